@@ -1,0 +1,34 @@
+"""Deadlines in coarse lists that one tick a process sweeps: no timer per request, O(1) to arm and disarm."""
+
+cdef enum:
+    WHEEL_SLOTS = 512
+
+
+cdef class Expiring:
+    """Whatever can run out of time: a client connection, a job."""
+    # Neighbours in the slot's ring; None while disarmed.
+    cdef Expiring next_expiring
+    cdef Expiring previous_expiring
+    # The tick at which this is due; meaningless while disarmed.
+    cdef long long due_tick
+
+    cdef int deadline_passed(self) except -1
+
+
+cdef class DeadlineWheel:
+    # One sweep's length; a deadline fires up to this much late and never early.
+    cdef readonly double tick_s
+    # Ticks swept so far.
+    cdef readonly long long tick
+    # How many are armed.
+    cdef readonly Py_ssize_t armed
+    # Loop time of the last sweep.
+    cdef double swept_at_s
+    # One ring of Expiring a slot, each closed by a sentinel.
+    cdef list slots
+
+    cdef int arm(self, Expiring entry, double after_s) except -1
+    cdef int disarm(self, Expiring entry) except -1
+    cdef int _link(self, Expiring entry) except -1
+    cdef int _sweep(self, Expiring sentinel) except -1
+    cpdef int advance(self, double now_s) except -1

@@ -1,0 +1,109 @@
+"""Deadlines in coarse lists that one tick a process sweeps.
+
+A hashed timing wheel (Varghese and Lauck, 1987): a deadline hangs in the ring of the slot at which it is due, one
+further than a revolution away is passed over until its turn. Arming and disarming relink two neighbours.
+"""
+
+import logging
+
+cimport cython
+from libc.math cimport ceil
+
+logger = logging.getLogger("gatewayx")
+
+
+cdef class Expiring:
+    """Whatever can run out of time; a subclass says in `deadline_passed` what happens then."""
+
+    cdef int deadline_passed(self) except -1:
+        raise NotImplementedError
+
+
+@cython.final
+cdef class DeadlineWheel:
+    """All deadlines of a process.
+
+    tick_s: seconds between two sweeps, above 0. now_s: the loop's time at the start.
+    A deadline fires at the first sweep after it is due, so up to two ticks late and never early while sweeps are
+    on time. Not thread-safe: one loop, one wheel.
+    """
+
+    def __cinit__(self, double tick_s, double now_s):
+        if not tick_s > 0:
+            raise ValueError("tick_s must be above 0")
+        cdef Expiring sentinel
+        self.tick_s = tick_s
+        self.swept_at_s = now_s
+        self.slots = []
+        for _ in range(WHEEL_SLOTS):
+            sentinel = Expiring()
+            sentinel.next_expiring = sentinel
+            sentinel.previous_expiring = sentinel
+            self.slots.append(sentinel)
+
+    cdef int arm(self, Expiring entry, double after_s) except -1:
+        """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
+        if entry.next_expiring is not None:
+            self.disarm(entry)
+        # One tick more, since the current one has partly gone by.
+        entry.due_tick = self.tick + <long long> ceil(after_s / self.tick_s) + 1
+        self._link(entry)
+        self.armed += 1
+        return 0
+
+    cdef int _link(self, Expiring entry) except -1:
+        cdef Expiring sentinel = <Expiring> self.slots[entry.due_tick % WHEEL_SLOTS]
+        cdef Expiring last = sentinel.previous_expiring
+        entry.previous_expiring = last
+        entry.next_expiring = sentinel
+        last.next_expiring = entry
+        sentinel.previous_expiring = entry
+        return 0
+
+    cdef int disarm(self, Expiring entry) except -1:
+        """Forget entry's deadline; nothing happens when it has none."""
+        if entry.next_expiring is None:
+            return 0
+        entry.next_expiring.previous_expiring = entry.previous_expiring
+        entry.previous_expiring.next_expiring = entry.next_expiring
+        entry.next_expiring = None
+        entry.previous_expiring = None
+        self.armed -= 1
+        return 0
+
+    cpdef int advance(self, double now_s) except -1:
+        """Fire what is due at loop time now_s; returns how many fired. An entry's exception is logged, not raised."""
+        cdef long long passed = <long long> ((now_s - self.swept_at_s) / self.tick_s)
+        cdef long long first = self.tick + 1
+        cdef long long slot
+        cdef int fired = 0
+        if passed <= 0:
+            return 0
+        self.tick += passed
+        self.swept_at_s += passed * self.tick_s
+        if passed > WHEEL_SLOTS:
+            first = self.tick - WHEEL_SLOTS + 1
+        for slot in range(first, self.tick + 1):
+            fired += self._sweep(<Expiring> self.slots[slot % WHEEL_SLOTS])
+        return fired
+
+    cdef int _sweep(self, Expiring sentinel) except -1:
+        # What fires may arm and disarm others, in this ring too: collect first, then fire what is still due.
+        cdef Expiring entry = sentinel.next_expiring
+        cdef list due = []
+        cdef int fired = 0
+        while entry is not sentinel:
+            if entry.due_tick <= self.tick:
+                due.append(entry)
+            entry = entry.next_expiring
+        for item in due:
+            entry = <Expiring> item
+            if entry.next_expiring is None or entry.due_tick > self.tick:
+                continue
+            self.disarm(entry)
+            fired += 1
+            try:
+                entry.deadline_passed()
+            except Exception:
+                logger.exception("a deadline's handler failed")
+        return fired

@@ -1,0 +1,45 @@
+"""One HTTP request as one Gearman job."""
+
+from gatewayx.gearman.connection cimport Job, JobListener
+from gatewayx.gearman.pool cimport Pool
+from gatewayx.http.request cimport Request, RequestHandler
+
+
+cdef class Gateway(RequestHandler):
+    """Makes an Exchange of every request that asks for a job; one a process."""
+    cdef Pool pool
+    # Content-Type of results.
+    cdef bytes content_type
+    # Default and maximum of a job's wait.
+    cdef double job_timeout_s
+    # Answer as gearmand's HTTP plugin where it differs on purpose.
+    cdef bint plugin_compat
+    # "gatewayx-", what tells this process from all others, "-"; a number makes it the unique of one job.
+    cdef bytes unique_prefix
+    cdef unsigned long long unique_number
+    # Exchanges between begin() and their answer or abandonment.
+    cdef readonly Py_ssize_t open_exchanges
+
+    cdef bytes new_unique(self)
+    cdef Exchange _exchange(self, Request request)
+    cdef int _read_headers(self, Exchange exchange, list headers) except -1
+
+
+cdef class Exchange(JobListener):
+    cdef Gateway gateway
+    # None once it was answered or abandoned.
+    cdef Request request
+    # None until the request is complete and its job submitted.
+    cdef Job job
+    cdef bytes function
+    cdef bytes unique
+    # One of the SUBMIT_JOB* types.
+    cdef int packet_type
+    cdef double timeout_s
+
+    cdef int submit(self) except -1
+    cdef int abandon(self) except -1
+    cdef int _close(self) except -1
+    cdef bytes _headers(self, Job job, bytes command)
+    cdef int _answer(self, Job job, int status, bytes command, object body) except -1
+    cdef int _answer_problem(self, Job job, int status, str kind, str detail, bytes headers) except -1

@@ -1,0 +1,316 @@
+"""One HTTP request as one Gearman job: what the headers ask for, and which answer the job's end is.
+
+Theory of operation. `Gateway.begin` reads the head: a request that is no job, or asks for something impossible, is
+answered there, before its body is read. `Gateway.handle` submits the job. From then on the Exchange listens to the
+job and owns the request; whichever comes first, the job's end or the client's hang-up, closes it, and it is told
+nothing after that.
+"""
+
+import base64
+import logging
+import os
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdio cimport snprintf
+from posix.strings cimport strncasecmp
+
+from gatewayx.gateway.routes cimport function_of
+from gatewayx.gearman.connection cimport Job, JobListener
+from gatewayx.gearman.packet cimport PacketType
+from gatewayx.gearman.pool cimport Pool
+from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
+
+from gatewayx.gateway.routes import RouteError
+from gatewayx.http.request import ALLOW
+
+logger = logging.getLogger("gatewayx.gateway")
+
+# How soon a client may try again when nothing was submitted.
+RETRY_AFTER = b"Retry-After: 1\r\n"
+# What begins with this is made here, and only here.
+UNIQUE_PREFIX = b"gatewayx-"
+# gearmand truncates a unique of 64 bytes and refuses longer ones.
+MAX_UNIQUE_BYTES = 63
+# A timeout with more digits is no timeout.
+MAX_TIMEOUT_DIGITS = 32
+
+# Index: priority low, normal, high; then whether it is a background job.
+cdef int[3][2] SUBMIT_TYPES
+SUBMIT_TYPES[0][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
+SUBMIT_TYPES[1][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
+SUBMIT_TYPES[2][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB_HIGH_BG]
+
+PRIORITIES = {b"low": 0, b"normal": 1, b"high": 2}
+BACKGROUND = {b"false": False, b"true": True}
+
+
+class HeaderError(Exception):
+    """A header of the request that asks for nothing that exists: the client's fault; says which and what is allowed."""
+
+
+@cython.final
+cdef class Gateway(RequestHandler):
+    """Makes a job of each request.
+
+    pool: where jobs are submitted. content_type: of results. job_timeout_s: default and maximum of a job's wait.
+    plugin_compat: answer as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs
+    from it on purpose.
+    """
+
+    def __init__(self, Pool pool not None, *, bytes content_type, double job_timeout_s, bint plugin_compat=False):
+        self.pool = pool
+        self.content_type = content_type
+        self.job_timeout_s = job_timeout_s
+        self.plugin_compat = plugin_compat
+        # 100 random bits tell processes, hosts and restarts apart.
+        process = base64.b32encode(os.urandom(15))[:20].lower()
+        self.unique_prefix = UNIQUE_PREFIX + process + b"-"
+
+    def counters(self):
+        """What is held now, by name."""
+        return {"open_exchanges": self.open_exchanges}
+
+    cdef bytes new_unique(self):
+        cdef char[64] unique
+        self.unique_number += 1
+        return PyBytes_FromStringAndSize(
+            unique, snprintf(unique, 64, b"%s%llu", PyBytes_AS_STRING(self.unique_prefix), self.unique_number)
+        )
+
+    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
+        return name_bytes > 10 and strncasecmp(name, b"x-gearman-", 10) == 0
+
+    cdef int begin(self, Request request) except -1:
+        if request.method == OPTIONS:
+            return request.owner.answer(request, 204, None, ALLOW, None)
+        if request.method == OTHER:
+            return request.owner.answer_problem(
+                request, 405, "method-not-allowed", "a job is submitted with POST, PUT or GET", ALLOW
+            )
+        try:
+            request.context = self._exchange(request)
+        except RouteError as error:
+            request.owner.answer_problem(request, error.status, error.kind, error.detail, None)
+        except HeaderError as error:
+            request.owner.answer_problem(request, 400, "malformed-header", str(error), None)
+        return 0
+
+    cdef int handle(self, Request request) except -1:
+        return (<Exchange> request.context).submit()
+
+    cdef int abandon(self, Request request) except -1:
+        if request.context is not None:
+            (<Exchange> request.context).abandon()
+        return 0
+
+    cdef Exchange _exchange(self, Request request):
+        cdef Exchange exchange = Exchange.__new__(Exchange)
+        exchange.function = function_of(request.path)
+        if request.method == GET or request.method == HEAD:
+            if request.content_length > 0:
+                raise RouteError(400, "unexpected-body", "the workload of a GET is its query, so it has no body")
+        elif request.query is not None:
+            raise RouteError(400, "unexpected-query", "the workload of a POST or PUT is its body; a query would be lost")
+        exchange.packet_type = PacketType.SUBMIT_JOB
+        exchange.timeout_s = self.job_timeout_s
+        if request.headers is not None:
+            self._read_headers(exchange, request.headers)
+        if exchange.unique is None:
+            exchange.unique = b"-" if self.plugin_compat else self.new_unique()
+        exchange.gateway = self
+        exchange.request = request
+        self.open_exchanges += 1
+        return exchange
+
+    cdef int _read_headers(self, Exchange exchange, list headers) except -1:
+        cdef Py_ssize_t index
+        cdef int priority = 1
+        cdef bint background = False
+        cdef bytes name, value
+        cdef set seen = set()
+        for index in range(0, len(headers), 2):
+            name = (<bytes> headers[index]).lower()
+            value = (<bytes> headers[index + 1]).strip(b" \t")
+            if name in seen:
+                raise HeaderError(f"{_title(name)} is given more than once")
+            if name == b"x-gearman-unique":
+                exchange.unique = _unique(value)
+            elif name == b"x-gearman-background":
+                if value not in BACKGROUND:
+                    raise HeaderError("X-Gearman-Background is neither 'true' nor 'false'")
+                background = BACKGROUND[value]
+            elif name == b"x-gearman-priority":
+                if value not in PRIORITIES:
+                    raise HeaderError("X-Gearman-Priority is none of 'low', 'normal' and 'high'")
+                priority = PRIORITIES[value]
+            elif name == b"x-gearman-timeout":
+                exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
+            else:
+                continue
+            seen.add(name)
+        exchange.packet_type = SUBMIT_TYPES[priority][background]
+        return 0
+
+
+cdef str _title(bytes name):
+    return name.decode("ascii").title()
+
+
+cdef bytes _unique(bytes value):
+    if not 1 <= len(value) <= MAX_UNIQUE_BYTES:
+        raise HeaderError(f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
+    for byte in value:
+        if byte < 0x20 or byte == 0x7F:
+            raise HeaderError("X-Gearman-Unique holds a control byte")
+    if value.startswith(UNIQUE_PREFIX):
+        raise HeaderError("X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway")
+    return value
+
+
+cdef double _timeout(bytes value) except -1:
+    whole, point, fraction = value.partition(b".")
+    if not whole.isdigit() or (point and not fraction.isdigit()) or len(value) > MAX_TIMEOUT_DIGITS or not float(value):
+        raise HeaderError("X-Gearman-Timeout is not a decimal number of seconds above 0")
+    return float(value)
+
+
+@cython.final
+cdef class Exchange(JobListener):
+    """One request and its job."""
+
+    cdef int submit(self) except -1:
+        cdef Request request = self.request
+        cdef bytes workload = request.body
+        if request.method == GET or request.method == HEAD:
+            if PyBytes_GET_SIZE(workload):
+                # A chunked body shows its length only now.
+                return self._answer_problem(
+                    None, 400, "unexpected-body", "the workload of a GET is its query, so it has no body", None
+                )
+            workload = b"" if request.query is None else request.query
+        self.job = self.gateway.pool.submit(
+            self, self.packet_type, self.function, self.unique, workload, self.timeout_s
+        )
+        # The packet holds it now.
+        request.body = None
+        if self.job is None:
+            return self._answer_problem(
+                None, 503, "no-job-server", "no job server takes jobs now; nothing was submitted", RETRY_AFTER
+            )
+        return 0
+
+    cdef int abandon(self) except -1:
+        """No answer is wanted any more."""
+        cdef Job job = self.job
+        self._close()
+        if job is not None and job.listener is not None:
+            job.connection.abandon(job)
+        return 0
+
+    cdef int _close(self) except -1:
+        if self.request is not None:
+            self.request.context = None
+            self.request = None
+            self.job = None
+            self.gateway.open_exchanges -= 1
+        return 0
+
+    # What the job server says.
+
+    cdef int job_created(self, Job job) except -1:
+        if job.background:
+            return self._answer(job, 200, b"JOB_CREATED", b"")
+        return 0
+
+    cdef int job_completed(self, Job job, object result) except -1:
+        return self._answer(job, 200, b"WORK_COMPLETE", result)
+
+    cdef int job_failed(self, Job job) except -1:
+        if self.gateway.plugin_compat:
+            return self._answer(job, 200, b"WORK_FAIL", b"")
+        return self._answer_problem(
+            job, 500, "job-failed", "the worker reported that the job failed", self._headers(job, b"WORK_FAIL")
+        )
+
+    cdef int job_exception(self, Job job, bytes data) except -1:
+        if self.gateway.plugin_compat:
+            return self._answer(job, 200, b"WORK_EXCEPTION", b"")
+        return self._answer(job, 500, b"WORK_EXCEPTION", data)
+
+    cdef int job_too_large(self, Job job) except -1:
+        return self._answer_problem(
+            job, 502, "result-too-large", "the job ran, but its result is larger than the gateway's limit", None
+        )
+
+    cdef int job_refused(self, Job job, bytes code, bytes text) except -1:
+        return self._answer_problem(
+            job,
+            503,
+            "job-refused",
+            f"the job server refused the job and has not queued it: {_printable(code)}: {_printable(text)}",
+            RETRY_AFTER,
+        )
+
+    cdef int job_timed_out(self, Job job) except -1:
+        if job.background:
+            detail = f"no confirmation within {self.timeout_s:g} s; whether the job was queued is not known"
+        else:
+            detail = f"no result within {self.timeout_s:g} s"
+        return self._answer_problem(job, 504, "job-timeout", detail, None)
+
+    cdef int job_lost(self, Job job) except -1:
+        if not job.written:
+            return self._answer_problem(
+                job, 503, "not-submitted", "the job server was lost before the job was submitted", RETRY_AFTER
+            )
+        created = "had been created" if job.handle is not None else "may have been created"
+        return self._answer_problem(
+            job,
+            502,
+            "outcome-unknown",
+            f"the job server was lost; the job {created}, and whether it ran or will run is not known",
+            None,
+        )
+
+    # The answer.
+
+    cdef bytes _headers(self, Job job, bytes command):
+        """The X-Gearman-* lines; job and command may be None."""
+        if job is None or job.handle is None:
+            return b"X-Gearman-Unique: %b\r\n" % self.unique
+        if command is None:
+            return b"X-Gearman-Job-Handle: %b\r\nX-Gearman-Unique: %b\r\n" % (job.handle, self.unique)
+        return b"".join(
+            (
+                b"X-Gearman-Job-Handle: ",
+                job.handle,
+                b"\r\nX-Gearman-Command: ",
+                command,
+                b"\r\nX-Gearman-Unique: ",
+                self.unique,
+                b"\r\n",
+            )
+        )
+
+    cdef int _answer(self, Job job, int status, bytes command, object body) except -1:
+        cdef Request request = self.request
+        cdef bytes headers = self._headers(job, command)
+        self._close()
+        if request is None or request.owner is None:
+            return 0
+        return request.owner.answer(request, status, self.gateway.content_type, headers, body)
+
+    cdef int _answer_problem(self, Job job, int status, str kind, str detail, bytes headers) except -1:
+        cdef Request request = self.request
+        if job is not None and (headers is None or headers is RETRY_AFTER):
+            headers = self._headers(job, None) + (headers or b"")
+        self._close()
+        if request is None or request.owner is None:
+            return 0
+        return request.owner.answer_problem(request, status, kind, detail, headers)
+
+
+cdef str _printable(bytes text):
+    """At most 200 bytes of what the job server said, with everything but visible ASCII escaped."""
+    return text[:200].decode("ascii", "backslashreplace").encode("unicode_escape").decode("ascii")

@@ -1,0 +1,63 @@
+"""Which path means what: everything after the first "/" is the name of a function."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp
+
+
+class RouteError(Exception):
+    """A path that names no function: the client's fault.
+
+    status: 400 or 404. kind: the end of the problem's type. detail: what was wrong with it.
+    """
+
+    def __init__(self, status, kind, detail):
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+
+
+cdef bytes function_of(bytes path):
+    cdef const char* cursor = PyBytes_AS_STRING(path)
+    cdef const char* end = cursor + PyBytes_GET_SIZE(path)
+    cdef const char* byte
+    cdef bytes function
+    if cursor < end and cursor[0] == c"/":
+        cursor += 1
+    if cursor == end:
+        raise RouteError(404, "no-function", "the path names no function")
+    if memchr(cursor, c"%", end - cursor) == NULL:
+        function = PyBytes_FromStringAndSize(cursor, end - cursor)
+    else:
+        function = _percent_decoded(cursor, end)
+    byte = PyBytes_AS_STRING(function)
+    end = byte + PyBytes_GET_SIZE(function)
+    if end - byte > MAX_FUNCTION_BYTES:
+        raise RouteError(400, "malformed-function", f"the function's name is longer than {MAX_FUNCTION_BYTES} bytes")
+    if end - byte >= 3 and memcmp(byte, b"v1/", 3) == 0:
+        raise RouteError(404, "reserved-path", "paths that begin with /v1/ are reserved")
+    while byte < end:
+        if 0 <= byte[0] < 0x20 or byte[0] == 0x7F:
+            raise RouteError(400, "malformed-function", "the function's name holds a control byte")
+        byte += 1
+    return function
+
+
+cdef bytes _percent_decoded(const char* cursor, const char* end):
+    """RFC 3986 2.1; that two hexadecimal digits follow each "%" has been checked with the target."""
+    cdef bytes decoded = PyBytes_FromStringAndSize(NULL, end - cursor)
+    cdef char* start = PyBytes_AS_STRING(decoded)
+    cdef char* out = start
+    while cursor < end:
+        if cursor[0] == c"%":
+            out[0] = <char> (_hex(cursor[1]) * 16 + _hex(cursor[2]))
+            cursor += 3
+        else:
+            out[0] = cursor[0]
+            cursor += 1
+        out += 1
+    return PyBytes_FromStringAndSize(start, out - start)
+
+
+cdef inline int _hex(char digit) noexcept:
+    return digit - c"0" if digit <= c"9" else (digit & 0xDF) - c"A" + 10

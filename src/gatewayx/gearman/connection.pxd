@@ -1,0 +1,132 @@
+"""One pipelined socket to one job server, and the jobs that were submitted over it."""
+
+from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.gearman.packet cimport PacketReader
+
+cdef enum:
+    # Bytes that wait for a job server that does not read, a connection; above, the connection takes no more jobs.
+    MAX_UNSENT_BYTES = 67108864
+    # Jobs that nobody waits for any more but whose end the job server still owes, a connection; above, the oldest is
+    # forgotten and what comes for it is dropped as for an unknown handle.
+    MAX_ABANDONED_JOBS = 16384
+    # gearmand's own are "H:<host>:<number>" and at most this long.
+    MAX_HANDLE_BYTES = 64
+    # Workloads up to here are copied behind their packet's head; above, they are handed to the socket as they are.
+    INLINE_WORKLOAD_BYTES = 16384
+
+
+cdef class JobListener:
+    """Who waits for a job. The methods are called in this order: created once, then any number of data, warning and
+    status, then exactly one of the others, after which none is called any more."""
+
+    cdef int job_created(self, Job job) except -1
+    cdef int job_data(self, Job job, bytes data) except -1
+    cdef int job_warning(self, Job job, bytes data) except -1
+    cdef int job_status(self, Job job, bytes numerator, bytes denominator) except -1
+    # The end. The whole result: the data of all WORK_DATA, then the completion's; bytes or bytearray, not to be changed.
+    cdef int job_completed(self, Job job, object result) except -1
+    cdef int job_failed(self, Job job) except -1
+    cdef int job_exception(self, Job job, bytes data) except -1
+    # The result is larger than the limit. The job ran; the rest is skipped.
+    cdef int job_too_large(self, Job job) except -1
+    # The job server answered the submission with an ERROR packet: it is queued nowhere.
+    cdef int job_refused(self, Job job, bytes code, bytes text) except -1
+    # No end within the job's wait.
+    cdef int job_timed_out(self, Job job) except -1
+    # The connection is gone; job.written tells whether the submission may have reached the job server.
+    cdef int job_lost(self, Job job) except -1
+
+
+cdef class Job(Expiring):
+    """A submission: from submit() until its end, or until nobody waits for it any more."""
+
+    # Who is told; None once the end was told or nobody waits.
+    cdef JobListener listener
+    # Where it was submitted; None once the connection has forgotten it.
+    cdef JobServerConnection connection
+    # The next submission that still waits for its JOB_CREATED or ERROR.
+    cdef Job next_pending
+    # A background job ends with its JOB_CREATED: no WORK_* follows.
+    cdef readonly bint background
+    # The submission was handed to the socket.
+    cdef readonly bint written
+    # Its name at the job server, unique on this connection only; None until JOB_CREATED.
+    cdef readonly bytes handle
+
+    # The rest is used in the first submission that got the handle, for all that share it.
+
+    # The later ones, which the job server merged with it (same function and unique); None without.
+    cdef list merged
+    # How many JOB_CREATED came for the handle: the job server sends every WORK_* packet that often.
+    cdef int copies
+    # How many copies of the packet at hand have come.
+    cdef int copies_seen
+    # How many listeners still wait.
+    cdef int waiting
+    # Told to all; only copies of the last packet are still owed.
+    cdef bint ended
+    # Data came while nobody waited and was not kept: whoever joins now could only get half a result.
+    cdef bint incomplete
+    # Data of all WORK_DATA so far, in one piece however small they are; None without.
+    cdef readonly bytearray gathered
+    # Bytes of result so far, those of the packet at hand included.
+    cdef readonly Py_ssize_t result_bytes
+
+
+cdef class JobServerConnection:
+    cdef object loop
+    cdef object transport
+    cdef DeadlineWheel wheel
+    cdef PacketReader reader
+    # "host:port", for messages.
+    cdef readonly str server_name
+    # Most bytes of a job's result, over all its packets.
+    cdef readonly Py_ssize_t max_result_bytes
+
+    # The job server has answered OPTION_REQ: it lives, and it sends exceptions.
+    cdef readonly bint up
+    # Lost, or closed by us.
+    cdef readonly bint closed
+    # Why, in a line; None while it is open.
+    cdef readonly str close_reason
+    # Futures for who keeps the connection: done when it comes up, and when it is gone.
+    cdef readonly object came_up
+    cdef readonly object gone
+
+    # Submissions in the order of their sending, each waiting for its JOB_CREATED or ERROR.
+    cdef Job first_pending
+    cdef Job last_pending
+    # Handle to the first Job that got it, until the last copy of the job's last packet.
+    cdef dict jobs
+    # How many of these nobody waits for, and the handles of the last MAX_ABANDONED_JOBS that came to that.
+    cdef readonly Py_ssize_t abandoned_jobs
+    cdef object abandoned_handles
+    # Submissions whose end somebody waits for.
+    cdef readonly Py_ssize_t outstanding
+
+    # Packets of this loop turn, or held back while the job server does not read; their jobs; their size.
+    cdef list unsent
+    cdef list unsent_jobs
+    cdef Py_ssize_t unsent_bytes
+    cdef bint flush_scheduled
+    cdef bint write_paused
+
+    # Packets for handles that nobody waits for.
+    cdef readonly unsigned long long dropped_packets
+
+    cdef bint accepts_jobs(self)
+    cdef int submit(self, Job job, int packet_type, bytes function, bytes unique, bytes workload) except -1
+    # Nobody waits for this job any more; its listener hears nothing from now on.
+    cdef int abandon(self, Job job) except -1
+    cdef int _schedule_flush(self) except -1
+    cdef int _packet(self) except -1
+    cdef int _large_packet(self) except -1
+    cdef int _job_created(self, bytes handle) except -1
+    cdef int _job_refused(self, bytes code, bytes text) except -1
+    cdef int _work(self, int packet_type, bytes handle, bint skipped) except -1
+    cdef Job _take_pending(self, str packet_name)
+    cdef int _tell_all(self, Job first, int packet_type, bytes data) except -1
+    cdef int _tell(self, Job job, int event, bytes data) except -1
+    cdef int _release(self, Job job) except -1
+    cdef int _count_abandoned(self, Job first) except -1
+    cdef int _close(self, str reason) except -1

@@ -1,0 +1,40 @@
+"""The job servers behind this process: keep them connected, choose one for each job."""
+
+from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
+
+
+cdef class PooledServer:
+    """One job server and the connections to it that are up."""
+    cdef readonly str host
+    cdef readonly int port
+    # "host:port", for messages.
+    cdef readonly str name
+    cdef list connections
+    # Since when it has been told to be down: no line in the log for each attempt.
+    cdef bint told_down
+
+    # Jobs whose end somebody waits for, over all its connections.
+    cdef Py_ssize_t outstanding(self)
+    # Its connection with the fewest jobs outstanding that takes another one; None if none does.
+    cdef JobServerConnection least_loaded(self)
+
+
+cdef class Pool:
+    cdef object loop
+    cdef DeadlineWheel wheel
+    cdef list servers
+    cdef int connections_per_server
+    cdef Py_ssize_t max_result_bytes
+    # One Task for each connection that is to be kept, not for each job.
+    cdef list keepers
+    # Where the next search begins, so that equals take turns.
+    cdef Py_ssize_t turn
+    # Of connections that are gone.
+    cdef unsigned long long dropped_packets_before
+
+    # None when no job server takes jobs now.
+    cdef Job submit(
+        self, JobListener listener, int packet_type, bytes function, bytes unique, bytes workload, double timeout_s
+    )
+    cdef JobServerConnection choose(self)

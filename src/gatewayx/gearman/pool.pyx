@@ -1,0 +1,191 @@
+"""The job servers behind this process.
+
+gearmand does not cluster: each job server is on its own, and a job goes to one of them. Each configured connection is
+kept by a Task that connects, waits until it is lost, and comes back after a pause: exponential back-off with full
+jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so that gateways do not return all at once.
+"""
+
+import asyncio
+import logging
+import random
+
+cimport cython
+
+from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
+from gatewayx.gearman.packet cimport PacketType
+
+logger = logging.getLogger("gatewayx.gearman")
+
+# A start waits this long for each job server's first answer.
+FIRST_ATTEMPT_S = 1.0
+# An attempt that has not led to an answered OPTION_REQ is given up.
+CONNECT_TIMEOUT_S = 5.0
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 10.0
+
+
+@cython.final
+cdef class PooledServer:
+    """One job server at host:port."""
+
+    def __init__(self, str host, int port):
+        self.host = host
+        self.port = port
+        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.connections = []
+
+    @property
+    def connected(self):
+        """How many connections to it are up."""
+        return len(self.connections)
+
+    cdef Py_ssize_t outstanding(self):
+        cdef Py_ssize_t total = 0
+        for connection in self.connections:
+            total += (<JobServerConnection> connection).outstanding
+        return total
+
+    cdef JobServerConnection least_loaded(self):
+        cdef JobServerConnection connection, best = None
+        for item in self.connections:
+            connection = <JobServerConnection> item
+            if connection.accepts_jobs() and (best is None or connection.outstanding < best.outstanding):
+                best = connection
+        return best
+
+
+@cython.final
+cdef class Pool:
+    """Connections to all job servers.
+
+    loop: the event loop. wheel: where the jobs' deadlines hang. addresses: (host, port) of each job server.
+    connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result.
+    """
+
+    def __init__(
+        self, loop, DeadlineWheel wheel, addresses, *, int connections_per_server, Py_ssize_t max_result_bytes
+    ):
+        self.loop = loop
+        self.wheel = wheel
+        self.servers = [PooledServer(host, port) for host, port in addresses]
+        self.connections_per_server = connections_per_server
+        self.max_result_bytes = max_result_bytes
+        self.keepers = []
+
+    async def start(self):
+        """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
+        tried = []
+        for server in self.servers:
+            for _ in range(self.connections_per_server):
+                first_attempt = self.loop.create_future()
+                tried.append(first_attempt)
+                self.keepers.append(self.loop.create_task(self._keep_connected(server, first_attempt)))
+        await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
+        for server in self.servers:
+            if not server.connected:
+                self._tell_down(server, "no connection yet")
+
+    async def close(self):
+        """Close every connection; jobs that have not ended are lost."""
+        for keeper in self.keepers:
+            keeper.cancel()
+        await asyncio.gather(*self.keepers, return_exceptions=True)
+        self.keepers.clear()
+
+    def counters(self):
+        """What is held now and was counted since the start, by name."""
+        cdef JobServerConnection connection
+        cdef dict totals = {"connections": 0, "outstanding_jobs": 0, "abandoned_jobs": 0, "unsent_bytes": 0}
+        totals["dropped_packets"] = self.dropped_packets_before
+        for server in self.servers:
+            for item in (<PooledServer> server).connections:
+                connection = <JobServerConnection> item
+                totals["connections"] += 1
+                totals["outstanding_jobs"] += connection.outstanding
+                totals["abandoned_jobs"] += connection.abandoned_jobs
+                totals["unsent_bytes"] += connection.unsent_bytes
+                totals["dropped_packets"] += connection.dropped_packets
+        return totals
+
+    cdef Job submit(
+        self, JobListener listener, int packet_type, bytes function, bytes unique, bytes workload, double timeout_s
+    ):
+        cdef Job job
+        cdef JobServerConnection connection = self.choose()
+        if connection is None:
+            return None
+        job = Job.__new__(Job)
+        job.listener = listener
+        job.background = (
+            packet_type == PacketType.SUBMIT_JOB_BG
+            or packet_type == PacketType.SUBMIT_JOB_HIGH_BG
+            or packet_type == PacketType.SUBMIT_JOB_LOW_BG
+        )
+        connection.submit(job, packet_type, function, unique, workload)
+        self.wheel.arm(job, timeout_s)
+        return job
+
+    cdef JobServerConnection choose(self):
+        """The least loaded connection of the server with the fewest jobs outstanding; equals take turns."""
+        cdef Py_ssize_t count = len(self.servers)
+        cdef Py_ssize_t index, outstanding, fewest = 0
+        cdef PooledServer server
+        cdef JobServerConnection connection, best = None
+        for index in range(count):
+            server = <PooledServer> self.servers[(self.turn + index) % count]
+            outstanding = server.outstanding()
+            if best is not None and outstanding >= fewest:
+                continue
+            connection = server.least_loaded()
+            if connection is not None:
+                best = connection
+                fewest = outstanding
+        self.turn = (self.turn + 1) % count
+        return best
+
+    async def _keep_connected(self, PooledServer server, first_attempt):
+        cdef JobServerConnection connection
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            connection = JobServerConnection(self.loop, self.wheel, server.name, self.max_result_bytes)
+            try:
+                await asyncio.wait_for(self._connect(server, connection), CONNECT_TIMEOUT_S)
+                backoff_s = BACKOFF_FIRST_S
+                self._came_up(server, connection)
+                if not first_attempt.done():
+                    first_attempt.set_result(None)
+                await connection.gone
+            except (OSError, asyncio.TimeoutError) as error:
+                connection.close(str(error) or f"no answer within {CONNECT_TIMEOUT_S:g} s")
+            finally:
+                connection.close("the gateway is stopping")
+                self._went_down(server, connection)
+                if not first_attempt.done():
+                    first_attempt.set_result(None)
+            await asyncio.sleep(random.uniform(0, backoff_s))
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _connect(self, PooledServer server, JobServerConnection connection):
+        await self.loop.create_connection(lambda: connection, server.host, server.port)
+        await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
+        if not connection.up:
+            raise ConnectionResetError(connection.close_reason)
+
+    def _came_up(self, PooledServer server, JobServerConnection connection):
+        if not server.connections:
+            logger.info("job server %s is connected", server.name)
+            server.told_down = False
+        server.connections.append(connection)
+
+    def _went_down(self, PooledServer server, JobServerConnection connection):
+        self.dropped_packets_before += connection.dropped_packets
+        if connection in server.connections:
+            server.connections.remove(connection)
+        if not server.connections:
+            self._tell_down(server, connection.close_reason)
+
+    def _tell_down(self, PooledServer server, reason):
+        if not server.told_down:
+            server.told_down = True
+            logger.warning("job server %s is not connected, trying again: %s", server.name, reason)

@@ -1,0 +1,552 @@
+"""The clients' side of the process, and one client's connection.
+
+Theory of operation. Requests are parsed one at a time and begun at once, so the jobs of pipelined requests run
+together; the answers are written in the order of the requests (RFC 9112 9.3.2), all that are ready in one loop turn
+with one write. A connection whose unwritten answers reach the bound, or whose client does not read them, is not read
+from: what waits then is in the kernel's buffers, and the client feels it.
+
+A connection ends with its last answer: after `Connection: close`, after a request that was refused since its framing
+is in doubt, while draining. Then it lingers, so that the client can read the answer.
+
+    READING -> ANSWERING -> LINGERING -> CLOSED    (any state may go straight to CLOSED)
+"""
+
+import logging
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING
+
+from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.http.limits cimport Limits
+from gatewayx.http.request cimport HEAD as METHOD_HEAD
+from gatewayx.http.request cimport Event, Request, RequestHandler, RequestOwner, RequestParser
+from gatewayx.http.response cimport INLINE_BODY_BYTES, ResponseBuilder, problem_body
+
+from gatewayx.http.errors import RequestError
+from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
+
+logger = logging.getLogger("gatewayx.http")
+
+# Draining, overload: how soon a client may try again.
+RETRY_AFTER = b"Retry-After: 1\r\n"
+
+
+@cython.final
+cdef class HttpServer:
+    """All client connections of a process; `connection` is the protocol factory for the loop's create_server().
+
+    loop: the event loop. wheel: where the connections' deadlines hang. limits: bounds on each client.
+    handler: knows what requests mean. builder: makes responses.
+    """
+
+    def __init__(
+        self,
+        loop,
+        DeadlineWheel wheel not None,
+        Limits limits not None,
+        RequestHandler handler not None,
+        ResponseBuilder builder not None,
+    ):
+        self.loop = loop
+        self.wheel = wheel
+        self.limits = limits
+        self.handler = handler
+        self.builder = builder
+        self.connections = set()
+        self.dirty = []
+        self.idle_parsers = []
+
+    def connection(self):
+        """A protocol for one accepted socket."""
+        return HttpConnection(self)
+
+    def drain(self):
+        """No more requests: answer what has begun, and close each connection after its last answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            (<HttpConnection> connection).begin_drain()
+
+    def refuse_unfinished(self):
+        """Answer requests that are still arriving with 503."""
+        for connection in list(self.connections):
+            (<HttpConnection> connection).refuse_unfinished()
+
+    def abort(self):
+        """Close all connections at once."""
+        for connection in list(self.connections):
+            (<HttpConnection> connection).abort()
+
+    def counters(self):
+        """What is held now and was counted since the start, by name."""
+        return {
+            "connections": len(self.connections),
+            "requests_in_flight": self.requests_in_flight,
+            "idle_parsers": len(self.idle_parsers),
+            "connections_accepted": self.connections_accepted,
+            "connections_refused": self.connections_refused,
+            "requests_answered": self.requests_answered,
+            "requests_refused": self.requests_refused,
+            "requests_abandoned": self.requests_abandoned,
+            "writes_timed_out": self.writes_timed_out,
+        }
+
+    cdef RequestParser take_parser(self):
+        if self.idle_parsers:
+            return <RequestParser> self.idle_parsers.pop()
+        return RequestParser(self.limits, self.handler)
+
+    cdef int give_back_parser(self, RequestParser parser) except -1:
+        if len(self.idle_parsers) < MAX_IDLE_PARSERS:
+            self.idle_parsers.append(parser)
+        else:
+            parser.release()
+        return 0
+
+    cdef int mark_dirty(self, HttpConnection connection) except -1:
+        if not self.dirty:
+            self.loop.call_soon(self._flush)
+        self.dirty.append(connection)
+        return 0
+
+    def _flush(self):
+        cdef list dirty = self.dirty
+        cdef HttpConnection connection
+        self.dirty = []
+        for item in dirty:
+            connection = <HttpConnection> item
+            try:
+                connection.flush()
+            except Exception:
+                logger.exception("a connection could not be written to")
+                connection.abort()
+
+
+@cython.final
+cdef class HttpConnection(RequestOwner):
+    """One client; an asyncio protocol."""
+
+    def __init__(self, HttpServer server not None):
+        self.server = server
+
+    # What the loop calls.
+
+    def connection_made(self, transport):
+        cdef HttpServer server = self.server
+        self.transport = transport
+        # The client counts as not reading as soon as the kernel takes no more bytes for it.
+        transport.set_write_buffer_limits(high=0)
+        if len(server.connections) >= server.limits.max_connections or server.draining:
+            server.connections_refused += 1
+            self._refuse_connection()
+            return
+        server.connections_accepted += 1
+        server.connections.add(self)
+        self._arm(FIRST_BYTE)
+
+    def data_received(self, bytes data):
+        if self.state == READING:
+            if self.tail is not None:
+                data = self.tail + data
+                self.tail = None
+            if self.read_paused:
+                self.tail = data
+                return
+            self._process(data)
+            return
+        self.dropped_bytes += PyBytes_GET_SIZE(data)
+        if self.dropped_bytes > LINGER_BYTES:
+            if self.state == LINGERING:
+                self.abort()
+            elif self.state == ANSWERING and not self.read_paused:
+                self.read_paused = True
+                self.transport.pause_reading()
+
+    def eof_received(self):
+        # The client has hung up; what is ready may still reach one that only closed its sending side.
+        if self.state == READING or self.state == ANSWERING:
+            self.flush()
+            self._drop_requests()
+        self.state = CLOSED
+
+    def connection_lost(self, error):
+        self.state = CLOSED
+        self._drop_requests()
+        self._drop_parser()
+        self._arm(NO_DEADLINE)
+        self.tail = None
+        self.transport = None
+        self.server.connections.discard(self)
+
+    def pause_writing(self):
+        self.write_paused = True
+        self._update_reading()
+        self._arm(WRITE)
+
+    def resume_writing(self):
+        self.write_paused = False
+        if self.state == LINGERING:
+            self._arm(LINGER)
+        elif self.state != CLOSED:
+            self._arm(NO_DEADLINE)
+            self._update_reading()
+            self._arm_for_reading()
+
+    # Reading.
+
+    cdef int _process(self, bytes data) except -1:
+        cdef Py_ssize_t offset = 0
+        cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
+        cdef RequestParser parser
+        cdef Request request
+        while offset < end and self.state == READING:
+            parser = self.parser
+            if parser is None:
+                if self.in_flight >= self.server.limits.max_pipelined:
+                    break
+                parser = self.parser = self.server.take_parser()
+            try:
+                offset = parser.feed(data, offset)
+            except RequestError as error:
+                self._refuse(error)
+                break
+            if parser.event == Event.MORE:
+                break
+            request = parser.request
+            if request.owner is None:
+                self._begin(request)
+            if parser.event == Event.REQUEST_COMPLETE:
+                self._hand_over(request)
+        if self.state == READING:
+            self.tail = data[offset:] if offset < end else None
+            self._update_reading()
+        if self.parser is not None and self.parser.request is None:
+            # An unfinished request line is in `tail`, not in the parser.
+            self.server.give_back_parser(self.parser)
+            self.parser = None
+        return self._arm_for_reading()
+
+    cdef int _begin(self, Request request) except -1:
+        """The head is complete."""
+        self._append(request)
+        try:
+            self.server.handler.begin(request)
+        except Exception:
+            self._internal_error(request)
+        if self.parser.event == Event.HEAD_COMPLETE:
+            if request.answered():
+                request.discards_body = True
+                if request.closes:
+                    self.state = ANSWERING
+                    self._drop_parser()
+            elif request.expects_continue:
+                request.continue_due = True
+                self._mark_dirty()
+        return 0
+
+    cdef int _hand_over(self, Request request) except -1:
+        """The whole request is there."""
+        request.complete = True
+        # The deadline was this request's; the next one's head has its own.
+        self._arm(NO_DEADLINE)
+        if not request.keep_alive or self.server.draining:
+            self.state = ANSWERING
+        if not request.answered():
+            request.continue_due = False
+            try:
+                self.server.handler.handle(request)
+            except Exception:
+                self._internal_error(request)
+        if self.state != READING:
+            self._drop_parser()
+        elif self.parser is not None:
+            self.parser.start_next()
+            self.server.give_back_parser(self.parser)
+            self.parser = None
+        return 0
+
+    cdef int _append(self, Request request) except -1:
+        request.owner = self
+        if self.last is None:
+            self.first = request
+        else:
+            self.last.next = request
+        self.last = request
+        self.in_flight += 1
+        self.server.requests_in_flight += 1
+        return 0
+
+    cdef int _refuse(self, object error) except -1:
+        """Answer a request whose framing is in doubt, or that is too slow, and read no more."""
+        cdef Request request = None if self.parser is None else self.parser.request
+        self.server.requests_refused += 1
+        self._drop_parser()
+        self.tail = None
+        self.state = ANSWERING
+        if request is None:
+            request = Request.__new__(Request)
+            request.minor_version = 1
+        if request.owner is None:
+            self._append(request)
+        elif not request.answered():
+            self.server.handler.abandon(request)
+        else:
+            # It was answered by its head; that answer is the last one.
+            request.closes = True
+            self._mark_dirty()
+            return 0
+        return self.answer_problem(request, error.status, error.kind, error.detail, error.headers)
+
+    cdef int _internal_error(self, Request request) except -1:
+        logger.exception("a request's handler failed")
+        self.server.handler.abandon(request)
+        return self.answer_problem(request, 500, "internal-error", "the gateway has failed on this request", None)
+
+    cdef int _update_reading(self) except -1:
+        """Read from the client, or pause: it does not read its answers, or too many of them are due."""
+        cdef bytes tail
+        cdef bint pause = self.write_paused or (
+            self.in_flight >= self.server.limits.max_pipelined and self.parser is None
+        )
+        if self.state != READING or pause == self.read_paused:
+            return 0
+        self.read_paused = pause
+        if pause:
+            self.transport.pause_reading()
+            return 0
+        self.transport.resume_reading()
+        if self.tail is not None:
+            tail = self.tail
+            self.tail = None
+            self._process(tail)
+        return 0
+
+    # Answering.
+
+    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
+        cdef const char* body_start = NULL
+        cdef const char* connection = NULL
+        cdef Py_ssize_t body_bytes = -1
+        cdef Py_ssize_t inline_bytes = 0
+        if request.owner is None or request.answered():
+            return 0
+        request.closes = request is self.last and (
+            self.state != READING
+            or not request.keep_alive
+            # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
+            or (not request.complete and (request.expects_continue or self.server.draining))
+        )
+        if request.closes:
+            connection = b"close"
+        elif request.minor_version == 0:
+            connection = b"keep-alive"
+        # RFC 9110 8.6: no Content-Length in a 204.
+        if body is not None:
+            body_bytes = len(body)
+            if request.method != METHOD_HEAD and body_bytes > 0:
+                if body_bytes > INLINE_BODY_BYTES:
+                    request.response_body = body
+                else:
+                    inline_bytes = body_bytes
+                    if isinstance(body, bytes):
+                        body_start = PyBytes_AS_STRING(body)
+                    else:
+                        body_start = PyByteArray_AS_STRING(body)
+        request.response = self.server.builder.build(
+            status, content_type, headers, body_start, body_bytes, inline_bytes, connection
+        )
+        if request is self.first:
+            self._mark_dirty()
+        return 0
+
+    cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
+        if self.server.builder.empty_error_bodies:
+            return self.answer(request, status, None, headers, b"")
+        return self.answer(request, status, PROBLEM_CONTENT_TYPE, headers, problem_body(status, kind, detail))
+
+    cdef int _mark_dirty(self) except -1:
+        if not self.dirty:
+            self.dirty = True
+            self.server.mark_dirty(self)
+        return 0
+
+    cdef int flush(self) except -1:
+        """Write what is due, in order."""
+        cdef Request request = self.first
+        cdef list buffers = []
+        cdef bint closes = False
+        self.dirty = False
+        if self.state != READING and self.state != ANSWERING:
+            return 0
+        while request is not None and request.answered() and not closes:
+            buffers.append(request.response)
+            if request.response_body is not None:
+                buffers.append(request.response_body)
+            closes = request.closes
+            self.in_flight -= 1
+            self.server.requests_in_flight -= 1
+            self.server.requests_answered += 1
+            self.first = request.next
+            request.next = None
+            request.owner = None if request.complete else self
+            request = self.first
+        if request is None:
+            self.last = None
+            closes = closes or (self.state == ANSWERING)
+        elif request.continue_due and not closes:
+            request.continue_due = False
+            buffers.append(CONTINUE)
+        if buffers:
+            self._write(buffers)
+        if closes:
+            return self._linger()
+        self._update_reading()
+        return self._arm_for_reading()
+
+    cdef int _write(self, list buffers) except -1:
+        for buffer in buffers:
+            self.written_bytes += len(buffer)
+        if len(buffers) == 1:
+            self.transport.write(buffers[0])
+        else:
+            self.transport.writelines(buffers)
+        return 0
+
+    # Ending.
+
+    cdef int begin_drain(self) except -1:
+        if self.state != READING:
+            return 0
+        if self.parser is not None or self.tail is not None:
+            # A request is arriving; _hand_over() makes it the last one.
+            return 0
+        if self.first is None:
+            return self._close()
+        self.state = ANSWERING
+        return 0
+
+    cdef int refuse_unfinished(self) except -1:
+        if self.state != READING:
+            return 0
+        return self._refuse(
+            RequestError(503, "stopping", "the gateway is stopping and has not submitted the request", RETRY_AFTER)
+        )
+
+    cdef int _linger(self) except -1:
+        """The last answer is written: send FIN, and drop what the client still sends until it closes."""
+        self._drop_requests()
+        self._drop_parser()
+        self.tail = None
+        self.state = LINGERING
+        self.transport.write_eof()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.write_paused:
+            return 0
+        return self._arm(LINGER)
+
+    cdef int _close(self) except -1:
+        """Close without a further answer."""
+        self._drop_requests()
+        self.state = CLOSED
+        if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
+            else:
+                self.transport.close()
+        return 0
+
+    cdef int abort(self) except -1:
+        self._drop_requests()
+        self.state = CLOSED
+        if self.transport is not None:
+            self.transport.abort()
+        return 0
+
+    def _refuse_connection(self):
+        self.state = CLOSED
+        self.transport.write(
+            self.server.builder.build(503, None, RETRY_AFTER, NULL, 0, 0, b"close")
+        )
+        self.transport.close()
+
+    cdef int _drop_requests(self) except -1:
+        """No answer can be given any more."""
+        cdef Request request = self.first
+        cdef Request following
+        self.first = None
+        self.last = None
+        while request is not None:
+            following = request.next
+            request.next = None
+            request.owner = None
+            self.in_flight -= 1
+            self.server.requests_in_flight -= 1
+            self.server.requests_abandoned += 1
+            if not request.answered():
+                try:
+                    self.server.handler.abandon(request)
+                except Exception:
+                    logger.exception("a request's handler failed")
+            request = following
+        return 0
+
+    cdef int _drop_parser(self) except -1:
+        if self.parser is not None:
+            self.parser.release()
+            self.parser = None
+        return 0
+
+    # Deadlines.
+
+    cdef int _arm(self, DeadlineKind kind) except -1:
+        cdef Limits limits = self.server.limits
+        cdef DeadlineWheel wheel = self.server.wheel
+        self.deadline_kind = kind
+        if kind == NO_DEADLINE:
+            return wheel.disarm(self)
+        if kind == KEEPALIVE:
+            return wheel.arm(self, limits.keepalive_timeout_s)
+        if kind == FIRST_BYTE or kind == HEAD:
+            return wheel.arm(self, limits.header_timeout_s)
+        if kind == BODY:
+            return wheel.arm(self, limits.body_timeout_s)
+        if kind == LINGER:
+            return wheel.arm(self, LINGER_S)
+        self.left_bytes = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
+        return wheel.arm(self, limits.write_timeout_s)
+
+    cdef int _arm_for_reading(self) except -1:
+        """Give the client the time that fits what it is doing; while the gateway pauses it, none is counted."""
+        if self.write_paused or (self.state != READING and self.state != ANSWERING):
+            return 0
+        if self.read_paused or self.state == ANSWERING:
+            return self._arm(NO_DEADLINE)
+        if self.parser is not None and self.parser.head_done:
+            return self._arm(BODY)
+        if self.parser is not None or self.tail is not None:
+            return 0 if self.deadline_kind == HEAD else self._arm(HEAD)
+        if self.first is not None:
+            return self._arm(NO_DEADLINE)
+        if self.deadline_kind == FIRST_BYTE or self.deadline_kind == KEEPALIVE:
+            return 0
+        return self._arm(KEEPALIVE)
+
+    cdef int deadline_passed(self) except -1:
+        cdef DeadlineKind kind = self.deadline_kind
+        self.deadline_kind = NO_DEADLINE
+        if kind == HEAD:
+            return self._refuse(RequestError(408, "head-too-slow", "the head of the request did not arrive in time"))
+        if kind == BODY:
+            return self._refuse(RequestError(408, "body-too-slow", "the body of the request did not arrive in time"))
+        if kind == WRITE or self.transport.get_write_buffer_size():
+            return self._write_deadline_passed()
+        return self._close()
+
+    cdef int _write_deadline_passed(self) except -1:
+        cdef unsigned long long left = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
+        if left > self.left_bytes:
+            return self._arm(WRITE)
+        self.server.writes_timed_out += 1
+        return self.abort()

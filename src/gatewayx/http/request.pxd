@@ -1,0 +1,156 @@
+"""One parsed request, and the parser that turns a client's bytes into requests. No I/O."""
+
+from gatewayx.deadlines cimport Expiring
+from gatewayx.http.limits cimport Limits
+
+cdef enum Method:
+    GET = 0
+    HEAD = 1
+    POST = 2
+    PUT = 3
+    OPTIONS = 4
+    # Any other method that llhttp knows.
+    OTHER = 5
+
+cpdef enum Event:
+    # All bytes are used, or the rest is an unfinished line to be given again with what follows it.
+    MORE = 0
+    # The head of `request` is complete, its body is not.
+    HEAD_COMPLETE = 1
+    # The whole of `request` is there.
+    REQUEST_COMPLETE = 2
+
+
+cdef class Request:
+    cdef readonly Method method
+    # Path and query as sent, still percent-encoded; "*" for the asterisk-form. Without scheme and authority.
+    cdef readonly bytes path
+    # What follows the first "?"; None without one.
+    cdef readonly bytes query
+    # 0 or 1: HTTP/1.0 or HTTP/1.1.
+    cdef readonly int minor_version
+    # The client lets the connection live after the answer.
+    cdef readonly bint keep_alive
+    # -1 without a Content-Length.
+    cdef readonly long long content_length
+    cdef readonly bint chunked
+    cdef readonly bint expects_continue
+    # Names and values in turn, of the headers that the handler wants.
+    cdef readonly list headers
+    # The whole body once the request is complete; empty without one.
+    cdef readonly bytes body
+
+    # The rest is kept by who answers.
+
+    # Where the answer goes; None once the client is gone.
+    cdef RequestOwner owner
+    # Nobody needs the body any more: it is read and dropped.
+    cdef bint discards_body
+    cdef bint complete
+    # "100 Continue" is due as soon as the answers before this one are written.
+    cdef bint continue_due
+    # The answer: head and small body in one, and a large body beside it; None until it is known.
+    cdef bytes response
+    cdef object response_body
+    # The connection ends after this answer.
+    cdef bint closes
+    # The next request of the same connection.
+    cdef Request next
+    # The handler's own.
+    cdef object context
+
+    cdef bint answered(self)
+
+
+cdef class RequestOwner(Expiring):
+    """Who takes the answer to a request: the client's connection, which has deadlines of its own."""
+    # headers: further header lines, each with its CRLF; None for none. body: bytes or bytearray.
+    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1
+    # An application/problem+json answer; kind is the end of its type.
+    cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1
+
+
+cdef class RequestHandler:
+    """Who knows what requests mean. It answers each through request.owner, now or later."""
+    # Whether headers of this name are kept for the handler; the name as sent.
+    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes)
+    # The head is complete. An answer given here spares the reading of the body.
+    cdef int begin(self, Request request) except -1
+    # The whole request is there and not answered yet.
+    cdef int handle(self, Request request) except -1
+    # The client is gone or was answered otherwise: no answer is wanted any more. Follows every begin() that is not
+    # answered.
+    cdef int abandon(self, Request request) except -1
+
+
+cdef enum ParserState:
+    REQUEST_LINE
+    HEADER_LINES
+    SIZED_BODY
+    CHUNK_SIZE
+    CHUNK_DATA
+    CHUNK_END
+    TRAILER_LINES
+
+
+cdef class RequestParser:
+    cdef readonly Limits limits
+    cdef RequestHandler handler
+    # The request being read; None between requests.
+    cdef readonly Request request
+    # What the last feed() came to.
+    cdef readonly Event event
+
+    # The httptools parser that calls this object back, and its feed_data.
+    cdef object parser
+    cdef object feed_data
+    # Its state is spoilt: a new one is made before the next request.
+    cdef bint parser_spent
+
+    cdef ParserState state
+    # Header lines, or trailers, of this request so far.
+    cdef int header_lines
+    cdef Py_ssize_t header_bytes
+    # The Content-Length of this request's header lines as read here; -1 for none.
+    cdef long long seen_length
+    # Bytes still to come of the sized body or of the chunk.
+    cdef long long remaining_bytes
+    # Data and extensions of all chunks so far.
+    cdef long long body_bytes
+    cdef Py_ssize_t chunk_extension_bytes
+    # A body that comes in pieces: of its final size if that is known, else growing.
+    cdef object body_buffer
+    cdef Py_ssize_t body_filled
+
+    # What the callbacks have told of this request.
+    cdef bint head_done
+    cdef bint message_done
+    cdef bint saw_connection
+    cdef bint is_connect
+    cdef bint unknown_expectation
+    cdef int host_headers
+    cdef bint host_valid
+    cdef int transfer_encodings
+    cdef bint transfer_encoding_chunked
+    # Callbacks belong to a head that was fed for the parser's own sake.
+    cdef bint muted
+
+    cpdef Py_ssize_t feed(self, bytes data, Py_ssize_t offset) except -1
+    # A request has begun and is not complete.
+    cdef bint mid_request(self)
+    cdef int start_next(self) except -1
+    cdef Py_ssize_t _read_head(self, bytes data, Py_ssize_t offset) except -1
+    cdef Py_ssize_t _read_sized_body(self, bytes data, Py_ssize_t offset) except -1
+    cdef Py_ssize_t _read_chunked_body(self, bytes data, Py_ssize_t offset) except -1
+    cdef int _request_line(self, const char* line, Py_ssize_t line_bytes) except -1
+    cdef int _target(self, const char* target, Py_ssize_t target_bytes) except -1
+    cdef int _unfinished_request_line(self, const char* line, Py_ssize_t line_bytes) except -1
+    cdef int _feed(self, bytes data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t head_end) except -1
+    cdef int _serve_without_upgrade(self, bytes data, Py_ssize_t head_end, Py_ssize_t end) except -1
+    cdef int _check_head(self) except -1
+    cdef object _refusal(self, error)
+    cdef object _transfer_encoding_refusal(self)
+    cdef object _target_too_long(self)
+    cdef object _headers_too_large(self)
+    cdef object _body_too_large(self)
+    cdef int _finish(self) except -1

@@ -1,0 +1,698 @@
+"""One parsed request, and the parser that turns a client's bytes into requests. No I/O.
+
+Theory of operation. llhttp, through httptools, parses heads and decodes bodies, but it has no limits, cannot stop
+between two pipelined requests, and lets some malformed heads through. So the bytes are first walked line by line
+here: this code reads the request line, counts lines and bytes against the limits, and finds where the request ends.
+Only then are the bytes given to llhttp, whole lines at a time and never past the end of the request.
+
+Two readers must agree: where this code sees the end of a head or of a body, llhttp must have called back, and the
+other way round. A disagreement is how requests are smuggled, and is refused as malformed. Whatever the cuts between
+the pieces that arrive, llhttp is given the same lines before the same limit strikes, so the outcome is the same.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.buffer cimport PyBUF_READ
+from libc.string cimport memchr, memcmp, memcpy
+from posix.strings cimport strncasecmp
+
+from gatewayx.deadlines cimport Expiring
+from gatewayx.http.limits cimport Limits
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+from gatewayx.http.errors import RequestError
+
+cdef enum:
+    # A token of a method that is longer is none (llhttp's longest is MKCALENDAR).
+    MAX_METHOD_BYTES = 32
+    # "HTTP/1.1"
+    VERSION_BYTES = 8
+    # The digits of a chunk size that fit its type; llhttp refuses an overflow too.
+    MAX_CHUNK_SIZE_DIGITS = 15
+
+# RFC 9110 15.5.6: a 405 names the methods that are served.
+ALLOW = b"Allow: GET, HEAD, POST, PUT, OPTIONS\r\n"
+
+# RFC 9110 5.6.2: tchar.
+cdef unsigned char[256] IS_TOKEN
+# Bytes that may stand in a target: visible ASCII but "#", which ends it and is never sent (RFC 9112 3.2).
+cdef unsigned char[256] IS_TARGET
+# Bytes of uri-host and port (RFC 3986 3.2.2), brackets aside.
+cdef unsigned char[256] IS_HOST
+# -1, or the value of a hexadecimal digit.
+cdef signed char[256] HEX_VALUE
+
+
+cdef void _fill_tables() noexcept:
+    cdef int byte
+    for byte in range(256):
+        letter_or_digit = 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
+        IS_TOKEN[byte] = letter_or_digit or chr(byte) in "!#$%&'*+-.^_`|~"
+        IS_TARGET[byte] = 0x21 <= byte <= 0x7E and byte != 0x23
+        IS_HOST[byte] = letter_or_digit or chr(byte) in "-._~!$&'()*+,;=%:"
+        HEX_VALUE[byte] = -1
+        if 48 <= byte <= 57:
+            HEX_VALUE[byte] = byte - 48
+        elif 65 <= (byte & 0xDF) <= 70:
+            HEX_VALUE[byte] = (byte & 0xDF) - 55
+
+
+_fill_tables()
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Request:
+    """One request; the .pxd says what each field means."""
+
+    cdef bint answered(self):
+        return self.response is not None
+
+
+cdef class RequestOwner(Expiring):
+    """Who takes the answer to a request."""
+
+    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
+        raise NotImplementedError
+
+    cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
+        raise NotImplementedError
+
+
+cdef class RequestHandler:
+    """Who knows what requests mean."""
+
+    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
+        return False
+
+    cdef int begin(self, Request request) except -1:
+        return 0
+
+    cdef int handle(self, Request request) except -1:
+        raise NotImplementedError
+
+    cdef int abandon(self, Request request) except -1:
+        return 0
+
+
+cdef object _malformed(str detail):
+    return RequestError(400, "malformed-request", detail)
+
+
+@cython.final
+cdef class RequestParser:
+    """Turns bytes into requests, one at a time.
+
+    limits: what a request may take. handler: asked which headers to keep; None keeps none.
+    """
+
+    def __init__(self, Limits limits not None, RequestHandler handler=None):
+        self.limits = limits
+        self.handler = handler
+        self.parser_spent = True
+        self.start_next()
+
+    cdef int start_next(self) except -1:
+        """Forget the request that was read and be ready for another one."""
+        self.request = None
+        self.event = MORE
+        self.state = REQUEST_LINE
+        self.header_lines = 0
+        self.header_bytes = 0
+        self.seen_length = -1
+        self.remaining_bytes = 0
+        self.body_bytes = 0
+        self.chunk_extension_bytes = 0
+        self.body_buffer = None
+        self.body_filled = 0
+        self.head_done = False
+        self.message_done = False
+        self.saw_connection = False
+        self.is_connect = False
+        self.unknown_expectation = False
+        self.host_headers = 0
+        self.host_valid = True
+        self.transfer_encodings = 0
+        self.transfer_encoding_chunked = False
+        if self.parser_spent:
+            self.parser = HttpRequestParser(self)
+            self.feed_data = self.parser.feed_data
+            self.parser_spent = False
+        return 0
+
+    cdef bint mid_request(self):
+        return self.request is not None and self.event != REQUEST_COMPLETE
+
+    def release(self):
+        """Break the reference cycle with httptools; the parser is of no use afterwards."""
+        self.parser = None
+        self.feed_data = None
+
+    cpdef Py_ssize_t feed(self, bytes data, Py_ssize_t offset) except -1:
+        """Read on in data from offset, at most to the end of a request; returns the offset of the first unused byte.
+
+        `event` says what was reached. After MORE, the unused bytes are an unfinished line: to be given again together
+        with what follows them. After REQUEST_COMPLETE, start_next() comes before the next feed().
+        Raises RequestError; the parser is of no use afterwards.
+        """
+        self.event = MORE
+        if self.state <= HEADER_LINES:
+            return self._read_head(data, offset)
+        if self.state == SIZED_BODY:
+            return self._read_sized_body(data, offset)
+        return self._read_chunked_body(data, offset)
+
+    def next_request(self):
+        """start_next() for Python."""
+        self.start_next()
+
+    # The walk over the bytes.
+
+    cdef Py_ssize_t _read_head(self, bytes data, Py_ssize_t offset) except -1:
+        cdef const char* start = PyBytes_AS_STRING(data)
+        cdef const char* end = start + PyBytes_GET_SIZE(data)
+        cdef const char* cursor = start + offset
+        cdef const char* fed = cursor
+        cdef const char* newline
+        cdef const char* head_end = NULL
+        cdef Py_ssize_t line_bytes
+        cdef Py_ssize_t cut
+        cdef object error = None
+        if self.state == REQUEST_LINE:
+            # RFC 9112 2.2: a server should ignore empty lines before the request line.
+            while end - cursor >= 2 and cursor[0] == c"\r" and cursor[1] == c"\n":
+                cursor += 2
+            if cursor == end or (end - cursor == 1 and cursor[0] == c"\r"):
+                return cursor - start
+            newline = <const char*> memchr(cursor, c"\n", end - cursor)
+            if newline == NULL:
+                self._unfinished_request_line(cursor, end - cursor)
+                return cursor - start
+            self._request_line(cursor, newline - cursor)
+            self.state = HEADER_LINES
+            fed = cursor
+            cursor = newline + 1
+        while cursor < end:
+            newline = <const char*> memchr(cursor, c"\n", end - cursor)
+            if newline == NULL:
+                if self.header_bytes + (end - cursor) > self.limits.max_header_bytes:
+                    error = self._headers_too_large()
+                break
+            line_bytes = newline + 1 - cursor
+            if line_bytes == 1 or (line_bytes == 2 and cursor[0] == c"\r"):
+                cursor = newline + 1
+                head_end = cursor
+                break
+            self.header_bytes += line_bytes
+            self.header_lines += 1
+            if self.header_bytes > self.limits.max_header_bytes or self.header_lines > self.limits.max_headers:
+                error = self._headers_too_large()
+                break
+            if line_bytes > 16 and (cursor[0] | 0x20) == c"c" and strncasecmp(cursor, b"content-length:", 15) == 0:
+                self.seen_length = _decimal(cursor + 15, newline - 1)
+            cursor = newline + 1
+        cut = cursor - start
+        if (
+            head_end != NULL
+            and 0 < self.seen_length <= self.limits.max_body_bytes
+            and self.seen_length <= end - head_end
+        ):
+            # The whole request is here: one call of llhttp instead of two.
+            cut += self.seen_length
+            self.remaining_bytes = self.seen_length
+        try:
+            if cut > fed - start:
+                self._feed(data, fed - start, cut, head_end - start if head_end != NULL else cut)
+        except HttpParserError as parser_error:
+            raise self._refusal(parser_error) from None
+        if error is not None:
+            raise error
+        if head_end == NULL:
+            if self.head_done:
+                raise _malformed("the head ends in an unexpected place")
+            return cut
+        if not self.head_done:
+            raise _malformed("the head does not end with an empty line")
+        self._check_head()
+        if self.remaining_bytes:
+            if self.request.content_length != self.remaining_bytes or not self.message_done:
+                raise _malformed("the length of the body is in doubt")
+            self._finish()
+        elif self.request.chunked:
+            self.state = CHUNK_SIZE
+            self.event = HEAD_COMPLETE
+        elif self.request.content_length > 0:
+            self.state = SIZED_BODY
+            self.remaining_bytes = self.request.content_length
+            self.event = HEAD_COMPLETE
+        else:
+            if not self.message_done:
+                raise _malformed("the length of the body is in doubt")
+            self._finish()
+        if self.event == HEAD_COMPLETE and self.message_done:
+            raise _malformed("the length of the body is in doubt")
+        return cut
+
+    cdef Py_ssize_t _read_sized_body(self, bytes data, Py_ssize_t offset) except -1:
+        cdef Py_ssize_t cut = PyBytes_GET_SIZE(data)
+        if cut - offset > self.remaining_bytes:
+            cut = offset + <Py_ssize_t> self.remaining_bytes
+        try:
+            self._feed(data, offset, cut, offset)
+        except HttpParserError as parser_error:
+            raise self._refusal(parser_error) from None
+        self.remaining_bytes -= cut - offset
+        if self.message_done != (self.remaining_bytes == 0):
+            raise _malformed("the length of the body is in doubt")
+        if self.message_done:
+            self._finish()
+        return cut
+
+    cdef Py_ssize_t _read_chunked_body(self, bytes data, Py_ssize_t offset) except -1:
+        cdef const char* start = PyBytes_AS_STRING(data)
+        cdef const char* end = start + PyBytes_GET_SIZE(data)
+        cdef const char* cursor = start + offset
+        cdef const char* newline
+        cdef Py_ssize_t line_bytes
+        cdef int digits
+        cdef bint ended = False
+        cdef object error = None
+        while cursor < end and not ended and error is None:
+            if self.state == CHUNK_DATA:
+                if end - cursor < self.remaining_bytes:
+                    self.remaining_bytes -= end - cursor
+                    cursor = end
+                else:
+                    cursor += self.remaining_bytes
+                    self.state = CHUNK_END
+                continue
+            if self.state == CHUNK_END:
+                if end - cursor < 2:
+                    break
+                cursor += 2
+                self.state = CHUNK_SIZE
+                continue
+            newline = <const char*> memchr(cursor, c"\n", end - cursor)
+            line_bytes = (end if newline == NULL else newline + 1) - cursor
+            if self.state == CHUNK_SIZE:
+                if self.chunk_extension_bytes + line_bytes > (
+                    self.limits.max_chunk_extension_bytes + MAX_CHUNK_SIZE_DIGITS + 2
+                ):
+                    error = RequestError(400, "chunk-extensions-too-large", "the chunk extensions are too large")
+                    break
+                if newline == NULL:
+                    break
+                self.remaining_bytes = 0
+                digits = 0
+                while HEX_VALUE[<unsigned char> cursor[digits]] >= 0 and digits < MAX_CHUNK_SIZE_DIGITS:
+                    self.remaining_bytes = self.remaining_bytes * 16 + HEX_VALUE[<unsigned char> cursor[digits]]
+                    digits += 1
+                if digits == 0 or (newline - 1)[0] != c"\r" or HEX_VALUE[<unsigned char> cursor[digits]] >= 0:
+                    error = _malformed("a chunk's size is malformed")
+                    break
+                self.chunk_extension_bytes += line_bytes - digits - 2
+                self.body_bytes += self.remaining_bytes
+                if self.body_bytes > self.limits.max_body_bytes:
+                    error = self._body_too_large()
+                    break
+                self.state = CHUNK_DATA if self.remaining_bytes else TRAILER_LINES
+                self.header_bytes = 0
+                self.header_lines = 0
+            else:
+                if self.header_bytes + line_bytes > self.limits.max_header_bytes:
+                    error = self._headers_too_large()
+                    break
+                if newline == NULL:
+                    break
+                ended = line_bytes == 2 and cursor[0] == c"\r"
+                if not ended:
+                    self.header_bytes += line_bytes
+                    self.header_lines += 1
+                    if self.header_lines > self.limits.max_headers:
+                        error = self._headers_too_large()
+                        break
+            cursor = newline + 1
+        try:
+            if cursor - start > offset:
+                self._feed(data, offset, cursor - start, offset)
+        except HttpParserError as parser_error:
+            raise self._refusal(parser_error) from None
+        if error is not None:
+            raise error
+        if self.message_done != ended:
+            raise _malformed("the end of the chunked body is in doubt")
+        if ended:
+            self._finish()
+        return cursor - start
+
+    cdef int _unfinished_request_line(self, const char* line, Py_ssize_t line_bytes) except -1:
+        """Refuse what no further byte can mend, so that garbage need not wait for its deadline."""
+        cdef Py_ssize_t index = 0
+        while index < line_bytes and IS_TOKEN[<unsigned char> line[index]]:
+            index += 1
+        if index > MAX_METHOD_BYTES or (index < line_bytes and (index == 0 or line[index] != c" ")):
+            raise _malformed("the request line does not begin with a method")
+        cdef Py_ssize_t target_end = index + 1
+        while target_end < line_bytes and line[target_end] != c" ":
+            target_end += 1
+        if target_end - index - 1 > self.limits.max_target_bytes:
+            raise self._target_too_long()
+        if line_bytes - target_end > VERSION_BYTES + 2:
+            raise _malformed("the HTTP version is malformed")
+        return 0
+
+    cdef int _request_line(self, const char* line, Py_ssize_t line_bytes) except -1:
+        """RFC 9112 3: method SP request-target SP HTTP-version, without the leniency that 3 allows."""
+        cdef Py_ssize_t method_bytes = 0
+        cdef const char* target
+        cdef const char* version
+        cdef const char* end = line + line_bytes
+        cdef Request request
+        while method_bytes < line_bytes and IS_TOKEN[<unsigned char> line[method_bytes]]:
+            method_bytes += 1
+        if method_bytes == 0 or method_bytes > MAX_METHOD_BYTES or line_bytes == method_bytes or (
+            line[method_bytes] != c" "
+        ):
+            raise _malformed("the request line does not begin with a method")
+        target = line + method_bytes + 1
+        version = <const char*> memchr(target, c" ", end - target)
+        if (end if version == NULL else version) - target > self.limits.max_target_bytes:
+            raise self._target_too_long()
+        if version == NULL or version == target or (end - 1)[0] != c"\r":
+            raise _malformed("the request line is not a method, a target and a version")
+        version += 1
+        if (
+            end - version != VERSION_BYTES + 1
+            or memcmp(version, b"HTTP/", 5) != 0
+            or not c"0" <= version[5] <= c"9"
+            or version[6] != c"."
+            or not c"0" <= version[7] <= c"9"
+        ):
+            raise _malformed("the HTTP version is malformed")
+        if version[5] != c"1" or version[7] > c"1":
+            raise RequestError(505, "version-not-supported", "the HTTP version is neither 1.0 nor 1.1")
+        request = Request.__new__(Request)
+        request.minor_version = version[7] - c"0"
+        request.keep_alive = request.minor_version == 1
+        request.content_length = -1
+        request.method = _method(line, method_bytes)
+        self.request = request
+        self.is_connect = method_bytes == 7 and memcmp(line, b"CONNECT", 7) == 0
+        return self._target(target, version - 1 - target)
+
+    cdef int _target(self, const char* target, Py_ssize_t target_bytes) except -1:
+        """RFC 9112 3.2: origin-form, absolute-form, asterisk-form with OPTIONS, authority-form with CONNECT."""
+        cdef Request request = self.request
+        cdef const char* end = target + target_bytes
+        cdef const char* path = target
+        cdef const char* query = NULL
+        cdef const char* cursor = target
+        while cursor < end:
+            if not IS_TARGET[<unsigned char> cursor[0]]:
+                raise _malformed("the target holds a byte that must be percent-encoded")
+            if cursor[0] == c"%" and (
+                end - cursor < 3
+                or HEX_VALUE[<unsigned char> cursor[1]] < 0
+                or HEX_VALUE[<unsigned char> cursor[2]] < 0
+            ):
+                raise _malformed("the target holds a '%' without two hexadecimal digits")
+            if cursor[0] == c"?" and query == NULL:
+                query = cursor + 1
+            cursor += 1
+        if self.is_connect:
+            request.path = PyBytes_FromStringAndSize(target, target_bytes)
+            return 0
+        if target[0] != c"/":
+            if target_bytes == 1 and target[0] == c"*" and request.method == OPTIONS:
+                request.path = b"*"
+                return 0
+            path = _after_authority(target, end)
+            if path == NULL:
+                raise _malformed("the target is neither a path nor an http URI")
+        if query == NULL:
+            request.path = PyBytes_FromStringAndSize(path, end - path)
+        else:
+            request.path = PyBytes_FromStringAndSize(path, query - 1 - path)
+            request.query = PyBytes_FromStringAndSize(query, end - query)
+        return 0
+
+    # What the limits say.
+
+    cdef object _target_too_long(self):
+        return RequestError(414, "target-too-long", f"the target is longer than {self.limits.max_target_bytes} bytes")
+
+    cdef object _headers_too_large(self):
+        return RequestError(
+            431,
+            "headers-too-large",
+            f"more than {self.limits.max_headers} header lines or {self.limits.max_header_bytes} bytes of them",
+        )
+
+    cdef object _body_too_large(self):
+        return RequestError(413, "body-too-large", f"the body is larger than {self.limits.max_body_bytes} bytes")
+
+    # llhttp.
+
+    cdef int _feed(self, bytes data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t head_end) except -1:
+        """Give data[start:end] to llhttp; of these bytes those from head_end on are body."""
+        try:
+            if start == 0 and end == PyBytes_GET_SIZE(data):
+                self.feed_data(data)
+            else:
+                self.feed_data(PyMemoryView_FromMemory(PyBytes_AS_STRING(data) + start, end - start, PyBUF_READ))
+        except HttpParserUpgrade:
+            self._serve_without_upgrade(data, head_end, end)
+        except HttpParserCallbackError as error:
+            raise error.__context__ from None
+        return 0
+
+    cdef int _serve_without_upgrade(self, bytes data, Py_ssize_t head_end, Py_ssize_t end) except -1:
+        """Ignore an offered Upgrade (RFC 9110 7.8 allows that).
+
+        llhttp has stopped behind the head, since what follows could be another protocol. A new parser is brought to
+        the same place by a head with the same framing and without the offer.
+        """
+        cdef Request request = self.request
+        if self.is_connect:
+            return 0
+        self.message_done = False
+        self.parser = HttpRequestParser(self)
+        self.feed_data = self.parser.feed_data
+        self.muted = True
+        try:
+            if request.content_length > 0:
+                self.feed_data(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % request.content_length)
+            elif self.transfer_encodings:
+                self.feed_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            else:
+                self.message_done = True
+        finally:
+            self.muted = False
+        if end > head_end:
+            self._feed(data, head_end, end, head_end)
+        return 0
+
+    cdef object _refusal(self, error):
+        """The answer to what llhttp has refused."""
+        if isinstance(error, HttpParserInvalidMethodError):
+            return _malformed("the method is unknown")
+        if self.head_done and self.transfer_encodings and not self.transfer_encoding_chunked:
+            # llhttp refuses a coding that it does not know only here.
+            return self._transfer_encoding_refusal()
+        return _malformed(str(error))
+
+    cdef object _transfer_encoding_refusal(self):
+        # RFC 9112 6.1: a faulty message in HTTP/1.0; 501 for a coding that is not understood.
+        if self.request.minor_version == 0:
+            return _malformed("Transfer-Encoding is not part of HTTP/1.0")
+        return RequestError(501, "transfer-encoding-not-supported", "the only Transfer-Encoding served is 'chunked'")
+
+    def on_header(self, bytes name, bytes value):
+        """httptools: a header line, or a trailer, which is never merged into the headers (RFC 9110 6.5.1)."""
+        if self.head_done or self.muted:
+            return
+        cdef const char* name_bytes = PyBytes_AS_STRING(name)
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
+        if length == 4 and strncasecmp(name_bytes, b"host", 4) == 0:
+            self.host_headers += 1
+            self.host_valid = self.host_valid and _is_host(value)
+        elif length == 14 and strncasecmp(name_bytes, b"content-length", 14) == 0:
+            self.request.content_length = _decimal(
+                PyBytes_AS_STRING(value), PyBytes_AS_STRING(value) + PyBytes_GET_SIZE(value)
+            )
+        elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:
+            self.saw_connection = True
+        elif length == 17 and strncasecmp(name_bytes, b"transfer-encoding", 17) == 0:
+            self.transfer_encodings += 1
+            self.transfer_encoding_chunked = self.transfer_encodings == 1 and value.strip(b" \t").lower() == b"chunked"
+        elif length == 6 and strncasecmp(name_bytes, b"expect", 6) == 0:
+            # RFC 9110 10.1.1: an expectation in an HTTP/1.0 request is ignored.
+            if self.request.minor_version == 1:
+                if value.strip(b" \t").lower() == b"100-continue":
+                    self.request.expects_continue = True
+                else:
+                    self.unknown_expectation = True
+        elif self.handler is not None and self.handler.wants_header(name_bytes, length):
+            if self.request.headers is None:
+                self.request.headers = []
+            self.request.headers.append(name)
+            self.request.headers.append(value)
+
+    def on_headers_complete(self):
+        """httptools: the head is complete; llhttp knows now whether the connection may live."""
+        if self.muted:
+            return
+        self.head_done = True
+        if self.saw_connection:
+            self.request.keep_alive = self.parser.should_keep_alive()
+
+    def on_body(self, bytes data):
+        """httptools: a piece of the body, without its framing."""
+        cdef Request request = self.request
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
+        if request.discards_body:
+            return
+        if request.content_length == length:
+            request.body = data
+        elif request.content_length > 0:
+            if self.body_buffer is None:
+                self.body_buffer = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> request.content_length)
+            if self.body_filled + length > request.content_length:
+                raise _malformed("the body is longer than its Content-Length")
+            memcpy(PyBytes_AS_STRING(self.body_buffer) + self.body_filled, PyBytes_AS_STRING(data), length)
+            self.body_filled += length
+        else:
+            # Many small chunks must not become many small objects.
+            if self.body_buffer is None:
+                self.body_buffer = bytearray()
+            (<bytearray> self.body_buffer).extend(data)
+
+    def on_message_complete(self):
+        """httptools: the request is complete."""
+        if not self.muted:
+            self.message_done = True
+
+    cdef int _check_head(self) except -1:
+        """What llhttp lets through although RFC 9112 does not."""
+        cdef Request request = self.request
+        if self.is_connect:
+            # RFC 9110 9.3.6: what follows CONNECT may be no HTTP, so the connection cannot go on.
+            raise RequestError(405, "method-not-allowed", "CONNECT is not served", ALLOW)
+        if self.host_headers > 1 or not self.host_valid or (self.host_headers == 0 and request.minor_version == 1):
+            raise _malformed("the request needs exactly one Host, and a valid one")
+        if self.transfer_encodings:
+            if request.minor_version == 0 or not self.transfer_encoding_chunked:
+                raise self._transfer_encoding_refusal()
+            request.chunked = True
+        if request.content_length > self.limits.max_body_bytes:
+            raise self._body_too_large()
+        if self.unknown_expectation:
+            raise RequestError(417, "expectation-failed", "the only expectation met is '100-continue'")
+        return 0
+
+    cdef int _finish(self) except -1:
+        cdef Request request = self.request
+        if request.body is None:
+            if self.body_buffer is None:
+                request.body = b""
+            else:
+                request.body = bytes(self.body_buffer)
+                self.body_buffer = None
+        # llhttp takes nothing more after a request that ends its connection.
+        if not request.keep_alive:
+            self.parser_spent = True
+        self.event = REQUEST_COMPLETE
+        return 0
+
+
+cdef Method _method(const char* name, Py_ssize_t length) noexcept:
+    if length == 4 and memcmp(name, b"POST", 4) == 0:
+        return POST
+    if length == 3 and memcmp(name, b"GET", 3) == 0:
+        return GET
+    if length == 3 and memcmp(name, b"PUT", 3) == 0:
+        return PUT
+    if length == 4 and memcmp(name, b"HEAD", 4) == 0:
+        return HEAD
+    if length == 7 and memcmp(name, b"OPTIONS", 7) == 0:
+        return OPTIONS
+    return OTHER
+
+
+cdef inline bint _is_blank(char byte) noexcept:
+    return byte == c" " or byte == c"\t"
+
+
+cdef long long _decimal(const char* cursor, const char* end) noexcept:
+    """The decimal number between cursor and end, white space around it aside; -1 if it is none or has 19 digits."""
+    cdef long long number = 0
+    cdef const char* first
+    while cursor < end and _is_blank(cursor[0]):
+        cursor += 1
+    while cursor < end and _is_blank((end - 1)[0]):
+        end -= 1
+    first = cursor
+    while cursor < end and c"0" <= cursor[0] <= c"9" and cursor - first < 18:
+        number = number * 10 + (cursor[0] - c"0")
+        cursor += 1
+    return number if cursor == end and cursor > first else -1
+
+
+cdef const char* _after_authority(const char* target, const char* end) noexcept:
+    """Where the path begins in "http://host:port/path"; NULL if target is no such URI."""
+    cdef const char* authority
+    cdef const char* cursor
+    if end - target > 7 and strncasecmp(target, b"http://", 7) == 0:
+        authority = target + 7
+    elif end - target > 8 and strncasecmp(target, b"https://", 8) == 0:
+        authority = target + 8
+    else:
+        return NULL
+    cursor = authority
+    while cursor < end and cursor[0] != c"/" and cursor[0] != c"?":
+        cursor += 1
+    return cursor if _is_authority(authority, cursor) else NULL
+
+
+cdef bint _is_authority(const char* cursor, const char* end) noexcept:
+    """RFC 9110 7.2: uri-host [":" port], without userinfo and not empty."""
+    cdef const char* first = cursor
+    cdef bint bracketed = cursor < end and cursor[0] == c"["
+    if bracketed:
+        cursor += 1
+        while cursor < end and (HEX_VALUE[<unsigned char> cursor[0]] >= 0 or cursor[0] == c":" or cursor[0] == c"."):
+            cursor += 1
+        if cursor == end or cursor[0] != c"]":
+            return False
+        cursor += 1
+    else:
+        while cursor < end and cursor[0] != c":":
+            if not IS_HOST[<unsigned char> cursor[0]]:
+                return False
+            cursor += 1
+    if cursor == first:
+        return False
+    if cursor < end:
+        if cursor[0] != c":":
+            return False
+        cursor += 1
+        while cursor < end and c"0" <= cursor[0] <= c"9":
+            cursor += 1
+    return cursor == end
+
+
+cdef bint _is_host(bytes value) noexcept:
+    cdef const char* cursor = PyBytes_AS_STRING(value)
+    cdef const char* end = cursor + PyBytes_GET_SIZE(value)
+    while cursor < end and _is_blank((end - 1)[0]):
+        end -= 1
+    # An empty Host is what a client sends whose target has no authority (RFC 9112 3.2).
+    return cursor == end or _is_authority(cursor, end)

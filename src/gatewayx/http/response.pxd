@@ -1,0 +1,31 @@
+"""Response heads and problem+json bodies. No I/O: values in, bytes out."""
+
+cdef enum:
+    # Bodies up to here are copied behind their head, so that the answer is one buffer.
+    INLINE_BODY_BYTES = 16384
+
+
+cdef class ResponseBuilder:
+    # What every response carries, Date included; made anew once a second.
+    cdef bytes common_headers
+    # The second for which it was made.
+    cdef long long common_second
+    # Errors are answered without a body, as gearmand's HTTP plugin does.
+    cdef readonly bint empty_error_bodies
+
+    # Head and, if it is small, body. body_bytes: what Content-Length says; -1 for a response that cannot have a body.
+    # connection: the value of the Connection header; NULL for none.
+    cdef bytes build(
+        self,
+        int status,
+        bytes content_type,
+        bytes headers,
+        const char* body,
+        Py_ssize_t body_bytes,
+        Py_ssize_t inline_bytes,
+        const char* connection,
+    )
+    cpdef bint refresh(self, double now_s) except -1
+
+
+cdef bytes problem_body(int status, str kind, str detail)

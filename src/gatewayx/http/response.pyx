@@ -1,0 +1,113 @@
+"""Response heads and problem+json bodies. No I/O: values in, bytes out."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy, strlen
+
+import orjson
+
+from gatewayx import __version__
+
+PROBLEM_CONTENT_TYPE = b"application/problem+json"
+
+cdef dict TITLES = {status.value: status.phrase for status in HTTPStatus}
+# The names of RFC 9110, where Python's differ between versions.
+TITLES.update({413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"})
+cdef dict STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {title}\r\n".encode("ascii") for status, title in TITLES.items()
+}
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+cdef class ResponseBuilder:
+    """Builds responses; one a process.
+
+    empty_error_bodies: answer errors without a body. now_s: seconds since the epoch.
+    """
+
+    def __init__(self, *, bint empty_error_bodies=False, double now_s=0):
+        self.empty_error_bodies = empty_error_bodies
+        self.common_second = -1
+        self.refresh(now_s)
+
+    cpdef bint refresh(self, double now_s) except -1:
+        """Let Date say now_s, seconds since the epoch (RFC 9110 6.6.1); returns whether it changed."""
+        cdef long long second = <long long> now_s
+        if second == self.common_second:
+            return False
+        self.common_second = second
+        self.common_headers = (
+            f"Server: gatewayx/{__version__}\r\n"
+            f"Date: {formatdate(second, usegmt=True)}\r\n"
+            "Cache-Control: no-store\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+        ).encode("ascii")
+        return True
+
+    cdef bytes build(
+        self,
+        int status,
+        bytes content_type,
+        bytes headers,
+        const char* body,
+        Py_ssize_t body_bytes,
+        Py_ssize_t inline_bytes,
+        const char* connection,
+    ):
+        cdef bytes status_line = <bytes> STATUS_LINES[status]
+        cdef char[40] length_line
+        cdef Py_ssize_t length_line_bytes = 0
+        cdef Py_ssize_t connection_bytes = 0 if connection == NULL else strlen(connection)
+        cdef bytes response
+        cdef char* end
+        cdef Py_ssize_t total = PyBytes_GET_SIZE(status_line) + PyBytes_GET_SIZE(self.common_headers) + 2 + inline_bytes
+        if headers is not None:
+            total += PyBytes_GET_SIZE(headers)
+        if content_type is not None:
+            total += 16 + PyBytes_GET_SIZE(content_type)
+        if connection != NULL:
+            total += 14 + connection_bytes
+        if body_bytes >= 0:
+            length_line_bytes = snprintf(length_line, 40, b"Content-Length: %zd\r\n", body_bytes)
+            total += length_line_bytes
+        response = PyBytes_FromStringAndSize(NULL, total)
+        end = PyBytes_AS_STRING(response)
+        end = _put(end, PyBytes_AS_STRING(status_line), PyBytes_GET_SIZE(status_line))
+        end = _put(end, PyBytes_AS_STRING(self.common_headers), PyBytes_GET_SIZE(self.common_headers))
+        if headers is not None:
+            end = _put(end, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers))
+        if content_type is not None:
+            end = _put(end, b"Content-Type: ", 14)
+            end = _put(end, PyBytes_AS_STRING(content_type), PyBytes_GET_SIZE(content_type))
+            end = _put(end, b"\r\n", 2)
+        end = _put(end, length_line, length_line_bytes)
+        if connection != NULL:
+            end = _put(end, b"Connection: ", 12)
+            end = _put(end, connection, connection_bytes)
+            end = _put(end, b"\r\n", 2)
+        end = _put(end, b"\r\n", 2)
+        if inline_bytes:
+            end = _put(end, body, inline_bytes)
+        return response
+
+
+cdef inline char* _put(char* end, const char* piece, Py_ssize_t piece_bytes) noexcept:
+    memcpy(end, piece, piece_bytes)
+    return end + piece_bytes
+
+
+cdef bytes problem_body(int status, str kind, str detail):
+    """RFC 9457. detail: text for people, which JSON escapes."""
+    return orjson.dumps(
+        {
+            "type": f"urn:gatewayx:{kind}",
+            "title": TITLES[status],
+            "status": status,
+            "detail": detail,
+        }
+    )

@@ -1,0 +1,231 @@
+"""One process: its loop, its listeners, its connections to the job servers, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from gatewayx import __version__
+from gatewayx.address import Address
+from gatewayx.deadlines import DeadlineWheel
+from gatewayx.errors import StartError
+from gatewayx.gateway.exchange import Gateway
+from gatewayx.gearman.pool import Pool
+from gatewayx.http.connection import HttpServer
+from gatewayx.http.limits import Limits
+from gatewayx.http.response import ResponseBuilder
+from gatewayx.server import logs
+
+if TYPE_CHECKING:
+    from gatewayx.config import Settings
+
+logger = logging.getLogger("gatewayx")
+
+# Deadlines are swept this often, so they fire up to two of these late.
+TICK_S = 0.1
+# Connections that the kernel accepts while the loop is busy; it caps this at net.core.somaxconn.
+BACKLOG = 4096
+# How often the end of a drain is looked for.
+DRAIN_POLL_S = 0.02
+# After the last answers, so long for clients to take them.
+LAST_ANSWERS_S = 2.0
+# Descriptors beside the connections: listeners, the loop's own, logs.
+OTHER_DESCRIPTORS = 64
+
+
+class GatewayProcess:
+    """The gateway in the running loop, as `settings` say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.wheel = DeadlineWheel(TICK_S, self.loop.time())
+        self.pool = Pool(
+            self.loop,
+            self.wheel,
+            [(server.host, server.port) for server in settings.server],
+            connections_per_server=settings.connections_per_server,
+            max_result_bytes=settings.max_result_bytes,
+        )
+        self.gateway = Gateway(
+            self.pool,
+            content_type=settings.content_type.encode("latin-1"),
+            job_timeout_s=settings.job_timeout_s,
+            plugin_compat=settings.plugin_compat,
+        )
+        self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
+        self.http = HttpServer(
+            self.loop,
+            self.wheel,
+            Limits(
+                max_target_bytes=settings.max_target_bytes,
+                max_header_bytes=settings.max_header_bytes,
+                max_headers=settings.max_headers,
+                max_body_bytes=settings.max_body_bytes,
+                max_pipelined=settings.max_pipelined,
+                max_connections=settings.max_connections,
+                header_timeout_s=settings.header_timeout_s,
+                body_timeout_s=settings.body_timeout_s,
+                keepalive_timeout_s=settings.keepalive_timeout_s,
+                write_timeout_s=settings.write_timeout_s,
+            ),
+            self.gateway,
+            self.builder,
+        )
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._next_tick: asyncio.TimerHandle | None = None
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it listens, with the ports that the kernel chose."""
+        return [Address(*bound.getsockname()[:2]) for bound in self._sockets]
+
+    def counters(self) -> dict[str, int]:
+        """What is held now and was counted since the start, by part and name."""
+        parts = {"http": self.http, "gateway": self.gateway, "pool": self.pool}
+        return {f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()}
+
+    async def start(self) -> None:
+        """Listen, once every job server was tried. Raises StartError."""
+        try:
+            self._sockets = [_bound_socket(address) for address in self.settings.listen]
+            self._tick()
+            await self.pool.start()
+            for bound in self._sockets:
+                self._listeners.append(await self._listen(bound))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _listen(self, bound: socket.socket) -> asyncio.AbstractServer:
+        try:
+            return await self.loop.create_server(self.http.connection, sock=bound, backlog=BACKLOG)
+        except OSError as error:
+            raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
+
+    async def drain(self) -> None:
+        """Accept no more, answer what is in flight within the drain timeout, then tell the rest the truth; close."""
+        self._stop_listening()
+        self.http.drain()
+        await self._connections_closed(self.settings.drain_timeout_s)
+        # Jobs that have not ended are lost to us: their requests hear 502 or 503.
+        await self.pool.close()
+        self.http.refuse_unfinished()
+        await self._connections_closed(LAST_ANSWERS_S)
+        await self.close()
+
+    async def close(self) -> None:
+        """Close everything at once."""
+        self._stop_listening()
+        await self.pool.close()
+        self.http.abort()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        # One turn of the loop, in which the closed transports say goodbye.
+        await asyncio.sleep(0)
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for bound in self._sockets:
+            bound.close()
+
+    async def _connections_closed(self, timeout_s: float) -> None:
+        ends_s = self.loop.time() + timeout_s
+        while self.http.counters()["connections"] and self.loop.time() < ends_s:
+            await asyncio.sleep(DRAIN_POLL_S)
+
+    def _tick(self) -> None:
+        self._next_tick = self.loop.call_later(TICK_S, self._tick)
+        self.builder.refresh(time.time())
+        self.wheel.advance(self.loop.time())
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. Raises StartError."""
+    logs.configure()
+    raise_open_files(settings)
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            # The operator has asked twice.
+            os._exit(1)
+        stopping.set()
+
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, stop)
+    process = GatewayProcess(settings)
+    starting = asyncio.create_task(process.start())
+    stop_asked = asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, stop_asked), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return 0
+    stop_asked.cancel() if starting.exception() else None
+    await starting
+    # What lives now lives to the end: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    logger.info("gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses))
+    await stop_asked
+    logger.info("stopping: answering what is in flight, for up to %g s", settings.drain_timeout_s)
+    await process.drain()
+    logger.info("stopped")
+    return 0
+
+
+def raise_open_files(settings: Settings) -> None:
+    """Raise the soft limit of open files to what the bounds need, or say that the hard limit is in the way."""
+    needed = (
+        settings.max_connections
+        + len(settings.server) * settings.connections_per_server
+        + len(settings.listen)
+        + OTHER_DESCRIPTORS
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        logger.warning(
+            "max-connections %d needs %d open files, but the hard limit is %d", settings.max_connections, needed, hard
+        )
+        needed = hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _bound_socket(address: Address) -> socket.socket:
+    """A socket bound to `address` and not listening yet. Raises StartError."""
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(target)
+        except BaseException:
+            bound.close()
+            raise
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error.strerror}") from error
+    bound.setblocking(False)
+    return bound
