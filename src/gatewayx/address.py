@@ -1,0 +1,70 @@
+"""A TCP address as written in settings and messages: HOST:PORT."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple
+
+# Underscores are not legal in DNS, but container networks hand out such names.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})", re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+# RFC 1123 2.1: a name whose last label is a number can only be meant as an IPv4 address.
+_ENDS_IN_NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$", re.ASCII)
+
+HIGHEST_PORT = 65535
+
+
+class AddressError(ValueError):
+    """A text that is not HOST:PORT: the fault of whoever wrote it."""
+
+
+class Address(NamedTuple):
+    """Where to listen or connect; unpacks as the host and port that asyncio takes.
+
+    `host` is a name, an IPv4 address or an IPv6 address without brackets; `port` is 0 to 65535, where 0 lets
+    the kernel choose.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read HOST:PORT, an IPv6 host in brackets. Raises AddressError."""
+        host, colon, port_text = text.rpartition(":")
+        if not colon or not _PORT.fullmatch(port_text) or int(port_text) > HIGHEST_PORT:
+            raise AddressError("no port from 0 to 65535 after the last colon")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+            if not _is_ipv6(host):
+                raise AddressError("no IPv6 address in the brackets")
+        elif not _is_name_or_ipv4(host):
+            raise AddressError("the host is neither a name nor an IPv4 address nor an IPv6 address in brackets")
+        return cls(host, int(port_text))
+
+    def __str__(self) -> str:
+        """HOST:PORT as `parse` reads it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_ipv6(host: str) -> bool:
+    number, percent, scope = host.partition("%")
+    if percent and not _SCOPE.fullmatch(scope):
+        return False
+    return _is_number(socket.AF_INET6, number)
+
+
+def _is_name_or_ipv4(host: str) -> bool:
+    if _ENDS_IN_NUMBER.search(host):
+        return _is_number(socket.AF_INET, host)
+    return _HOST_NAME.fullmatch(host) is not None and ".." not in host
+
+
+def _is_number(family: socket.AddressFamily, host: str) -> bool:
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        return False
+    return True

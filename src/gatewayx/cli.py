@@ -1,0 +1,148 @@
+"""The command line: one thin function a command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import click
+
+from gatewayx import __version__
+from gatewayx.address import Address, AddressError
+from gatewayx.config import (
+    CONFIG_FLAG,
+    CONFIG_HELP,
+    CONFIG_VARIABLE,
+    SETTINGS,
+    AddressList,
+    Loaded,
+    Setting,
+    Switch,
+    describe,
+    load,
+)
+from gatewayx.errors import SettingError, StartError
+
+EXIT_FAILED = 1
+EXIT_WRONG_USE = 2
+
+DEMO_LISTEN = "127.0.0.1:8080"
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists the settings under their headings."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section of options for each heading, in the order of the settings."""
+        group_of = {setting.name: setting.group for setting in SETTINGS}
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record is not None:
+                sections.setdefault(group_of.get(parameter.name or "", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
+    bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
+    help_text = f"{setting.help}  [default: {setting.default_text}{bounds}; TOML: {setting.key}; {setting.variable}]"
+    if isinstance(setting.kind, Switch):
+        return click.option(f"{setting.flag}/--no-{setting.key}", setting.name, default=None, help=help_text)
+    return click.option(
+        setting.flag,
+        setting.name,
+        metavar=setting.kind.metavar,
+        multiple=isinstance(setting.kind, AddressList),
+        help=help_text,
+    )
+
+
+def settings_options(command: AnyFunction) -> AnyFunction:
+    """Add --config and the flag of every setting; their values come as texts, which `load` reads and judges."""
+    for setting in reversed(SETTINGS):
+        command = _option(setting)(command)
+    config_help = f"{CONFIG_HELP}  [{CONFIG_VARIABLE}]"
+    return click.option(CONFIG_FLAG, "config_path", metavar="FILE", help=config_help)(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="gatewayx", message="%(prog)s %(version)s")
+def main() -> None:
+    """An HTTP/1.1 front for Gearman job servers: a request becomes a job, its result the response.
+
+    Exit codes: 0 stopped cleanly, 1 failed, 2 wrong use.
+    """
+
+
+@main.command(cls=SettingsCommand)
+@settings_options
+def serve(config_path: str | None, **flags: object) -> None:
+    """Run the gateway until SIGTERM or SIGINT.
+
+    Every setting is a flag, a TOML key and an environment variable of the same name. Flags win over variables,
+    variables over the file.
+    """
+    settings = _load(config_path, flags).settings
+
+    from gatewayx.server.worker import run
+
+    _finish(lambda: run(settings))
+
+
+@main.command()
+@click.option("--listen", metavar="HOST:PORT", default=DEMO_LISTEN, show_default=True, help="Where clients connect.")
+def demo(listen: str) -> None:
+    """Run gateway, job server and sample worker in one process.
+
+    Needs no gearmand. Prints lines to try, and runs until SIGTERM or SIGINT.
+    """
+    address = _demo_address(listen)
+
+    from gatewayx.demo import run
+
+    _finish(lambda: run(address))
+
+
+@main.command(cls=SettingsCommand)
+@settings_options
+def check(config_path: str | None, **flags: object) -> None:
+    """Print the effective settings and where each came from.
+
+    A setting that cannot be used is told in one line on standard error, and the exit code is 2.
+    """
+    click.echo(describe(_load(config_path, flags)))
+
+
+def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:
+    try:
+        return load(None if config_path is None else Path(config_path), os.environ, flags)
+    except SettingError as error:
+        _stop(error, EXIT_WRONG_USE)
+
+
+def _demo_address(listen: str) -> Address:
+    try:
+        return Address.parse(listen)
+    except AddressError:
+        problem = f"listen = {listen!a} (flag --listen) is not allowed: it must be one HOST:PORT"
+        _stop(SettingError(problem), EXIT_WRONG_USE)
+
+
+def _finish(run: Callable[[], int]) -> None:
+    try:
+        exit_code = run()
+    except StartError as error:
+        _stop(error, EXIT_FAILED)
+    sys.exit(exit_code)
+
+
+def _stop(error: Exception, exit_code: int) -> NoReturn:
+    click.echo(f"gatewayx: {error}", err=True)
+    sys.exit(exit_code)

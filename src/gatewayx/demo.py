@@ -1,0 +1,69 @@
+"""`gatewayx demo`: gateway, embedded job server and sample worker in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import uvloop
+
+from gatewayx.address import Address
+from gatewayx.config import Settings
+from gatewayx.gearman.job_server import JobServer
+from gatewayx.gearman.sample_functions import FUNCTIONS
+from gatewayx.gearman.worker import Worker
+from gatewayx.server.worker import GatewayProcess
+
+# Nobody wants to wait for a demo's jobs.
+DRAIN_TIMEOUT_S = 1.0
+
+
+def run(listen: Address) -> int:
+    """Serve the demo at `listen` until SIGINT or SIGTERM; return the exit code. Raises StartError."""
+    return uvloop.run(_serve(listen))
+
+
+def lines_to_try(gateway: Address, job_server: Address) -> str:
+    """Return what to type against the gateway and the job server at these addresses, one example a line."""
+    url = f"http://{gateway}"
+    examples = [
+        (f"curl -d 'Hello world!' {url}/reverse", "!dlrow olleH"),
+        (f"curl {url}/echo?Hello", "the query is the workload"),
+        (f"curl -d 2 {url}/sleep", "answers after two seconds"),
+        (f"curl -d 'any' {url}/progress", "sends its result in pieces"),
+        (f"curl -i -d 'any' {url}/fail", "500 and the reason as problem+json"),
+        (f"curl -i -d 'Oh no' {url}/exception", "500 and the worker's own words"),
+        (f"curl -i -d 2 -H 'X-Gearman-Background: true' {url}/sleep", "answers at once with the job handle"),
+        (f"curl -d 'Hurry' -H 'X-Gearman-Priority: high' {url}/reverse", "overtakes waiting jobs"),
+        (f"gearadmin --host={job_server.host} --port={job_server.port} --status", "the job server's view"),
+    ]
+    width = max(len(command) for command, _ in examples)
+    return "\n".join(f"  {command:{width}}  # {remark}" for command, remark in examples)
+
+
+async def _serve(listen: Address) -> int:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, stopped.set)
+
+    job_server = JobServer()
+    await job_server.start("127.0.0.1", 0)
+    job_server_address = Address(*job_server.address)
+    worker = Worker(job_server_address, FUNCTIONS)
+    await worker.start()
+    gateway = GatewayProcess(Settings(listen=(listen,), server=(job_server_address,), drain_timeout_s=DRAIN_TIMEOUT_S))
+    try:
+        await gateway.start()
+        try:
+            gateway_address = Address(*gateway.addresses[0])
+            print(f"gatewayx demo: HTTP at {gateway_address}, job server at {job_server_address}. Try:\n")
+            print(lines_to_try(gateway_address, job_server_address))
+            print("\nCtrl-C stops it.", flush=True)
+            await stopped.wait()
+        finally:
+            await gateway.drain()
+    finally:
+        await worker.close()
+        await job_server.close()
+    return 0

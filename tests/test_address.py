@@ -1,0 +1,74 @@
+"""HOST:PORT as written in settings and messages."""
+
+import pytest
+
+from gatewayx.address import Address, AddressError
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1", 8080),
+        ("0.0.0.0:0", "0.0.0.0", 0),
+        ("localhost:1", "localhost", 1),
+        ("job_server-2.internal.:65535", "job_server-2.internal.", 65535),
+        ("4u:80", "4u", 80),
+        ("[::1]:8080", "::1", 8080),
+        ("[::]:80", "::", 80),
+        ("[::ffff:10.0.0.1]:80", "::ffff:10.0.0.1", 80),
+        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
+    ],
+)
+def test_an_address_is_read_and_written_back_the_same(text: str, host: str, port: int) -> None:
+    address = Address.parse(text)
+
+    assert address == (host, port)
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":",
+        "8080",
+        ":8080",
+        "localhost",
+        "localhost:",
+        "localhost:http",
+        "localhost:-1",
+        "localhost:+1",
+        "localhost:65536",
+        "localhost:000080",
+        "localhost:\uff180",
+        "localhost: 80",
+        "local host:80",
+        "-host:80",
+        ".host:80",
+        "a..b:80",
+        "höst:80",
+        "host\n:80",
+        "host:80\n",
+        "host\x00:80",
+        "host\udcff:80",
+        f"{'a' * 254}:80",
+        "127.0.0.256:80",
+        "127.1:80",
+        "1:80",
+        "::1:80",
+        "[::1]",
+        "[]:80",
+        "[127.0.0.1]:80",
+        "[::1:80",
+        "::1]:80",
+        "[:::]:80",
+        "[fe80::1%]:80",
+        "[fe80::1%a b]:80",
+        "http://localhost:80",
+        "user@localhost:80",
+        "localhost:80/path",
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(AddressError):
+        Address.parse(text)

@@ -1,0 +1,241 @@
+"""The command line: flags, help, exit codes, and what stays unloaded."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner, Result
+
+import gatewayx
+from gatewayx.address import Address
+from gatewayx.cli import main
+from gatewayx.config import SETTINGS, Setting, Settings
+from gatewayx.errors import StartError
+
+# Setting → arguments, and how `check` shows the value.
+FLAGS = {
+    "listen": (["--listen", "[::1]:0", "--listen", "a:81"], "[::1]:0,a:81"),
+    "server": (["--server", "a:1", "--server", "b:2"], "a:1,b:2"),
+    "connections_per_server": (["--connections-per-server", "4"], "4"),
+    "max_connections": (["--max-connections", "5"], "5"),
+    "max_pipelined": (["--max-pipelined", "6"], "6"),
+    "max_target_bytes": (["--max-target", "1024"], "1KiB"),
+    "max_header_bytes": (["--max-header-bytes", "32KiB"], "32KiB"),
+    "max_headers": (["--max-headers", "7"], "7"),
+    "max_body_bytes": (["--max-body", "1GiB"], "1GiB"),
+    "max_result_bytes": (["--max-result=1000"], "1000"),
+    "header_timeout_s": (["--header-timeout", "0.5"], "0.5"),
+    "body_timeout_s": (["--body-timeout", "1"], "1"),
+    "keepalive_timeout_s": (["--keepalive-timeout", "2"], "2"),
+    "write_timeout_s": (["--write-timeout", "3"], "3"),
+    "job_timeout_s": (["--job-timeout", "4"], "4"),
+    "drain_timeout_s": (["--drain-timeout", "0"], "0"),
+    "content_type": (["--content-type", "text/plain"], "text/plain"),
+    "plugin_compat": (["--plugin-compat"], "true"),
+}
+
+every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+
+
+def invoke(*arguments: str, environ: dict[str, str] | None = None) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, arguments, env=environ, prog_name="gatewayx")
+
+
+def row_of(output: str, key: str) -> list[str]:
+    """Return value and origin of one setting in the output of `check`."""
+    return next(line.split(maxsplit=2)[1:] for line in output.splitlines() if line.split()[0] == key)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Stands in for the gateway's process: `run` notes what it was given and returns 0."""
+    module = ModuleType("gatewayx.server.worker")
+    module.given = []
+    module.run = lambda settings: module.given.append(settings) or 0
+    monkeypatch.setitem(sys.modules, "gatewayx.server.worker", module)
+    return module
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Stands in for the demo."""
+    module = ModuleType("gatewayx.demo")
+    module.given = []
+    module.run = lambda listen: module.given.append(listen) or 0
+    monkeypatch.setitem(sys.modules, "gatewayx.demo", module)
+    return module
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert invoke("--version").output == f"gatewayx {gatewayx.__version__}\n"
+
+
+def test_python_m_runs_the_same_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "gatewayx", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert result.stdout == f"gatewayx {gatewayx.__version__}\n"
+
+
+def test_importing_the_command_line_loads_nothing_that_only_the_gateway_needs() -> None:
+    code = """
+import sys
+import gatewayx.cli
+heavy = {"asyncio", "httptools", "orjson", "rich", "ssl", "tomllib", "tomli", "uvloop"}
+compiled = {name for name in sys.modules if name.startswith(("gatewayx.gateway", "gatewayx.gearman", "gatewayx.http"))}
+print(sorted(heavy & set(sys.modules) | compiled))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert result.stdout == "[]\n"
+
+
+@every_setting
+def test_every_flag_reaches_the_settings(setting: Setting) -> None:
+    arguments, shown = FLAGS[setting.name]
+
+    result = invoke("check", *arguments)
+
+    assert result.exit_code == 0
+    assert row_of(result.output, setting.key) == [shown, f"flag {setting.flag}"]
+    assert result.output.count("default") == len(SETTINGS) - 1
+
+
+@every_setting
+def test_help_shows_flag_key_and_variable(setting: Setting) -> None:
+    for command in ("serve", "check"):
+        result = CliRunner().invoke(main, [command, "--help"], terminal_width=4000, max_content_width=4000)
+        text = " ".join(result.output.split())
+
+        assert result.exit_code == 0
+        bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
+        assert re.search(rf"{setting.flag} [^.]*{re.escape(setting.help)}", text)
+        assert f"[default: {setting.default_text}{bounds}; TOML: {setting.key}; {setting.variable}]" in text
+
+
+def test_help_groups_the_settings() -> None:
+    lines = invoke("serve", "--help").output.splitlines()
+
+    titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options:", "Addresses:", "Limits:", "Timeouts:", "Answers:"]
+
+
+def test_check_reads_the_file_and_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "gatewayx.toml"
+    path.write_text('max-body = "1MiB"\nmax-headers = 3\n')
+
+    by_flag = invoke("check", "--config", str(path), environ={"GATEWAYX_MAX_HEADERS": "4"})
+    by_variable = invoke("check", environ={"GATEWAYX_CONFIG": str(path)})
+
+    assert row_of(by_flag.output, "max-body") == ["1MiB", f"file {path}"]
+    assert row_of(by_flag.output, "max-headers") == ["4", "environment GATEWAYX_MAX_HEADERS"]
+    assert row_of(by_variable.output, "max-headers") == ["3", f"file {path}"]
+
+
+def test_a_switch_that_a_lower_level_turned_on_can_be_turned_off() -> None:
+    result = invoke("check", "--no-plugin-compat", environ={"GATEWAYX_PLUGIN_COMPAT": "true"})
+
+    assert row_of(result.output, "plugin-compat") == ["false", "flag --plugin-compat"]
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize(
+    ("arguments", "environ", "line"),
+    [
+        (
+            ["--max-headers", "0"],
+            {},
+            "gatewayx: max-headers = '0' (flag --max-headers) is not allowed: it must be 1 to 10000, a whole number\n",
+        ),
+        (
+            ["--server", ""],
+            {},
+            "gatewayx: server = '' (flag --server) is not allowed: it must be 1 to 64 different HOST:PORT, "
+            "an IPv6 host in brackets, the port from 1 to 65535\n",
+        ),
+        (
+            [],
+            {"GATEWAYX_JOB_TIMEOUT": "1s\n"},
+            "gatewayx: job-timeout = '1s\\n' (environment GATEWAYX_JOB_TIMEOUT) is not allowed: "
+            "it must be 0.01 to 86400 seconds, as in 30 or 0.5\n",
+        ),
+        (
+            [],
+            {"GATEWAYX_MAX_BDOY": "1"},
+            "gatewayx: GATEWAYX_MAX_BDOY = '1' (environment) is not a setting: the nearest is GATEWAYX_MAX_BODY\n",
+        ),
+        (
+            ["--config", "/nonexistent/gatewayx.toml"],
+            {},
+            "gatewayx: config = '/nonexistent/gatewayx.toml' (flag --config) cannot be read, "
+            "No such file or directory: it must be a readable TOML file\n",
+        ),
+    ],
+    ids=["flag", "empty flag", "environment", "unknown variable", "no file"],
+)
+def test_a_bad_setting_is_one_line_and_exit_code_2(
+    server: ModuleType, command: str, arguments: list[str], environ: dict[str, str], line: str
+) -> None:
+    result = invoke(command, *arguments, environ=environ)
+
+    assert result.exit_code == 2
+    assert result.stderr == line
+    assert result.stdout == ""
+    assert server.given == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["check", "--max-body"]]
+)
+def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_serve_runs_the_gateway_with_the_effective_settings(server: ModuleType) -> None:
+    result = invoke("serve", "--server", "a:1", environ={"GATEWAYX_MAX_BODY": "1KiB"})
+
+    assert result.exit_code == 0
+    assert result.output == ""
+    assert server.given == [Settings(server=(Address("a", 1),), max_body_bytes=1024)]
+
+
+def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
+    server.run = lambda settings: 1
+
+    assert invoke("serve").exit_code == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_an_expected_failure_to_start_is_one_line_and_exit_code_1(
+    server: ModuleType, demo: ModuleType, command: str
+) -> None:
+    def fail(_: object) -> int:
+        raise StartError("cannot listen at 127.0.0.1:8080: address already in use")
+
+    server.run = demo.run = fail
+    result = invoke(command)
+
+    assert result.exit_code == 1
+    assert result.stderr == "gatewayx: cannot listen at 127.0.0.1:8080: address already in use\n"
+    assert result.stdout == ""
+
+
+def test_the_demo_listens_where_it_is_told(demo: ModuleType) -> None:
+    assert invoke("demo").exit_code == 0
+    assert invoke("demo", "--listen", "[::1]:0").exit_code == 0
+    assert demo.given == [Address("127.0.0.1", 8080), Address("::1", 0)]
+
+
+@pytest.mark.parametrize("listen", ["8080", "a:1,b:2", ""])
+def test_a_bad_address_of_the_demo_is_one_line_and_exit_code_2(demo: ModuleType, listen: str) -> None:
+    result = invoke("demo", "--listen", listen)
+
+    assert result.exit_code == 2
+    assert result.stderr == f"gatewayx: listen = '{listen}' (flag --listen) is not allowed: it must be one HOST:PORT\n"
+    assert demo.given == []

@@ -1,0 +1,457 @@
+"""Settings: every level, their precedence, and what is refused and how that is told."""
+
+import datetime
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayx.address import Address
+from gatewayx.config import (
+    CONFIG_VARIABLE,
+    LARGEST_WORKLOAD_BYTES,
+    SETTINGS,
+    Setting,
+    Settings,
+    describe,
+    load,
+    markdown_table,
+)
+from gatewayx.errors import SettingError
+
+README = Path(__file__).parent.parent / "README.md"
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+DEFAULTS = {
+    "listen": (Address("127.0.0.1", 8080),),
+    "server": (Address("127.0.0.1", 4730),),
+    "connections_per_server": 2,
+    "max_connections": 10_000,
+    "max_pipelined": 64,
+    "max_target_bytes": 8192,
+    "max_header_bytes": 16384,
+    "max_headers": 100,
+    "max_body_bytes": 8_388_608,
+    "max_result_bytes": 67_108_864,
+    "header_timeout_s": 10.0,
+    "body_timeout_s": 30.0,
+    "keepalive_timeout_s": 75.0,
+    "write_timeout_s": 30.0,
+    "job_timeout_s": 30.0,
+    "drain_timeout_s": 30.0,
+    "content_type": "application/octet-stream",
+    "plugin_compat": False,
+}
+
+# Setting → (TOML, variable, flag), each a text in its level's own spelling and the value it must give.
+LEVELS: dict[str, tuple[tuple[str, object], tuple[str, object], tuple[object, object]]] = {
+    "listen": (
+        ('["[::1]:0", "[::1]:0", "localhost:81"]', (Address("::1", 0), Address("::1", 0), Address("localhost", 81))),
+        ("10.0.0.1:80, 10.0.0.2:80", (Address("10.0.0.1", 80), Address("10.0.0.2", 80))),
+        (("10.0.0.3:80", "[::1]:80"), (Address("10.0.0.3", 80), Address("::1", 80))),
+    ),
+    "server": (
+        ('"one:4730,two:4730"', (Address("one", 4730), Address("two", 4730))),
+        ("three:4730", (Address("three", 4730),)),
+        (("four:4730", "five:4730"), (Address("four", 4730), Address("five", 4730))),
+    ),
+    "connections_per_server": (("3", 3), ("4", 4), ("64", 64)),
+    "max_connections": (("3", 3), ("4", 4), ("1000000", 1_000_000)),
+    "max_pipelined": (("3", 3), ("4", 4), ("1024", 1024)),
+    "max_target_bytes": (("512", 512), ("1024", 1024), ("4KiB", 4096)),
+    "max_header_bytes": (('"2KiB"', 2048), ("1024", 1024), ("1MiB", 1_048_576)),
+    "max_headers": (("3", 3), ("4", 4), ("10000", 10_000)),
+    "max_body_bytes": (('"1GiB"', 1_073_741_824), ("1", 1), ("4194303KiB", LARGEST_WORKLOAD_BYTES)),
+    "max_result_bytes": (('"1MiB"', 1_048_576), ("1", 1), ("4194303KiB", LARGEST_WORKLOAD_BYTES)),
+    "header_timeout_s": (("0.5", 0.5), ("1", 1.0), ("3600", 3600.0)),
+    "body_timeout_s": (("5", 5.0), ("0.01", 0.01), ("86400", 86400.0)),
+    "keepalive_timeout_s": (("5.25", 5.25), ("0.01", 0.01), ("86400", 86400.0)),
+    "write_timeout_s": (("5", 5.0), ("0.01", 0.01), ("86400", 86400.0)),
+    "job_timeout_s": (("5", 5.0), ("0.01", 0.01), ("86400.0", 86400.0)),
+    "drain_timeout_s": (("5", 5.0), ("0", 0.0), ("86400", 86400.0)),
+    "content_type": (
+        ('"text/plain; charset=utf-8"', "text/plain; charset=utf-8"),
+        ("application/json", "application/json"),
+        ("text/html", "text/html"),
+    ),
+    "plugin_compat": (("true", True), ("false", False), (True, True)),
+}
+
+BAD_NUMBERS = [
+    "",
+    " ",
+    "-1",
+    "+1",
+    "1_0",
+    "1e3",
+    "0x10",
+    "nan",
+    "inf",
+    "\uff11",
+    "1 ",
+    "1\n",
+    "9" * 5000,
+    "many",
+    "\udcff",
+]
+BAD_SIZES = [*BAD_NUMBERS, "1.5MiB", "1 MiB", "1mib", "1MB", "1M", "1TiB", "KiB", "9999999GiB"]
+BAD_ADDRESSES = [
+    "",
+    ",",
+    "a:1,",
+    "a:1,,b:2",
+    "a:1,a:1",
+    "a:65536",
+    "8080",
+    "a:1;b:2",
+    ",".join(f"a:{i}" for i in range(1, 66)),
+]
+BAD_TYPES = [
+    "",
+    "text",
+    "text/",
+    "/plain",
+    "text/plain\r\nX: y",
+    "text/plain\x7f",
+    "text/plain\x00",
+    "text/plän",
+    "a/b c",
+]
+
+BAD_TEXTS: dict[str, list[str]] = {
+    "listen": BAD_ADDRESSES,
+    "server": [*BAD_ADDRESSES, "a:0"],
+    "connections_per_server": [*BAD_NUMBERS, "0", "65"],
+    "max_connections": [*BAD_NUMBERS, "0", "1000001"],
+    "max_pipelined": [*BAD_NUMBERS, "0", "1025"],
+    "max_target_bytes": [*BAD_SIZES, "255", "1048577"],
+    "max_header_bytes": [*BAD_SIZES, "1023", "1048577"],
+    "max_headers": [*BAD_NUMBERS, "0", "10001"],
+    "max_body_bytes": [*BAD_SIZES, "0", "4GiB", str(LARGEST_WORKLOAD_BYTES + 1)],
+    "max_result_bytes": [*BAD_SIZES, "0", "4GiB", str(LARGEST_WORKLOAD_BYTES + 1)],
+    "header_timeout_s": [*BAD_NUMBERS, "0", "0.009", "3600.1", "1s", ".5", "5."],
+    "body_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
+    "keepalive_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
+    "write_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
+    "job_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
+    "drain_timeout_s": [*BAD_NUMBERS, "86400.1"],
+    "content_type": [*BAD_TYPES, f"text/{'a' * 252}"],
+    "plugin_compat": ["", "1", "yes", "True", "TRUE", "on", "true "],
+}
+
+# What no setting accepts from a TOML file, as TOML.
+BAD_TOML = [
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "1979-05-27",
+    "{}",
+    "[]",
+    "[[]]",
+    "[1]",
+    "0x" + "f" * 5000,
+    '"\\u0000"',
+    '"\\n"',
+]
+
+every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+
+
+def refusal(load_settings: Callable[[], object]) -> str:
+    """Return the message of the SettingError, after checking that it is one printable line."""
+    with pytest.raises(SettingError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert message.isascii()
+    assert message.isprintable()
+    assert len(message) < 500
+    return message
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a settings file and returns its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "gatewayx.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_every_field_is_described_once_and_every_description_has_its_field() -> None:
+    assert sorted(BY_NAME) == sorted(Settings.__struct_fields__)
+    assert len(SETTINGS) == len(BY_NAME) == len({setting.key for setting in SETTINGS})
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    loaded = load(None, {}, {})
+
+    assert msgspec.structs.asdict(loaded.settings) == DEFAULTS
+    assert loaded.settings == Settings()
+    assert loaded.origins == dict.fromkeys(BY_NAME, "default")
+
+
+@every_setting
+def test_names_follow_from_the_key(setting: Setting) -> None:
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", setting.key)
+    assert setting.flag == f"--{setting.key}"
+    assert setting.variable == f"GATEWAYX_{setting.key.replace('-', '_').upper()}"
+    # The field adds the unit and nothing else.
+    assert setting.name.removesuffix("_s").removesuffix("_bytes") == setting.key.replace("-", "_").removesuffix(
+        "_bytes"
+    )
+
+
+@every_setting
+def test_the_default_is_allowed_and_reads_back(setting: Setting) -> None:
+    assert setting.kind.parse(setting.default_text) == setting.default
+    assert type(setting.kind.parse(setting.default_text)) is type(setting.default)
+
+
+@every_setting
+def test_each_level_sets_it_and_wins_over_the_lower_ones(setting: Setting, toml: Callable[[str], Path]) -> None:
+    (toml_text, toml_value), (text, environment_value), (flag, flag_value) = LEVELS[setting.name]
+    path = toml(f"{setting.key} = {toml_text}\n")
+    environ = {setting.variable: text, "PATH": "/bin", "gatewayx_max_body": "ignored"}
+    flags = {setting.name: flag}
+    expected = [
+        ((path, {}, {}), toml_value, f"file {path}"),
+        ((None, environ, {}), environment_value, f"environment {setting.variable}"),
+        ((None, {}, flags), flag_value, f"flag {setting.flag}"),
+        ((path, environ, {}), environment_value, f"environment {setting.variable}"),
+        ((path, {}, flags), flag_value, f"flag {setting.flag}"),
+        ((None, environ, flags), flag_value, f"flag {setting.flag}"),
+        ((path, environ, flags), flag_value, f"flag {setting.flag}"),
+    ]
+    for levels, value, origin in expected:
+        loaded = load(*levels)
+
+        assert getattr(loaded.settings, setting.name) == value
+        assert type(getattr(loaded.settings, setting.name)) is type(value)
+        assert loaded.origins == {**dict.fromkeys(BY_NAME, "default"), setting.name: origin}
+        assert loaded.settings == msgspec.structs.replace(Settings(), **{setting.name: value})
+
+
+def test_flags_not_given_leave_the_lower_levels_alone() -> None:
+    flags = dict.fromkeys(BY_NAME) | {"listen": (), "server": ()}
+
+    assert load(None, {"GATEWAYX_MAX_BODY": "1KiB"}, flags).settings == Settings(max_body_bytes=1024)
+
+
+@every_setting
+def test_a_bad_variable_is_told_in_one_line(setting: Setting) -> None:
+    for text in BAD_TEXTS[setting.name]:
+        message = refusal(lambda text=text: load(None, {setting.variable: text}, {}))
+
+        shown = ascii(text) if len(text) < 100 else ascii(text)[:100]
+        assert message.startswith(f"{setting.key} = {shown}")
+        assert f" (environment {setting.variable}) is not allowed: it must be {setting.kind.allowed}" in message
+
+
+@every_setting
+def test_a_bad_flag_is_told_in_one_line(setting: Setting) -> None:
+    for text in BAD_TEXTS[setting.name]:
+        message = refusal(lambda text=text: load(None, {}, {setting.name: text}))
+
+        assert f" (flag {setting.flag}) is not allowed: it must be {setting.kind.allowed}" in message
+
+
+@every_setting
+def test_a_bad_value_in_the_file_is_told_in_one_line(setting: Setting, toml: Callable[[str], Path]) -> None:
+    for value in BAD_TOML:
+        path = toml(f"{setting.key} = {value}\n")
+        message = refusal(lambda path=path: load(path, {}, {}))
+
+        assert message.startswith(f"{setting.key} = ")
+        assert f" (file {path}) is not allowed: it must be {setting.kind.allowed}" in message
+
+
+@every_setting
+def test_a_boolean_is_a_value_of_switches_only(setting: Setting, toml: Callable[[str], Path]) -> None:
+    path = toml(f"{setting.key} = true\n")
+    if setting.name == "plugin_compat":
+        assert load(path, {}, {}).settings.plugin_compat is True
+    else:
+        assert "= True (file " in refusal(lambda: load(path, {}, {}))
+
+
+def test_a_bad_value_is_refused_even_where_a_higher_level_replaces_it(toml: Callable[[str], Path]) -> None:
+    path = toml("max-headers = 0\n")
+
+    assert "(file " in refusal(lambda: load(path, {"GATEWAYX_MAX_HEADERS": "5"}, {"max_headers": "6"}))
+    assert "(environment " in refusal(lambda: load(None, {"GATEWAYX_MAX_HEADERS": "0"}, {"max_headers": "6"}))
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("max_body", "max-body"),
+        ("max-body-bytes", "max-body"),
+        ("job_timeout_s", "job-timeout"),
+        ("servers", "server"),
+        ("MAX-HEADERS", "max-headers"),
+        ("'\\n\\u001b[31m'", None),
+        ("x" * 5000, None),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(toml: Callable[[str], Path], key: str, nearest: str | None) -> None:
+    path = toml(f"{key.replace(chr(39), chr(34))} = 1\n")
+    message = refusal(lambda: load(path, {}, {}))
+
+    assert f" (file {path}) is not a setting: the nearest is " in message
+    if nearest:
+        assert message == f"{key!r} (file {path}) is not a setting: the nearest is {nearest}"
+
+
+def test_a_table_is_an_unknown_key(toml: Callable[[str], Path]) -> None:
+    path = toml("[limits]\nmax-body = 1\n")
+
+    assert refusal(lambda: load(path, {}, {})).startswith("'limits' (file ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("GATEWAYX_MAX_BODY_BYTES", "GATEWAYX_MAX_BODY"),
+        ("GATEWAYX_SERVERS", "GATEWAYX_SERVER"),
+        ("GATEWAYX_JOBTIMEOUT", "GATEWAYX_JOB_TIMEOUT"),
+        ("GATEWAYX_", None),
+        ("GATEWAYX_\n\udcff", None),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest(variable: str, nearest: str | None) -> None:
+    message = refusal(lambda: load(None, {variable: "1"}, {}))
+
+    assert " = '1' (environment) is not a setting: the nearest is GATEWAYX_" in message
+    if nearest:
+        assert message == f"{variable} = '1' (environment) is not a setting: the nearest is {nearest}"
+
+
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_not_taken_for_a_setting() -> None:
+    environ = {
+        "GATEWAYX_SERVICE_HOST": "10.0.0.1",
+        "GATEWAYX_SERVICE_PORT": "80",
+        "GATEWAYX_SERVICE_PORT_HTTP": "80",
+        "GATEWAYX_PORT": "tcp://10.0.0.1:80",
+        "GATEWAYX_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "GATEWAYX_PORT_80_TCP_PROTO": "tcp",
+        "GATEWAYX_PORT_80_TCP_PORT": "80",
+        "GATEWAYX_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+
+    assert load(None, environ, {}).settings == Settings()
+
+
+def test_the_variable_names_the_file_and_the_flag_wins_over_it(toml: Callable[[str], Path], tmp_path: Path) -> None:
+    path = toml("max-headers = 7\n")
+    other = tmp_path / "other.toml"
+    other.write_text("max-headers = 8\n")
+
+    assert load(None, {CONFIG_VARIABLE: str(path)}, {}).settings.max_headers == 7
+    assert load(other, {CONFIG_VARIABLE: str(path)}, {}).settings.max_headers == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"max-body = \n", "is not TOML, "),
+        (b"max-body = 1\nmax-body = 2\n", "is not TOML, "),
+        (b"a = " + b"9" * 5000, "is not TOML, "),
+        (b"a = " + b"[" * 100_000, "is not TOML, "),
+        (b"# \xff\n", "is not UTF-8"),
+    ],
+    ids=["no value", "twice", "long number", "deep", "not UTF-8"],
+)
+def test_a_file_that_is_not_toml_is_told_in_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+
+    message = refusal(lambda: load(path, {}, {}))
+
+    assert message.startswith(f"config = '{path}' (flag --config) {reason}")
+    assert message.endswith("it must be a readable TOML file")
+
+
+@pytest.mark.parametrize("name", ["missing.toml", ".", "a\x00b", "missing\n\udcff.toml"])
+def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+
+    assert " (flag --config) cannot be read, " in refusal(lambda: load(path, {}, {}))
+    assert f" (environment {CONFIG_VARIABLE}) cannot be read, " in refusal(
+        lambda: load(None, {CONFIG_VARIABLE: str(path)}, {})
+    )
+
+
+def test_an_empty_file_changes_nothing(toml: Callable[[str], Path]) -> None:
+    assert load(toml(""), {}, {}).settings == Settings()
+
+
+def test_describe_aligns_settings_values_and_origins() -> None:
+    loaded = load(None, {"GATEWAYX_MAX_BODY": "65536"}, {"listen": ("[::1]:80", "a:81"), "header_timeout_s": "2.50"})
+
+    rows = [re.split(r" {2,}", line) for line in describe(loaded).splitlines()]
+
+    assert rows[0] == ["setting", "value", "from"]
+    assert [row[0] for row in rows[1:]] == [setting.key for setting in SETTINGS]
+    assert ["listen", "[::1]:80,a:81", "flag --listen"] in rows
+    assert ["max-body", "64KiB", "environment GATEWAYX_MAX_BODY"] in rows
+    assert ["header-timeout", "2.5", "flag --header-timeout"] in rows
+    assert ["plugin-compat", "false", "default"] in rows
+    assert len({line.index(row[2], 40) for line, row in zip(describe(loaded).splitlines(), rows, strict=True)}) == 1
+
+
+def test_the_readme_holds_every_setting() -> None:
+    assert markdown_table() in README.read_text(encoding="utf-8"), (
+        "the README's table of flags must be what gatewayx.config.markdown_table() returns"
+    )
+
+
+def test_the_table_of_flags_is_well_formed() -> None:
+    lines = markdown_table().splitlines()
+
+    assert len(lines) == len(SETTINGS) + 3
+    assert {line.count("|") for line in lines} == {6}
+    for setting in SETTINGS:
+        assert any(f"`{setting.flag}" in line and f"`{setting.variable}`" in line for line in lines)
+
+
+toml_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.just(datetime.time()),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(SETTINGS), toml_values)
+def test_any_value_is_read_or_refused_in_one_line(setting: Setting, value: object) -> None:
+    try:
+        parsed = setting.parse(value, "flag")
+    except SettingError as error:
+        message = str(error)
+    else:
+        message = ""
+        assert setting.kind.parse(setting.kind.show(parsed)) == parsed
+    assert message.isascii()
+    assert message.isprintable()
+
+
+@given(st.integers(1, LARGEST_WORKLOAD_BYTES))
+def test_a_size_reads_back_as_shown(size_bytes: int) -> None:
+    kind = BY_NAME["max_body_bytes"].kind
+
+    assert kind.parse(kind.show(size_bytes)) == size_bytes
+
+
+@given(st.floats(0.01, 3600))
+def test_a_duration_reads_back_as_shown(duration_s: float) -> None:
+    kind = BY_NAME["header_timeout_s"].kind
+
+    assert kind.parse(kind.show(duration_s)) == duration_s
