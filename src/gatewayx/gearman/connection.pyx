@@ -77,7 +77,7 @@ cdef class JobListener:
 cdef class Job(Expiring):
     """A submission and what the job server has said of it."""
 
-    cdef int deadline_passed(self) except -1:
+    cpdef int deadline_passed(self) except -1:
         cdef JobListener listener = self.listener
         if listener is None:
             return 0

@@ -28,6 +28,8 @@ cdef class Pool:
     cdef Py_ssize_t max_result_bytes
     # One Task for each connection that is to be kept, not for each job.
     cdef list keepers
+    # Connections that go down now are closed by us.
+    cdef bint closing
     # Where the next search begins, so that equals take turns.
     cdef Py_ssize_t turn
     # Of connections that are gone.

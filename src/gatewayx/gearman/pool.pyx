@@ -88,6 +88,7 @@ cdef class Pool:
 
     async def close(self):
         """Close every connection; jobs that have not ended are lost."""
+        self.closing = True
         for keeper in self.keepers:
             keeper.cancel()
         await asyncio.gather(*self.keepers, return_exceptions=True)
@@ -182,7 +183,7 @@ cdef class Pool:
         self.dropped_packets_before += connection.dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
-        if not server.connections:
+        if not server.connections and not self.closing:
             self._tell_down(server, connection.close_reason)
 
     def _tell_down(self, PooledServer server, reason):

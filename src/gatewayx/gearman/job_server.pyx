@@ -1,0 +1,761 @@
+"""An in-memory Gearman job server: both sides of the binary protocol and the text commands, in one process.
+
+It answers as gearmand does, its oddities included (coalescing, dropped jobs, cancellation), so that what is tested
+against it holds against gearmand; each oddity names where gearmand's source has it. It leaves out persistence, jobs
+at a time (SUBMIT_JOB_SCHED, SUBMIT_JOB_EPOCH) and reducers, which are answered ERROR. Unlike gearmand, everything
+it holds is bounded.
+
+Replies are gathered a connection and written once a loop turn.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+
+from gatewayx.gearman.packet cimport (
+    LARGE_BYTES,
+    MAX_FUNCTION_BYTES,
+    MAX_HANDLE_BYTES,
+    MAX_UNIQUE_BYTES,
+    PACKET,
+    Magic,
+    PacketReader,
+    PacketType,
+    pack,
+    packet_head,
+)
+
+from gatewayx.gearman.errors import ProtocolError
+
+logger = logging.getLogger(__name__)
+
+# Said after "OK " where gearmand says its version.
+VERSION = b"gatewayx"
+
+cdef bytes NOOP_PACKET = pack(Magic.RESPONSE, PacketType.NOOP, (), b"")
+cdef bytes NO_JOB_PACKET = pack(Magic.RESPONSE, PacketType.NO_JOB, (), b"")
+
+cdef enum:
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+cdef class QueuedJob:
+    """One job from its first submit to its end."""
+
+
+cdef class Function:
+    """A function's queues, workers and bounds."""
+
+    def __cinit__(self, bytes name not None):
+        self.name = name
+        self.queues = tuple([deque() for _ in range(PRIORITIES)])
+        self.by_unique = {}
+        self.by_workload = {}
+        self.workers = {}
+        self.max_queue = [0] * PRIORITIES
+
+    cdef QueuedJob find(self, bytes unique, bytes workload):
+        """The job that a submit coalesces with (libgearman-server/job.cc, gearman_server_job_add_reducer)."""
+        if not unique:
+            return None
+        if unique == b"-":
+            return self.by_workload.get(workload) if workload else None
+        return self.by_unique.get(unique)
+
+    cdef int index(self, QueuedJob job) except -1:
+        if job.unique == b"-":
+            if job.workload:
+                self.by_workload[job.workload] = job
+        elif job.unique:
+            self.by_unique[job.unique] = job
+        return 0
+
+    cdef int forget(self, QueuedJob job) except -1:
+        if job.unique == b"-":
+            if job.workload:
+                del self.by_workload[job.workload]
+        elif job.unique:
+            del self.by_unique[job.unique]
+        return 0
+
+
+cdef class ServerConnection:
+    """The asyncio protocol of one client, worker or text connection; its first byte tells text from binary."""
+
+    def __cinit__(self, JobServer server not None):
+        self.server = server
+        self.reader = PacketReader(Magic.REQUEST, max_body_bytes=server.max_body_bytes)
+        self.out = []
+        self.functions = {}
+        self.running = {}
+        self.waiting = {}
+        self.client_id = b"-"
+
+    def connection_made(self, transport):
+        """asyncio: the connection is up."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=self.server.max_output_bytes)
+        self.server.open_connections.add(self)
+        # Accepted in the loop turn in which the server went away.
+        if self.server.listener is None:
+            self.closing = True
+            transport.abort()
+
+    def data_received(self, bytes data not None):
+        """asyncio: bytes came; a broken stream closes the connection."""
+        try:
+            if not self.started:
+                self.started = True
+                self.line = b"" if data[0] else None
+            if self.line is not None:
+                self.text_received(data)
+                return
+            self.reader.feed(data)
+            while not self.closing and self.reader.take() == PACKET:
+                self.dispatch()
+        except ProtocolError as error:
+            logger.info("closing a connection: %s", error)
+            self.hang_up()
+
+    def eof_received(self):
+        """asyncio: the peer has sent everything; nobody is left to read an answer."""
+
+    def pause_writing(self):
+        """asyncio: `max_output_bytes` are unsent, the peer does not read."""
+        logger.info("closing a connection that left %d bytes unread", self.server.max_output_bytes)
+        self.closing = True
+        self.transport.abort()
+
+    def resume_writing(self):
+        """asyncio: unsent bytes went down again."""
+
+    def connection_lost(self, error):
+        """asyncio: the connection is gone; its running jobs are queued again, its foreground jobs abandoned."""
+        cdef Function function
+        self.transport = None
+        self.closing = True
+        self.out.clear()
+        for function in self.functions.values():
+            function.workers.pop(self, None)
+        self.functions.clear()
+        for job in list(self.running.values()):
+            self.server.requeue(job)
+        for job in list(self.waiting.values()):
+            self.server.abandon(job, self)
+        self.server.connection_gone(self)
+
+    cdef int send(self, int packet_type, tuple leading, bytes last) except -1:
+        if len(last) > COPY_BYTES:
+            self.send_bytes(packet_head(Magic.RESPONSE, packet_type, leading, len(last)))
+            return self.send_bytes(last)
+        return self.send_bytes(pack(Magic.RESPONSE, packet_type, leading, last))
+
+    cdef int send_bytes(self, bytes data) except -1:
+        if self.closing:
+            return 0
+        if not self.out:
+            self.server.flush_later(self)
+        self.out.append(data)
+        self.out_bytes += len(data)
+        return 0
+
+    cdef int send_error(self, bytes code, bytes text) except -1:
+        return self.send(PacketType.ERROR, (code,), text)
+
+    cdef int flush(self) except -1:
+        cdef list out = self.out
+        if self.closing or not out:
+            return 0
+        self.out = []
+        if self.out_bytes > LARGE_BYTES:
+            self.transport.writelines(out)
+        else:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        self.out_bytes = 0
+        return 0
+
+    cdef int dispatch(self) except -1:
+        """What gearmand does with each type (libgearman-server/server.cc, gearman_server_run_command)."""
+        cdef int packet_type = self.reader.type
+        cdef PacketReader reader = self.reader
+        if packet_type == PacketType.SUBMIT_JOB:
+            return self.submit(NORMAL, False)
+        if packet_type == PacketType.GRAB_JOB:
+            return self.grab(PacketType.JOB_ASSIGN)
+        if packet_type == PacketType.GRAB_JOB_UNIQ or packet_type == PacketType.GRAB_JOB_ALL:
+            return self.grab(PacketType.JOB_ASSIGN_UNIQ)
+        if (
+            packet_type == PacketType.WORK_COMPLETE
+            or packet_type == PacketType.WORK_DATA
+            or packet_type == PacketType.WORK_STATUS
+            or packet_type == PacketType.WORK_WARNING
+            or packet_type == PacketType.WORK_FAIL
+            or packet_type == PacketType.WORK_EXCEPTION
+        ):
+            return self.work(packet_type)
+        if packet_type == PacketType.SUBMIT_JOB_BG:
+            return self.submit(NORMAL, True)
+        if packet_type == PacketType.SUBMIT_JOB_HIGH:
+            return self.submit(HIGH, False)
+        if packet_type == PacketType.SUBMIT_JOB_HIGH_BG:
+            return self.submit(HIGH, True)
+        if packet_type == PacketType.SUBMIT_JOB_LOW:
+            return self.submit(LOW, False)
+        if packet_type == PacketType.SUBMIT_JOB_LOW_BG:
+            return self.submit(LOW, True)
+        if packet_type == PacketType.PRE_SLEEP:
+            return self.pre_sleep()
+        if packet_type == PacketType.CAN_DO:
+            return self.can_do(reader.argument(0), b"0")
+        if packet_type == PacketType.CAN_DO_TIMEOUT:
+            return self.can_do(reader.argument(0), reader.argument(1))
+        if packet_type == PacketType.CANT_DO:
+            return self.cant_do(reader.argument(0))
+        if packet_type == PacketType.RESET_ABILITIES:
+            for name in list(self.functions):
+                self.cant_do(name)
+            return 0
+        if packet_type == PacketType.ECHO_REQ:
+            return self.send(PacketType.ECHO_RES, (), reader.argument(0))
+        if packet_type == PacketType.GET_STATUS:
+            return self.get_status()
+        if packet_type == PacketType.GET_STATUS_UNIQUE:
+            return self.get_status_unique()
+        if packet_type == PacketType.OPTION_REQ:
+            return self.set_option()
+        if packet_type == PacketType.SET_CLIENT_ID:
+            self.client_id = reader.argument(0)
+            return 0
+        return self.send_error(b"INVALID_COMMAND", b"Command not expected")
+
+    cdef int submit(self, int priority, bint background) except -1:
+        cdef JobServer server = self.server
+        cdef bytes unique
+        cdef bytes workload
+        cdef QueuedJob job
+        cdef Function function
+        if self.reader.lengths[0] > MAX_FUNCTION_BYTES or self.reader.lengths[1] > MAX_UNIQUE_BYTES + 1:
+            return self.send_error(b"ARGUMENT_TOO_LARGE", b"Unique value too large")
+        function = server.function(self.reader.argument(0))
+        if function is None:
+            return self.send_error(b"QUEUE_ERROR", b"Too many functions")
+        unique = self.reader.argument(1)
+        workload = self.reader.argument(2)
+        job = function.find(unique, workload)
+        if job is not None:
+            if not background and len(job.clients) >= server.max_queue:
+                return self.send_error(b"QUEUE_ERROR", b"Job queue is full")
+            server.coalesced += 1
+        else:
+            job = server.add_job(function, unique, workload, priority)
+            if job is None:
+                return self.send_error(b"QUEUE_ERROR", b"Job queue is full")
+            server.queue(job)
+        server.submitted += 1
+        if not background:
+            job.clients.append(self)
+            self.waiting[job.handle] = job
+        return self.send(PacketType.JOB_CREATED, (), job.handle)
+
+    cdef int can_do(self, bytes name, object timeout_s) except -1:
+        cdef Function function
+        cdef object limit_s
+        try:
+            limit_s = max(0, int(timeout_s))
+        except ValueError:
+            return self.hang_up()
+        function = self.server.function(name) if len(name) <= MAX_FUNCTION_BYTES else None
+        if function is None:
+            return self.send_error(b"QUEUE_ERROR", b"Too many functions")
+        function.workers[self] = limit_s
+        self.functions[name] = function
+        return 0
+
+    cdef QueuedJob next_job(self):
+        """The job this worker would get, still queued; dropped ones on the way to it are thrown away."""
+        cdef Function function
+        cdef QueuedJob job
+        for function in self.functions.values():
+            if function.queued == 0:
+                continue
+            for queue in function.queues:
+                while queue:
+                    job = queue[0]
+                    if not job.dropped:
+                        return job
+                    queue.popleft()
+                    function.queued -= 1
+                    self.server.end_job(job)
+        return None
+
+    cdef int grab(self, int assign_type) except -1:
+        cdef QueuedJob job = self.next_job()
+        self.sleeping = False
+        if job is None:
+            return self.send_bytes(NO_JOB_PACKET)
+        (<object>job.function.queues[job.priority]).popleft()
+        job.function.queued -= 1
+        job.function.running += 1
+        job.worker = self
+        self.running[job.handle] = job
+        limit_s = job.function.workers[self]
+        if limit_s:
+            job.timeout = self.server.loop.call_later(limit_s, self.job_timed_out, job)
+        if assign_type == PacketType.JOB_ASSIGN:
+            return self.send(assign_type, (job.handle, job.function.name), job.workload)
+        return self.send(assign_type, (job.handle, job.function.name, job.unique), job.workload)
+
+    cdef int pre_sleep(self) except -1:
+        # A job that came after NO_JOB would otherwise wait for the next one's NOOP.
+        if self.next_job() is not None:
+            return self.send_bytes(NOOP_PACKET)
+        self.sleeping = True
+        return 0
+
+    cdef int work(self, int packet_type) except -1:
+        """Tell every client of the job, once a submit; all but WORK_DATA, _WARNING and _STATUS end it."""
+        cdef bytes handle = self.reader.argument(0)
+        cdef QueuedJob job = self.running.get(handle)
+        cdef ServerConnection client
+        cdef bytes packet
+        cdef bytes beside = None
+        cdef tuple leading = ()
+        cdef bytes last = handle
+        if job is None:
+            return self.send_error(b"JOB_NOT_FOUND", b"Job given in work result not found")
+        if packet_type == PacketType.WORK_STATUS:
+            leading = (handle, self.reader.argument(1))
+            last = self.reader.argument(2)
+            job.numerator = leading_number(leading[1])
+            job.denominator = leading_number(last)
+        elif packet_type != PacketType.WORK_FAIL:
+            leading = (handle,)
+            last = self.reader.argument(1)
+        if job.clients:
+            if len(last) > COPY_BYTES:
+                packet = packet_head(Magic.RESPONSE, packet_type, leading, len(last))
+                beside = last
+            else:
+                packet = pack(Magic.RESPONSE, packet_type, leading, last)
+            for client in job.clients:
+                if packet_type == PacketType.WORK_EXCEPTION and not client.exceptions:
+                    client.send(PacketType.WORK_FAIL, (), handle)
+                    continue
+                client.send_bytes(packet)
+                if beside is not None:
+                    client.send_bytes(beside)
+        if (
+            packet_type == PacketType.WORK_COMPLETE
+            or packet_type == PacketType.WORK_FAIL
+            or packet_type == PacketType.WORK_EXCEPTION
+        ):
+            return self.server.end_job(job)
+        return 0
+
+    cdef int get_status(self) except -1:
+        cdef bytes handle = self.reader.argument(0)
+        cdef QueuedJob job = self.server.jobs.get(handle)
+        if job is None:
+            return self.send(PacketType.STATUS_RES, (handle, b"0", b"0", b"0"), b"0")
+        return self.send(
+            PacketType.STATUS_RES,
+            (handle, b"1", b"0" if job.worker is None else b"1", b"%d" % job.numerator),
+            b"%d" % job.denominator,
+        )
+
+    cdef int get_status_unique(self) except -1:
+        cdef bytes unique = self.reader.argument(0)
+        cdef QueuedJob job = None
+        cdef Function function
+        # The packet names no function: gearmand, too, looks at every job (job_plus.cc, _get_by_unique).
+        for function in self.server.functions.values():
+            job = function.by_unique.get(unique)
+            if job is not None:
+                break
+        if job is None:
+            return self.send(PacketType.STATUS_RES_UNIQUE, (unique, b"0", b"0", b"0", b"0"), b"0")
+        return self.send(
+            PacketType.STATUS_RES_UNIQUE,
+            (
+                unique,
+                b"1",
+                b"0" if job.worker is None else b"1",
+                b"%d" % job.numerator,
+                b"%d" % job.denominator,
+            ),
+            b"%d" % len(job.clients),
+        )
+
+    cdef int set_option(self) except -1:
+        cdef bytes option = self.reader.argument(0)
+        if option.lower() != b"exceptions":
+            return self.send_error(b"UNKNOWN_OPTION", b"Server does not recognize given option")
+        self.exceptions = True
+        return self.send(PacketType.OPTION_RES, (), option)
+
+    cdef int cant_do(self, bytes name) except -1:
+        cdef Function function = self.functions.pop(name, None)
+        if function is not None:
+            del function.workers[self]
+            # gearmand queues a withdrawn function's running jobs again (worker.cc, gearman_server_worker_free).
+            for job in [job for job in self.running.values() if (<QueuedJob>job).function is function]:
+                self.server.requeue(job)
+        return 0
+
+    def job_timed_out(self, QueuedJob job not None):
+        """A job ran longer than its worker's CAN_DO_TIMEOUT allows: its clients get WORK_FAIL."""
+        cdef ServerConnection client
+        for client in job.clients:
+            client.send(PacketType.WORK_FAIL, (), job.handle)
+        self.server.end_job(job)
+
+    cdef int text_received(self, bytes data) except -1:
+        """Run whole lines as text commands (PROTOCOL, "Administrative Protocol")."""
+        cdef list lines = (self.line + data).split(b"\n")
+        self.line = lines.pop()
+        for line in lines:
+            self.send_bytes(self.server.run_text((<bytes>line).split()))
+        if len(self.line) > MAX_LINE_BYTES:
+            self.hang_up()
+        return 0
+
+    cdef int hang_up(self) except -1:
+        """Write what is due and close."""
+        self.flush()
+        if not self.closing:
+            self.closing = True
+            self.transport.close()
+        return 0
+
+
+cdef unsigned int leading_number(bytes text):
+    """As atoi reads a count, within a uint32: digits up to anything else."""
+    cdef Py_ssize_t end = 0
+    while end < min(len(text), 10) and b"0" <= text[end : end + 1] <= b"9":
+        end += 1
+    return min(int(text[:end] or b"0"), 0xFFFFFFFF)
+
+
+cdef class JobServer:
+    """The job server. `await start()`, then `address` is where clients and workers connect; `await close()` ends it.
+
+    max_queue: jobs of one function, and clients of one job, at most.
+    max_workload_bytes: workloads held at most, over all jobs.
+    max_functions: function names remembered at most.
+    max_body_bytes: one packet's body at most; a longer one closes its connection.
+    max_output_bytes: bytes left unread by one peer at most; more closes its connection.
+    """
+
+    def __cinit__(
+        self,
+        *,
+        Py_ssize_t max_queue=100_000,
+        Py_ssize_t max_workload_bytes=1 << 30,
+        Py_ssize_t max_functions=10_000,
+        Py_ssize_t max_body_bytes=128 << 20,
+        Py_ssize_t max_output_bytes=256 << 20,
+    ):
+        self.max_queue = max_queue
+        self.max_workload_bytes = max_workload_bytes
+        self.max_functions = max_functions
+        self.max_body_bytes = max_body_bytes
+        self.max_output_bytes = max_output_bytes
+        self.open_connections = set()
+        self.dirty = []
+        self.functions = {}
+        self.jobs = {}
+        # ":" and ten digits follow.
+        self.handle_prefix = b"H:" + socket.gethostname().encode("ascii", "replace")[: MAX_HANDLE_BYTES - 13]
+
+    @property
+    def connections(self):
+        """Open connections, of clients, workers and text commands."""
+        return len(self.open_connections)
+
+    @property
+    def job_count(self):
+        """Jobs that have not ended, queued, running and dropped ones."""
+        return len(self.jobs)
+
+    @property
+    def queued(self):
+        """Jobs no worker has, dropped ones included."""
+        cdef Function function
+        cdef Py_ssize_t count = 0
+        for function in self.functions.values():
+            count += function.queued
+        return count
+
+    @property
+    def running(self):
+        """Jobs that a worker has."""
+        return len(self.jobs) - self.queued
+
+    async def start(self, host="127.0.0.1", port=0):
+        """Listen; `port` 0 is any free one. Raises OSError if the address cannot be had."""
+        self.loop = asyncio.get_running_loop()
+        self.listener = await self.loop.create_server(self.new_connection, host, port)
+        self.address = self.listener.sockets[0].getsockname()[:2]
+
+    def new_connection(self):
+        """asyncio's protocol factory."""
+        return ServerConnection(self)
+
+    async def close(self):
+        """Stop listening, drop every connection and every job; returns once the last connection is gone."""
+        self.shut_down()
+        if self.open_connections:
+            self.closing = self.loop.create_future()
+            await self.closing
+        self.jobs.clear()
+        self.functions.clear()
+        self.workload_bytes = 0
+
+    def shut_down(self):
+        """Stop listening and drop every connection, without waiting for it; also the text command `shutdown`."""
+        cdef ServerConnection connection
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+        for connection in self.open_connections:
+            connection.hang_up()
+            connection.transport.abort()
+
+    cdef int connection_gone(self, ServerConnection connection) except -1:
+        self.open_connections.discard(connection)
+        if not self.open_connections and self.closing is not None and not self.closing.done():
+            self.closing.set_result(None)
+        return 0
+
+    cdef int flush_later(self, ServerConnection connection) except -1:
+        if not self.dirty:
+            self.loop.call_soon(self.flush_all)
+        self.dirty.append(connection)
+        return 0
+
+    def flush_all(self):
+        """Write, once a loop turn, what every connection has to say."""
+        cdef list dirty = self.dirty
+        cdef ServerConnection connection
+        self.dirty = []
+        for connection in dirty:
+            connection.flush()
+
+    cdef Function function(self, bytes name):
+        """The function of this name, remembered for good as in gearmand; None if there are too many."""
+        cdef Function function = self.functions.get(name)
+        if function is None and len(self.functions) < self.max_functions:
+            function = Function(name)
+            self.functions[name] = function
+        return function
+
+    cdef QueuedJob add_job(self, Function function, bytes unique, bytes workload, int priority):
+        """A new job, not queued yet; None if a bound is reached."""
+        cdef QueuedJob job
+        cdef Py_ssize_t jobs = function.queued + function.running
+        cdef Py_ssize_t limit = function.max_queue[priority]
+        if (
+            jobs >= self.max_queue
+            or (limit and jobs >= limit)
+            or self.workload_bytes + len(workload) > self.max_workload_bytes
+        ):
+            return None
+        job = QueuedJob.__new__(QueuedJob)
+        self.handles += 1
+        job.handle = b"%b:%d" % (self.handle_prefix, self.handles)
+        job.unique = unique
+        job.workload = workload
+        job.function = function
+        job.priority = priority
+        job.clients = []
+        self.workload_bytes += len(workload)
+        self.jobs[job.handle] = job
+        function.index(job)
+        return job
+
+    cdef int queue(self, QueuedJob job) except -1:
+        """Put the job last in its queue and wake every worker that sleeps (job.cc, gearman_server_job_queue)."""
+        cdef ServerConnection worker
+        (<object>job.function.queues[job.priority]).append(job)
+        job.function.queued += 1
+        for worker in job.function.workers:
+            if worker.sleeping:
+                worker.sleeping = False
+                worker.send_bytes(NOOP_PACKET)
+        return 0
+
+    cdef int requeue(self, QueuedJob job) except -1:
+        """The worker is gone: the clients hear nothing, the next worker starts from the beginning."""
+        self.take_from_worker(job)
+        job.retries += 1
+        job.numerator = 0
+        job.denominator = 0
+        return self.queue(job)
+
+    cdef int take_from_worker(self, QueuedJob job) except -1:
+        if job.worker is not None:
+            del job.worker.running[job.handle]
+            job.worker = None
+            job.function.running -= 1
+            if job.timeout is not None:
+                job.timeout.cancel()
+                job.timeout = None
+        return 0
+
+    cdef int end_job(self, QueuedJob job) except -1:
+        """Forget the job, which is in no queue."""
+        cdef ServerConnection client
+        self.take_from_worker(job)
+        for client in job.clients:
+            client.waiting.pop(job.handle, None)
+        job.clients.clear()
+        job.function.forget(job)
+        del self.jobs[job.handle]
+        self.workload_bytes -= len(job.workload)
+        self.finished += 1
+        return 0
+
+    cdef int abandon(self, QueuedJob job, ServerConnection client) except -1:
+        """A foreground client is gone; without any left the job is dropped, also one that began in the background
+        (libgearman-server/client.cc, gearman_server_client_free)."""
+        job.clients = [other for other in job.clients if other is not client]
+        if not job.clients:
+            job.dropped = True
+        return 0
+
+    cdef bytes run_text(self, list words):
+        """The answer to a text command, in gearmand's words (libgearman-server/text.cc, server_run_text)."""
+        cdef bytes verb = words[0].lower() if words else b""
+        handler = TEXT_COMMANDS.get(verb)
+        if handler is None:
+            return b"ERR UNKNOWN_COMMAND Unknown+server+command" + verb + b"\r\n"
+        answer = handler(self, words[1:])
+        if answer is None:
+            return b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+this+command+" + verb + b"\r\n"
+        return answer
+
+
+def text_status(JobServer server, list words):
+    """One line a function: name, jobs, of which running, workers."""
+    cdef Function function
+    lines = [
+        b"%b\t%d\t%d\t%d\n"
+        % (function.name, function.queued + function.running, function.running, len(function.workers))
+        for function in server.functions.values()
+    ]
+    return b"".join(lines) + b".\n"
+
+
+def text_workers(JobServer server, list words):
+    """One line a connection: descriptor, address, identifier, functions."""
+    cdef ServerConnection connection
+    lines = []
+    for connection in server.open_connections:
+        if connection.transport is None:
+            continue
+        peer = connection.transport.get_extra_info("peername")
+        lines.append(
+            b"%d %b %b :%b\n"
+            % (
+                connection.transport.get_extra_info("socket").fileno(),
+                peer[0].encode() if peer else b"-",
+                connection.client_id,
+                b"".join([b" " + name for name in connection.functions]),
+            )
+        )
+    return b"".join(lines) + b".\n"
+
+
+def text_cancel(JobServer server, list words):
+    """`cancel job HANDLE`: WORK_FAIL to its clients; it is dropped if no worker has it yet, and OK is said anyhow."""
+    cdef QueuedJob job
+    cdef ServerConnection client
+    if len(words) != 2 or words[0].lower() != b"job":
+        return None
+    job = server.jobs.get(words[1])
+    if job is None:
+        return b"ERR UNKNOWN_JOB\r\n"
+    for client in job.clients:
+        client.send(PacketType.WORK_FAIL, (), job.handle)
+    job.dropped = True
+    return b"OK\r\n"
+
+
+def text_show(JobServer server, list words):
+    """`show jobs`: handle, retries, dropped, queued; `show unique jobs`: unique, handle."""
+    cdef QueuedJob job
+    wanted = [word.lower() for word in words]
+    if wanted == [b"jobs"]:
+        lines = [
+            b"%b\t%d\t%d\t%d\n" % (job.handle, job.retries, job.dropped, job.worker is None)
+            for job in server.jobs.values()
+        ]
+    elif wanted == [b"unique", b"jobs"]:
+        lines = [b"%b\t%b\n" % (job.unique, job.handle) for job in server.jobs.values()]
+    else:
+        return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
+    return b"".join(lines) + b".\n"
+
+
+def text_create(JobServer server, list words):
+    """`create function NAME`."""
+    if len(words) != 2 or words[0].lower() != b"function":
+        return None
+    if len(words[1]) > MAX_FUNCTION_BYTES or server.function(words[1]) is None:
+        return b"ERR CREATE_FUNCTION " + words[1] + b"\r\n"
+    return b"OK\r\n"
+
+
+def text_drop(JobServer server, list words):
+    """`drop function NAME`: refused while it has workers or jobs."""
+    cdef Function function
+    if len(words) != 2 or words[0].lower() != b"function":
+        return None
+    function = server.functions.get(words[1])
+    if function is None:
+        return b"ERR function not found\r\n"
+    if function.workers or function.queued or function.running:
+        return b"ERR there are still connected workers or executing clients\r\n"
+    del server.functions[words[1]]
+    return b"OK\r\n"
+
+
+def text_maxqueue(JobServer server, list words):
+    """`maxqueue NAME [HIGH [NORMAL LOW]]`: one number is for all priorities, 0 or none lifts the function's bound."""
+    cdef Function function
+    if not words:
+        return None
+    limits = [leading_number(word) for word in words[1:4]] or [0]
+    if len(limits) < PRIORITIES:
+        limits = limits[:1] * PRIORITIES
+    function = server.functions.get(words[0])
+    if function is not None:
+        function.max_queue = limits
+    return b"OK\r\n"
+
+
+def text_shutdown(JobServer server, list words):
+    """`shutdown`, `shutdown graceful`: the server goes away at once, running jobs included."""
+    if words and [word.lower() for word in words] != [b"graceful"]:
+        return None
+    server.loop.call_soon(server.shut_down)
+    return b"OK\r\n"
+
+
+TEXT_COMMANDS = {
+    b"cancel": text_cancel,
+    b"create": text_create,
+    b"drop": text_drop,
+    b"getpid": lambda server, words: b"OK %d\n" % os.getpid(),
+    b"maxqueue": text_maxqueue,
+    b"show": text_show,
+    b"shutdown": text_shutdown,
+    b"status": text_status,
+    b"verbose": lambda server, words: b"OK INFO\n",
+    b"version": lambda server, words: b"OK " + VERSION + b"\n",
+    b"workers": text_workers,
+}

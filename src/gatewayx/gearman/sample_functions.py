@@ -1,0 +1,74 @@
+"""The functions of the demo's worker; each takes a `worker.Job`, see `worker.Worker` for how one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gatewayx.gearman.worker import Job
+
+# `sleep` refuses more, so that a visitor of the demo cannot hold a worker's slot for good.
+MAX_SLEEP_S = 60.0
+# `progress` makes this many steps of this length.
+PROGRESS_STEPS = 5
+PROGRESS_STEP_S = 0.1
+
+DECIMAL = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
+
+
+def reverse(job: Job) -> bytes:
+    """Return the workload's bytes in reverse order."""
+    return job.workload[::-1]
+
+
+def echo(job: Job) -> bytes:
+    """Return the workload."""
+    return job.workload
+
+
+async def sleep(job: Job) -> bytes | None:
+    """Return the workload after as many seconds as it says, a decimal up to MAX_SLEEP_S; fail on anything else."""
+    if not DECIMAL.match(job.workload) or (seconds := float(job.workload)) > MAX_SLEEP_S:
+        job.fail()
+        return None
+    await asyncio.sleep(seconds)
+    return job.workload
+
+
+def fail(job: Job) -> None:
+    """Fail (WORK_FAIL)."""
+    job.fail()
+
+
+def exception(job: Job) -> None:
+    """End with the workload as a WORK_EXCEPTION."""
+    job.exception(job.workload)
+
+
+def warning(job: Job) -> bytes:
+    """Send the workload as a WORK_WARNING, then return it."""
+    job.send_warning(job.workload)
+    return job.workload
+
+
+async def progress(job: Job) -> bytes:
+    """Send WORK_STATUS and WORK_DATA, one line a step, and complete with a last line."""
+    for step in range(1, PROGRESS_STEPS + 1):
+        await asyncio.sleep(PROGRESS_STEP_S)
+        job.send_status(step, PROGRESS_STEPS)
+        job.send_data(b"step %d of %d\n" % (step, PROGRESS_STEPS))
+    return b"done\n"
+
+
+FUNCTIONS: dict[bytes, Callable[[Job], bytes | None | Awaitable[bytes | None]]] = {
+    b"reverse": reverse,
+    b"echo": echo,
+    b"sleep": sleep,
+    b"fail": fail,
+    b"exception": exception,
+    b"warning": warning,
+    b"progress": progress,
+}
