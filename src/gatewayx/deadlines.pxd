@@ -12,7 +12,7 @@ cdef class Expiring:
     # The tick at which this is due; meaningless while disarmed.
     cdef long long due_tick
 
-    cdef int deadline_passed(self) except -1
+    cpdef int deadline_passed(self) except -1
 
 
 cdef class DeadlineWheel:
@@ -27,8 +27,8 @@ cdef class DeadlineWheel:
     # One ring of Expiring a slot, each closed by a sentinel.
     cdef list slots
 
-    cdef int arm(self, Expiring entry, double after_s) except -1
-    cdef int disarm(self, Expiring entry) except -1
+    cpdef int arm(self, Expiring entry, double after_s) except -1
+    cpdef int disarm(self, Expiring entry) except -1
     cdef int _link(self, Expiring entry) except -1
     cdef int _sweep(self, Expiring sentinel) except -1
     cpdef int advance(self, double now_s) except -1

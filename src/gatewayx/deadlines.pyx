@@ -15,7 +15,7 @@ logger = logging.getLogger("gatewayx")
 cdef class Expiring:
     """Whatever can run out of time; a subclass says in `deadline_passed` what happens then."""
 
-    cdef int deadline_passed(self) except -1:
+    cpdef int deadline_passed(self) except -1:
         raise NotImplementedError
 
 
@@ -41,7 +41,7 @@ cdef class DeadlineWheel:
             sentinel.previous_expiring = sentinel
             self.slots.append(sentinel)
 
-    cdef int arm(self, Expiring entry, double after_s) except -1:
+    cpdef int arm(self, Expiring entry, double after_s) except -1:
         """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
         if entry.next_expiring is not None:
             self.disarm(entry)
@@ -60,7 +60,7 @@ cdef class DeadlineWheel:
         sentinel.previous_expiring = entry
         return 0
 
-    cdef int disarm(self, Expiring entry) except -1:
+    cpdef int disarm(self, Expiring entry) except -1:
         """Forget entry's deadline; nothing happens when it has none."""
         if entry.next_expiring is None:
             return 0

@@ -97,11 +97,14 @@ cdef class Gateway(RequestHandler):
         return 0
 
     cdef int handle(self, Request request) except -1:
-        return (<Exchange> request.context).submit()
+        # A reference of our own: the exchange may drop the request's while it runs.
+        cdef Exchange exchange = <Exchange> request.context
+        return exchange.submit()
 
     cdef int abandon(self, Request request) except -1:
-        if request.context is not None:
-            (<Exchange> request.context).abandon()
+        cdef Exchange exchange = <Exchange> request.context
+        if exchange is not None:
+            exchange.abandon()
         return 0
 
     cdef Exchange _exchange(self, Request request):

@@ -533,7 +533,7 @@ cdef class HttpConnection(RequestOwner):
             return 0
         return self._arm(KEEPALIVE)
 
-    cdef int deadline_passed(self) except -1:
+    cpdef int deadline_passed(self) except -1:
         cdef DeadlineKind kind = self.deadline_kind
         self.deadline_kind = NO_DEADLINE
         if kind == HEAD:

@@ -694,5 +694,5 @@ cdef bint _is_host(bytes value) noexcept:
     cdef const char* end = cursor + PyBytes_GET_SIZE(value)
     while cursor < end and _is_blank((end - 1)[0]):
         end -= 1
-    # An empty Host is what a client sends whose target has no authority (RFC 9112 3.2).
-    return cursor == end or _is_authority(cursor, end)
+    # RFC 9110 4.2.1: an http URI with an empty host is invalid, and Host is where its host comes from.
+    return _is_authority(cursor, end)

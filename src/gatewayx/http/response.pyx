@@ -1,6 +1,6 @@
 """Response heads and problem+json bodies. No I/O: values in, bytes out."""
 
-from email.utils import formatdate
+import time
 from http import HTTPStatus
 
 cimport cython
@@ -20,6 +20,9 @@ TITLES.update({413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Sa
 cdef dict STATUS_LINES = {
     status: f"HTTP/1.1 {status} {title}\r\n".encode("ascii") for status, title in TITLES.items()
 }
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -43,7 +46,7 @@ cdef class ResponseBuilder:
         self.common_second = second
         self.common_headers = (
             f"Server: gatewayx/{__version__}\r\n"
-            f"Date: {formatdate(second, usegmt=True)}\r\n"
+            f"Date: {http_date(second)}\r\n"
             "Cache-Control: no-store\r\n"
             "X-Content-Type-Options: nosniff\r\n"
         ).encode("ascii")
@@ -94,6 +97,12 @@ cdef class ResponseBuilder:
         if inline_bytes:
             end = _put(end, body, inline_bytes)
         return response
+
+
+def http_date(second):
+    """RFC 9110 5.6.7: the IMF-fixdate of a second since the epoch, whatever the locale."""
+    year, month, day, hour, minute, in_minute, weekday = time.gmtime(second)[:7]
+    return f"{WEEKDAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{in_minute:02} GMT"
 
 
 cdef inline char* _put(char* end, const char* piece, Py_ssize_t piece_bytes) noexcept:
