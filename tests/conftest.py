@@ -1,9 +1,45 @@
 """Fixtures of every test."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+
 import pytest
+from support.gearmand import Gearmand
+
+from gatewayx.gearman.job_server import JobServer
 
 
 @pytest.fixture
 def anyio_backend():
     """Asynchronous tests run on uvloop, as the program does."""
     return ("asyncio", {"use_uvloop": True})
+
+
+@pytest.fixture(scope="session")
+def session_gearmand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gearmand]:
+    """One gearmand for all tests that name their functions apart."""
+    with Gearmand(tmp_path_factory.mktemp("gearmand")) as gearmand:
+        yield gearmand
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[JobServer]:
+    """The embedded job server."""
+    server = JobServer()
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture(params=["embedded", "gearmand"])
+def job_server(request: pytest.FixtureRequest) -> JobServer | Gearmand:
+    """Either job server; `address` is where it listens. What a test sees on one holds on the other."""
+    return request.getfixturevalue("embedded" if request.param == "embedded" else "session_gearmand")
+
+
+@pytest.fixture
+def function(request: pytest.FixtureRequest) -> bytes:
+    """A function name of this test alone, fit for a path as it is: gearmand lives longer than a test."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", request.node.name).encode()

@@ -17,7 +17,7 @@ from posix.strings cimport strncasecmp
 
 from gatewayx.gateway.routes cimport function_of
 from gatewayx.gearman.connection cimport Job, JobListener
-from gatewayx.gearman.packet cimport PacketType
+from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
 
@@ -30,8 +30,6 @@ logger = logging.getLogger("gatewayx.gateway")
 RETRY_AFTER = b"Retry-After: 1\r\n"
 # What begins with this is made here, and only here.
 UNIQUE_PREFIX = b"gatewayx-"
-# gearmand truncates a unique of 64 bytes and refuses longer ones.
-MAX_UNIQUE_BYTES = 63
 # A timeout with more digits is no timeout.
 MAX_TIMEOUT_DIGITS = 32
 

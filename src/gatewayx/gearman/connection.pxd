@@ -9,8 +9,6 @@ cdef enum:
     # Jobs that nobody waits for any more but whose end the job server still owes, a connection; above, the oldest is
     # forgotten and what comes for it is dropped as for an unknown handle.
     MAX_ABANDONED_JOBS = 16384
-    # gearmand's own are "H:<host>:<number>" and at most this long.
-    MAX_HANDLE_BYTES = 64
     # Workloads up to here are copied behind their packet's head; above, they are handed to the socket as they are.
     INLINE_WORKLOAD_BYTES = 16384
 

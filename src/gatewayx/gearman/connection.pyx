@@ -20,7 +20,15 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
-from gatewayx.gearman.packet cimport Magic, PacketReader, PacketType, Taken, MAX_FIRST_ARGUMENT_BYTES, submit_head
+from gatewayx.gearman.packet cimport (
+    MAX_FIRST_ARGUMENT_BYTES,
+    MAX_HANDLE_BYTES,
+    Magic,
+    PacketReader,
+    PacketType,
+    Taken,
+    submit_head,
+)
 
 from gatewayx.gearman.errors import ProtocolError
 from gatewayx.gearman.packet import encode_option_req
@@ -223,7 +231,7 @@ cdef class JobServerConnection:
     def _flush(self):
         cdef list packets = self.unsent
         self.flush_scheduled = False
-        if self.closed or self.write_paused or not packets:
+        if self.closed or self.write_paused or not packets or self.transport.is_closing():
             return
         for job in self.unsent_jobs:
             (<Job> job).written = True
@@ -494,7 +502,7 @@ cdef class JobServerConnection:
 
 
 cdef bint _is_handle(bytes handle) noexcept:
-    """1 to MAX_HANDLE_BYTES visible ASCII bytes (libgearman/constants.h: GEARMAND_JOB_HANDLE_SIZE)."""
+    """1 to MAX_HANDLE_BYTES visible ASCII bytes, as gearmand's "H:<host>:<number>"."""
     cdef const char* byte = PyBytes_AS_STRING(handle)
     cdef Py_ssize_t length = PyBytes_GET_SIZE(handle)
     cdef Py_ssize_t index

@@ -304,7 +304,7 @@ cdef class ServerConnection:
         self.running[job.handle] = job
         limit_s = job.function.workers[self]
         if limit_s:
-            job.timeout = self.server.loop.call_later(limit_s, self.job_timed_out, job)
+            job.timeout = self.server.loop.call_later(limit_s, self.server.job_timed_out, job)
         if assign_type == PacketType.JOB_ASSIGN:
             return self.send(assign_type, (job.handle, job.function.name), job.workload)
         return self.send(assign_type, (job.handle, job.function.name, job.unique), job.workload)
@@ -406,13 +406,6 @@ cdef class ServerConnection:
                 self.server.requeue(job)
         return 0
 
-    def job_timed_out(self, QueuedJob job not None):
-        """A job ran longer than its worker's CAN_DO_TIMEOUT allows: its clients get WORK_FAIL."""
-        cdef ServerConnection client
-        for client in job.clients:
-            client.send(PacketType.WORK_FAIL, (), job.handle)
-        self.server.end_job(job)
-
     cdef int text_received(self, bytes data) except -1:
         """Run whole lines as text commands (PROTOCOL, "Administrative Protocol")."""
         cdef list lines = (self.line + data).split(b"\n")
@@ -500,6 +493,15 @@ cdef class JobServer:
         self.loop = asyncio.get_running_loop()
         self.listener = await self.loop.create_server(self.new_connection, host, port)
         self.address = self.listener.sockets[0].getsockname()[:2]
+
+    async def __aenter__(self):
+        """`start()` on a free port of the loopback."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception):
+        """`close()`."""
+        await self.close()
 
     def new_connection(self):
         """asyncio's protocol factory."""
@@ -596,6 +598,13 @@ cdef class JobServer:
         job.denominator = 0
         return self.queue(job)
 
+    def job_timed_out(self, QueuedJob job not None):
+        """A job ran longer than CAN_DO_TIMEOUT allows: it is queued again.
+
+        Not what the PROTOCOL text says ("mark the job as failed") but what gearmand does.
+        """
+        self.requeue(job)
+
     cdef int take_from_worker(self, QueuedJob job) except -1:
         if job.worker is not None:
             del job.worker.running[job.handle]
@@ -632,11 +641,15 @@ cdef class JobServer:
         cdef bytes verb = words[0].lower() if words else b""
         handler = TEXT_COMMANDS.get(verb)
         if handler is None:
-            return b"ERR UNKNOWN_COMMAND Unknown+server+command" + verb + b"\r\n"
+            return unknown_command(verb)
         answer = handler(self, words[1:])
         if answer is None:
             return b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+this+command+" + verb + b"\r\n"
         return answer
+
+
+cdef bytes unknown_command(bytes verb):
+    return b"ERR UNKNOWN_COMMAND Unknown+server+command" + verb + b"\r\n"
 
 
 def text_status(JobServer server, list words):
@@ -686,7 +699,7 @@ def text_cancel(JobServer server, list words):
 
 
 def text_show(JobServer server, list words):
-    """`show jobs`: handle, retries, dropped, queued; `show unique jobs`: unique, handle."""
+    """`show jobs`: handle, retries, dropped, queued; `show unique jobs`: unique."""
     cdef QueuedJob job
     wanted = [word.lower() for word in words]
     if wanted == [b"jobs"]:
@@ -695,7 +708,7 @@ def text_show(JobServer server, list words):
             for job in server.jobs.values()
         ]
     elif wanted == [b"unique", b"jobs"]:
-        lines = [b"%b\t%b\n" % (job.unique, job.handle) for job in server.jobs.values()]
+        lines = [job.unique + b"\n" for job in server.jobs.values()]
     else:
         return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
     return b"".join(lines) + b".\n"
@@ -741,7 +754,7 @@ def text_maxqueue(JobServer server, list words):
 def text_shutdown(JobServer server, list words):
     """`shutdown`, `shutdown graceful`: the server goes away at once, running jobs included."""
     if words and [word.lower() for word in words] != [b"graceful"]:
-        return None
+        return unknown_command(b"shutdown")
     server.loop.call_soon(server.shut_down)
     return b"OK\r\n"
 

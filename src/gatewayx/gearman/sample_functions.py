@@ -21,21 +21,24 @@ DECIMAL = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
 
 def reverse(job: Job) -> bytes:
     """Return the workload's bytes in reverse order."""
-    return job.workload[::-1]
+    workload: bytes = job.workload
+    return workload[::-1]
 
 
 def echo(job: Job) -> bytes:
     """Return the workload."""
-    return job.workload
+    workload: bytes = job.workload
+    return workload
 
 
 async def sleep(job: Job) -> bytes | None:
     """Return the workload after as many seconds as it says, a decimal up to MAX_SLEEP_S; fail on anything else."""
-    if not DECIMAL.match(job.workload) or (seconds := float(job.workload)) > MAX_SLEEP_S:
+    workload: bytes = job.workload
+    if not DECIMAL.match(workload) or float(workload) > MAX_SLEEP_S:
         job.fail()
         return None
-    await asyncio.sleep(seconds)
-    return job.workload
+    await asyncio.sleep(float(workload))
+    return workload
 
 
 def fail(job: Job) -> None:
@@ -50,8 +53,9 @@ def exception(job: Job) -> None:
 
 def warning(job: Job) -> bytes:
     """Send the workload as a WORK_WARNING, then return it."""
-    job.send_warning(job.workload)
-    return job.workload
+    workload: bytes = job.workload
+    job.send_warning(workload)
+    return workload
 
 
 async def progress(job: Job) -> bytes:
@@ -63,7 +67,7 @@ async def progress(job: Job) -> bytes:
     return b"done\n"
 
 
-FUNCTIONS: dict[bytes, Callable[[Job], bytes | None | Awaitable[bytes | None]]] = {
+FUNCTIONS: dict[bytes, Callable[[Job], bytes | Awaitable[bytes | None] | None]] = {
     b"reverse": reverse,
     b"echo": echo,
     b"sleep": sleep,

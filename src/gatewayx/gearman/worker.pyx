@@ -201,7 +201,8 @@ cdef class Worker:
             self.grabs -= 1
             self.running += 1
             self.window = min(self.window + 1, self.concurrency)
-            return self.run(job)
+            self.run(job)
+            return self.grab()
         if packet_type == PacketType.NO_JOB:
             self.grabs -= 1
             self.window = 1

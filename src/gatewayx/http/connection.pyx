@@ -118,7 +118,9 @@ cdef class HttpServer:
             try:
                 connection.flush()
             except Exception:
-                logger.exception("a connection could not be written to")
+                # The loop may know of the connection's end before it has told.
+                if connection.transport is not None and not connection.transport.is_closing():
+                    logger.exception("a connection could not be written to")
                 connection.abort()
 
 
@@ -536,6 +538,8 @@ cdef class HttpConnection(RequestOwner):
     cpdef int deadline_passed(self) except -1:
         cdef DeadlineKind kind = self.deadline_kind
         self.deadline_kind = NO_DEADLINE
+        if self.state == CLOSED and kind != WRITE:
+            return 0
         if kind == HEAD:
             return self._refuse(RequestError(408, "head-too-slow", "the head of the request did not arrive in time"))
         if kind == BODY:

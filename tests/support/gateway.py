@@ -1,0 +1,153 @@
+"""The gateway for tests: in the test's own loop, where its counters can be seen, or as the process a user starts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from support.gearmand import die_with_parent
+
+from gatewayx.address import Address
+from gatewayx.config import Settings
+from gatewayx.server.worker import GatewayProcess
+
+# Longer than anything takes; a test that waits for it has failed.
+WAIT_S = 10.0
+POLL_S = 0.002
+
+# What a gateway without clients holds none of.
+HELD = (
+    "http.connections",
+    "http.requests_in_flight",
+    "gateway.open_exchanges",
+    "pool.outstanding_jobs",
+    "pool.unsent_bytes",
+)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Return once the condition holds; for what only a counter tells. Fails after WAIT_S."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + WAIT_S
+    while not condition():
+        assert loop.time() < ends_s, "the condition never came true"
+        await asyncio.sleep(POLL_S)
+
+
+class RunningGateway:
+    """A started gateway: where it listens and what it counts."""
+
+    def __init__(self, process: GatewayProcess) -> None:
+        self.process = process
+        self.address = (process.addresses[0].host, process.addresses[0].port)
+
+    def count(self, name: str) -> int:
+        """One of the counters, such as `pool.outstanding_jobs`."""
+        return self.process.counters()[name]
+
+    def held(self) -> dict[str, int]:
+        """What is held now, by name; empty when nothing is."""
+        counters = self.process.counters() | {"armed deadlines": self.process.wheel.armed}
+        return {name: counters[name] for name in (*HELD, "armed deadlines") if counters[name]}
+
+    async def reaches(self, name: str, count: int) -> None:
+        """Return once the counter has at least this value."""
+        await eventually(lambda: self.count(name) >= count)
+
+    async def let_go(self) -> None:
+        """Return once nothing is held any more; fails with what is left."""
+        try:
+            await eventually(lambda: not self.held())
+        except AssertionError:
+            raise AssertionError(f"the gateway still holds {self.held()}") from None
+
+
+@asynccontextmanager
+async def running_gateway(servers: Iterable[tuple[str, int]], **settings: object) -> AsyncIterator[RunningGateway]:
+    """A gateway in front of `servers`, each (host, port); settings: fields of Settings.
+
+    On leaving, no connection, request, exchange, job, byte or deadline may be left of what the test did, and after
+    closing no task that was not there before.
+    """
+    before = asyncio.all_tasks()
+    process = GatewayProcess(
+        Settings(
+            listen=(Address("127.0.0.1", 0),),
+            server=tuple(Address(host, port) for host, port in servers),
+            **settings,
+        )
+    )
+    try:
+        await process.start()
+        gateway = RunningGateway(process)
+        yield gateway
+        await gateway.let_go()
+    finally:
+        await process.close()
+    assert not asyncio.all_tasks() - before
+
+
+class ServeProcess:
+    """`gatewayx serve` with these arguments, as a process of its own that does not outlive the test's."""
+
+    # Ends of the lines that say that it is ready.
+    listens_on = re.compile(r"listens on http://([0-9.]+):([0-9]+)")
+
+    def __init__(self, *arguments: str, preexec: Callable[[], None] = die_with_parent) -> None:
+        self.arguments = arguments
+        self.preexec = preexec
+        self.lines: list[str] = []
+
+    async def start(self) -> None:
+        """Start the process and read what it says."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gatewayx",
+            "serve",
+            *self.arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if not name.startswith("GATEWAYX_")},
+            preexec_fn=self.preexec,
+        )
+
+    async def until(self, part: str) -> str:
+        """The next line on standard error that holds `part`; fails if the process ends without it."""
+        while True:
+            line = (await asyncio.wait_for(self.process.stderr.readline(), WAIT_S)).decode()
+            assert line, f"{part!r} is not in {''.join(self.lines)}"
+            self.lines.append(line)
+            if part in line:
+                return line
+
+    async def address(self) -> tuple[str, int]:
+        """Where it listens, once it does."""
+        line = await self.until("listens on")
+        host, port = self.listens_on.search(line).groups()
+        return host, int(port)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Its exit code, once it has ended; what it said on the way is in `lines`."""
+        while line := await asyncio.wait_for(self.process.stderr.readline(), WAIT_S):
+            self.lines.append(line.decode())
+        return await asyncio.wait_for(self.process.wait(), WAIT_S)
+
+    async def __aenter__(self) -> ServeProcess:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()

@@ -1,0 +1,154 @@
+"""A raw HTTP/1.1 client for tests: what is sent is known byte by byte, and what comes must be flawless."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from dataclasses import dataclass
+
+# Longer than anything takes; a test that waits for it has failed.
+WAIT_S = 10.0
+STREAM_LIMIT_BYTES = 1 << 20
+
+STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
+# RFC 9110 5.5: field-value without white space around it.
+HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)")
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response. headers: names in lower case; no name is there twice."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    def problem(self) -> dict[str, object]:
+        """The body as RFC 9457 problem details; fails on anything else."""
+        assert self.headers[b"content-type"] == b"application/problem+json"
+        problem = json.loads(self.body)
+        assert set(problem) == {"type", "title", "status", "detail"}
+        assert problem["status"] == self.status
+        assert problem["type"].startswith("urn:gatewayx:")
+        return problem
+
+    def kind(self) -> str:
+        """The last part of the problem's type."""
+        return str(self.problem()["type"]).rpartition(":")[2]
+
+
+def head(method: bytes, target: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    """A request's head; headers: whole lines without their CRLF, after Host."""
+    return b"\r\n".join((b"%b %b HTTP/%b" % (method, target, version), b"Host: gateway", *headers, b"", b""))
+
+
+def post(target: bytes, body: bytes = b"", *headers: bytes, version: bytes = b"1.1") -> bytes:
+    """A POST with a Content-Length."""
+    return head(b"POST", target, *headers, b"Content-Length: %d" % len(body), version=version) + body
+
+
+def get(target: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    """A GET."""
+    return head(b"GET", target, *headers, version=version)
+
+
+def chunked(*chunks: bytes) -> bytes:
+    """A whole chunked body."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+class HttpClient:
+    """One connection to `address`; an asynchronous context manager around `connect()` and `close()`.
+
+    receive_buffer_bytes: of the kernel; small for a client that shall not take much without reading.
+    """
+
+    def __init__(self, address: tuple[str, int], *, receive_buffer_bytes: int | None = None) -> None:
+        self.address = address
+        self.receive_buffer_bytes = receive_buffer_bytes
+
+    async def connect(self) -> HttpClient:
+        """Open the connection."""
+        connected = socket.socket()
+        connected.setblocking(False)
+        if self.receive_buffer_bytes is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
+        try:
+            await asyncio.get_running_loop().sock_connect(connected, tuple(self.address))
+        except BaseException:
+            connected.close()
+            raise
+        self.reader, self.writer = await asyncio.open_connection(sock=connected, limit=STREAM_LIMIT_BYTES)
+        return self
+
+    def send(self, *parts: bytes) -> None:
+        """Send all parts in one write."""
+        self.writer.write(b"".join(parts))
+
+    async def send_all(self, *parts: bytes) -> None:
+        """Send all parts and return once the kernel has most of them."""
+        self.send(*parts)
+        await asyncio.wait_for(self.writer.drain(), WAIT_S)
+
+    def send_eof(self) -> None:
+        """Close the sending side."""
+        self.writer.write_eof()
+
+    async def response(self, *, to_head: bool = False) -> Response:
+        """The next response, an interim one (1xx) too; to_head: it answers a HEAD, so it has no body.
+
+        Raises asyncio.IncompleteReadError at the end of the stream, AssertionError on what is no flawless response.
+        """
+        raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), WAIT_S)
+        status_line, *lines = raw[:-4].split(b"\r\n")
+        matched = STATUS_LINE.fullmatch(status_line)
+        assert matched is not None, status_line
+        status = int(matched[1])
+        headers: dict[bytes, bytes] = {}
+        for line in lines:
+            matched = HEADER_LINE.fullmatch(line)
+            assert matched is not None, line
+            name = matched[1].lower()
+            assert name not in headers, line
+            headers[name] = matched[2]
+        assert b"transfer-encoding" not in headers
+        if status < 200 or status == 204:
+            # RFC 9110 8.6
+            assert b"content-length" not in headers
+            return Response(status, headers, b"")
+        length = int(headers[b"content-length"])
+        if to_head:
+            return Response(status, headers, b"")
+        return Response(status, headers, await asyncio.wait_for(self.reader.readexactly(length), WAIT_S))
+
+    async def ask(self, *request: bytes, to_head: bool = False) -> Response:
+        """Send a request and return the response."""
+        self.send(*request)
+        return await self.response(to_head=to_head)
+
+    async def rest(self) -> bytes:
+        """What comes up to the end of the stream."""
+        return await asyncio.wait_for(self.reader.read(), WAIT_S)
+
+    async def close(self) -> None:
+        """Close the connection, however it is."""
+        self.writer.close()
+        await asyncio.gather(self.writer.wait_closed(), return_exceptions=True)
+
+    def reset(self) -> None:
+        """Close the connection with an RST, as a client does that crashed."""
+        self.writer.transport.abort()
+
+    async def __aenter__(self) -> HttpClient:
+        return await self.connect()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+
+async def ask(address: tuple[str, int], *request: bytes, to_head: bool = False) -> Response:
+    """The response to a request over a connection of its own."""
+    async with HttpClient(address) as client:
+        return await client.ask(*request, to_head=to_head)

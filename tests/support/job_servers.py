@@ -1,0 +1,182 @@
+"""Job servers and workers that do what a test tells them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from support.gearmand import free_port
+from support.peer import Peer
+
+from gatewayx.gearman import packet
+from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, Packet, PacketReader, PacketType
+
+# Longer than anything takes; a test that waits for it has failed.
+WAIT_S = 10.0
+
+OPTION_RES = packet.encode_option_res(b"exceptions")
+
+
+def response(packet_type: PacketType, *arguments: bytes) -> bytes:
+    """A packet as a job server sends it to a client."""
+    return packet.encode(Magic.RESPONSE, packet_type, *arguments)
+
+
+class Submission(NamedTuple):
+    """One SUBMIT_JOB* packet."""
+
+    type: PacketType
+    function: bytes
+    unique: bytes
+    workload: bytes
+
+
+class ScriptedConnection(asyncio.Protocol):
+    """One connection of a gateway to a scripted job server."""
+
+    def __init__(self, server: ScriptedJobServer) -> None:
+        self.server = server
+        self.packets = PacketReader(Magic.REQUEST)
+        self.submissions: asyncio.Queue[Submission] = asyncio.Queue()
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """asyncio: the gateway has connected."""
+        self.transport = transport
+        self.server.open.add(self)
+        if not self.server.reads:
+            transport.pause_reading()
+        self.server.accepted.put_nowait(self)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: packets came."""
+        self.packets.feed(data)
+        for found in self.packets.packets():
+            self._received(found)
+
+    def _received(self, found: Packet) -> None:
+        if found.type == PacketType.OPTION_REQ:
+            assert found.arguments == (b"exceptions",)
+            if self.server.greets:
+                self.send(OPTION_RES)
+        else:
+            assert found.type in SUBMIT_TYPES, found
+            self.submissions.put_nowait(Submission(found.type, *found.arguments))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """asyncio: the connection is gone."""
+        self.server.open.discard(self)
+        self.lost.set_result(None)
+
+    def send(self, *parts: bytes) -> None:
+        """Send all parts in one write."""
+        self.transport.write(b"".join(parts))
+
+    def answer(self, packet_type: PacketType, *arguments: bytes) -> None:
+        """Send one packet."""
+        self.send(response(packet_type, *arguments))
+
+    async def submission(self) -> Submission:
+        """The next submission."""
+        return await asyncio.wait_for(self.submissions.get(), WAIT_S)
+
+    async def accept(self, handle: bytes) -> Submission:
+        """Answer the next submission with JOB_CREATED."""
+        submission = await self.submission()
+        self.answer(PacketType.JOB_CREATED, handle)
+        return submission
+
+    async def complete(self, handle: bytes, result: bytes) -> Submission:
+        """Run the next submission to its end."""
+        submission = await self.accept(handle)
+        self.answer(PacketType.WORK_COMPLETE, handle, result)
+        return submission
+
+    async def closed(self) -> None:
+        """Return once the gateway has closed the connection."""
+        await asyncio.wait_for(asyncio.shield(self.lost), WAIT_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.transport.abort()
+
+
+class ScriptedJobServer:
+    """Accepts gateways' connections; the test answers for it. An asynchronous context manager.
+
+    port: 0 for any free one. greets: answer OPTION_REQ. reads: read what comes; without it is frozen, but accepts.
+    """
+
+    def __init__(self, *, port: int = 0, greets: bool = True, reads: bool = True) -> None:
+        self.port = port
+        self.greets = greets
+        self.reads = reads
+        self.open: set[ScriptedConnection] = set()
+        self.accepted: asyncio.Queue[ScriptedConnection] = asyncio.Queue()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port) to connect to."""
+        return ("127.0.0.1", self.port)
+
+    async def connection(self) -> ScriptedConnection:
+        """The next connection that was accepted."""
+        return await asyncio.wait_for(self.accepted.get(), WAIT_S)
+
+    async def start(self) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        self.listener = await loop.create_server(lambda: ScriptedConnection(self), "127.0.0.1", self.port)
+        self.port = self.listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection."""
+        self.listener.close()
+        connections = list(self.open)
+        for connection in connections:
+            connection.close()
+        for connection in connections:
+            await connection.closed()
+
+    async def __aenter__(self) -> ScriptedJobServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.stop()
+
+
+def nobody_listens() -> tuple[str, int]:
+    """The address of a job server that is down."""
+    return ("127.0.0.1", free_port())
+
+
+class HandWorker(Peer):
+    """A worker whose every packet the test sends."""
+
+    async def take(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Take the next job, waiting for one: handle, function, unique, workload."""
+        while True:
+            self.send(packet.encode_grab_job_uniq())
+            while (found := await self.receive()).type == PacketType.NOOP:
+                continue
+            if found.type == PacketType.JOB_ASSIGN_UNIQ:
+                handle, function, unique, workload = found.arguments
+                return handle, function, unique, workload
+            assert found.type == PacketType.NO_JOB, found
+            self.send(packet.encode_pre_sleep())
+            await self.expect(PacketType.NOOP)
+
+    def complete(self, handle: bytes, result: bytes = b"") -> None:
+        """End a job well."""
+        self.send(packet.encode_work_complete(handle, result))
+
+
+@asynccontextmanager
+async def hand_worker(address: tuple[str, int], *functions: bytes) -> AsyncIterator[HandWorker]:
+    """A worker for these functions."""
+    async with HandWorker(address) as worker:
+        await worker.can_do(*functions)
+        yield worker

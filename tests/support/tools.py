@@ -1,0 +1,34 @@
+"""Runs libgearman's command-line tools."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+from support.gearmand import die_with_parent
+
+TIMEOUT_S = 10.0
+
+
+async def run_tool(name: str, port: int, *arguments: str, stdin: bytes = b"") -> tuple[int, bytes]:
+    """Exit code and output of `gearman` or `gearadmin` against 127.0.0.1."""
+    process = await asyncio.create_subprocess_exec(
+        name,
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        *arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=die_with_parent,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(stdin), TIMEOUT_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, output
