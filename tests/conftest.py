@@ -6,9 +6,12 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from gatewayx.gearman.job_server import JobServer
+
 from support.gearmand import Gearmand
 
-from gatewayx.gearman.job_server import JobServer
+# The helpers' assertions shall tell as much as the tests' own.
+pytest.register_assert_rewrite("support.gateway", "support.http", "support.job_servers", "support.peer")
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+
+from gatewayx import __version__
+from gatewayx.gearman import packet
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker, nobody_listens
 from support.peer import Peer, ask_text
-
-from gatewayx import __version__
-from gatewayx.gearman import packet
 
 pytestmark = pytest.mark.anyio
 

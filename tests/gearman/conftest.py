@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.gearmand import Gearmand
 
 from gatewayx.gearman.job_server import JobServer
+from support.gearmand import Gearmand
 
 
 @pytest.fixture(scope="session")

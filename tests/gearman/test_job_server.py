@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 
+import anyio
 import pytest
-from support.peer import Peer, ask_text
-from support.tools import run_tool
 
 from gatewayx.gearman import packet
 from gatewayx.gearman.job_server import JobServer
 from gatewayx.gearman.packet import PacketType
+from support.peer import WAIT_S, Peer, ask_text
+from support.tools import run_tool
 
 pytestmark = pytest.mark.anyio
 
@@ -103,8 +104,9 @@ class TestForeground:
 
 async def wait_until_dropped(address, handle: bytes) -> None:
     """Until the job server has seen that the job's last client is gone."""
-    while handle + b"\t0\t1\t" not in await ask_text(address, b"show jobs"):
-        pass
+    with anyio.fail_after(WAIT_S):
+        while handle + b"\t0\t1\t" not in await ask_text(address, b"show jobs"):
+            pass
 
 
 class TestQueue:
@@ -267,14 +269,15 @@ class TestCoalescing:
             assert await first.expect(COMPLETE) == (handle, b"2")
             assert await second.expect(COMPLETE) == (handle, b"2")
 
-    async def test_ended_job_is_not_joined(self, address, function):
+    @pytest.mark.parametrize("unique", [b"u", b"-"])
+    async def test_ended_job_is_not_joined(self, address, function, unique):
         async with Peer(address) as client, Peer(address) as worker:
             await worker.can_do(function)
-            handle = await client.submit(function, b"u", b"")
+            handle = await client.submit(function, unique, b"x")
             await worker.grab()
             worker.send(packet.encode_work_complete(handle, b""))
             await client.expect(COMPLETE)
-            assert await client.submit(function, b"u", b"") != handle
+            assert await client.submit(function, unique, b"x") != handle
 
     async def test_background_job_joined_by_a_client_that_leaves_is_dropped(self, address, function):
         async with Peer(address) as peer:

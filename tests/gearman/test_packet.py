@@ -406,6 +406,22 @@ def test_a_body_in_pieces_is_stored_once_and_released():
     assert left < 1000
 
 
+@pytest.mark.parametrize("size_bytes", [50_000, 200_000])
+def test_what_was_taken_is_let_go(size_bytes):
+    reader = PacketReader(REQUEST)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        reader.feed(packet.encode_echo_req(bytes(size_bytes)))
+        assert reader.take() == Taken.PACKET
+        assert tracemalloc.get_traced_memory()[0] - before >= size_bytes
+        assert reader.take() == Taken.NEED_MORE
+        left = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert left < 1000
+
+
 def test_feeding_before_everything_was_taken_loses_nothing():
     reader = PacketReader(REQUEST)
     reader.feed(packet.encode_echo_req(b"a") + packet.encode_echo_req(b"b"))

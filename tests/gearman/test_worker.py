@@ -6,13 +6,13 @@ import asyncio
 import logging
 
 import pytest
-from support.peer import WAIT_S, Peer
-from support.tools import run_tool
 
 from gatewayx.gearman import packet, sample_functions
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError
 from gatewayx.gearman.packet import PacketType
 from gatewayx.gearman.worker import Job, Worker
+from support.peer import WAIT_S, Peer
+from support.tools import run_tool
 
 pytestmark = pytest.mark.anyio
 

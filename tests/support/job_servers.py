@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from support.gearmand import free_port
-from support.peer import Peer
+from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, Packet, PacketReader, PacketType
 
 from gatewayx.gearman import packet
-from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, Packet, PacketReader, PacketType
+from support.gearmand import free_port
+from support.peer import Peer
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0

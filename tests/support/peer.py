@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from support.gearmand import is_whole
-
 from gatewayx.gearman import packet
 from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
+from support.gearmand import is_whole
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0

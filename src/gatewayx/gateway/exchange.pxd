@@ -33,6 +33,8 @@ cdef class Exchange(JobListener):
     cdef Job job
     cdef bytes function
     cdef bytes unique
+    # It was made for this job alone.
+    cdef bint own_unique
     # One of the SUBMIT_JOB* types.
     cdef int packet_type
     cdef double timeout_s

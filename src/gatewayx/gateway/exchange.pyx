@@ -118,7 +118,8 @@ cdef class Gateway(RequestHandler):
         if request.headers is not None:
             self._read_headers(exchange, request.headers)
         if exchange.unique is None:
-            exchange.unique = b"-" if self.plugin_compat else self.new_unique()
+            exchange.own_unique = not self.plugin_compat
+            exchange.unique = self.new_unique() if exchange.own_unique else b"-"
         exchange.gateway = self
         exchange.request = request
         self.open_exchanges += 1
@@ -191,7 +192,7 @@ cdef class Exchange(JobListener):
                 )
             workload = b"" if request.query is None else request.query
         self.job = self.gateway.pool.submit(
-            self, self.packet_type, self.function, self.unique, workload, self.timeout_s
+            self, self.packet_type, self.function, self.unique, workload, self.timeout_s, self.own_unique
         )
         # The packet holds it now.
         request.body = None

@@ -1,6 +1,7 @@
 """One pipelined socket to one job server, and the jobs that were submitted over it."""
 
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport PacketReader
 
 cdef enum:
@@ -46,10 +47,15 @@ cdef class Job(Expiring):
     cdef Job next_pending
     # A background job ends with its JOB_CREATED: no WORK_* follows.
     cdef readonly bint background
+    # Nobody else can wait for it: its unique was made for it alone. So it is cancelled when nobody waits any more.
+    cdef readonly bint cancellable
     # The submission was handed to the socket.
     cdef readonly bint written
     # Its name at the job server, unique on this connection only; None until JOB_CREATED.
     cdef readonly bytes handle
+
+    # The text connection that was up when the handle was given; None if none was.
+    cdef AdminConnection admin
 
     # The rest is used in the first submission that got the handle, for all that share it.
 
@@ -75,6 +81,7 @@ cdef class JobServerConnection:
     cdef object loop
     cdef object transport
     cdef DeadlineWheel wheel
+    cdef AdminSlot admin_slot
     cdef PacketReader reader
     # "host:port", for messages.
     cdef readonly str server_name
@@ -126,5 +133,6 @@ cdef class JobServerConnection:
     cdef int _tell_all(self, Job first, int packet_type, bytes data) except -1
     cdef int _tell(self, Job job, int event, bytes data) except -1
     cdef int _release(self, Job job) except -1
+    cdef int _cancel(self, Job job) except -1
     cdef int _count_abandoned(self, Job first) except -1
     cdef int _close(self, str reason) except -1

@@ -20,6 +20,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport (
     MAX_FIRST_ARGUMENT_BYTES,
     MAX_HANDLE_BYTES,
@@ -97,13 +98,17 @@ cdef class Job(Expiring):
 cdef class JobServerConnection:
     """A connection to the job server `server_name`; an asyncio protocol, to be given to create_connection().
 
-    loop: the event loop. wheel: where its jobs' deadlines hang. max_result_bytes: most bytes of one job's result.
+    loop: the event loop. wheel: where its jobs' deadlines hang. admin_slot: the job server's text connection.
+    max_result_bytes: most bytes of one job's result.
     It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer proves life.
     """
 
-    def __init__(self, loop, DeadlineWheel wheel, str server_name, Py_ssize_t max_result_bytes):
+    def __init__(
+        self, loop, DeadlineWheel wheel, AdminSlot admin_slot, str server_name, Py_ssize_t max_result_bytes
+    ):
         self.loop = loop
         self.wheel = wheel
+        self.admin_slot = admin_slot
         self.server_name = server_name
         self.max_result_bytes = max_result_bytes
         self.reader = PacketReader(
@@ -156,6 +161,13 @@ cdef class JobServerConnection:
             first.waiting -= 1
             if first.waiting == 0:
                 self._count_abandoned(first)
+                self._cancel(first)
+        return 0
+
+    cdef int _cancel(self, Job job) except -1:
+        """Nobody waits for the job: no worker need begin it."""
+        if job.cancellable and job.copies == 1 and job.admin is not None:
+            return job.admin.cancel(job.handle)
         return 0
 
     cdef int _release(self, Job job) except -1:
@@ -323,6 +335,7 @@ cdef class JobServerConnection:
             self._close("the job server sent a malformed handle")
             return self._tell(job, LOST, None)
         job.handle = handle
+        job.admin = self.admin_slot.current
         if job.background:
             return self._tell(job, PacketType.JOB_CREATED, None)
         first = <Job> self.jobs.get(handle)
@@ -331,7 +344,7 @@ cdef class JobServerConnection:
             self.jobs[handle] = job
             if job.listener is None:
                 self._count_abandoned(job)
-                return 0
+                return self._cancel(job)
             job.waiting = 1
             return self._tell(job, PacketType.JOB_CREATED, None)
         first.copies += 1

@@ -1,6 +1,7 @@
 """The job servers behind this process: keep them connected, choose one for each job."""
 
 from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.gearman.admin cimport AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
 
 
@@ -11,7 +12,9 @@ cdef class PooledServer:
     # "host:port", for messages.
     cdef readonly str name
     cdef list connections
-    # Since when it has been told to be down: no line in the log for each attempt.
+    # The text connection.
+    cdef AdminSlot admin_slot
+    # The log has said that it is down: no line for each attempt.
     cdef bint told_down
 
     # Jobs whose end somebody waits for, over all its connections.
@@ -32,11 +35,20 @@ cdef class Pool:
     cdef bint closing
     # Where the next search begins, so that equals take turns.
     cdef Py_ssize_t turn
-    # Of connections that are gone.
+    # Counted on connections that are gone.
     cdef unsigned long long dropped_packets_before
+    cdef unsigned long long cancels_requested_before
 
-    # None when no job server takes jobs now.
+    # None when no job server takes jobs now. cancellable: the unique was made for this job alone, so that it may be
+    # taken out of the queue once its listener does not wait any more.
     cdef Job submit(
-        self, JobListener listener, int packet_type, bytes function, bytes unique, bytes workload, double timeout_s
+        self,
+        JobListener listener,
+        int packet_type,
+        bytes function,
+        bytes unique,
+        bytes workload,
+        double timeout_s,
+        bint cancellable,
     )
     cdef JobServerConnection choose(self)

@@ -12,6 +12,7 @@ import random
 cimport cython
 
 from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
 from gatewayx.gearman.packet cimport PacketType
 
@@ -34,6 +35,7 @@ cdef class PooledServer:
         self.port = port
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.connections = []
+        self.admin_slot = AdminSlot()
 
     @property
     def connected(self):
@@ -77,10 +79,9 @@ cdef class Pool:
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
         tried = []
         for server in self.servers:
+            tried.append(self._keep(server, self._admin_connection))
             for _ in range(self.connections_per_server):
-                first_attempt = self.loop.create_future()
-                tried.append(first_attempt)
-                self.keepers.append(self.loop.create_task(self._keep_connected(server, first_attempt)))
+                tried.append(self._keep(server, self._job_connection))
         await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
         for server in self.servers:
             if not server.connected:
@@ -99,7 +100,10 @@ cdef class Pool:
         cdef JobServerConnection connection
         cdef dict totals = {"connections": 0, "outstanding_jobs": 0, "abandoned_jobs": 0, "unsent_bytes": 0}
         totals["dropped_packets"] = self.dropped_packets_before
+        totals["cancels_requested"] = self.cancels_requested_before
         for server in self.servers:
+            if (<PooledServer> server).admin_slot.current is not None:
+                totals["cancels_requested"] += (<PooledServer> server).admin_slot.current.cancels_requested
             for item in (<PooledServer> server).connections:
                 connection = <JobServerConnection> item
                 totals["connections"] += 1
@@ -110,7 +114,14 @@ cdef class Pool:
         return totals
 
     cdef Job submit(
-        self, JobListener listener, int packet_type, bytes function, bytes unique, bytes workload, double timeout_s
+        self,
+        JobListener listener,
+        int packet_type,
+        bytes function,
+        bytes unique,
+        bytes workload,
+        double timeout_s,
+        bint cancellable,
     ):
         cdef Job job
         cdef JobServerConnection connection = self.choose()
@@ -123,6 +134,7 @@ cdef class Pool:
             or packet_type == PacketType.SUBMIT_JOB_HIGH_BG
             or packet_type == PacketType.SUBMIT_JOB_LOW_BG
         )
+        job.cancellable = cancellable and not job.background
         connection.submit(job, packet_type, function, unique, workload)
         self.wheel.arm(job, timeout_s)
         return job
@@ -145,42 +157,60 @@ cdef class Pool:
         self.turn = (self.turn + 1) % count
         return best
 
-    async def _keep_connected(self, PooledServer server, first_attempt):
-        cdef JobServerConnection connection
+    def _keep(self, PooledServer server, make_connection):
+        """Keep one connection to the server; the future is done after the first attempt."""
+        tried = self.loop.create_future()
+        self.keepers.append(self.loop.create_task(self._keep_connected(server, make_connection, tried)))
+        return tried
+
+    def _job_connection(self, PooledServer server):
+        return JobServerConnection(self.loop, self.wheel, server.admin_slot, server.name, self.max_result_bytes)
+
+    def _admin_connection(self, PooledServer server):
+        return AdminConnection(self.loop)
+
+    async def _keep_connected(self, PooledServer server, make_connection, tried):
         backoff_s = BACKOFF_FIRST_S
         while True:
-            connection = JobServerConnection(self.loop, self.wheel, server.name, self.max_result_bytes)
+            connection = make_connection(server)
             try:
                 await asyncio.wait_for(self._connect(server, connection), CONNECT_TIMEOUT_S)
                 backoff_s = BACKOFF_FIRST_S
                 self._came_up(server, connection)
-                if not first_attempt.done():
-                    first_attempt.set_result(None)
+                if not tried.done():
+                    tried.set_result(None)
                 await connection.gone
             except (OSError, asyncio.TimeoutError) as error:
                 connection.close(str(error) or f"no answer within {CONNECT_TIMEOUT_S:g} s")
             finally:
                 connection.close("the gateway is stopping")
                 self._went_down(server, connection)
-                if not first_attempt.done():
-                    first_attempt.set_result(None)
+                if not tried.done():
+                    tried.set_result(None)
             await asyncio.sleep(random.uniform(0, backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
-    async def _connect(self, PooledServer server, JobServerConnection connection):
+    async def _connect(self, PooledServer server, connection):
         await self.loop.create_connection(lambda: connection, server.host, server.port)
         await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
         if not connection.up:
             raise ConnectionResetError(connection.close_reason)
 
-    def _came_up(self, PooledServer server, JobServerConnection connection):
+    def _came_up(self, PooledServer server, connection):
+        if isinstance(connection, AdminConnection):
+            server.admin_slot.current = connection
+            return
         if not server.connections:
             logger.info("job server %s is connected", server.name)
             server.told_down = False
         server.connections.append(connection)
 
-    def _went_down(self, PooledServer server, JobServerConnection connection):
-        self.dropped_packets_before += connection.dropped_packets
+    def _went_down(self, PooledServer server, connection):
+        if isinstance(connection, AdminConnection):
+            self.cancels_requested_before += (<AdminConnection> connection).cancels_requested
+            server.admin_slot.current = None
+            return
+        self.dropped_packets_before += (<JobServerConnection> connection).dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
         if not server.connections and not self.closing:
