@@ -47,6 +47,8 @@ cdef class HttpServer:
     cdef list idle_parsers
     # No more requests: what is in flight is answered, and each connection closed after that.
     cdef readonly bint draining
+    # An asyncio.Event: draining, and the last connection is gone.
+    cdef readonly object emptied
 
     # Requests that have begun and whose answers are not written.
     cdef readonly Py_ssize_t requests_in_flight

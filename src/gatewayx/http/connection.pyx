@@ -11,6 +11,7 @@ is in doubt, while draining. Then it lingers, so that the client can read the an
     READING -> ANSWERING -> LINGERING -> CLOSED    (any state may go straight to CLOSED)
 """
 
+import asyncio
 import logging
 
 cimport cython
@@ -56,6 +57,7 @@ cdef class HttpServer:
         self.connections = set()
         self.dirty = []
         self.idle_parsers = []
+        self.emptied = asyncio.Event()
 
     def connection(self):
         """A protocol for one accepted socket."""
@@ -66,6 +68,8 @@ cdef class HttpServer:
         self.draining = True
         for connection in list(self.connections):
             (<HttpConnection> connection).begin_drain()
+        if not self.connections:
+            self.emptied.set()
 
     def refuse_unfinished(self):
         """Answer requests that are still arriving with 503."""
@@ -179,6 +183,8 @@ cdef class HttpConnection(RequestOwner):
         self.tail = None
         self.transport = None
         self.server.connections.discard(self)
+        if self.server.draining and not self.server.connections:
+            self.server.emptied.set()
 
     def pause_writing(self):
         self.write_paused = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -34,8 +35,6 @@ logger = logging.getLogger("gatewayx")
 TICK_S = 0.1
 # Connections that the kernel accepts while the loop is busy; it caps this at net.core.somaxconn.
 BACKLOG = 4096
-# How often the end of a drain is looked for.
-DRAIN_POLL_S = 0.02
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
 # Descriptors beside the connections: listeners, the loop's own, logs.
@@ -93,7 +92,9 @@ class GatewayProcess:
     def counters(self) -> dict[str, int]:
         """What is held now and was counted since the start, by part and name."""
         parts = {"http": self.http, "gateway": self.gateway, "pool": self.pool}
-        return {f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()}
+        return {
+            f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()
+        }
 
     async def start(self) -> None:
         """Listen, once every job server was tried. Raises StartError."""
@@ -142,9 +143,8 @@ class GatewayProcess:
             bound.close()
 
     async def _connections_closed(self, timeout_s: float) -> None:
-        ends_s = self.loop.time() + timeout_s
-        while self.http.counters()["connections"] and self.loop.time() < ends_s:
-            await asyncio.sleep(DRAIN_POLL_S)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.http.emptied.wait(), timeout_s)
 
     def _tick(self) -> None:
         self._next_tick = self.loop.call_later(TICK_S, self._tick)
@@ -179,12 +179,15 @@ async def _serve(settings: Settings) -> int:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         return 0
-    stop_asked.cancel() if starting.exception() else None
+    if starting.exception() is not None:
+        stop_asked.cancel()
     await starting
     # What lives now lives to the end: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    logger.info("gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses))
+    logger.info(
+        "gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses)
+    )
     await stop_asked
     logger.info("stopping: answering what is in flight, for up to %g s", settings.drain_timeout_s)
     await process.drain()
