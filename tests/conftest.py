@@ -6,8 +6,8 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from gatewayx.gearman.job_server import JobServer
 
+from gatewayx.gearman.job_server import JobServer
 from support.gearmand import Gearmand
 
 # The helpers' assertions shall tell as much as the tests' own.

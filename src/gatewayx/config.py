@@ -353,7 +353,7 @@ SETTINGS: tuple[Setting, ...] = (
         "max-connections",
         Integer(1, 1_000_000),
         "Limits",
-        "Client connections open at once.",
+        "Client connections open at once; a further one is answered 503.",
         "nginx worker_connections: 512",
     ),
     Setting(
@@ -408,7 +408,8 @@ SETTINGS: tuple[Setting, ...] = (
         "header-timeout",
         Duration(0.01, 3600),
         "Timeouts",
-        "From a request's first byte to the end of its head; a slower one is answered 408.",
+        "From a request's first byte to the end of its head, after which it is answered 408; and from accept to the "
+        "first byte, after which the connection is closed.",
         "Apache RequestReadTimeout: 20 to 40; nginx client_header_timeout: 60",
     ),
     Setting(
@@ -416,7 +417,7 @@ SETTINGS: tuple[Setting, ...] = (
         "body-timeout",
         Duration(0.01, 86_400),
         "Timeouts",
-        "From the end of a request's head to the end of its body; a slower one is answered 408.",
+        "An unfinished body of which no byte comes for this long is answered 408.",
         "nginx client_body_timeout: 60, between two reads",
     ),
     Setting(
@@ -432,7 +433,7 @@ SETTINGS: tuple[Setting, ...] = (
         "write-timeout",
         Duration(0.01, 86_400),
         "Timeouts",
-        "A client that does not read its answer for this long is disconnected.",
+        "A client that takes no byte of its answer for this long is disconnected.",
         "nginx send_timeout: 60",
     ),
     Setting(

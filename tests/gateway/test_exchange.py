@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
 import time
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from gatewayx import __version__
@@ -14,7 +14,7 @@ from gatewayx.gearman import packet
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker, nobody_listens
-from support.peer import Peer, ask_text
+from support.peer import ask_text
 
 pytestmark = pytest.mark.anyio
 
@@ -324,15 +324,14 @@ class TestRequestHeaders:
             pytest.param(b"-", (b"the same", b"the same"), id="by-workload"),
         ],
     )
-    async def test_a_job_in_flight_is_joined(self, gateway, job_server, worker, function, unique, workloads):
+    async def test_a_job_in_flight_is_joined(self, gateway, worker, function, unique, workloads):
         async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
             one.send(post(b"/" + function, workloads[0], b"X-Gearman-Unique: " + unique))
             handle, _, found, workload = await worker.take()
             assert (found, workload) == (unique, workloads[0])
             two.send(post(b"/" + function, workloads[1], b"X-Gearman-Unique: " + unique))
             await gateway.reaches("pool.outstanding_jobs", 2)
-            async with Peer(job_server.address) as peer:
-                await client_count(peer, unique, function, workloads[1])
+            await upstream_has_read(gateway, function)
             worker.send(packet.encode_work_data(handle, b"part, "))
             worker.complete(handle, b"end")
             for client in (one, two):
@@ -351,9 +350,10 @@ class TestRequestHeaders:
             assert [(await one.response()).body, (await two.response()).body] == [b"1", b"2"]
 
 
-async def client_count(peer: Peer, unique: bytes, function: bytes, workload: bytes) -> None:
-    """Return once the gateway's second submission has certainly been handled: the job server reads it before ours."""
-    await peer.settle()
+async def upstream_has_read(gateway: RunningGateway, function: bytes) -> None:
+    """Return once the job server has handled what the gateway sent before: answers on one connection keep their order."""
+    answer = await ask(gateway.address, post(b"/" + function + b"-fence", b"", b"X-Gearman-Background: true"))
+    assert answer.status == 200
 
 
 class TestPriority:
@@ -408,8 +408,6 @@ class TestOutcome:
             answer = await client.response()
             assert answer.status == status
             assert answer.headers[b"server"] == f"gatewayx/{__version__}".encode()
-            assert answer.headers[b"cache-control"] == b"no-store"
-            assert answer.headers[b"x-content-type-options"] == b"nosniff"
             said_s = email.utils.parsedate_to_datetime(answer.headers[b"date"].decode()).timestamp()
             assert abs(said_s - time.time()) < 5
 
@@ -589,8 +587,8 @@ class TestTimeout:
     async def test_a_timeout_of_a_job_that_nobody_takes_requests_its_cancellation(self, gateway, job_server, function):
         answer = await ask(gateway.address, post(b"/" + function, b"", b"X-Gearman-Timeout: 0.2"))
         assert answer.status == 504
+        await dropped(job_server.address, answer.headers[b"x-gearman-job-handle"])
         async with hand_worker(job_server.address, function) as worker:
-            await asyncio.wait_for(dropped(job_server.address, answer.headers[b"x-gearman-job-handle"]), 5)
             await worker.no_job()
 
     async def test_a_late_completion_is_dropped_and_counted(self, gateway, client, worker, function):
@@ -606,20 +604,15 @@ class TestTimeout:
 
 
 async def dropped(address: tuple[str, int], handle: bytes) -> None:
-    """Return once the job server has the job no more, or only to throw it away (`show jobs`, third column)."""
-    while any(
-        columns[0] == handle and columns[2] == b"0"
-        for columns in (line.split(b"\t") for line in (await ask_text(address, b"show jobs")).splitlines())
-        if len(columns) == 4
-    ):
-        await asyncio.sleep(0.01)
+    """Return once the job server has the job only to throw it away (`show jobs`: handle, retries, dropped, queued)."""
+    with anyio.fail_after(2):
+        while handle + b"\t0\t1\t" not in await ask_text(address, b"show jobs"):
+            pass
 
 
 class TestHangUp:
     @pytest.mark.parametrize("reset", [False, True])
-    async def test_a_client_that_is_gone_frees_its_exchange_and_disturbs_nobody(
-        self, gateway, worker, function, reset
-    ):
+    async def test_a_client_that_is_gone_frees_its_exchange_and_disturbs_nobody(self, gateway, worker, function, reset):
         async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
             one.send(post(b"/" + function, b"gone"))
             gone, _, _, _ = await worker.take()

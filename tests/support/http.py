@@ -1,4 +1,5 @@
-"""A raw HTTP/1.1 client for tests: what is sent is known byte by byte, and what comes must be flawless."""
+"""A raw HTTP/1.1 client for tests: what is sent is known byte by byte, and every response that comes must be flawless,
+the headers that every answer carries included."""
 
 from __future__ import annotations
 
@@ -114,14 +115,18 @@ class HttpClient:
             assert name not in headers, line
             headers[name] = matched[2]
         assert b"transfer-encoding" not in headers
+        if status >= 200:
+            assert headers[b"server"].startswith(b"gatewayx/")
+            assert headers[b"date"].endswith(b" GMT")
+            assert (headers[b"cache-control"], headers[b"x-content-type-options"]) == (b"no-store", b"nosniff")
         if status < 200 or status == 204:
             # RFC 9110 8.6
             assert b"content-length" not in headers
             return Response(status, headers, b"")
         length = int(headers[b"content-length"])
-        if to_head:
-            return Response(status, headers, b"")
-        return Response(status, headers, await asyncio.wait_for(self.reader.readexactly(length), WAIT_S))
+        body = b"" if to_head else await asyncio.wait_for(self.reader.readexactly(length), WAIT_S)
+        assert (b"content-type" in headers) or not length
+        return Response(status, headers, body)
 
     async def ask(self, *request: bytes, to_head: bool = False) -> Response:
         """Send a request and return the response."""

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, Packet, PacketReader, PacketType
-
 from gatewayx.gearman import packet
+from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, Packet, PacketReader, PacketType
 from support.gearmand import free_port
 from support.peer import Peer
 
