@@ -351,7 +351,7 @@ class TestRequestHeaders:
 
 
 async def upstream_has_read(gateway: RunningGateway, function: bytes) -> None:
-    """Return once the job server has handled what the gateway sent before: answers on one connection keep their order."""
+    """Return once the job server has handled all that the gateway sent: one connection's answers keep their order."""
     answer = await ask(gateway.address, post(b"/" + function + b"-fence", b"", b"X-Gearman-Background: true"))
     assert answer.status == 200
 

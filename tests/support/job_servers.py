@@ -37,6 +37,9 @@ class ScriptedConnection(asyncio.Protocol):
 
     def __init__(self, server: ScriptedJobServer) -> None:
         self.server = server
+        # None until the first byte tells a text connection from one for jobs.
+        self.is_text: bool | None = None
+        self.line = b""
         self.packets = PacketReader(Magic.REQUEST)
         self.submissions: asyncio.Queue[Submission] = asyncio.Queue()
         self.lost = asyncio.get_running_loop().create_future()
@@ -47,10 +50,19 @@ class ScriptedConnection(asyncio.Protocol):
         self.server.open.add(self)
         if not self.server.reads:
             transport.pause_reading()
-        self.server.accepted.put_nowait(self)
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: packets came."""
+        """asyncio: packets or text commands came."""
+        if self.is_text is None:
+            self.is_text = data[0] != 0
+            if not self.is_text:
+                self.server.accepted.put_nowait(self)
+        if self.is_text:
+            *lines, self.line = (self.line + data).split(b"\n")
+            for line in lines:
+                self.server.commands.append(line)
+                self.send(b"OK\n")
+            return
         self.packets.feed(data)
         for found in self.packets.packets():
             self._received(found)
@@ -103,7 +115,8 @@ class ScriptedConnection(asyncio.Protocol):
 
 
 class ScriptedJobServer:
-    """Accepts gateways' connections; the test answers for it. An asynchronous context manager.
+    """Accepts gateways' connections; the test answers for it, text commands are answered OK. An asynchronous context
+    manager.
 
     port: 0 for any free one. greets: answer OPTION_REQ. reads: read what comes; without it is frozen, but accepts.
     """
@@ -113,6 +126,8 @@ class ScriptedJobServer:
         self.greets = greets
         self.reads = reads
         self.open: set[ScriptedConnection] = set()
+        # Text commands that came.
+        self.commands: list[bytes] = []
         self.accepted: asyncio.Queue[ScriptedConnection] = asyncio.Queue()
 
     @property
@@ -121,7 +136,7 @@ class ScriptedJobServer:
         return ("127.0.0.1", self.port)
 
     async def connection(self) -> ScriptedConnection:
-        """The next connection that was accepted."""
+        """The next connection for jobs."""
         return await asyncio.wait_for(self.accepted.get(), WAIT_S)
 
     async def start(self) -> None:

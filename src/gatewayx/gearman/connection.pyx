@@ -29,6 +29,7 @@ from gatewayx.gearman.packet cimport (
     PacketType,
     Taken,
     submit_head,
+    type_name,
 )
 
 from gatewayx.gearman.errors import ProtocolError
@@ -279,7 +280,7 @@ cdef class JobServerConnection:
                 self.up = True
                 self.came_up.set_result(None)
         elif packet_type != PacketType.ECHO_RES:
-            self._close(f"the job server sent an unexpected {PacketType(packet_type).name}")
+            self._close(f"the job server sent an unexpected {type_name(packet_type)}")
         return 0
 
     cdef int _large_packet(self) except -1:
@@ -294,7 +295,7 @@ cdef class JobServerConnection:
             and packet_type != PacketType.WORK_EXCEPTION
             and packet_type != PacketType.WORK_WARNING
         ):
-            self._close(f"the job server sent a {PacketType(packet_type).name} of {reader.body_bytes} bytes")
+            self._close(f"the job server sent a {type_name(packet_type)} of {reader.body_bytes} bytes")
             return 0
         handle = reader.argument(0)
         first = <Job> self.jobs.get(handle)

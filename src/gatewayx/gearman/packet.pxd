@@ -154,3 +154,6 @@ cdef bytes submit_head(int packet_type, bytes function, bytes unique, Py_ssize_t
 cdef bytes packet_head(unsigned int magic, int packet_type, tuple leading, Py_ssize_t last_bytes)
 # A whole packet, its arguments unchecked: for those that came out of a packet or were checked before.
 cdef bytes pack(unsigned int magic, int packet_type, tuple leading, bytes last)
+
+# The name of a known packet type, for messages.
+cdef str type_name(int packet_type)

@@ -1,0 +1,84 @@
+"""Starts the servers and workers that are compared: one function each, all on loopback, on ports of their own."""
+
+import os
+import shlex
+import sys
+
+from support import (
+    BENCHMARKS,
+    HOST,
+    REPOSITORY,
+    BenchmarkError,
+    Process,
+    ProcessSet,
+    free_port,
+    run_command,
+    wait_for_workers,
+    which,
+)
+
+GATEWAY_COMMAND = "{python} -m gatewayx serve --listen {listen} --server {server}"
+
+
+def start_gearmand(processes: ProcessSet, options: str) -> tuple[Process, int, int]:
+    """A job server with the HTTP plugin; returns it with its Gearman and its HTTP port."""
+    port, http_port = free_port(), free_port()
+    pid_file = processes.directory / f"gearmand-{port}.pid"
+    log = processes.directory / f"gearmand-{port}.gearmand-log"
+    command = [which("gearmand") or "gearmand", "-L", HOST, "-p", str(port), "-l", str(log), "-P", str(pid_file)]
+    command += ["-r", "http", "--http-port", str(http_port), *shlex.split(options)]
+    process = processes.start("plugin", command)
+    process.wait_until_listening(port, http_port)
+    return process, port, http_port
+
+
+def start_gateway(processes: ProcessSet, command: str, server_port: int) -> tuple[Process, int]:
+    port = free_port()
+    words = shlex.split(command.format(python=sys.executable, listen=f"{HOST}:{port}", server=f"{HOST}:{server_port}"))
+    python_path = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
+    process = processes.start("gateway", words, {"PYTHONPATH": python_path})
+    process.wait_until_listening(port)
+    return process, port
+
+
+def start_nginx(processes: ProcessSet) -> tuple[Process, int]:
+    """nginx that answers every request 200 with nothing."""
+    port = free_port()
+    directory = processes.directory / "nginx"
+    directory.mkdir()
+    temporary_paths = "".join(
+        f"{module}_temp_path {directory}/{module};" for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        f"daemon off; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log crit;\n"
+        "events { worker_connections 4096; }\n"
+        f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; {temporary_paths}\n"
+        f"  server {{ listen {HOST}:{port}; location / {{ return 200; }} }} }}\n"
+    )
+    process = processes.start("nginx", [which("nginx") or "nginx", "-c", str(configuration)])
+    process.wait_until_listening(port)
+    return process, port
+
+
+def start_echo_workers(processes: ProcessSet, server_port: int, function: str, count: int) -> None:
+    """libgearman workers, compiled at the first start."""
+    program = processes.directory / "echo_worker"
+    if not program.exists():
+        source = BENCHMARKS / "echo_worker.c"
+        try:
+            run_command(["cc", "-O2", "-o", str(program), str(source), "-lgearman"], timeout_s=60)
+        except BenchmarkError as error:
+            raise BenchmarkError(
+                f"cannot compile {source.name}: apt-get install gcc libgearman-dev ({error})"
+            ) from None
+    for _ in range(count):
+        processes.start("workers", [str(program), HOST, str(server_port), function])
+    wait_for_workers(server_port, function, count)
+
+
+def start_raw_worker(processes: ProcessSet, server_port: int, function: str, grabs: int) -> Process:
+    command = [sys.executable, str(BENCHMARKS / "raw_worker.py"), "--server", f"{HOST}:{server_port}"]
+    process = processes.start("raw-worker", [*command, "--function", function, "--grabs", str(grabs)])
+    wait_for_workers(server_port, function, 1)
+    return process
