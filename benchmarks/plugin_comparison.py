@@ -71,7 +71,8 @@ WORKLOAD_FUNCTION = "echo"
 QUEUE_FUNCTION = "queue"
 LARGE_FUNCTION = "echo-large"
 CONNECTIONS = 64
-WORKERS = 2
+PIPELINED_FUNCTION = "echo-pipelined"
+PIPELINED_GRABS = 16
 IN_FLIGHT_AT_END = CONNECTIONS
 MAX_REPEATS = 8
 WARM_UP_S = 1.0
@@ -85,6 +86,7 @@ class Settings:
 
     rounds: int
     duration_s: float
+    workers: int
     connections: int
     idle_connections: int
     large_payload_bytes: int
@@ -132,6 +134,8 @@ class Results:
     """Everything that was measured, round by round."""
 
     foreground: list[Turn] = field(default_factory=list)
+    foreground_pipelined: list[Turn] = field(default_factory=list)
+    """With a worker that asks for jobs ahead: then the workers are not the limit."""
     background: list[Turn] = field(default_factory=list)
     background_consumed: list[Turn] = field(default_factory=list)
     discarded: list[Turn] = field(default_factory=list)
@@ -154,7 +158,7 @@ class Comparison:
         self.results = Results()
         self._processes = processes
         _, self._server_port, plugin_port = start_gearmand(processes, settings.gearmand_options)
-        start_echo_workers(processes, self._server_port, WORKLOAD_FUNCTION, WORKERS)
+        start_echo_workers(processes, self._server_port, WORKLOAD_FUNCTION, settings.workers)
         self.gateway, gateway_port = start_gateway(processes, settings.gateway_command, self._server_port)
         nginx_port = start_nginx(processes)[1] if "background" in settings.sections else 0
         self._ports = {"plugin": plugin_port, "gateway": gateway_port, "nginx": nginx_port}
@@ -162,9 +166,10 @@ class Comparison:
     def run(self) -> None:
         """Every section, round by round."""
         if "foreground" in self.settings.sections:
-            in_turns(self._foreground_turns(0, WARM_UP_S), 0)
-            for number in range(self.settings.rounds):
-                in_turns(self._foreground_turns(number, self.settings.duration_s, self.results.foreground), number)
+            self._foreground(WORKLOAD_FUNCTION, self.results.foreground)
+            worker = start_raw_worker(self._processes, self._server_port, PIPELINED_FUNCTION, PIPELINED_GRABS)
+            self._foreground(PIPELINED_FUNCTION, self.results.foreground_pipelined)
+            self._processes.stop(worker)
         if "background" in self.settings.sections:
             in_turns(self._background_turns(0, WARM_UP_S), 0)
             for number in range(self.settings.rounds):
@@ -177,11 +182,18 @@ class Comparison:
             self._processes.stop(worker)
         self.results.resident_bytes["after all load"] = [self.gateway.memory().resident_bytes]
 
-    def _foreground_turns(self, round_number: int, duration_s: float, kept: list[Turn] | None = None) -> Turns:
+    def _foreground(self, function: str, kept: list[Turn]) -> None:
+        in_turns(self._foreground_turns(function, 0, WARM_UP_S), 0)
+        for number in range(self.settings.rounds):
+            in_turns(self._foreground_turns(function, number, self.settings.duration_s, kept), number)
+
+    def _foreground_turns(
+        self, function: str, round_number: int, duration_s: float, kept: list[Turn] | None = None
+    ) -> Turns:
         measures = [
-            partial(self._http_turn, "plugin", round_number, duration_s, background=False, function=WORKLOAD_FUNCTION),
-            partial(self._http_turn, "gateway", round_number, duration_s, background=False, function=WORKLOAD_FUNCTION),
-            partial(self._native_turn, round_number, duration_s),
+            partial(self._http_turn, "plugin", round_number, duration_s, background=False, function=function),
+            partial(self._http_turn, "gateway", round_number, duration_s, background=False, function=function),
+            partial(self._native_turn, round_number, duration_s, function),
         ]
         return [partial(self._undisturbed, kept, measure) for measure in measures]
 
@@ -228,13 +240,13 @@ class Comparison:
         if function == QUEUE_FUNCTION and target != "nginx":
             turn.queued_jobs = function_status(self._server_port, QUEUE_FUNCTION).jobs
             self._drain_queue()
-        wait_until_drained(self._server_port, WORKLOAD_FUNCTION)
+        wait_until_drained(self._server_port, function)
         return turn
 
-    def _native_turn(self, round_number: int, duration_s: float) -> Turn:
+    def _native_turn(self, round_number: int, duration_s: float, function: str) -> Turn:
         watch = Watch(self._processes)
         command = [sys.executable, str(BENCHMARKS / "native_client.py"), "--server", f"{HOST}:{self._server_port}"]
-        command += ["--function", WORKLOAD_FUNCTION, "--in-flight", str(self.settings.connections)]
+        command += ["--function", function, "--in-flight", str(self.settings.connections)]
         command += ["--duration", str(duration_s), "--run-tag", run_tag()[:7]]
         outcome = json.loads(run_command(command, timeout_s=duration_s + 30).stdout)
         cpu_s, disturbance = watch.stop()
@@ -247,7 +259,7 @@ class Comparison:
             latency_max_s=outcome["latency_max_s"],
             errors={"wrong": outcome["wrong_results"]},
         )
-        wait_until_drained(self._server_port, WORKLOAD_FUNCTION)
+        wait_until_drained(self._server_port, function)
         return Turn("native", round_number, load, cpu_s, disturbance)
 
     def _drain_queue(self) -> None:
@@ -379,6 +391,23 @@ def foreground_rows(results: Results) -> list[Row]:
     ]
 
 
+def pipelined_rows(results: Results) -> list[Row]:
+    """No bars: how far each gets when the workers are not the limit."""
+    turns = results.foreground_pipelined
+    targets = ("plugin", "gateway", "native")
+    rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in targets}
+    p99_s = {target: median_of(values_of(turns, target, latency_p99_s)) for target in targets}
+    detail = ", ".join(
+        f"{target} {rate[target]:,.0f}/s with p99 {1e3 * p99_s[target]:.2f} ms"
+        for target in ("gateway", "plugin", "native")
+    )
+    name = "foreground, one pipelining worker: throughput against"
+    return [
+        Row(f"{name} the plugin", f"{rate['gateway'] / rate['plugin']:.2f}{TIMES}", "", None, detail),
+        Row(f"{name} a native client", f"{rate['gateway'] / rate['native']:.2f}{TIMES}", "", None, ""),
+    ]
+
+
 def background_rows(results: Results) -> list[Row]:
     turns = results.background
     rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in ("plugin", "gateway")}
@@ -418,7 +447,7 @@ def consumed_row(turns: list[Turn]) -> Row:
     """No bar: two workers and the job server's work for them share the machine with what is measured."""
     rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in ("plugin", "gateway")}
     return Row(
-        "background, while two workers take the jobs: throughput against the plugin",
+        "background, while the workers take the jobs: throughput against the plugin",
         f"{rate['gateway'] / rate['plugin']:.2f}{TIMES}",
         "",
         None,
@@ -489,6 +518,7 @@ def rows_of(results: Results) -> list[Row]:
     rows: list[Row] = []
     if results.foreground:
         rows += foreground_rows(results)
+        rows += pipelined_rows(results)
     if results.background:
         rows += background_rows(results)
     if results.memory_per_connection_bytes:
@@ -538,8 +568,9 @@ def markdown_report(description: dict[str, Any], rows: list[Row], results: Resul
     ]
     kinds = (
         ("Foreground", results.foreground),
+        ("Foreground, one pipelining worker", results.foreground_pipelined),
         ("Background", results.background),
-        ("Background, while two workers take the jobs", results.background_consumed),
+        ("Background, while the workers take the jobs", results.background_consumed),
     )
     for name, turns in kinds:
         if turns:
@@ -556,7 +587,9 @@ def markdown_report(description: dict[str, Any], rows: list[Row], results: Resul
 
 def write_reports(directory: Path, settings: Settings, rows: list[Row], results: Results) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    problems = problems_of(results.foreground + results.background + results.background_consumed)
+    problems = problems_of(
+        results.foreground + results.foreground_pipelined + results.background + results.background_consumed
+    )
     description: dict[str, Any] = {
         "date": now_text(),
         "machine": machine_description(),
@@ -578,6 +611,7 @@ def parse_arguments() -> tuple[Settings, Path, bool]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of load a turn")
+    parser.add_argument("--workers", type=int, default=2, help="libgearman workers")
     parser.add_argument("--output", type=Path, default=BENCHMARKS / "results", help="directory of the results")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a bar is missed")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="measure only this; may be repeated")
@@ -586,12 +620,13 @@ def parse_arguments() -> tuple[Settings, Path, bool]:
     parser.add_argument(
         "--max-disturbance", type=float, default=0.05, help="repeat a turn when others used more of the machine"
     )
-    parser.add_argument("--gearmand-options", default="-t 4 -b 1024 --hashtable-buckets 1000003")
+    parser.add_argument("--gearmand-options", default="-t 4 --hashtable-buckets 1000003")
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
     arguments = parser.parse_args()
     settings = Settings(
         rounds=arguments.rounds,
         duration_s=arguments.duration,
+        workers=arguments.workers,
         connections=CONNECTIONS,
         idle_connections=arguments.idle_connections,
         large_payload_bytes=MIB,

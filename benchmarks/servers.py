@@ -82,3 +82,12 @@ def start_raw_worker(processes: ProcessSet, server_port: int, function: str, gra
     process = processes.start("raw-worker", [*command, "--function", function, "--grabs", str(grabs)])
     wait_for_workers(server_port, function, 1)
     return process
+
+
+def start_null_job_server(processes: ProcessSet) -> tuple[Process, int]:
+    """A job server that answers every submit at once, for measuring a gateway alone."""
+    port = free_port()
+    command = [sys.executable, str(BENCHMARKS / "null_job_server.py"), "--listen", f"{HOST}:{port}"]
+    process = processes.start("null-job-server", command)
+    process.wait_until_listening(port)
+    return process, port

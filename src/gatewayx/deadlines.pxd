@@ -16,7 +16,7 @@ cdef class Expiring:
 
 
 cdef class DeadlineWheel:
-    # One sweep's length; a deadline fires up to this much late and never early.
+    # One sweep's length; a deadline fires up to two of these late and never early.
     cdef readonly double tick_s
     # Ticks swept so far.
     cdef readonly long long tick

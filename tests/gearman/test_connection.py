@@ -17,7 +17,7 @@ from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
-from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, response
+from support.job_servers import OPTION_RES, FakeLoop, FakeTransport, ScriptedConnection, ScriptedJobServer, response
 
 pytestmark = pytest.mark.anyio
 
@@ -59,58 +59,6 @@ async def clients(gateway: RunningGateway) -> AsyncIterator[list[HttpClient]]:
     yield clients
     for client in clients:
         await client.close()
-
-
-class FakeTransport:
-    """Keeps what was written, one entry a write."""
-
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """asyncio."""
-        self.writes.append(bytes(data))
-
-    def writelines(self, buffers: list[bytes]) -> None:
-        """asyncio."""
-        self.writes.append(b"".join(buffers))
-
-    def get_write_buffer_size(self) -> int:
-        """asyncio."""
-        return 0
-
-    def is_closing(self) -> bool:
-        """asyncio."""
-        return False
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        """asyncio."""
-
-    def abort(self) -> None:
-        """asyncio."""
-
-
-class FakeLoop:
-    """The running loop, whose connections to job servers are FakeTransports that come up at once."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.upstreams: list[tuple[asyncio.Protocol, FakeTransport]] = []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.loop, name)
-
-    async def create_connection(self, factory, host: str, port: int):
-        """asyncio."""
-        protocol, transport = factory(), FakeTransport()
-        protocol.connection_made(transport)
-        if transport.writes == [b"version\n"]:
-            protocol.data_received(b"OK fake\n")
-        else:
-            protocol.data_received(OPTION_RES)
-            transport.writes.clear()
-            self.upstreams.append((protocol, transport))
-        return transport, protocol
 
 
 class TestWrites:

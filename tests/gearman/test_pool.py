@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.deadlines import DeadlineWheel
 from gatewayx.gearman.packet import PacketType
-from gatewayx.gearman.pool import BACKOFF_FIRST_S, BACKOFF_MAX_S
+from gatewayx.gearman.pool import BACKOFF_FIRST_S, BACKOFF_MAX_S, Pool
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, ask, post
-from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
+from support.job_servers import FakeLoop, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
 
 pytestmark = pytest.mark.anyio
 
@@ -223,6 +225,20 @@ class TestServersThatGoAndCome:
         doubled = [BACKOFF_FIRST_S * 2**number for number in range(7)]
         # One connection for jobs, one for text commands.
         assert sorted(bounds) == sorted((0, highest) for highest in (*doubled, BACKOFF_MAX_S) for _ in range(2))
+
+
+class TestClosing:
+    @pytest.mark.parametrize("turns", range(10))
+    async def test_it_ends_at_any_moment_of_a_start(self, turns):
+        loop = FakeLoop()
+        pool = Pool(
+            loop, DeadlineWheel(0.1, loop.time()), [("fake", 1)], connections_per_server=1, max_result_bytes=1000
+        )
+        starting = asyncio.create_task(pool.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(pool.close(), 1)
+        await starting
 
 
 class TestGearmand:

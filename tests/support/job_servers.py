@@ -48,11 +48,12 @@ class ScriptedConnection(asyncio.Protocol):
         """asyncio: the gateway has connected."""
         self.transport = transport
         self.server.open.add(self)
-        if not self.server.reads:
-            transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """asyncio: packets or text commands came."""
+        if not self.server.reads:
+            self.transport.pause_reading()
+            return
         if self.is_text is None:
             self.is_text = data[0] != 0
             if not self.is_text:
@@ -160,6 +161,58 @@ class ScriptedJobServer:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.stop()
+
+
+class FakeTransport:
+    """Keeps what was written, one entry a write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """asyncio."""
+        self.writes.append(bytes(data))
+
+    def writelines(self, buffers: list[bytes]) -> None:
+        """asyncio."""
+        self.writes.append(b"".join(buffers))
+
+    def get_write_buffer_size(self) -> int:
+        """asyncio."""
+        return 0
+
+    def is_closing(self) -> bool:
+        """asyncio."""
+        return False
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """asyncio."""
+
+    def abort(self) -> None:
+        """asyncio."""
+
+
+class FakeLoop:
+    """The running loop, whose connections to job servers are FakeTransports that come up at once."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.upstreams: list[tuple[asyncio.Protocol, FakeTransport]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.loop, name)
+
+    async def create_connection(self, factory, host: str, port: int):
+        """asyncio."""
+        protocol, transport = factory(), FakeTransport()
+        protocol.connection_made(transport)
+        if transport.writes == [b"version\n"]:
+            protocol.data_received(b"OK fake\n")
+        else:
+            protocol.data_received(OPTION_RES)
+            transport.writes.clear()
+            self.upstreams.append((protocol, transport))
+        return transport, protocol
 
 
 def nobody_listens() -> tuple[str, int]:

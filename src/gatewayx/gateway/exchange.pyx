@@ -264,15 +264,20 @@ cdef class Exchange(JobListener):
     cdef int job_lost(self, Job job) except -1:
         if not job.written:
             return self._answer_problem(
-                job, 503, "not-submitted", "the job server was lost before the job was submitted", RETRY_AFTER
+                job, 503, "not-submitted", f"nothing was submitted: {_reason(job)}", RETRY_AFTER
             )
         created = "had been created" if job.handle is not None else "may have been created"
         return self._answer_problem(
             job,
             502,
             "outcome-unknown",
-            f"the job server was lost; the job {created}, and whether it ran or will run is not known",
+            f"{_reason(job)}; the job {created}, and whether it ran or will run is not known",
             None,
+        )
+
+    cdef int job_broken(self, Job job) except -1:
+        return self._answer_problem(
+            None, 500, "internal-error", "the gateway has failed on this request; the outcome of the job is not known", None
         )
 
     # The answer.
@@ -297,20 +302,24 @@ cdef class Exchange(JobListener):
 
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1:
         cdef Request request = self.request
-        cdef bytes headers = self._headers(job, command)
-        self._close()
-        if request is None or request.owner is None:
-            return 0
-        return request.owner.answer(request, status, self.gateway.content_type, headers, body)
+        if request is not None and request.owner is not None:
+            request.owner.answer(request, status, self.gateway.content_type, self._headers(job, command), body)
+        return self._close()
 
     cdef int _answer_problem(self, Job job, int status, str kind, str detail, bytes headers) except -1:
         cdef Request request = self.request
         if job is not None and (headers is None or headers is RETRY_AFTER):
             headers = self._headers(job, None) + (headers or b"")
-        self._close()
-        if request is None or request.owner is None:
-            return 0
-        return request.owner.answer_problem(request, status, kind, detail, headers)
+        if request is not None and request.owner is not None:
+            request.owner.answer_problem(request, status, kind, detail, headers)
+        return self._close()
+
+
+cdef str _reason(Job job):
+    """Why nothing more can be known of the job."""
+    if job.connection.close_reason is None:
+        return "the job runs for a request that has gone, and what it had sent was not kept"
+    return job.connection.close_reason.encode("unicode_escape").decode("ascii")
 
 
 cdef str _printable(bytes text):

@@ -32,6 +32,8 @@ cdef class JobListener:
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1
     # No end within the job's wait.
     cdef int job_timed_out(self, Job job) except -1
+    # One of the other methods has raised: the listener must end its own part, whatever it was about to do.
+    cdef int job_broken(self, Job job) except -1
     # The connection is gone; job.written tells whether the submission may have reached the job server.
     cdef int job_lost(self, Job job) except -1
 
@@ -41,7 +43,7 @@ cdef class Job(Expiring):
 
     # Who is told; None once the end was told or nobody waits.
     cdef JobListener listener
-    # Where it was submitted; None once the connection has forgotten it.
+    # Where it was submitted.
     cdef JobServerConnection connection
     # The next submission that still waits for its JOB_CREATED or ERROR.
     cdef Job next_pending

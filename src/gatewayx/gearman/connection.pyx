@@ -82,6 +82,9 @@ cdef class JobListener:
     cdef int job_lost(self, Job job) except -1:
         raise NotImplementedError
 
+    cdef int job_broken(self, Job job) except -1:
+        raise NotImplementedError
+
 
 @cython.final
 cdef class Job(Expiring):
@@ -371,10 +374,9 @@ cdef class JobServerConnection:
             return 0
         self._release(job)
         try:
-            listener.job_refused(job, code, text)
+            return listener.job_refused(job, code, text)
         except Exception:
-            logger.exception("a job's listener failed")
-        return 0
+            return _listener_failed(listener, job)
 
     cdef int _work(self, int packet_type, bytes handle, bint skipped) except -1:
         """A WORK_* packet of the job `handle`; with skipped, its data is not in the reader and never will be."""
@@ -477,7 +479,9 @@ cdef class JobServerConnection:
                 self._release(job)
                 listener.job_lost(job)
         except Exception:
-            logger.exception("a job's listener failed")
+            if job.listener is not None:
+                self.abandon(job)
+            return _listener_failed(listener, job)
         return 0
 
     # Ending.
@@ -513,6 +517,15 @@ cdef class JobServerConnection:
         if not self.gone.done():
             self.gone.set_result(None)
         return 0
+
+
+cdef int _listener_failed(JobListener listener, Job job) except -1:
+    logger.exception("a job's listener failed")
+    try:
+        listener.job_broken(job)
+    except Exception:
+        logger.exception("a job's listener failed again")
+    return 0
 
 
 cdef bint _is_handle(bytes handle) noexcept:

@@ -102,6 +102,7 @@ cdef class HttpConnection(RequestOwner):
     cdef int _append(self, Request request) except -1
     cdef int _refuse(self, object error) except -1
     cdef int _internal_error(self, Request request) except -1
+    cdef int _refuse_connection(self, int status, str kind, str detail) except -1
     cdef int _mark_dirty(self) except -1
     cdef int _write(self, list buffers) except -1
     cdef int _arm(self, DeadlineKind kind) except -1

@@ -144,7 +144,7 @@ cdef class HttpConnection(RequestOwner):
         transport.set_write_buffer_limits(high=0)
         if len(server.connections) >= server.limits.max_connections or server.draining:
             server.connections_refused += 1
-            self._refuse_connection()
+            self._refuse_connection(503, "too-many-connections", "as many connections are open as may be")
             return
         server.connections_accepted += 1
         server.connections.add(self)
@@ -472,12 +472,12 @@ cdef class HttpConnection(RequestOwner):
             self.transport.abort()
         return 0
 
-    def _refuse_connection(self):
+    cdef int _refuse_connection(self, int status, str kind, str detail) except -1:
+        """Answer before any request, and close."""
         self.state = CLOSED
-        self.transport.write(
-            self.server.builder.build(503, None, RETRY_AFTER, NULL, 0, 0, b"close")
-        )
+        self.transport.write(self.server.builder.problem(status, kind, detail, RETRY_AFTER, b"close"))
         self.transport.close()
+        return 0
 
     cdef int _drop_requests(self) except -1:
         """No answer can be given any more."""

@@ -25,6 +25,7 @@ cdef class ResponseBuilder:
         Py_ssize_t inline_bytes,
         const char* connection,
     )
+    cdef bytes problem(self, int status, str kind, str detail, bytes headers, const char* connection)
     cpdef bint refresh(self, double now_s) except -1
 
 

@@ -27,6 +27,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+@cython.final
 cdef class ResponseBuilder:
     """Builds responses; one a process.
 
@@ -97,6 +98,19 @@ cdef class ResponseBuilder:
         if inline_bytes:
             end = _put(end, body, inline_bytes)
         return response
+
+    cdef bytes problem(self, int status, str kind, str detail, bytes headers, const char* connection):
+        """A whole application/problem+json response."""
+        cdef bytes body = b"" if self.empty_error_bodies else problem_body(status, kind, detail)
+        return self.build(
+            status,
+            None if self.empty_error_bodies else PROBLEM_CONTENT_TYPE,
+            headers,
+            PyBytes_AS_STRING(body),
+            PyBytes_GET_SIZE(body),
+            PyBytes_GET_SIZE(body),
+            connection,
+        )
 
 
 def http_date(second):

@@ -199,7 +199,8 @@ def raise_open_files(settings: Settings) -> None:
     """Raise the soft limit of open files to what the bounds need, or say that the hard limit is in the way."""
     needed = (
         settings.max_connections
-        + len(settings.server) * settings.connections_per_server
+        # And one text connection to each job server.
+        + len(settings.server) * (settings.connections_per_server + 1)
         + len(settings.listen)
         + OTHER_DESCRIPTORS
     )

@@ -1,0 +1,253 @@
+"""Where the gateway's time goes: the gateway alone, in front of a job server that answers at once.
+
+    python benchmarks/profile_gateway.py time          [--background] [--duration 5]
+    python benchmarks/profile_gateway.py system-calls  [--background] [--duration 5]
+    python benchmarks/profile_gateway.py instructions  [--background] [--duration 5]
+
+`time` samples with perf: processor time a request by component, the kernel's by system call. `system-calls` counts
+with strace. `instructions` counts user-space instructions a request with valgrind's callgrind: exact enough to
+compare two builds, blind to the kernel. All three need only wrk beside their tool, and 64 connections of unique
+20-byte payloads as in plugin_comparison.py.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from servers import GATEWAY_COMMAND, start_gateway, start_null_job_server
+
+from support import (
+    BENCHMARKS,
+    HOST,
+    BenchmarkError,
+    Load,
+    Process,
+    ProcessSet,
+    require_programs,
+    run_command,
+    run_tag,
+    run_wrk,
+)
+
+CONNECTIONS = 64
+WARM_UP_S = 1.0
+SAMPLES_PER_S = 1999
+SYMBOLS_SHOWN = 12
+PERF_FRAME = re.compile(r"\s*[0-9a-f]+ (?P<symbol>.+) \((?P<object>[^)]+)\)$")
+STRACE_LINE = re.compile(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(?P<calls>\d+)\s+(?:\d+\s+)?(?P<name>\w+)$")
+
+
+@dataclass(frozen=True)
+class Share:
+    """One line of a profile: what a request costs there."""
+
+    name: str
+    per_request: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The gateway in front of the null job server, and the load for it."""
+
+    processes: ProcessSet
+    gateway: Process
+    port: int
+    background: bool
+
+    def load(self, duration_s: float) -> Load:
+        arguments = [run_tag(), "background" if self.background else "foreground"]
+        url = f"http://{HOST}:{self.port}/echo"
+        load = run_wrk(url, BENCHMARKS / "unique_post.lua", arguments, CONNECTIONS, duration_s)
+        if load.error_count:
+            raise BenchmarkError(f"errors under load: {load.errors}")
+        return load
+
+
+def start(processes: ProcessSet, background: bool, gateway_command: str) -> Bench:
+    _, server_port = start_null_job_server(processes)
+    gateway, port = start_gateway(processes, gateway_command, server_port)
+    bench = Bench(processes, gateway, port, background)
+    bench.load(WARM_UP_S)
+    return bench
+
+
+def component(shared_object: str, symbol: str) -> str:
+    """Whose code a user-space sample is in."""
+    path = Path(shared_object)
+    extension = path.name.split(".", 1)[0]
+    if "gatewayx" in path.parts:
+        return f"gatewayx {path.parent.name}.{extension}"
+    if "uvloop" in path.parts:
+        return "libuv" if symbol.startswith(("uv_", "uv__")) else "uvloop"
+    if "httptools" in path.parts:
+        return "llhttp" if symbol.startswith("llhttp") else "httptools"
+    if extension.startswith(("libpython", "python")):
+        return "Python"
+    if extension in ("libc", "[vdso]", "ld-linux-x86-64", "libpthread"):
+        return "C library"
+    return extension
+
+
+def perf_samples(script: str) -> Iterator[list[tuple[str, str]]]:
+    """The (symbol, shared object) frames of every sample, the innermost first."""
+    frames: list[tuple[str, str]] = []
+    for line in script.splitlines():
+        if frame := PERF_FRAME.match(line):
+            frames.append((frame["symbol"], frame["object"]))
+        elif frames:
+            yield frames
+            frames = []
+    if frames:
+        yield frames
+
+
+def system_call_of(frames: list[tuple[str, str]]) -> str:
+    """The kernel's entry function of the system call that a kernel sample belongs to."""
+    symbols = [symbol for symbol, _ in frames]
+    if "do_syscall_64" in symbols and symbols.index("do_syscall_64") > 0:
+        entry = symbols[symbols.index("do_syscall_64") - 1]
+        return entry.removeprefix("__x64_").removeprefix("k").removeprefix("__").removeprefix("sys_")
+    return "entry, exit and interrupts"
+
+
+def profile_time(bench: Bench, duration_s: float) -> list[Share]:
+    """Processor microseconds a request by component, sampled over the middle of a load."""
+    data = bench.processes.directory / "perf.data"
+    recorder = bench.processes.start(
+        "perf",
+        ["perf", "record", "-q", "-F", str(SAMPLES_PER_S), "-g", "-p", str(bench.gateway.pid), "-o", str(data)],
+    )
+    time.sleep(0.5)
+    before_s = bench.gateway.cpu_time_s()
+    load = bench.load(duration_s)
+    used_s = bench.gateway.cpu_time_s() - before_s
+    bench.processes.stop(recorder)
+    script = run_command(["perf", "script", "-i", str(data), "-F", "ip,sym,dso"], timeout_s=300).stdout
+    components: Counter[str] = Counter()
+    symbols: Counter[str] = Counter()
+    for frames in perf_samples(script):
+        symbol, shared_object = frames[0]
+        in_kernel = shared_object.startswith(("[kernel", "[guest.kernel"))
+        name = f"kernel: {system_call_of(frames)}" if in_kernel else component(shared_object, symbol)
+        components[name] += 1
+        if not in_kernel:
+            symbols[f"{name}: {symbol}"] += 1
+    us_per_request = 1e6 * used_s / load.requests
+    print(
+        f"{load.requests_per_s:,.0f} requests/s, {us_per_request:.2f} µs of processor time a request while sampled, "
+        f"{components.total()} samples"
+    )
+    us_per_sample = us_per_request / components.total()
+    print_shares("user-space symbols, µs a request", shares(symbols, us_per_sample)[:SYMBOLS_SHOWN])
+    return shares(components, us_per_sample)
+
+
+def profile_system_calls(bench: Bench, duration_s: float) -> list[Share]:
+    """System calls a request; strace slows the gateway down, which lets more work gather in each turn of its loop."""
+    summary = bench.processes.directory / "strace.txt"
+    tracer = bench.processes.start("strace", ["strace", "-c", "-p", str(bench.gateway.pid), "-o", str(summary)])
+    time.sleep(0.5)
+    load = bench.load(duration_s)
+    bench.processes.stop(tracer)
+    lines = map(STRACE_LINE.match, summary.read_text().splitlines())
+    calls = Counter({line["name"]: int(line["calls"]) for line in lines if line and line["name"] != "total"})
+    print(f"{load.requests_per_s:,.0f} requests/s under strace")
+    return shares(calls, 1 / load.requests)
+
+
+def profile_instructions(bench: Bench, duration_s: float) -> list[Share]:
+    """User-space instructions a request by component. The gateway runs under callgrind since its start."""
+    pid = str(bench.gateway.pid)
+    run_command(["callgrind_control", "--instr=on", pid], timeout_s=60)
+    load = bench.load(duration_s)
+    run_command(["callgrind_control", "--instr=off", pid], timeout_s=60)
+    run_command(["callgrind_control", "--dump", pid], timeout_s=60)
+    dumps = sorted(bench.processes.directory.glob("callgrind.out.*"), key=lambda path: path.stat().st_size)
+    components: Counter[str] = Counter()
+    symbols: Counter[str] = Counter()
+    for shared_object, symbol, instructions in callgrind_costs(dumps[-1].read_text(errors="replace")):
+        name = component(shared_object, symbol)
+        components[name] += instructions
+        symbols[f"{name}: {symbol}"] += instructions
+    print(
+        f"{load.requests_per_s:,.0f} requests/s under callgrind, "
+        f"{components.total() / load.requests:,.0f} user-space instructions a request"
+    )
+    print_shares("symbols, instructions a request", shares(symbols, 1 / load.requests)[: 2 * SYMBOLS_SHOWN])
+    return shares(components, 1 / load.requests)
+
+
+def callgrind_costs(text: str) -> Iterator[tuple[str, str, int]]:
+    """(shared object, function, instructions of its own) of every cost line of a callgrind dump.
+
+    Names are written once and referred to by number; the line after `calls=` is what the callee used, not the caller.
+    """
+    names: dict[str, dict[str, str]] = {"ob": {}, "fn": {}}
+    current = {"ob": "", "fn": ""}
+    skip_next = False
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if separator and key in ("ob", "fn", "cob", "cfn"):
+            kind = key.removeprefix("c")
+            number, _, name = value.partition(" ")
+            if name:
+                names[kind][number] = name
+            if key == kind:
+                current[kind] = names[kind].get(number, number)
+        elif separator and key == "calls":
+            skip_next = True
+        elif line[:1] in "0123456789+-*" and line:
+            if not skip_next:
+                yield current["ob"], current["fn"], int(line.split()[1])
+            skip_next = False
+
+
+def shares(counts: Counter[str], factor: float) -> list[Share]:
+    return [Share(name, count * factor) for name, count in counts.most_common()]
+
+
+def print_shares(title: str, lines: list[Share]) -> None:
+    print(f"\n{title}")
+    for share in lines:
+        if share.per_request >= 0.005:
+            print(f"  {share.per_request:12,.2f}  {share.name}")
+
+
+KINDS: dict[str, tuple[Callable[[Bench, float], list[Share]], str, dict[str, str]]] = {
+    "time": (profile_time, "µs a request", {"perf": "linux-perf"}),
+    "system-calls": (profile_system_calls, "calls a request", {"strace": "strace"}),
+    "instructions": (profile_instructions, "instructions a request", {"valgrind": "valgrind"}),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--background", action="store_true", help="background jobs; foreground ones otherwise")
+    parser.add_argument("--duration", type=float, default=5.0, help="seconds of load")
+    parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
+    arguments = parser.parse_args()
+    profile, unit, programs = KINDS[arguments.kind]
+    try:
+        require_programs({"wrk": "wrk", **programs})
+        with tempfile.TemporaryDirectory(prefix="profile-gateway-") as name, ProcessSet(Path(name)) as processes:
+            command = arguments.gateway_command
+            if arguments.kind == "instructions":
+                output = f"--callgrind-out-file={name}/callgrind.out.%p"
+                command = f"valgrind --tool=callgrind --instr-atstart=no {output} {command}"
+            bench = start(processes, arguments.background, command)
+            print_shares(f"by component, {unit}", profile(bench, arguments.duration))
+    except BenchmarkError as error:
+        print(f"profile_gateway: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
