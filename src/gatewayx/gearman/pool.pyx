@@ -171,10 +171,13 @@ cdef class Pool:
 
     async def _keep_connected(self, PooledServer server, make_connection, tried):
         backoff_s = BACKOFF_FIRST_S
-        while True:
+        while not self.closing:
             connection = make_connection(server)
             try:
                 await asyncio.wait_for(self._connect(server, connection), CONNECT_TIMEOUT_S)
+                if self.closing:
+                    # wait_for() may swallow a cancellation that meets its end (bpo-37658).
+                    return
                 backoff_s = BACKOFF_FIRST_S
                 self._came_up(server, connection)
                 if not tried.done():

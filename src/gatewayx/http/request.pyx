@@ -41,6 +41,9 @@ cdef enum:
 # RFC 9110 15.5.6: a 405 names the methods that are served.
 ALLOW = b"Allow: GET, HEAD, POST, PUT, OPTIONS\r\n"
 
+# What llhttp says of a Transfer-Encoding in which something follows "chunked", or that is empty.
+CODING_REASONS = ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding")
+
 # RFC 9110 5.6.2: tchar.
 cdef unsigned char[256] IS_TOKEN
 # Bytes that may stand in a target: visible ASCII but "#", which ends it and is never sent (RFC 9112 3.2).
@@ -203,7 +206,10 @@ cdef class RequestParser:
         while cursor < end:
             newline = <const char*> memchr(cursor, c"\n", end - cursor)
             if newline == NULL:
-                if self.header_bytes + (end - cursor) > self.limits.max_header_bytes:
+                # A lone CR may be the end of the head, which does not count.
+                if self.header_bytes + (end - cursor) > self.limits.max_header_bytes and (
+                    end - cursor > 1 or cursor[0] != c"\r"
+                ):
                     error = self._headers_too_large()
                 break
             line_bytes = newline + 1 - cursor
@@ -327,12 +333,14 @@ cdef class RequestParser:
                 self.header_bytes = 0
                 self.header_lines = 0
             else:
-                if self.header_bytes + line_bytes > self.limits.max_header_bytes:
+                # The empty line at the end does not count, nor does what may become it.
+                ended = line_bytes <= 2 and cursor[0] == c"\r"
+                if not ended and self.header_bytes + line_bytes > self.limits.max_header_bytes:
                     error = self._headers_too_large()
                     break
                 if newline == NULL:
+                    ended = False
                     break
-                ended = line_bytes == 2 and cursor[0] == c"\r"
                 if not ended:
                     self.header_bytes += line_bytes
                     self.header_lines += 1
@@ -504,10 +512,13 @@ cdef class RequestParser:
         """The answer to what llhttp has refused."""
         if isinstance(error, HttpParserInvalidMethodError):
             return _malformed("the method is unknown")
+        reason = str(error)
         if self.head_done and self.transfer_encodings and not self.transfer_encoding_chunked:
             # llhttp refuses a coding that it does not know only here.
             return self._transfer_encoding_refusal()
-        return _malformed(str(error))
+        if reason in CODING_REASONS:
+            return self._transfer_encoding_refusal()
+        return _malformed(reason)
 
     cdef object _transfer_encoding_refusal(self):
         # RFC 9112 6.1: a faulty message in HTTP/1.0; 501 for a coding that is not understood.
