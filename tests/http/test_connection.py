@@ -536,6 +536,36 @@ class TestClientsThatMisbehave:
         await gateway.let_go()
         assert embedded.submitted == 0
 
+    # Parsers are kept from one client's request for another's: whatever the first has sent, the second finds a clean one.
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            pytest.param(head(b"POST", b"/", CHUNKED) + b"0\r\nConnection: close\r\n\r\n", id="close-as-a-trailer"),
+            pytest.param(
+                head(b"POST", b"/", CHUNKED) + b"0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+                id="upgrade-as-a-trailer",
+            ),
+            pytest.param(head(b"POST", b"/", *H2C, CHUNKED) + chunked(b"x"), id="upgrade"),
+            pytest.param(post(b"/", b"x", *H2C), id="upgrade-sized"),
+            pytest.param(get(b"/", b"Connection: close"), id="close"),
+            pytest.param(get(b"/", version=b"1.0"), id="1.0"),
+            pytest.param(head(b"POST", b"/", SIZED) + b"he", id="half-a-body"),
+            pytest.param(head(b"POST", b"/", CHUNKED) + b"5\r\nhe", id="half-a-chunk"),
+            pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nX", id="half-a-head"),
+            pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", id="malformed"),
+            pytest.param(get(b"/", b"Transfer-Encoding: x"), id="unknown-coding"),
+            pytest.param(b"\r\n\r\n", id="empty-lines"),
+        ],
+    )
+    async def test_one_that_sends_anything_spoils_no_request_of_another(self, gateway, samples, sent):
+        async with HttpClient(gateway.address) as one:
+            one.send(sent)
+            one.send_eof()
+            await one.rest()
+        async with HttpClient(gateway.address) as two:
+            for _ in range(2):
+                assert (await two.ask(head(b"POST", b"/echo", CHUNKED), chunked(b"clean"))).body == b"clean"
+
     async def test_hundreds_that_come_and_go_leave_nothing(self, gateway, samples):
         async def visit(number: int) -> None:
             async with HttpClient(gateway.address) as client:

@@ -155,6 +155,7 @@ ACCEPTED = {
         head(CHUNKED) + b"0\r\nHost: b\r\nConnection: close\r\nExpect: x\r\n\r\n",
         {},
     ),
+    "7.1.2 an upgrade as trailers": (head(CHUNKED) + b"0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", {}),
     "9.3 HTTP/1.0 keep-alive": (head(b"Connection: Keep-Alive", first=b"POST /f HTTP/1.0"), {"minor": 0}),
     "9.3 HTTP/1.0 sized": (
         head(SIZED, first=b"POST /f HTTP/1.0") + b"hello",

@@ -617,8 +617,8 @@ cdef class RequestParser:
             else:
                 request.body = bytes(self.body_buffer)
                 self.body_buffer = None
-        # llhttp takes nothing more after a request that ends its connection.
-        if not request.keep_alive:
+        # llhttp takes nothing more after a request that ends its connection, and takes a trailer's word for that.
+        if not request.keep_alive or (self.state == TRAILER_LINES and self.header_lines):
             self.parser_spent = True
         self.event = REQUEST_COMPLETE
         return 0

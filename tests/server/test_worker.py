@@ -1,0 +1,339 @@
+"""`gatewayx serve` as the operator meets it: start, stop, drain, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import resource
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gatewayx.gearman.job_server import JobServer
+from gatewayx.server import logs
+from support.gateway import ServeProcess
+from support.gearmand import die_with_parent
+from support.http import HttpClient, ask, chunked, head, post
+from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
+
+LISTEN = ("--listen", "127.0.0.1:0")
+POST = post(b"/f", b"workload")
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+
+
+def server_at(address: tuple[str, int]) -> tuple[str, str]:
+    """The flag for a job server."""
+    return ("--server", f"{address[0]}:{address[1]}")
+
+
+@pytest.fixture
+async def worker(embedded: JobServer) -> AsyncIterator[HandWorker]:
+    """A worker for /f, by hand."""
+    async with hand_worker(embedded.address, b"f") as worker:
+        yield worker
+
+
+@pytest.fixture
+def arguments() -> tuple[str, ...]:
+    """Further flags; a test changes them by parametrizing `arguments`."""
+    return ()
+
+
+@pytest.fixture
+async def served(embedded: JobServer, arguments: tuple[str, ...]) -> AsyncIterator[ServeProcess]:
+    """The gateway in front of the embedded job server."""
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), *arguments) as served:
+        yield served
+
+
+def open_descriptors(process_id: int) -> int:
+    """How many files and sockets a process has open."""
+    return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
+
+
+@pytest.mark.anyio
+class TestStop:
+    @SIGNALS
+    async def test_what_is_in_flight_is_answered_and_the_rest_closed(self, served, worker, number):
+        address = await served.address()
+        async with (
+            HttpClient(address) as busy,
+            HttpClient(address) as pipelining,
+            HttpClient(address) as idle,
+            HttpClient(address) as silent,
+        ):
+            busy.send(POST)
+            pipelining.send(POST, POST)
+            handles = [(await worker.take())[0] for _ in range(3)]
+            assert (await idle.ask(head(b"OPTIONS", b"*"))).status == 204
+            served.signal(number)
+            await served.until("stopping")
+            assert await idle.rest() == b""
+            assert await silent.rest() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await HttpClient(address).connect()
+            for handle in handles:
+                worker.complete(handle, b"result")
+            answer = await busy.response()
+            assert (answer.status, answer.body, answer.headers[b"connection"]) == (200, b"result", b"close")
+            assert await busy.rest() == b""
+            first, second = await pipelining.response(), await pipelining.response()
+            assert (first.body, second.body) == (b"result", b"result")
+            assert b"connection" not in first.headers
+            assert second.headers[b"connection"] == b"close"
+        assert await served.ended() == 0
+
+    async def test_a_request_that_was_arriving_is_served(self, served, worker):
+        async with HttpClient(await served.address()) as client:
+            assert (await client.ask(head(b"POST", b"/f", b"Content-Length: 8", b"Expect: 100-continue"))).status == 100
+            served.signal(signal.SIGTERM)
+            await served.until("stopping")
+            client.send(b"workload")
+            handle, _, _, workload = await worker.take()
+            assert workload == b"workload"
+            worker.complete(handle, b"result")
+            answer = await client.response()
+            assert (answer.body, answer.headers[b"connection"]) == (b"result", b"close")
+        assert await served.ended() == 0
+
+    @pytest.mark.parametrize("arguments", [("--drain-timeout", "0.3")])
+    async def test_what_is_still_open_after_the_drain_timeout_hears_the_truth(self, served, worker):
+        address = await served.address()
+        async with (
+            HttpClient(address) as submitted,
+            HttpClient(address) as half_a_body,
+            HttpClient(address) as half_a_chunk,
+            HttpClient(address) as half_a_head,
+        ):
+            submitted.send(POST)
+            handle, _, _, _ = await worker.take()
+            assert (
+                await half_a_body.ask(head(b"POST", b"/f", b"Content-Length: 8", b"Expect: 100-continue"))
+            ).status == 100
+            half_a_body.send(b"work")
+            await half_a_chunk.ask(head(b"POST", b"/f", b"Transfer-Encoding: chunked", b"Expect: 100-continue"))
+            half_a_chunk.send(chunked(b"workload")[:-5])
+            half_a_head.send(head(b"OPTIONS", b"*"), b"POST /f HTTP/1.1\r\nHost: ")
+            assert (await half_a_head.response()).status == 204
+            began_s = time.monotonic()
+            served.signal(signal.SIGTERM)
+            answer = await submitted.response()
+            assert time.monotonic() - began_s >= 0.3
+            assert (answer.status, answer.kind(), answer.headers[b"connection"]) == (502, "outcome-unknown", b"close")
+            assert answer.headers[b"x-gearman-job-handle"] == handle
+            for client in (half_a_body, half_a_chunk, half_a_head):
+                answer = await client.response()
+                assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
+                assert int(answer.headers[b"retry-after"]) >= 1
+        assert await served.ended() == 0
+
+    @pytest.mark.parametrize("arguments", [("--drain-timeout", "0.3")])
+    async def test_a_client_that_does_not_read_its_last_answer_does_not_hold_up_the_end(self, served, worker):
+        async with HttpClient(await served.address(), receive_buffer_bytes=4096) as deaf:
+            deaf.writer.transport.pause_reading()
+            deaf.send(POST)
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, bytes(16 << 20))
+            began_s = time.monotonic()
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+            assert time.monotonic() - began_s < 5
+
+    @SIGNALS
+    async def test_a_second_signal_ends_at_once(self, served, worker, number):
+        async with HttpClient(await served.address()) as client:
+            client.send(POST)
+            await worker.take()
+            served.signal(signal.SIGTERM)
+            await served.until("stopping")
+            began_s = time.monotonic()
+            served.signal(number)
+            assert await served.ended() != 0
+            assert time.monotonic() - began_s < 2
+
+    async def test_without_clients_it_ends_at_once(self, served):
+        await served.address()
+        began_s = time.monotonic()
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+        assert time.monotonic() - began_s < 2
+        assert not [line for line in served.lines if "WARNING" in line or "ERROR" in line or "Traceback" in line]
+
+    async def test_a_signal_during_the_start_ends_it_cleanly(self):
+        async with (
+            ScriptedJobServer(greets=False) as silent,
+            ServeProcess(*LISTEN, *server_at(silent.address)) as served,
+        ):
+            await silent.connection()
+            served.signal(signal.SIGTERM)
+            began_s = time.monotonic()
+            assert await served.ended() == 0
+            assert time.monotonic() - began_s < 1
+            assert not any("listens on" in line or "Traceback" in line for line in served.lines)
+
+
+@pytest.mark.anyio
+class TestStart:
+    async def test_a_port_already_taken_is_one_line_and_exit_code_1(self, embedded):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            async with ServeProcess("--listen", address, *server_at(embedded.address)) as served:
+                assert await served.ended() == 1
+        [line] = served.lines
+        assert address in line
+
+    async def test_without_a_job_server_it_starts_and_says_so(self):
+        address = nobody_listens()
+        async with ServeProcess(*LISTEN, *server_at(address)) as served:
+            listens_at = await served.address()
+            [warning] = [line for line in served.lines if "WARNING" in line]
+            assert f"{address[0]}:{address[1]}" in warning
+            assert (await ask(listens_at, POST)).status == 503
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+
+    async def test_it_listens_only_after_the_job_servers_were_tried(self):
+        async with ScriptedJobServer(greets=False) as silent, ScriptedJobServer() as other:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                listen = probe.getsockname()
+            async with ServeProcess(
+                "--listen", f"127.0.0.1:{listen[1]}", *server_at(silent.address), *server_at(other.address)
+            ) as served:
+                await silent.connection()
+                await other.connection()
+                with pytest.raises(ConnectionRefusedError):
+                    await HttpClient(listen).connect()
+                # The silent one is given a second.
+                began_s = time.monotonic()
+                await served.address()
+                assert 0.5 < time.monotonic() - began_s < 2
+                assert (await ask(listen, head(b"OPTIONS", b"*"))).status == 204
+
+    async def test_it_listens_on_every_address(self, embedded):
+        async with ServeProcess(*LISTEN, *LISTEN, *server_at(embedded.address)) as served:
+            line = await served.until("listens on")
+            ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:([0-9]+)", line)]
+            assert len(set(ports)) == 2
+            for port in ports:
+                assert (await ask(("127.0.0.1", port), head(b"OPTIONS", b"*"))).status == 204
+
+    @pytest.mark.parametrize("arguments", [("--max-connections", "500")])
+    async def test_the_soft_limit_of_open_files_is_raised(self, embedded, arguments):
+        def lower_the_soft_limit() -> None:
+            die_with_parent()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+        async with ServeProcess(
+            *LISTEN, *server_at(embedded.address), *arguments, preexec=lower_the_soft_limit
+        ) as served:
+            address = await served.address()
+            assert not [line for line in served.lines if "WARNING" in line]
+            soft, _ = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
+            assert soft >= 500
+            clients = [await HttpClient(address).connect() for _ in range(100)]
+            assert [(await client.ask(head(b"OPTIONS", b"*"))).status for client in clients] == [204] * 100
+            before = open_descriptors(served.process.pid)
+            for client in clients:
+                await client.close()
+            while open_descriptors(served.process.pid) > before - 100:
+                await asyncio.sleep(0.01)
+
+    async def test_a_hard_limit_of_open_files_in_the_way_is_told(self, embedded):
+        def lower_the_hard_limit() -> None:
+            die_with_parent()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+
+        async with ServeProcess(*LISTEN, *server_at(embedded.address), preexec=lower_the_hard_limit) as served:
+            await served.address()
+            [warning] = [line for line in served.lines if "WARNING" in line]
+            assert "max-connections" in warning
+            assert "128" in warning
+            assert resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE) == (128, 128)
+
+
+@pytest.mark.anyio
+async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedded):
+    async with (
+        hand_worker(embedded.address, b"f") as worker,
+        ServeProcess(*LISTEN, *server_at(embedded.address)) as served,
+    ):
+        address = await served.address()
+        before = open_descriptors(served.process.pid)
+        for number in range(20):
+            async with HttpClient(address) as client:
+                client.send(POST)
+                handle, _, _, _ = await worker.take()
+                worker.complete(handle)
+                if number % 2:
+                    assert (await client.response()).status == 200
+        while open_descriptors(served.process.pid) > before:
+            await asyncio.sleep(0.01)
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+        assert not [line for line in served.lines if "WARNING" in line or "ERROR" in line]
+
+
+def record(message: str, *arguments: object, name: str = "gatewayx") -> logging.LogRecord:
+    """A log record."""
+    return logging.LogRecord(name, logging.WARNING, __file__, 1, message, arguments, None)
+
+
+class TestLogs:
+    @pytest.mark.parametrize(
+        ("raw", "shown"),
+        [
+            ("two\nlines", r"two\nlines"),
+            ("\x1b[2J", r"\x1b[2J"),
+            ("\r2026-01-01 INFO forged", r"\r2026-01-01 INFO forged"),
+            ("é\u202e", r"\xe9\u202e"),
+            ("\udcff", r"\udcff"),
+        ],
+    )
+    def test_what_is_not_printable_is_escaped(self, raw, shown):
+        assert logs.Printable("%(levelname)s %(message)s").format(record("said: %s", raw)) == f"WARNING said: {shown}"
+
+    def test_lines_of_one_kind_are_limited_and_others_are_not(self):
+        limit = logs.RateLimit()
+        passed = [limit.filter(record("kind %d", number)) for number in range(1000)]
+        assert sum(passed) == logs.LINES_PER_INTERVAL
+        assert all(passed[: logs.LINES_PER_INTERVAL])
+        assert limit.filter(record("another kind"))
+        assert limit.filter(record("kind %d", 1, name="another logger"))
+
+    def test_the_first_line_of_the_next_interval_says_how_many_were_left_out(self, monkeypatch):
+        now_s = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: now_s)
+        limit = logs.RateLimit()
+        for number in range(logs.LINES_PER_INTERVAL + 7):
+            limit.filter(record("kind %d", number))
+        now_s += logs.INTERVAL_S
+        first = record("kind %d", 99)
+        assert limit.filter(first)
+        assert first.getMessage().startswith("kind 99 (7 more")
+        second = record("kind %d", 100)
+        assert limit.filter(second)
+        assert second.getMessage() == "kind 100"
+
+    def test_what_it_remembers_is_bounded(self):
+        limit = logs.RateLimit()
+        for number in range(10 * logs.MAX_KINDS):
+            assert limit.filter(record(f"kind {number}"))
+        assert len(vars(limit)["_kinds"]) <= logs.MAX_KINDS
+
+    def test_the_handler_of_a_process_has_both(self):
+        root, own = logging.getLogger(), logging.getLogger("gatewayx")
+        before, levels = list(root.handlers), (root.level, own.level)
+        logs.configure()
+        try:
+            [handler] = [handler for handler in root.handlers if handler not in before]
+            assert isinstance(handler.formatter, logs.Printable)
+            assert any(isinstance(found, logs.RateLimit) for found in handler.filters)
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(levels[0])
+            own.setLevel(levels[1])
