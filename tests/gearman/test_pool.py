@@ -42,11 +42,11 @@ async def upstreams(servers: list[ScriptedJobServer], gateway: RunningGateway) -
     return [await server.connection() for server in servers]
 
 
-async def send(gateway: RunningGateway, workload: bytes) -> HttpClient:
+async def send(gateway: RunningGateway, workload: bytes, *headers: bytes) -> HttpClient:
     """A new client whose request has been submitted somewhere."""
     submitted = gateway.count("pool.outstanding_jobs")
     client = await HttpClient(gateway.address).connect()
-    client.send(post(b"/f", workload))
+    client.send(post(b"/f", workload, *headers))
     await eventually(lambda: gateway.count("pool.outstanding_jobs") > submitted)
     return client
 
@@ -277,3 +277,38 @@ class TestGearmand:
             assert statuses.pop(workload) == 200
             assert list(statuses.values()) == [504]
             tmp_gearmand.resume()
+
+
+class TestPinnedJobs:
+    async def test_jobs_with_one_unique_go_the_same_way(self):
+        async with ScriptedJobServer() as one, ScriptedJobServer() as two:
+            servers = [one.address, two.address]
+            async with running_gateway(servers, connections_per_server=3) as gateway:
+                upstreams = [await server.connection() for server in (one, two) for _ in range(3)]
+                clients = [await send(gateway, b"same", b"X-Gearman-Unique: together") for _ in range(6)]
+                assert sorted(await run(upstreams, 6)) == [0, 0, 0, 0, 0, 6]
+                await finish(clients, [b"same"] * 6)
+
+    async def test_different_uniques_spread_over_servers_and_connections(self):
+        async with ScriptedJobServer() as one, ScriptedJobServer() as two:
+            servers = [one.address, two.address]
+            async with running_gateway(servers, connections_per_server=2) as gateway:
+                upstreams = [await server.connection() for server in (one, two) for _ in range(2)]
+                clients = [await send(gateway, b"w", b"X-Gearman-Unique: %d" % number) for number in range(100)]
+                assert min(await run(upstreams, 100)) > 5
+                await finish(clients, [b"w"] * 100)
+
+    async def test_the_next_server_by_rank_takes_over_from_one_that_is_down(self):
+        async with ScriptedJobServer() as one, ScriptedJobServer() as two:
+            servers = [one.address, two.address]
+            async with running_gateway(servers, connections_per_server=1) as gateway:
+                upstreams = {server: await server.connection() for server in (one, two)}
+                first = await send(gateway, b"1", b"X-Gearman-Unique: together")
+                counts = await run(list(upstreams.values()), 1)
+                await finish([first], [b"1"])
+                pinned, other = (one, two) if counts[0] else (two, one)
+                await pinned.stop()
+                await eventually(lambda: gateway.count("pool.connections") == 1)
+                second = await send(gateway, b"2", b"X-Gearman-Unique: together")
+                assert await run([upstreams[other]], 1) == [1]
+                await finish([second], [b"2"])

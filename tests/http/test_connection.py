@@ -536,7 +536,7 @@ class TestClientsThatMisbehave:
         await gateway.let_go()
         assert embedded.submitted == 0
 
-    # Parsers are kept from one client's request for another's: whatever the first has sent, the second finds a clean one.
+    # Parsers go from one client's request to another's: whatever the first has sent, the second finds a clean one.
     @pytest.mark.parametrize(
         "sent",
         [

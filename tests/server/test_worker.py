@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import resource
@@ -16,7 +15,7 @@ import pytest
 
 from gatewayx.gearman.job_server import JobServer
 from gatewayx.server import logs
-from support.gateway import ServeProcess
+from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, chunked, head, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
@@ -240,8 +239,7 @@ class TestStart:
             before = open_descriptors(served.process.pid)
             for client in clients:
                 await client.close()
-            while open_descriptors(served.process.pid) > before - 100:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: open_descriptors(served.process.pid) <= before - 100)
 
     async def test_a_hard_limit_of_open_files_in_the_way_is_told(self, embedded):
         def lower_the_hard_limit() -> None:
@@ -271,8 +269,7 @@ async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedd
                 worker.complete(handle)
                 if number % 2:
                     assert (await client.response()).status == 200
-        while open_descriptors(served.process.pid) > before:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: open_descriptors(served.process.pid) <= before)
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
         assert not [line for line in served.lines if "WARNING" in line or "ERROR" in line]

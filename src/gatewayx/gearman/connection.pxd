@@ -87,6 +87,8 @@ cdef class JobServerConnection:
     cdef PacketReader reader
     # "host:port", for messages.
     cdef readonly str server_name
+    # Which of the connections to this job server it is, from 0.
+    cdef readonly int slot
     # Most bytes of a job's result, over all its packets.
     cdef readonly Py_ssize_t max_result_bytes
 

@@ -103,17 +103,18 @@ cdef class JobServerConnection:
     """A connection to the job server `server_name`; an asyncio protocol, to be given to create_connection().
 
     loop: the event loop. wheel: where its jobs' deadlines hang. admin_slot: the job server's text connection.
-    max_result_bytes: most bytes of one job's result.
+    slot: which of the connections to this job server it is. max_result_bytes: most bytes of one job's result.
     It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer proves life.
     """
 
     def __init__(
-        self, loop, DeadlineWheel wheel, AdminSlot admin_slot, str server_name, Py_ssize_t max_result_bytes
+        self, loop, DeadlineWheel wheel, AdminSlot admin_slot, str server_name, int slot, Py_ssize_t max_result_bytes
     ):
         self.loop = loop
         self.wheel = wheel
         self.admin_slot = admin_slot
         self.server_name = server_name
+        self.slot = slot
         self.max_result_bytes = max_result_bytes
         self.reader = PacketReader(
             Magic.RESPONSE, max_body_bytes=max_result_bytes + MAX_FIRST_ARGUMENT_BYTES, announce_large=True

@@ -11,6 +11,8 @@ cdef class PooledServer:
     cdef readonly int port
     # "host:port", for messages.
     cdef readonly str name
+    # Hash of the name.
+    cdef unsigned long long name_hash
     cdef list connections
     # The text connection.
     cdef AdminSlot admin_slot
@@ -21,6 +23,8 @@ cdef class PooledServer:
     cdef Py_ssize_t outstanding(self)
     # Its connection with the fewest jobs outstanding that takes another one; None if none does.
     cdef JobServerConnection least_loaded(self)
+    # The same connection for the same key, as long as the same ones are up; None if none takes a job.
+    cdef JobServerConnection pinned(self, unsigned long long key)
 
 
 cdef class Pool:
@@ -52,3 +56,6 @@ cdef class Pool:
         bint cancellable,
     )
     cdef JobServerConnection choose(self)
+    # For jobs that the job server may merge with others: the same function and unique go the same way, so that they
+    # are merged, and each gets the whole result.
+    cdef JobServerConnection choose_pinned(self, bytes function, bytes unique, bytes workload)

@@ -10,6 +10,7 @@ import logging
 import random
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.deadlines cimport DeadlineWheel
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
@@ -34,6 +35,7 @@ cdef class PooledServer:
         self.host = host
         self.port = port
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.name_hash = _hash(0, self.name.encode())
         self.connections = []
         self.admin_slot = AdminSlot()
 
@@ -54,6 +56,17 @@ cdef class PooledServer:
             connection = <JobServerConnection> item
             if connection.accepts_jobs() and (best is None or connection.outstanding < best.outstanding):
                 best = connection
+        return best
+
+    cdef JobServerConnection pinned(self, unsigned long long key):
+        cdef JobServerConnection connection, best = None
+        cdef unsigned long long rank, highest = 0
+        for item in self.connections:
+            connection = <JobServerConnection> item
+            rank = _mixed(key + <unsigned long long> connection.slot)
+            if connection.accepts_jobs() and (best is None or rank > highest):
+                best = connection
+                highest = rank
         return best
 
 
@@ -80,8 +93,8 @@ cdef class Pool:
         tried = []
         for server in self.servers:
             tried.append(self._keep(server, self._admin_connection))
-            for _ in range(self.connections_per_server):
-                tried.append(self._keep(server, self._job_connection))
+            for slot in range(self.connections_per_server):
+                tried.append(self._keep(server, self._job_connection, slot))
         await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
         for server in self.servers:
             if not server.connected:
@@ -124,7 +137,11 @@ cdef class Pool:
         bint cancellable,
     ):
         cdef Job job
-        cdef JobServerConnection connection = self.choose()
+        cdef JobServerConnection connection
+        if cancellable:
+            connection = self.choose()
+        else:
+            connection = self.choose_pinned(function, unique, workload)
         if connection is None:
             return None
         job = Job.__new__(Job)
@@ -157,22 +174,43 @@ cdef class Pool:
         self.turn = (self.turn + 1) % count
         return best
 
-    def _keep(self, PooledServer server, make_connection):
+    cdef JobServerConnection choose_pinned(self, bytes function, bytes unique, bytes workload):
+        """The first by rank of the servers that take jobs (rendezvous hashing, Thaler and Ravishankar, 1996).
+
+        The hash is fixed, so every process and every gateway with the same server names ranks them alike.
+        """
+        cdef unsigned long long key = _hash(_hash(0, function) + 1, unique)
+        cdef unsigned long long rank, highest = 0
+        cdef JobServerConnection connection, best = None
+        if unique == b"-":
+            if not workload:
+                return self.choose()
+            key = _hash(key, workload)
+        for server in self.servers:
+            rank = _mixed(key ^ (<PooledServer> server).name_hash)
+            if best is None or rank > highest:
+                connection = (<PooledServer> server).pinned(key)
+                if connection is not None:
+                    best = connection
+                    highest = rank
+        return best
+
+    def _keep(self, PooledServer server, make_connection, int slot=0):
         """Keep one connection to the server; the future is done after the first attempt."""
         tried = self.loop.create_future()
-        self.keepers.append(self.loop.create_task(self._keep_connected(server, make_connection, tried)))
+        self.keepers.append(self.loop.create_task(self._keep_connected(server, make_connection, slot, tried)))
         return tried
 
-    def _job_connection(self, PooledServer server):
-        return JobServerConnection(self.loop, self.wheel, server.admin_slot, server.name, self.max_result_bytes)
+    def _job_connection(self, PooledServer server, int slot):
+        return JobServerConnection(self.loop, self.wheel, server.admin_slot, server.name, slot, self.max_result_bytes)
 
-    def _admin_connection(self, PooledServer server):
+    def _admin_connection(self, PooledServer server, int slot):
         return AdminConnection(self.loop)
 
-    async def _keep_connected(self, PooledServer server, make_connection, tried):
+    async def _keep_connected(self, PooledServer server, make_connection, int slot, tried):
         backoff_s = BACKOFF_FIRST_S
         while not self.closing:
-            connection = make_connection(server)
+            connection = make_connection(server, slot)
             try:
                 await asyncio.wait_for(self._connect(server, connection), CONNECT_TIMEOUT_S)
                 if self.closing:
@@ -223,3 +261,20 @@ cdef class Pool:
         if not server.told_down:
             server.told_down = True
             logger.warning("job server %s is not connected, trying again: %s", server.name, reason)
+
+
+cdef unsigned long long _hash(unsigned long long seed, bytes text) noexcept:
+    """FNV-1a of 64 bits, from an offset basis that differs by seed."""
+    cdef unsigned long long state = 0xCBF29CE484222325 ^ seed
+    cdef const unsigned char* byte = <const unsigned char*> PyBytes_AS_STRING(text)
+    cdef Py_ssize_t index
+    for index in range(PyBytes_GET_SIZE(text)):
+        state = (state ^ byte[index]) * <unsigned long long> 0x100000001B3
+    return state
+
+
+cdef unsigned long long _mixed(unsigned long long state) noexcept:
+    """The finalizer of splitmix64: keys that differ in a bit rank alike by chance only."""
+    state = (state ^ (state >> 30)) * <unsigned long long> 0xBF58476D1CE4E5B9
+    state = (state ^ (state >> 27)) * <unsigned long long> 0x94D049BB133111EB
+    return state ^ (state >> 31)
