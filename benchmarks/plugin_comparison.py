@@ -49,6 +49,7 @@ from support import (
     at_most,
     function_status,
     in_turns,
+    information,
     machine_description,
     markdown_table,
     measured_rows_markdown,
@@ -61,10 +62,10 @@ from support import (
     run_command,
     run_tag,
     run_wrk,
+    source_revision,
     text_table,
     wait_until_drained,
     wait_until_quiet,
-    which,
 )
 
 WORKLOAD_FUNCTION = "echo"
@@ -357,149 +358,124 @@ def measure_memory(processes: ProcessSet, settings: Settings, results: Results) 
 
 def foreground_rows(results: Results) -> list[Row]:
     turns = results.foreground
-    rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in ("plugin", "gateway")}
-    native = median_of(values_of(turns, "native", requests_per_s))
-    p99_s = {target: median_of(values_of(turns, target, latency_p99_s)) for target in ("plugin", "gateway")}
     valid = not problems_of(turns, "gateway")
-    rates = f"gateway {rate['gateway']:,.0f}/s"
-    latencies = f"gateway {1e3 * p99_s['gateway']:.2f} ms, plugin {1e3 * p99_s['plugin']:.2f} ms"
+    name = "foreground, 64 connections:"
+    throughput = against(turns, "gateway", "plugin", requests_per_s)
+    p99 = against(turns, "gateway", "plugin", latency_p99_s)
+    native = against(turns, "gateway", "native", requests_per_s)
     return [
-        at_least(
-            "foreground, 64 connections: throughput against the plugin",
-            rate["gateway"] / rate["plugin"],
-            2.2,
-            TIMES,
-            f"{rates}, plugin {rate['plugin']:,.0f}/s",
-            valid,
-        ),
-        at_most(
-            "foreground, 64 connections: p99 against the plugin",
-            p99_s["gateway"] / p99_s["plugin"],
-            0.5,
-            TIMES,
-            latencies,
-            valid,
-        ),
-        at_least(
-            "foreground, 64 connections: throughput against a native client",
-            rate["gateway"] / native,
-            0.9,
-            TIMES,
-            f"{rates}, native {native:,.0f}/s",
-            valid,
-        ),
+        at_least(f"{name} throughput against the plugin", throughput, 2.2, TIMES, rates(turns, "plugin"), valid),
+        at_most(f"{name} p99 against the plugin", p99, 0.5, TIMES, latencies(turns, "plugin"), valid),
+        at_least(f"{name} throughput against a native client", native, 0.9, TIMES, rates(turns, "native"), valid),
     ]
 
 
 def pipelined_rows(results: Results) -> list[Row]:
     """No bars: how far each gets when the workers are not the limit."""
     turns = results.foreground_pipelined
-    targets = ("plugin", "gateway", "native")
-    rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in targets}
-    p99_s = {target: median_of(values_of(turns, target, latency_p99_s)) for target in targets}
-    detail = ", ".join(
-        f"{target} {rate[target]:,.0f}/s with p99 {1e3 * p99_s[target]:.2f} ms"
-        for target in ("gateway", "plugin", "native")
-    )
-    name = "foreground, one pipelining worker: throughput against"
+    name = "foreground, one pipelining worker:"
+    throughput = against(turns, "gateway", "plugin", requests_per_s)
+    p99 = against(turns, "gateway", "plugin", latency_p99_s)
+    native = against(turns, "gateway", "native", requests_per_s)
     return [
-        Row(f"{name} the plugin", f"{rate['gateway'] / rate['plugin']:.2f}{TIMES}", "", None, detail),
-        Row(f"{name} a native client", f"{rate['gateway'] / rate['native']:.2f}{TIMES}", "", None, ""),
+        information(f"{name} throughput against the plugin", throughput, TIMES, rates(turns, "plugin")),
+        information(f"{name} p99 against the plugin", p99, TIMES, latencies(turns, "plugin")),
+        information(f"{name} throughput against a native client", native, TIMES, rates(turns, "native")),
     ]
 
 
 def background_rows(results: Results) -> list[Row]:
-    turns = results.background
-    rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in ("plugin", "gateway")}
-    cpu_s = {target: median_of(values_of(turns, target, Turn.cpu_per_request_s)) for target in ("gateway", "nginx")}
-    nginx_rate = median_of(values_of(turns, "nginx", requests_per_s))
+    turns, consumed = results.background, results.background_consumed
     valid = not problems_of(turns, "gateway")
+    cpu_us = {
+        target: 1e6 * median_of(values_of(turns, target, Turn.cpu_per_request_s)) for target in ("gateway", "nginx")
+    }
+    cpu = f"gateway {cpu_us['gateway']:.2f} µs, nginx {cpu_us['nginx']:.2f} µs; {rates(turns, 'nginx')}"
+    throughput = against(turns, "gateway", "plugin", requests_per_s)
+    nginx = against(turns, "gateway", "nginx", Turn.cpu_per_request_s)
     return [
         at_least(
             "background, 64 connections: throughput against the plugin",
-            rate["gateway"] / rate["plugin"],
+            throughput,
             6,
             TIMES,
-            f"gateway {rate['gateway']:,.0f}/s, plugin {rate['plugin']:,.0f}/s",
+            rates(turns, "plugin"),
             valid,
         ),
         at_most(
             "background: processor time a request in the gateway",
-            1e6 * cpu_s["gateway"],
+            [1e6 * value_s for value_s in values_of(turns, "gateway", Turn.cpu_per_request_s)],
             12,
             " µs",
             "",
             valid,
         ),
-        at_most(
-            "background: processor time a request against nginx `return 200`",
-            cpu_s["gateway"] / cpu_s["nginx"],
-            1.3,
+        at_most("background: processor time a request against nginx `return 200`", nginx, 1.3, TIMES, cpu, valid),
+        information(
+            "background, while the workers take the jobs: throughput against the plugin",
+            against(consumed, "gateway", "plugin", requests_per_s),
             TIMES,
-            f"gateway {1e6 * cpu_s['gateway']:.2f} µs, nginx {1e6 * cpu_s['nginx']:.2f} µs at {nginx_rate:,.0f}/s",
-            valid,
+            rates(consumed, "plugin"),
         ),
-        consumed_row(results.background_consumed),
     ]
 
 
-def consumed_row(turns: list[Turn]) -> Row:
-    """No bar: two workers and the job server's work for them share the machine with what is measured."""
-    rate = {target: median_of(values_of(turns, target, requests_per_s)) for target in ("plugin", "gateway")}
-    return Row(
-        "background, while the workers take the jobs: throughput against the plugin",
-        f"{rate['gateway'] / rate['plugin']:.2f}{TIMES}",
-        "",
-        None,
-        f"gateway {rate['gateway']:,.0f}/s, plugin {rate['plugin']:,.0f}/s",
-    )
-
-
 def memory_rows(results: Results) -> list[Row]:
-    per_connection = {name: median_of(values) for name, values in results.memory_per_connection_bytes.items()}
-    gateway_kib = per_connection["gateway, one request answered"] / KIB
-    plugin_kib = per_connection["plugin, nothing sent"] / KIB
-    gateway_half_kib = per_connection["gateway, half a request sent"] / KIB
-    plugin_half_kib = per_connection["plugin, half a request sent"] / KIB
+    sizes_kib = {
+        name: [value / KIB for value in values] for name, values in results.memory_per_connection_bytes.items()
+    }
+    idle_kib = sizes_kib["gateway, one request answered"]
+    plugin_idle_kib = sizes_kib["plugin, nothing sent"]
+    half_kib = sizes_kib["gateway, half a request sent"]
+    plugin_half_kib = median_of(sizes_kib["plugin, half a request sent"])
     return [
         at_most(
             "idle connection: private memory against the plugin",
-            gateway_kib / plugin_kib,
+            [gateway / plugin for gateway, plugin in zip(idle_kib, plugin_idle_kib, strict=True)],
             0.5,
             TIMES,
-            f"gateway after one answer {gateway_kib:.2f} KiB, plugin with nothing sent {plugin_kib:.2f} KiB",
+            f"gateway after one answer {median_of(idle_kib):.2f} KiB, "
+            f"plugin with nothing sent {median_of(plugin_idle_kib):.2f} KiB",
         ),
-        at_most("idle keep-alive connection: private memory", gateway_kib, 3, " KiB", ""),
-        Row(
-            "half-sent request: private memory",
-            f"{gateway_half_kib:.2f} KiB",
-            "",
-            None,
-            f"plugin {plugin_half_kib:.2f} KiB",
-        ),
+        at_most("idle keep-alive connection: private memory", idle_kib, 3, " KiB", ""),
+        information("half-sent request: private memory", half_kib, " KiB", f"plugin {plugin_half_kib:.2f} KiB"),
     ]
 
 
 def resident_rows(results: Results) -> list[Row]:
     return [
-        at_most(f"process at rest, {name}: resident memory", median_of(sizes_bytes) / MIB, 30, " MiB", "")
+        at_most(f"process at rest, {name}: resident memory", [size / MIB for size in sizes_bytes], 30, " MiB", "")
         for name, sizes_bytes in results.resident_bytes.items()
     ]
 
 
 def large_row(results: Results) -> Row:
-    times_s = {name: median_of(values_s) for name, values_s in results.large_s.items()}
-    return at_most(
-        "1 MiB echo, one client: time against a native client",
-        times_s["gateway"] / times_s["native"],
-        1.5,
-        TIMES,
-        ", ".join(f"{name} {1e3 * time_s:.2f} ms" for name, time_s in times_s.items()),
-    )
+    ratios = [
+        gateway / native for gateway, native in zip(results.large_s["gateway"], results.large_s["native"], strict=True)
+    ]
+    detail = ", ".join(f"{name} {1e3 * median_of(times_s):.2f} ms" for name, times_s in results.large_s.items())
+    return at_most("1 MiB echo, one client: time against a native client", ratios, 1.5, TIMES, detail)
 
 
 def values_of(turns: list[Turn], target: str, value: Callable[[Turn], float]) -> list[float]:
+    """One value a round, in the order of the rounds."""
     return [value(turn) for turn in turns if turn.target == target]
+
+
+def against(turns: list[Turn], target: str, other: str, value: Callable[[Turn], float]) -> list[float]:
+    """Each round's ratio: turns of one round are neighbours in time, and the machine's speed drifts."""
+    pairs = zip(values_of(turns, target, value), values_of(turns, other, value), strict=True)
+    return [numerator / denominator for numerator, denominator in pairs]
+
+
+def rates(turns: list[Turn], other: str) -> str:
+    medians = {target: median_of(values_of(turns, target, requests_per_s)) for target in ("gateway", other)}
+    return ", ".join(f"{target} {median:,.0f}/s" for target, median in medians.items())
+
+
+def latencies(turns: list[Turn], other: str) -> str:
+    medians = {target: median_of(values_of(turns, target, latency_p99_s)) for target in ("gateway", other)}
+    return ", ".join(f"{target} {1e3 * median:.2f} ms" for target, median in medians.items())
 
 
 def requests_per_s(turn: Turn) -> float:
@@ -530,11 +506,13 @@ def rows_of(results: Results) -> list[Row]:
 
 
 def versions() -> dict[str, str]:
-    found = package_versions("gatewayx", "uvloop", "httptools")
-    found["gearmand"] = program_version(which("gearmand") or "gearmand", "--version")
-    found["wrk"] = program_version("wrk", "-v")
-    found["nginx"] = program_version(which("nginx") or "nginx", "-v")
-    return found
+    return {
+        "gatewayx": source_revision(),
+        **package_versions("uvloop", "httptools"),
+        "gearmand": program_version("gearmand", "--version"),
+        "wrk": program_version("wrk", "-v"),
+        "nginx": program_version("nginx", "-v"),
+    }
 
 
 def turn_lines(turns: list[Turn]) -> list[list[str]]:

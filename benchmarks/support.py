@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import secrets
 import shutil
@@ -445,17 +446,35 @@ class Row:
         return {True: "pass", False: "MISS", None: ""}[self.passed]
 
 
-def at_least(name: str, value: float, bar: float, unit: str, detail: str, valid: bool = True) -> Row:
-    return Row(name, f"{value:.2f}{unit}", f"≥ {bar:g}{unit}", valid and value >= bar, detail)
+def at_least(name: str, rounds: Sequence[float], bar: float, unit: str, detail: str, valid: bool = True) -> Row:
+    """A row whose median must reach the bar; `valid` is whether the answers behind it were right."""
+    passed = valid and median_of(rounds) >= bar
+    return Row(name, _median_text(rounds, unit), f"≥ {bar:g}{unit}", passed, _rounds_text(rounds, detail))
 
 
-def at_most(name: str, value: float, bar: float, unit: str, detail: str, valid: bool = True) -> Row:
-    return Row(name, f"{value:.2f}{unit}", f"≤ {bar:g}{unit}", valid and value <= bar, detail)
+def at_most(name: str, rounds: Sequence[float], bar: float, unit: str, detail: str, valid: bool = True) -> Row:
+    """A row whose median must not exceed the bar; `valid` is whether the answers behind it were right."""
+    passed = valid and median_of(rounds) <= bar
+    return Row(name, _median_text(rounds, unit), f"≤ {bar:g}{unit}", passed, _rounds_text(rounds, detail))
+
+
+def information(name: str, rounds: Sequence[float], unit: str, detail: str) -> Row:
+    """A row without a bar."""
+    return Row(name, _median_text(rounds, unit), "", None, _rounds_text(rounds, detail))
+
+
+def _median_text(rounds: Sequence[float], unit: str) -> str:
+    return f"{median_of(rounds):.2f}{unit}"
+
+
+def _rounds_text(rounds: Sequence[float], detail: str) -> str:
+    spread = f"{min(rounds):.2f} to {max(rounds):.2f}" if len(rounds) > 1 else ""
+    return "; ".join(filter(None, [spread, detail]))
 
 
 def text_table(rows: Sequence[Row]) -> str:
     """The rows for a terminal."""
-    cells = [("", "measured", "bar", "")] + [(row.name, row.measured, row.bar, row.verdict) for row in rows]
+    cells = [("", "median", "bar", "")] + [(row.name, row.measured, row.bar, row.verdict) for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
     lines = []
     for line, detail in zip(cells, ["", *(row.detail for row in rows)], strict=True):
@@ -473,7 +492,7 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
 
 def measured_rows_markdown(rows: Sequence[Row]) -> str:
     return markdown_table(
-        ("", "measured", "bar", "", "medians"),
+        ("", "median", "bar", "", "lowest to highest round; medians"),
         [(row.name, row.measured, row.bar, row.verdict, row.detail) for row in rows],
     )
 
@@ -516,12 +535,23 @@ def package_versions(*packages: str) -> dict[str, str]:
     return versions
 
 
-def program_version(*command: str) -> str:
-    """The line in which a program tells its version, on whichever stream."""
+def program_version(program: str, option: str) -> str:
+    """The version number a program tells, on whichever stream."""
+    command = [which(program) or program, option]
     completed = subprocess.run(command, capture_output=True, text=True, timeout=READY_TIMEOUT_S, check=False)
-    return next(
-        (line.strip() for line in (completed.stdout + completed.stderr).splitlines() if line.strip()), "unknown"
-    )
+    version = re.search(r"\d+(?:\.\d+)+\S*", completed.stdout + completed.stderr)
+    return version[0] if version else "unknown"
+
+
+def source_revision() -> str:
+    """The commit of the measured source, and whether files under src/ differ from it."""
+    git = ["git", "-C", str(REPOSITORY)]
+    try:
+        commit = run_command([*git, "rev-parse", "--short=10", "HEAD"], timeout_s=READY_TIMEOUT_S).stdout.strip()
+        changes = run_command([*git, "status", "--porcelain", "--", "src"], timeout_s=READY_TIMEOUT_S).stdout.strip()
+    except BenchmarkError:
+        return "unknown revision"
+    return f"{commit} with changes" if changes else commit
 
 
 def now_text() -> str:

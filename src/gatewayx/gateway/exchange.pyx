@@ -12,9 +12,10 @@ import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdio cimport snprintf
+from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 
+from gatewayx.digits cimport MAX_DIGITS, put_decimal
 from gatewayx.gateway.routes cimport function_of
 from gatewayx.gearman.connection cimport Job, JobListener
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
@@ -33,6 +34,10 @@ UNIQUE_PREFIX = b"gatewayx-"
 # A timeout with more digits is no timeout.
 MAX_TIMEOUT_DIGITS = 32
 
+cdef enum:
+    # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
+    MAX_HEADERS_BYTES = 256
+
 # Index: priority low, normal, high; then whether it is a background job.
 cdef int[3][2] SUBMIT_TYPES
 SUBMIT_TYPES[0][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
@@ -40,7 +45,20 @@ SUBMIT_TYPES[1][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
 SUBMIT_TYPES[2][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB_HIGH_BG]
 
 PRIORITIES = {b"low": 0, b"normal": 1, b"high": 2}
-BACKGROUND = {b"false": False, b"true": True}
+
+cdef enum:
+    # The headers that ask for something, as bits.
+    UNIQUE = 1
+    BACKGROUND = 2
+    PRIORITY = 4
+    TIMEOUT = 8
+
+HEADER_NAMES = {
+    UNIQUE: "X-Gearman-Unique",
+    BACKGROUND: "X-Gearman-Background",
+    PRIORITY: "X-Gearman-Priority",
+    TIMEOUT: "X-Gearman-Timeout",
+}
 
 
 class HeaderError(Exception):
@@ -70,11 +88,11 @@ cdef class Gateway(RequestHandler):
         return {"open_exchanges": self.open_exchanges}
 
     cdef bytes new_unique(self):
-        cdef char[64] unique
+        cdef char[MAX_UNIQUE_BYTES] unique
+        cdef char* end = _put(unique, self.unique_prefix)
         self.unique_number += 1
-        return PyBytes_FromStringAndSize(
-            unique, snprintf(unique, 64, b"%s%llu", PyBytes_AS_STRING(self.unique_prefix), self.unique_number)
-        )
+        end = put_decimal(end, self.unique_number)
+        return PyBytes_FromStringAndSize(unique, end - unique)
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
         return name_bytes > 10 and strncasecmp(name, b"x-gearman-", 10) == 0
@@ -129,34 +147,44 @@ cdef class Gateway(RequestHandler):
         cdef Py_ssize_t index
         cdef int priority = 1
         cdef bint background = False
-        cdef bytes name, value
-        cdef set seen = set()
+        cdef int seen = 0
+        cdef int header
+        cdef bytes value
         for index in range(0, len(headers), 2):
-            name = (<bytes> headers[index]).lower()
+            header = _header(<bytes> headers[index])
+            if seen & header:
+                raise HeaderError(f"{HEADER_NAMES[header]} is given more than once")
+            seen |= header
             value = (<bytes> headers[index + 1]).strip(b" \t")
-            if name in seen:
-                raise HeaderError(f"{_title(name)} is given more than once")
-            if name == b"x-gearman-unique":
+            if header == UNIQUE:
                 exchange.unique = _unique(value)
-            elif name == b"x-gearman-background":
-                if value not in BACKGROUND:
+            elif header == BACKGROUND:
+                if value != b"true" and value != b"false":
                     raise HeaderError("X-Gearman-Background is neither 'true' nor 'false'")
-                background = BACKGROUND[value]
-            elif name == b"x-gearman-priority":
+                background = value == b"true"
+            elif header == PRIORITY:
                 if value not in PRIORITIES:
                     raise HeaderError("X-Gearman-Priority is none of 'low', 'normal' and 'high'")
                 priority = PRIORITIES[value]
-            elif name == b"x-gearman-timeout":
+            elif header == TIMEOUT:
                 exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
-            else:
-                continue
-            seen.add(name)
         exchange.packet_type = SUBMIT_TYPES[priority][background]
         return 0
 
 
-cdef str _title(bytes name):
-    return name.decode("ascii").title()
+cdef int _header(bytes name) noexcept:
+    """Which of our headers it is; 0 for none of them."""
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
+    cdef const char* suffix = PyBytes_AS_STRING(name) + 10
+    if length == 16 and strncasecmp(suffix, b"unique", 6) == 0:
+        return UNIQUE
+    if length == 20 and strncasecmp(suffix, b"background", 10) == 0:
+        return BACKGROUND
+    if length == 18 and strncasecmp(suffix, b"priority", 8) == 0:
+        return PRIORITY
+    if length == 17 and strncasecmp(suffix, b"timeout", 7) == 0:
+        return TIMEOUT
+    return 0
 
 
 cdef bytes _unique(bytes value):
@@ -284,21 +312,15 @@ cdef class Exchange(JobListener):
 
     cdef bytes _headers(self, Job job, bytes command):
         """The X-Gearman-* lines; job and command may be None."""
-        if job is None or job.handle is None:
-            return b"X-Gearman-Unique: %b\r\n" % self.unique
-        if command is None:
-            return b"X-Gearman-Job-Handle: %b\r\nX-Gearman-Unique: %b\r\n" % (job.handle, self.unique)
-        return b"".join(
-            (
-                b"X-Gearman-Job-Handle: ",
-                job.handle,
-                b"\r\nX-Gearman-Command: ",
-                command,
-                b"\r\nX-Gearman-Unique: ",
-                self.unique,
-                b"\r\n",
-            )
-        )
+        cdef char[MAX_HEADERS_BYTES] headers
+        cdef char* end = headers
+        if job is not None and job.handle is not None:
+            end = _put(_put(end, b"X-Gearman-Job-Handle: "), job.handle)
+            if command is not None:
+                end = _put(_put(end, b"\r\nX-Gearman-Command: "), command)
+            end = _put(end, b"\r\n")
+        end = _put(_put(_put(end, b"X-Gearman-Unique: "), self.unique), b"\r\n")
+        return PyBytes_FromStringAndSize(headers, end - headers)
 
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1:
         cdef Request request = self.request
@@ -313,6 +335,11 @@ cdef class Exchange(JobListener):
         if request is not None and request.owner is not None:
             request.owner.answer_problem(request, status, kind, detail, headers)
         return self._close()
+
+
+cdef inline char* _put(char* end, bytes piece) noexcept:
+    memcpy(end, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+    return end + PyBytes_GET_SIZE(piece)
 
 
 cdef str _reason(Job job):

@@ -7,6 +7,8 @@ from gatewayx.gearman.packet cimport PacketReader
 cdef enum:
     # Bytes that wait for a job server that does not read, a connection; above, the connection takes no more jobs.
     MAX_UNSENT_BYTES = 67108864
+    # Submissions of one loop turn go over one connection up to here, so that they cost one system call.
+    OPEN_WRITE_BYTES = 32768
     # Jobs that nobody waits for any more but whose end the job server still owes, a connection; above, the oldest is
     # forgotten and what comes for it is dropped as for an unknown handle.
     MAX_ABANDONED_JOBS = 16384
@@ -124,6 +126,8 @@ cdef class JobServerConnection:
     cdef readonly unsigned long long dropped_packets
 
     cdef bint accepts_jobs(self)
+    # Submissions of this loop turn are about to leave, and one more fits into their write.
+    cdef bint has_open_write(self)
     cdef int submit(self, Job job, int packet_type, bytes function, bytes unique, bytes workload) except -1
     # Nobody waits for this job any more; its listener hears nothing from now on.
     cdef int abandon(self, Job job) except -1

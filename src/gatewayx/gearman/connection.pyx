@@ -29,6 +29,7 @@ from gatewayx.gearman.packet cimport (
     PacketType,
     Taken,
     submit_head,
+    submit_packet,
     type_name,
 )
 
@@ -133,17 +134,21 @@ cdef class JobServerConnection:
     cdef bint accepts_jobs(self):
         return self.up and self.unsent_bytes < MAX_UNSENT_BYTES
 
+    cdef bint has_open_write(self):
+        return self.flush_scheduled and 0 < self.unsent_bytes < OPEN_WRITE_BYTES
+
     cdef int submit(self, Job job, int packet_type, bytes function, bytes unique, bytes workload) except -1:
         cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
-        cdef bytes packet = submit_head(packet_type, function, unique, workload_bytes)
+        cdef bytes packet
         if workload_bytes <= INLINE_WORKLOAD_BYTES:
-            packet = packet + workload
+            packet = submit_packet(packet_type, function, unique, workload)
             self.unsent.append(packet)
-            self.unsent_bytes += PyBytes_GET_SIZE(packet)
         else:
+            packet = submit_head(packet_type, function, unique, workload_bytes)
             self.unsent.append(packet)
             self.unsent.append(workload)
-            self.unsent_bytes += PyBytes_GET_SIZE(packet) + workload_bytes
+            self.unsent_bytes += workload_bytes
+        self.unsent_bytes += PyBytes_GET_SIZE(packet)
         self.unsent_jobs.append(job)
         job.connection = self
         if self.last_pending is None:

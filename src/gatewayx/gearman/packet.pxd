@@ -148,6 +148,9 @@ cdef class PacketReader:
     cdef int fail(self, object error, str reason) except -1
 
 
+# A whole SUBMIT_JOB* packet in one piece.
+cdef bytes submit_packet(int packet_type, bytes function, bytes unique, bytes workload)
+
 # Everything of a SUBMIT_JOB* packet but the workload's own bytes: a large workload is written beside it, not copied.
 cdef bytes submit_head(int packet_type, bytes function, bytes unique, Py_ssize_t workload_bytes)
 # Any packet but its last argument's own bytes; `leading` are the arguments before that one.

@@ -444,6 +444,11 @@ cdef inline int check_submit(bytes function, bytes unique) except -1:
     return 0
 
 
+cdef bytes submit_packet(int packet_type, bytes function, bytes unique, bytes workload):
+    check_submit(function, unique)
+    return pack(Magic.REQUEST, packet_type, (function, unique), workload)
+
+
 cdef bytes submit_head(int packet_type, bytes function, bytes unique, Py_ssize_t workload_bytes):
     check_submit(function, unique)
     return packet_head(Magic.REQUEST, packet_type, (function, unique), workload_bytes)

@@ -21,7 +21,8 @@ cdef class PooledServer:
 
     # Jobs whose end somebody waits for, over all its connections.
     cdef Py_ssize_t outstanding(self)
-    # Its connection with the fewest jobs outstanding that takes another one; None if none does.
+    # The connection over which this loop turn's jobs leave, or the one with the fewest jobs outstanding; None if none
+    # takes another one.
     cdef JobServerConnection least_loaded(self)
     # The same connection for the same key, as long as the same ones are up; None if none takes a job.
     cdef JobServerConnection pinned(self, unsigned long long key)

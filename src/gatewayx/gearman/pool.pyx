@@ -54,7 +54,11 @@ cdef class PooledServer:
         cdef JobServerConnection connection, best = None
         for item in self.connections:
             connection = <JobServerConnection> item
-            if connection.accepts_jobs() and (best is None or connection.outstanding < best.outstanding):
+            if not connection.accepts_jobs():
+                continue
+            if connection.has_open_write():
+                return connection
+            if best is None or connection.outstanding < best.outstanding:
                 best = connection
         return best
 

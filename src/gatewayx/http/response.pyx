@@ -5,8 +5,9 @@ from http import HTTPStatus
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
+
+from gatewayx.digits cimport MAX_DIGITS, put_decimal
 
 import orjson
 
@@ -64,8 +65,8 @@ cdef class ResponseBuilder:
         const char* connection,
     ):
         cdef bytes status_line = <bytes> STATUS_LINES[status]
-        cdef char[40] length_line
-        cdef Py_ssize_t length_line_bytes = 0
+        cdef char[MAX_DIGITS] digits
+        cdef Py_ssize_t digit_count = 0
         cdef Py_ssize_t connection_bytes = 0 if connection == NULL else strlen(connection)
         cdef bytes response
         cdef char* end
@@ -77,8 +78,8 @@ cdef class ResponseBuilder:
         if connection != NULL:
             total += 14 + connection_bytes
         if body_bytes >= 0:
-            length_line_bytes = snprintf(length_line, 40, b"Content-Length: %zd\r\n", body_bytes)
-            total += length_line_bytes
+            digit_count = put_decimal(digits, body_bytes) - digits
+            total += 18 + digit_count
         response = PyBytes_FromStringAndSize(NULL, total)
         end = PyBytes_AS_STRING(response)
         end = _put(end, PyBytes_AS_STRING(status_line), PyBytes_GET_SIZE(status_line))
@@ -89,7 +90,10 @@ cdef class ResponseBuilder:
             end = _put(end, b"Content-Type: ", 14)
             end = _put(end, PyBytes_AS_STRING(content_type), PyBytes_GET_SIZE(content_type))
             end = _put(end, b"\r\n", 2)
-        end = _put(end, length_line, length_line_bytes)
+        if digit_count:
+            end = _put(end, b"Content-Length: ", 16)
+            end = _put(end, digits, digit_count)
+            end = _put(end, b"\r\n", 2)
         if connection != NULL:
             end = _put(end, b"Connection: ", 12)
             end = _put(end, connection, connection_bytes)
