@@ -6,8 +6,9 @@
 
 `time` samples with perf: processor time a request by component, the kernel's by system call. `system-calls` counts
 with strace. `instructions` counts user-space instructions a request with valgrind's callgrind: exact enough to
-compare two builds, blind to the kernel. All three need only wrk beside their tool, and 64 connections of unique
-20-byte payloads as in plugin_comparison.py.
+compare two builds, blind to the kernel. The load is 64 connections of wrk with unique 20-byte payloads, as in
+plugin_comparison.py. `--gearmand` puts a real gearmand and two libgearman workers behind the gateway: slower answers
+arrive a few at a time, so that a request pays for more of each system call.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import GATEWAY_COMMAND, start_gateway, start_null_job_server
+from servers import GATEWAY_COMMAND, start_echo_workers, start_gateway, start_gearmand, start_null_job_server
 
 from support import (
     BENCHMARKS,
@@ -69,8 +70,12 @@ class Bench:
         return load
 
 
-def start(processes: ProcessSet, background: bool, gateway_command: str) -> Bench:
-    _, server_port = start_null_job_server(processes)
+def start(processes: ProcessSet, background: bool, gateway_command: str, with_gearmand: bool) -> Bench:
+    if with_gearmand:
+        _, server_port, _ = start_gearmand(processes, "-t 4 --hashtable-buckets 1000003")
+        start_echo_workers(processes, server_port, "echo", 2)
+    else:
+        _, server_port = start_null_job_server(processes)
     gateway, port = start_gateway(processes, gateway_command, server_port)
     bench = Bench(processes, gateway, port, background)
     bench.load(WARM_UP_S)
@@ -230,6 +235,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--background", action="store_true", help="background jobs; foreground ones otherwise")
+    parser.add_argument(
+        "--gearmand", action="store_true", help="in front of gearmand and two libgearman workers instead"
+    )
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of load")
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
     arguments = parser.parse_args()
@@ -241,7 +249,7 @@ def main() -> int:
             if arguments.kind == "instructions":
                 output = f"--callgrind-out-file={name}/callgrind.out.%p"
                 command = f"valgrind --tool=callgrind --instr-atstart=no {output} {command}"
-            bench = start(processes, arguments.background, command)
+            bench = start(processes, arguments.background, command, arguments.gearmand)
             print_shares(f"by component, {unit}", profile(bench, arguments.duration))
     except BenchmarkError as error:
         print(f"profile_gateway: {error}", file=sys.stderr)

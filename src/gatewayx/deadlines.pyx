@@ -11,6 +11,9 @@ from libc.math cimport ceil
 
 logger = logging.getLogger("gatewayx")
 
+# Ten years: nothing is armed for longer.
+cdef double HORIZON_S = 3.2e8
+
 
 cdef class Expiring:
     """Whatever can run out of time; a subclass says in `deadline_passed` what happens then."""
@@ -45,8 +48,10 @@ cdef class DeadlineWheel:
         """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
         if entry.next_expiring is not None:
             self.disarm(entry)
+        # What is no number below the horizon would overflow the ticks.
+        cdef double horizon_s = min(after_s, HORIZON_S) if after_s > 0 else 0
         # One tick more, since the current one has partly gone by.
-        entry.due_tick = self.tick + <long long> ceil(after_s / self.tick_s) + 1
+        entry.due_tick = self.tick + <long long> ceil(horizon_s / self.tick_s) + 1
         self._link(entry)
         self.armed += 1
         return 0
