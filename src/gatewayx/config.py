@@ -377,7 +377,7 @@ SETTINGS: tuple[Setting, ...] = (
         "max-header-bytes",
         Size(KIBIBYTE, MEBIBYTE),
         "Limits",
-        "All header names and values of one request together; more is answered 431.",
+        "All header lines of one request together, and again its trailers; more is answered 431.",
         "Node.js --max-http-header-size: 16 KiB",
     ),
     Setting(

@@ -281,6 +281,21 @@ class TestMergedJobs:
                 assert (answer.status, answer.body) == (200, b"end")
         await eventually(lambda: gateway.count("pool.abandoned_jobs") == 0)
 
+    async def test_one_that_joins_after_data_that_was_too_large_is_not_given_the_rest_as_the_whole(
+        self, gateway, upstream, clients
+    ):
+        clients[0].send(post(b"/f", b"", SAME))
+        await upstream.accept(HANDLE)
+        upstream.answer(DATA, HANDLE, b"x" * 10 * MAX_RESULT)
+        assert (await clients[0].response()).kind() == "result-too-large"
+        clients[1].send(post(b"/f", b"", SAME))
+        await upstream.accept(HANDLE)
+        answer = await clients[1].response()
+        assert (answer.status, answer.kind()) == (502, "outcome-unknown")
+        upstream.answer(COMPLETE, HANDLE, b"tail")
+        upstream.answer(COMPLETE, HANDLE, b"tail")
+        await eventually(lambda: gateway.count("pool.abandoned_jobs") == 0)
+
 
 def malformed(packet_type: int, body: bytes, magic: bytes = b"\0RES") -> bytes:
     """A packet of any type with any body."""
@@ -325,8 +340,10 @@ class TestBrokenPeer:
             bad, good = await server.connection(), await server.connection()
             async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
                 clients = {b"one": one, b"two": two}
-                for name, client in clients.items():
+                for number, (name, client) in enumerate(clients.items(), 1):
                     client.send(post(b"/f", name))
+                    # In one loop turn both would leave over one connection.
+                    await gateway.reaches("pool.outstanding_jobs", number)
                 unlucky = clients[(await bad.submission()).workload]
                 lucky = clients[(await good.submission()).workload]
                 good.answer(JOB_CREATED, HANDLE)

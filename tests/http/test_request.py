@@ -352,6 +352,7 @@ REFUSED = {
     "limit: header name, unfinished": (head()[:-2] + b"A" * 250, HEADERS),
     "limit: sized body": (head(b"Content-Length: 65"), BODY),
     "limit: sized body, huge": (head(b"Content-Length: 999999999999999999"), BODY),
+    "limit: sized body, 19 digits": (head(b"Content-Length: 1000000000000000000"), BODY),
     "limit: first chunk": (head(CHUNKED) + b"41\r\n", BODY),
     "limit: first chunk, huge": (head(CHUNKED) + b"fffffffffffffff\r\n", BODY),
     "limit: sum of chunks": (head(CHUNKED) + b"20\r\n" + b"x" * 32 + b"\r\n21\r\n", BODY),

@@ -100,6 +100,26 @@ class TestStop:
             assert (answer.body, answer.headers[b"connection"]) == (b"result", b"close")
         assert await served.ended() == 0
 
+    async def test_a_body_that_nobody_needs_any_more_does_not_hold_up_the_end(self, served):
+        async with HttpClient(await served.address()) as client:
+            client.send(head(b"POST", b"/f", b"X-Gearman-Timeout: no", b"Content-Length: 10"), b"12345")
+            assert (await client.response()).status == 400
+            served.signal(signal.SIGTERM)
+            await served.until("stopping")
+            client.send(b"67890")
+            assert await client.rest() == b""
+        assert await served.ended() == 0
+
+    async def test_an_empty_line_that_was_arriving_does_not_hold_up_the_end(self, served):
+        async with HttpClient(await served.address()) as client:
+            client.send(head(b"OPTIONS", b"*"), b"\r")
+            assert (await client.response()).status == 204
+            served.signal(signal.SIGTERM)
+            await served.until("stopping")
+            client.send(b"\n")
+            assert await client.rest() == b""
+        assert await served.ended() == 0
+
     @pytest.mark.parametrize("arguments", [("--drain-timeout", "0.3")])
     async def test_what_is_still_open_after_the_drain_timeout_hears_the_truth(self, served, worker):
         address = await served.address()

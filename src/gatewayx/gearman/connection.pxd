@@ -18,7 +18,8 @@ cdef enum:
 
 cdef class JobListener:
     """Who waits for a job. The methods are called in this order: created once, then any number of data, warning and
-    status, then exactly one of the others, after which none is called any more."""
+    status, then exactly one of the others, after which none is called any more. A background job ends with created.
+    job_broken follows whichever raised."""
 
     cdef int job_created(self, Job job) except -1
     cdef int job_data(self, Job job, bytes data) except -1

@@ -417,6 +417,8 @@ cdef class JobServerConnection:
                 first.incomplete = True
             return 0
         if skipped:
+            if packet_type == PacketType.WORK_DATA:
+                first.incomplete = True
             if packet_type != PacketType.WORK_WARNING:
                 self._tell_all(first, TOO_LARGE, None)
             return 0

@@ -23,6 +23,8 @@ logger = logging.getLogger("gatewayx.gearman")
 FIRST_ATTEMPT_S = 1.0
 # An attempt that has not led to an answered OPTION_REQ is given up.
 CONNECT_TIMEOUT_S = 5.0
+# Of a workload by which a job is pinned; equal ones still go the same way.
+MAX_HASHED_BYTES = 4096
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 
@@ -189,7 +191,7 @@ cdef class Pool:
         if unique == b"-":
             if not workload:
                 return self.choose()
-            key = _hash(key, workload)
+            key = _hash(key + <unsigned long long> len(workload), workload[:MAX_HASHED_BYTES])
         for server in self.servers:
             rank = _mixed(key ^ (<PooledServer> server).name_hash)
             if best is None or rank > highest:
@@ -225,8 +227,10 @@ cdef class Pool:
                 if not tried.done():
                     tried.set_result(None)
                 await connection.gone
-            except (OSError, asyncio.TimeoutError) as error:
+            except (OSError, UnicodeError, asyncio.TimeoutError) as error:
                 connection.close(str(error) or f"no answer within {CONNECT_TIMEOUT_S:g} s")
+            except Exception:
+                logger.exception("an attempt to connect to job server %s failed", server.name)
             finally:
                 connection.close("the gateway is stopping")
                 self._went_down(server, connection)

@@ -142,7 +142,11 @@ cdef class HttpConnection(RequestOwner):
         self.transport = transport
         # The client counts as not reading as soon as the kernel takes no more bytes for it.
         transport.set_write_buffer_limits(high=0)
-        if len(server.connections) >= server.limits.max_connections or server.draining:
+        if server.draining:
+            server.connections_refused += 1
+            self._refuse_connection(503, "stopping", "the gateway is stopping")
+            return
+        if len(server.connections) >= server.limits.max_connections:
             server.connections_refused += 1
             self._refuse_connection(503, "too-many-connections", "as many connections are open as may be")
             return
@@ -232,6 +236,9 @@ cdef class HttpConnection(RequestOwner):
             # An unfinished request line is in `tail`, not in the parser.
             self.server.give_back_parser(self.parser)
             self.parser = None
+        if self.server.draining and self.state == READING and self.parser is None and self.tail is None:
+            # Nothing has begun after all.
+            return self.begin_drain()
         return self._arm_for_reading()
 
     cdef int _begin(self, Request request) except -1:
@@ -259,6 +266,9 @@ cdef class HttpConnection(RequestOwner):
         self._arm(NO_DEADLINE)
         if not request.keep_alive or self.server.draining:
             self.state = ANSWERING
+            if self.first is None:
+                # It was answered by its head, and that answer is written.
+                self._mark_dirty()
         if not request.answered():
             request.continue_due = False
             try:

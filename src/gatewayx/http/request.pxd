@@ -147,6 +147,7 @@ cdef class RequestParser:
     cdef int _unfinished_request_line(self, const char* line, Py_ssize_t line_bytes) except -1
     cdef int _feed(self, bytes data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t head_end) except -1
     cdef int _serve_without_upgrade(self, bytes data, Py_ssize_t head_end, Py_ssize_t end) except -1
+    cdef int _take_body(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int _check_head(self) except -1
     cdef object _refusal(self, error)
     cdef object _transfer_encoding_refusal(self)

@@ -37,6 +37,11 @@ cdef enum:
     VERSION_BYTES = 8
     # The digits of a chunk size that fit its type; llhttp refuses an overflow too.
     MAX_CHUNK_SIZE_DIGITS = 15
+    # The rest of a sized body from here on does not go through llhttp, which would only copy it once more.
+    UNPARSED_BODY_BYTES = 65536
+
+# More than any limit on bodies, and ten times it still fits its type.
+cdef long long HUGE_LENGTH = 1000000000000000
 
 # RFC 9110 15.5.6: a 405 names the methods that are served.
 ALLOW = b"Allow: GET, HEAD, POST, PUT, OPTIONS\r\n"
@@ -259,6 +264,9 @@ cdef class RequestParser:
             self.state = SIZED_BODY
             self.remaining_bytes = self.request.content_length
             self.event = HEAD_COMPLETE
+            if self.remaining_bytes >= UNPARSED_BODY_BYTES:
+                # llhttp stays behind in the middle of this body.
+                self.parser_spent = True
         else:
             if not self.message_done:
                 raise _malformed("the length of the body is in doubt")
@@ -271,10 +279,14 @@ cdef class RequestParser:
         cdef Py_ssize_t cut = PyBytes_GET_SIZE(data)
         if cut - offset > self.remaining_bytes:
             cut = offset + <Py_ssize_t> self.remaining_bytes
-        try:
-            self._feed(data, offset, cut, offset)
-        except HttpParserError as parser_error:
-            raise self._refusal(parser_error) from None
+        if self.parser_spent:
+            self._take_body(PyBytes_AS_STRING(data) + offset, cut - offset)
+            self.message_done = cut - offset == self.remaining_bytes
+        else:
+            try:
+                self._feed(data, offset, cut, offset)
+            except HttpParserError as parser_error:
+                raise self._refusal(parser_error) from None
         self.remaining_bytes -= cut - offset
         if self.message_done != (self.remaining_bytes == 0):
             raise _malformed("the length of the body is in doubt")
@@ -574,17 +586,25 @@ cdef class RequestParser:
         if request.content_length == length:
             request.body = data
         elif request.content_length > 0:
-            if self.body_buffer is None:
-                self.body_buffer = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> request.content_length)
-            if self.body_filled + length > request.content_length:
-                raise _malformed("the body is longer than its Content-Length")
-            memcpy(PyBytes_AS_STRING(self.body_buffer) + self.body_filled, PyBytes_AS_STRING(data), length)
-            self.body_filled += length
+            self._take_body(PyBytes_AS_STRING(data), length)
         else:
             # Many small chunks must not become many small objects.
             if self.body_buffer is None:
                 self.body_buffer = bytearray()
             (<bytearray> self.body_buffer).extend(data)
+
+    cdef int _take_body(self, const char* piece, Py_ssize_t piece_bytes) except -1:
+        """Put a piece of a sized body in its place."""
+        cdef Request request = self.request
+        if request.discards_body:
+            return 0
+        if self.body_filled + piece_bytes > request.content_length:
+            raise _malformed("the body is longer than its Content-Length")
+        if self.body_buffer is None:
+            self.body_buffer = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> request.content_length)
+        memcpy(PyBytes_AS_STRING(self.body_buffer) + self.body_filled, piece, piece_bytes)
+        self.body_filled += piece_bytes
+        return 0
 
     def on_message_complete(self):
         """httptools: the request is complete."""
@@ -615,6 +635,7 @@ cdef class RequestParser:
             if self.body_buffer is None:
                 request.body = b""
             else:
+                # Of a sized body it is bytes already, and not copied.
                 request.body = bytes(self.body_buffer)
                 self.body_buffer = None
         # llhttp takes nothing more after a request that ends its connection, and takes a trailer's word for that.
@@ -643,7 +664,7 @@ cdef inline bint _is_blank(char byte) noexcept:
 
 
 cdef long long _decimal(const char* cursor, const char* end) noexcept:
-    """The decimal number between cursor and end, white space around it aside; -1 if it is none or has 19 digits."""
+    """The decimal number between cursor and end, white space around it aside; -1 if it is none, a huge one saturates."""
     cdef long long number = 0
     cdef const char* first
     while cursor < end and _is_blank(cursor[0]):
@@ -651,8 +672,8 @@ cdef long long _decimal(const char* cursor, const char* end) noexcept:
     while cursor < end and _is_blank((end - 1)[0]):
         end -= 1
     first = cursor
-    while cursor < end and c"0" <= cursor[0] <= c"9" and cursor - first < 18:
-        number = number * 10 + (cursor[0] - c"0")
+    while cursor < end and c"0" <= cursor[0] <= c"9":
+        number = min(number * 10 + (cursor[0] - c"0"), HUGE_LENGTH)
         cursor += 1
     return number if cursor == end and cursor > first else -1
 

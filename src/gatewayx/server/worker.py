@@ -229,7 +229,8 @@ def _bound_socket(address: Address) -> socket.socket:
         except BaseException:
             bound.close()
             raise
-    except OSError as error:
-        raise StartError(f"cannot listen on {address}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        # A label above 63 characters is a UnicodeError of the idna codec.
+        raise StartError(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}") from error
     bound.setblocking(False)
     return bound
