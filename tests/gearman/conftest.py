@@ -11,13 +11,6 @@ from gatewayx.gearman.job_server import JobServer
 from support.gearmand import Gearmand
 
 
-@pytest.fixture(scope="session")
-def session_gearmand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gearmand]:
-    """One gearmand for all tests that name their functions apart."""
-    with Gearmand(tmp_path_factory.mktemp("gearmand")) as gearmand:
-        yield gearmand
-
-
 @pytest.fixture
 async def embedded() -> AsyncIterator[JobServer]:
     """The embedded job server; nothing is left in it after the test."""
