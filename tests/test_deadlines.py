@@ -35,6 +35,10 @@ class Deadline(Expiring):
         return 0
 
 
+# More than any test arms.
+MANY = 1_000_000
+
+
 @pytest.fixture
 def wheel() -> DeadlineWheel:
     """A wheel that starts at START_S."""
@@ -49,7 +53,9 @@ def fired() -> list[object]:
 
 def advance(wheel: DeadlineWheel, ticks: float) -> int:
     """Let the loop's time be so many ticks after the start; returns how many fired."""
-    return wheel.advance(START_S + ticks * TICK_S)
+    due = wheel.advance(START_S + ticks * TICK_S)
+    assert not wheel.fire(MANY)
+    return due
 
 
 @pytest.mark.parametrize("since_sweep", [0, 0.9], ids=["armed-at-a-sweep", "armed-between-sweeps"])
@@ -190,6 +196,24 @@ def test_a_hundred_thousand_come_and_go_and_leave_nothing(wheel, fired):
     del others
     gc.collect()
     assert not [entry for entry in gc.get_objects() if isinstance(entry, Deadline) and entry is not deadline]
+
+
+def test_what_is_due_together_fires_as_many_at_a_time_as_asked_and_what_was_disarmed_meanwhile_does_not(wheel, fired):
+    deadlines = [Deadline(fired, number) for number in range(10)]
+    for deadline in deadlines:
+        wheel.arm(deadline, TICK_S)
+    assert wheel.advance(START_S + 3 * TICK_S) == 10
+    assert wheel.fire(4)
+    assert fired == [0, 1, 2, 3]
+    wheel.disarm(deadlines[5])
+    wheel.arm(deadlines[6], 10 * TICK_S)
+    assert wheel.fire(3)
+    assert fired == [0, 1, 2, 3, 4, 7, 8]
+    assert not wheel.fire(3)
+    assert fired[-1] == 9
+    assert wheel.armed == 1
+    assert advance(wheel, 20) == 1
+    assert fired[-1] == 6
 
 
 @given(st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 800), st.booleans()), max_size=30))

@@ -18,6 +18,7 @@ from gatewayx.config import (
     CONFIG_VARIABLE,
     SETTINGS,
     AddressList,
+    FunctionList,
     Loaded,
     Setting,
     Switch,
@@ -59,7 +60,7 @@ def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
         setting.flag,
         setting.name,
         metavar=setting.kind.metavar,
-        multiple=isinstance(setting.kind, AddressList),
+        multiple=isinstance(setting.kind, (AddressList, FunctionList)),
         help=help_text,
     )
 

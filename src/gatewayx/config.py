@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NamedTuple, NoReturn
 
 import msgspec
 
@@ -24,8 +24,8 @@ KIBIBYTE = 1024
 MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3
 
-# A Gearman packet's length is a uint32 and counts the function (512 bytes), the unique (63) and two NULs as well.
-LARGEST_WORKLOAD_BYTES = 4 * GIBIBYTE - KIBIBYTE
+# A Gearman packet's length is a uint32 and counts the function (at most 4 KiB), the unique (63) and two NULs as well.
+LARGEST_WORKLOAD_BYTES = 4 * GIBIBYTE - 8 * KIBIBYTE
 
 VARIABLE_PREFIX = "GATEWAYX_"
 CONFIG_FLAG = "--config"
@@ -40,21 +40,38 @@ _KUBERNETES_VARIABLE = re.compile(
 _LONGEST_SHOWN_VALUE = 120
 
 
+class FunctionBound(NamedTuple):
+    """How many jobs of a function may be in flight; a name that ends in `*` stands for every function that begins so."""
+
+    name: str
+    jobs: int
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway runs with; `SETTINGS` says what each field means. Times are seconds, sizes are bytes."""
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
     server: tuple[Address, ...] = (Address("127.0.0.1", 4730),)
     connections_per_server: int = 2
+    function: tuple[str, ...] = ()
     max_connections: int = 10_000
+    max_connections_per_address: int = 0
     max_pipelined: int = 64
+    max_jobs: int = 10_000
+    max_function_jobs: tuple[FunctionBound, ...] = ()
+    max_held_bytes: int = 256 * MEBIBYTE
     max_target_bytes: int = 8 * KIBIBYTE
     max_header_bytes: int = 16 * KIBIBYTE
     max_headers: int = 100
+    max_function_bytes: int = 512
+    max_chunk_extension_bytes: int = 4 * KIBIBYTE
     max_body_bytes: int = 8 * MEBIBYTE
     max_result_bytes: int = 64 * MEBIBYTE
+    first_byte_timeout_s: float = 10.0
     header_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
+    min_body_rate_bytes: int = KIBIBYTE
+    body_rate_grace_s: float = 10.0
     keepalive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
     job_timeout_s: float = 30.0
@@ -90,6 +107,10 @@ class Kind:
     def show(self, value: object) -> str:
         """Return the text that `parse` reads back as this value."""
         return str(value)
+
+    def from_flags(self, values: tuple[str, ...]) -> object:
+        """Return what `parse` reads for a flag that was given several times."""
+        return ",".join(values)
 
 
 class AddressList(Kind):
@@ -135,6 +156,80 @@ class AddressList(Kind):
         """See Kind."""
         assert isinstance(value, tuple)
         return ",".join(str(address) for address in value)
+
+
+class FunctionList(Kind):
+    """None or several distinct function names, `*` at the end of one for any rest; as text, separated by commas."""
+
+    metavar = "NAME"
+    most = 1024
+    longest = 4096
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"up to {self.most} different names of 1 to {self.longest} bytes without control characters, * only last"
+
+    def parse(self, value: object) -> tuple[object, ...]:
+        """See Kind."""
+        texts = [text for text in value.split(",") if text] if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or len(texts) > self.most:
+            raise DisallowedValueError
+        entries = tuple(self._parse_one(text) for text in texts)
+        names = [self._name(entry) for entry in entries]
+        if len(set(names)) != len(names):
+            raise DisallowedValueError
+        return entries
+
+    def _parse_one(self, text: object) -> object:
+        if not isinstance(text, str) or "*" in text[:-1] or any(char < " " or char == "\x7f" for char in text):
+            raise DisallowedValueError
+        try:
+            length = len(text.encode())
+        except UnicodeEncodeError:
+            raise DisallowedValueError from None
+        if not 1 <= length <= self.longest:
+            raise DisallowedValueError
+        return text
+
+    def _name(self, entry: object) -> object:
+        return entry
+
+    def from_flags(self, values: tuple[str, ...]) -> object:
+        """See Kind. A name may hold a comma."""
+        return values
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        assert isinstance(value, tuple)
+        return ",".join(value)
+
+
+class FunctionBounds(FunctionList):
+    """None or several NAME=N: the names as in FunctionList, N a number of jobs."""
+
+    metavar = "NAME=N"
+    highest = 1_000_000
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"up to {self.most} NAME=N, the names different and * only last, N from 0 to {self.highest}"
+
+    def _parse_one(self, text: object) -> object:
+        name, equals, bound = text.rpartition("=") if isinstance(text, str) else ("", "", "")
+        if not equals or not re.fullmatch(r"[0-9]{1,7}", bound, re.ASCII) or int(bound) > self.highest:
+            raise DisallowedValueError
+        return FunctionBound(str(super()._parse_one(name)), int(bound))
+
+    def _name(self, entry: object) -> object:
+        assert isinstance(entry, FunctionBound)
+        return entry.name
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        assert isinstance(value, tuple)
+        return ",".join(f"{bound.name}={bound.jobs}" for bound in value)
 
 
 class Integer(Kind):
@@ -349,12 +444,64 @@ SETTINGS: tuple[Setting, ...] = (
         "Pipelined connections to each job server.",
     ),
     Setting(
+        "function",
+        "function",
+        FunctionList(),
+        "Functions",
+        "A function that clients may ask for, prefix* for all that begin so; may be repeated. Others are answered 404; "
+        "without any, all may be asked for. gearmand keeps memory for every name it has ever heard.",
+        "OpenFaaS, AWS API Gateway: only declared functions",
+    ),
+    Setting(
+        "max_function_jobs",
+        "max-function-jobs",
+        FunctionBounds(),
+        "Functions",
+        "Jobs of one function in flight at once, prefix*=N for each that begins so; may be repeated. A further one is "
+        "answered 503.",
+        "AWS Lambda reserved concurrency",
+    ),
+    Setting(
+        "max_function_bytes",
+        "max-function",
+        Size(1, 4 * KIBIBYTE),
+        "Functions",
+        "Longest name of a function, decoded; a longer one is answered 400.",
+        "gearmand drops the connection above 8190",
+    ),
+    Setting(
         "max_connections",
         "max-connections",
         Integer(1, 1_000_000),
         "Limits",
-        "Client connections open at once; a further one is answered 503.",
-        "nginx worker_connections: 512",
+        "Client connections open at once. For a further one the longest idle is closed; if none is idle, it is "
+        "answered 503.",
+        "nginx worker_connections: 512, reusing idle ones; HAProxy maxconn",
+    ),
+    Setting(
+        "max_connections_per_address",
+        "max-connections-per-address",
+        Integer(0, 1_000_000),
+        "Limits",
+        "Client connections of one IPv4 address or IPv6 /64, 0 for any number; a further one is answered 429.",
+        "nginx limit_conn: off",
+    ),
+    Setting(
+        "max_jobs",
+        "max-jobs",
+        Integer(1, 10_000_000),
+        "Limits",
+        "Jobs in flight at once: submitted and not answered; a further one is answered 503.",
+        "Envoy max_requests: 1024 a cluster",
+    ),
+    Setting(
+        "max_held_bytes",
+        "max-held",
+        Size(64 * KIBIBYTE, 1024 * GIBIBYTE),
+        "Limits",
+        "Bytes held at once for all clients: bodies, their packets, results, answers not yet read. A body that does "
+        "not fit is answered 503, a result 502.",
+        "Envoy overload manager max_heap_size_bytes: off",
     ),
     Setting(
         "max_pipelined",
@@ -385,8 +532,16 @@ SETTINGS: tuple[Setting, ...] = (
         "max-headers",
         Integer(1, 10_000),
         "Limits",
-        "Headers of one request; more are answered 431.",
-        "Apache LimitRequestFields: 100",
+        "Headers of one request, and again its trailers; more are answered 431.",
+        "Apache LimitRequestFields: 100; Envoy, hyper: 100",
+    ),
+    Setting(
+        "max_chunk_extension_bytes",
+        "max-chunk-extensions",
+        Size(0, MEBIBYTE),
+        "Limits",
+        "All chunk extensions of one request together; more is answered 400.",
+        "hyper, Go net/http: 16 KiB",
     ),
     Setting(
         "max_body_bytes",
@@ -404,12 +559,19 @@ SETTINGS: tuple[Setting, ...] = (
         "Largest result of one job, all its data together; a larger one is answered 502.",
     ),
     Setting(
+        "first_byte_timeout_s",
+        "first-byte-timeout",
+        Duration(0.01, 3600),
+        "Timeouts",
+        "From accept to a connection's first byte, after which it is closed without an answer.",
+        "HAProxy timeout http-request, advised: 10; nginx client_header_timeout: 60",
+    ),
+    Setting(
         "header_timeout_s",
         "header-timeout",
         Duration(0.01, 3600),
         "Timeouts",
-        "From a request's first byte to the end of its head, after which it is answered 408; and from accept to the "
-        "first byte, after which the connection is closed.",
+        "From a request's first byte to the end of its head, after which it is answered 408.",
         "Apache RequestReadTimeout: 20 to 40; nginx client_header_timeout: 60",
     ),
     Setting(
@@ -419,6 +581,23 @@ SETTINGS: tuple[Setting, ...] = (
         "Timeouts",
         "An unfinished body of which no byte comes for this long is answered 408.",
         "nginx client_body_timeout: 60, between two reads",
+    ),
+    Setting(
+        "min_body_rate_bytes",
+        "min-body-rate",
+        Size(0, GIBIBYTE),
+        "Timeouts",
+        "Bytes a second that an unfinished body must average, framing included, once it took longer than "
+        "body-rate-grace; a slower one is answered 408. 0 for any.",
+        "Apache RequestReadTimeout MinRate: 500; Kestrel: 240",
+    ),
+    Setting(
+        "body_rate_grace_s",
+        "body-rate-grace",
+        Duration(0.01, 86_400),
+        "Timeouts",
+        "How long a body may take at any rate.",
+        "Apache RequestReadTimeout: 20; Kestrel: 5",
     ),
     Setting(
         "keepalive_timeout_s",
@@ -501,7 +680,7 @@ def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[st
     for setting in SETTINGS:
         flag_value = flags.get(setting.name)
         if isinstance(flag_value, tuple):
-            flag_value = ",".join(flag_value) if flag_value else None
+            flag_value = setting.kind.from_flags(flag_value) if flag_value else None
         if flag_value is not None:
             apply(setting, flag_value, f"flag {setting.flag}")
     return Loaded(settings=msgspec.structs.replace(_DEFAULTS, **values), origins=origins)

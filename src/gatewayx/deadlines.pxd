@@ -26,9 +26,13 @@ cdef class DeadlineWheel:
     cdef double swept_at_s
     # One ring of Expiring a slot, each closed by a sentinel.
     cdef list slots
+    # The sentinel of the ring of those that are due and have not fired yet.
+    cdef Expiring due
 
     cpdef int arm(self, Expiring entry, double after_s) except -1
     cpdef int disarm(self, Expiring entry) except -1
-    cdef int _link(self, Expiring entry) except -1
+    # Seconds until the deadline; 0 if it is due or disarmed.
+    cdef double left_s(self, Expiring entry) noexcept
     cdef int _sweep(self, Expiring sentinel) except -1
     cpdef int advance(self, double now_s) except -1
+    cpdef bint fire(self, int most) except -1

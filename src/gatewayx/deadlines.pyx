@@ -2,6 +2,9 @@
 
 A hashed timing wheel (Varghese and Lauck, 1987): a deadline hangs in the ring of the slot at which it is due, one
 further than a revolution away is passed over until its turn. Arming and disarming relink two neighbours.
+
+What is due moves to a ring of its own and fires from there, as many at a time as the caller wants: ten thousand clients
+that ran out of time together must not keep everybody else waiting.
 """
 
 import logging
@@ -34,15 +37,10 @@ cdef class DeadlineWheel:
     def __cinit__(self, double tick_s, double now_s):
         if not tick_s > 0:
             raise ValueError("tick_s must be above 0")
-        cdef Expiring sentinel
         self.tick_s = tick_s
         self.swept_at_s = now_s
-        self.slots = []
-        for _ in range(WHEEL_SLOTS):
-            sentinel = Expiring()
-            sentinel.next_expiring = sentinel
-            sentinel.previous_expiring = sentinel
-            self.slots.append(sentinel)
+        self.slots = [_ring() for _ in range(WHEEL_SLOTS)]
+        self.due = _ring()
 
     cpdef int arm(self, Expiring entry, double after_s) except -1:
         """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
@@ -52,36 +50,29 @@ cdef class DeadlineWheel:
         cdef double horizon_s = min(after_s, HORIZON_S) if after_s > 0 else 0
         # One tick more, since the current one has partly gone by.
         entry.due_tick = self.tick + <long long> ceil(horizon_s / self.tick_s) + 1
-        self._link(entry)
+        _link(<Expiring> self.slots[entry.due_tick % WHEEL_SLOTS], entry)
         self.armed += 1
-        return 0
-
-    cdef int _link(self, Expiring entry) except -1:
-        cdef Expiring sentinel = <Expiring> self.slots[entry.due_tick % WHEEL_SLOTS]
-        cdef Expiring last = sentinel.previous_expiring
-        entry.previous_expiring = last
-        entry.next_expiring = sentinel
-        last.next_expiring = entry
-        sentinel.previous_expiring = entry
         return 0
 
     cpdef int disarm(self, Expiring entry) except -1:
         """Forget entry's deadline; nothing happens when it has none."""
         if entry.next_expiring is None:
             return 0
-        entry.next_expiring.previous_expiring = entry.previous_expiring
-        entry.previous_expiring.next_expiring = entry.next_expiring
-        entry.next_expiring = None
-        entry.previous_expiring = None
+        _unlink(entry)
         self.armed -= 1
         return 0
 
+    cdef double left_s(self, Expiring entry) noexcept:
+        if entry.next_expiring is None or entry.due_tick <= self.tick:
+            return 0
+        return (entry.due_tick - self.tick) * self.tick_s
+
     cpdef int advance(self, double now_s) except -1:
-        """Fire what is due at loop time now_s; returns how many fired. An entry's exception is logged, not raised."""
+        """Make due what is so at loop time now_s, to be fired by fire(); returns how many those are."""
         cdef long long passed = <long long> ((now_s - self.swept_at_s) / self.tick_s)
         cdef long long first = self.tick + 1
         cdef long long slot
-        cdef int fired = 0
+        cdef int moved = 0
         if passed <= 0:
             return 0
         self.tick += passed
@@ -89,26 +80,59 @@ cdef class DeadlineWheel:
         if passed > WHEEL_SLOTS:
             first = self.tick - WHEEL_SLOTS + 1
         for slot in range(first, self.tick + 1):
-            fired += self._sweep(<Expiring> self.slots[slot % WHEEL_SLOTS])
-        return fired
+            moved += self._sweep(<Expiring> self.slots[slot % WHEEL_SLOTS])
+        return moved
 
     cdef int _sweep(self, Expiring sentinel) except -1:
-        # What fires may arm and disarm others, in this ring too: collect first, then fire what is still due.
         cdef Expiring entry = sentinel.next_expiring
-        cdef list due = []
-        cdef int fired = 0
+        cdef Expiring following
+        cdef int moved = 0
         while entry is not sentinel:
+            following = entry.next_expiring
             if entry.due_tick <= self.tick:
-                due.append(entry)
-            entry = entry.next_expiring
-        for item in due:
-            entry = <Expiring> item
-            if entry.next_expiring is None or entry.due_tick > self.tick:
-                continue
+                _unlink(entry)
+                _link(self.due, entry)
+                moved += 1
+            entry = following
+        return moved
+
+    cpdef bint fire(self, int most) except -1:
+        """Fire what is due, at most so many; returns whether more is left. An entry's exception is logged, not raised.
+
+        What fires may arm and disarm anything: each is looked for anew.
+        """
+        cdef Expiring entry
+        while most > 0:
+            entry = self.due.next_expiring
+            if entry is self.due:
+                return False
             self.disarm(entry)
-            fired += 1
+            most -= 1
             try:
                 entry.deadline_passed()
             except Exception:
                 logger.exception("a deadline's handler failed")
-        return fired
+        return self.due.next_expiring is not self.due
+
+
+cdef Expiring _ring():
+    cdef Expiring sentinel = Expiring()
+    sentinel.next_expiring = sentinel
+    sentinel.previous_expiring = sentinel
+    return sentinel
+
+
+cdef inline void _link(Expiring sentinel, Expiring entry) noexcept:
+    """Put the entry at the end of the ring."""
+    cdef Expiring last = sentinel.previous_expiring
+    entry.previous_expiring = last
+    entry.next_expiring = sentinel
+    last.next_expiring = entry
+    sentinel.previous_expiring = entry
+
+
+cdef inline void _unlink(Expiring entry) noexcept:
+    entry.next_expiring.previous_expiring = entry.previous_expiring
+    entry.previous_expiring.next_expiring = entry.next_expiring
+    entry.next_expiring = None
+    entry.previous_expiring = None

@@ -1,5 +1,6 @@
 """One HTTP request as one Gearman job."""
 
+from gatewayx.gateway.admission cimport Admission
 from gatewayx.gearman.connection cimport Job, JobListener
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
@@ -8,6 +9,9 @@ from gatewayx.http.request cimport Request, RequestHandler
 cdef class Gateway(RequestHandler):
     """Makes an Exchange of every request that asks for a job; one a process."""
     cdef Pool pool
+    cdef Admission admission
+    # Bytes of a function's name.
+    cdef Py_ssize_t max_function_bytes
     # Content-Type of results.
     cdef bytes content_type
     # Default and maximum of a job's wait.
@@ -35,6 +39,8 @@ cdef class Exchange(JobListener):
     cdef bytes unique
     # It was made for this job alone.
     cdef bint own_unique
+    # Its job counts in flight.
+    cdef bint entered
     # One of the SUBMIT_JOB* types.
     cdef int packet_type
     cdef double timeout_s

@@ -1,7 +1,7 @@
 """One HTTP request as one Gearman job: what the headers ask for, and which answer the job's end is.
 
-Theory of operation. `Gateway.begin` reads the head: a request that is no job, or asks for something impossible, is
-answered there, before its body is read. `Gateway.handle` submits the job. From then on the Exchange listens to the
+Theory of operation. `Gateway.begin` reads the head: a request that asks for something impossible, or for which there is
+no room, is answered there, before its body is read. `Gateway.handle` submits the job. From then on the Exchange listens to the
 job and owns the request; whichever comes first, the job's end or the client's hang-up, closes it, and it is told
 nothing after that.
 """
@@ -16,6 +16,7 @@ from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 
 from gatewayx.digits cimport MAX_DIGITS, put_decimal
+from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.routes cimport function_of
 from gatewayx.gearman.connection cimport Job, JobListener
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
@@ -69,13 +70,25 @@ class HeaderError(Exception):
 cdef class Gateway(RequestHandler):
     """Makes a job of each request.
 
-    pool: where jobs are submitted. content_type: of results. job_timeout_s: default and maximum of a job's wait.
+    pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
+    default and maximum of a job's wait. max_function_bytes: longest name of a function.
     plugin_compat: answer as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs
     from it on purpose.
     """
 
-    def __init__(self, Pool pool not None, *, bytes content_type, double job_timeout_s, bint plugin_compat=False):
+    def __init__(
+        self,
+        Pool pool not None,
+        Admission admission not None,
+        *,
+        bytes content_type,
+        double job_timeout_s,
+        Py_ssize_t max_function_bytes=512,
+        bint plugin_compat=False,
+    ):
         self.pool = pool
+        self.admission = admission
+        self.max_function_bytes = max_function_bytes
         self.content_type = content_type
         self.job_timeout_s = job_timeout_s
         self.plugin_compat = plugin_compat
@@ -98,14 +111,24 @@ cdef class Gateway(RequestHandler):
         return name_bytes > 10 and strncasecmp(name, b"x-gearman-", 10) == 0
 
     cdef int begin(self, Request request) except -1:
+        cdef Exchange exchange
+        cdef tuple refusal
         if request.method == OPTIONS:
-            return request.owner.answer(request, 204, None, ALLOW, None)
+            # Answered once it is complete: a request that was cut short gets no 2xx.
+            return 0
         if request.method == OTHER:
             return request.owner.answer_problem(
                 request, 405, "method-not-allowed", "a job is submitted with POST, PUT or GET", ALLOW
             )
         try:
-            request.context = self._exchange(request)
+            exchange = self._exchange(request)
+            refusal = self.admission.refusal(exchange.function)
+            if refusal is not None:
+                return request.owner.answer_problem(request, 503, refusal[0], refusal[1], RETRY_AFTER)
+            exchange.gateway = self
+            exchange.request = request
+            request.context = exchange
+            self.open_exchanges += 1
         except RouteError as error:
             request.owner.answer_problem(request, error.status, error.kind, error.detail, None)
         except HeaderError as error:
@@ -115,6 +138,8 @@ cdef class Gateway(RequestHandler):
     cdef int handle(self, Request request) except -1:
         # A reference of our own: the exchange may drop the request's while it runs.
         cdef Exchange exchange = <Exchange> request.context
+        if exchange is None:
+            return request.owner.answer(request, 204, None, ALLOW, None)
         return exchange.submit()
 
     cdef int abandon(self, Request request) except -1:
@@ -125,7 +150,9 @@ cdef class Gateway(RequestHandler):
 
     cdef Exchange _exchange(self, Request request):
         cdef Exchange exchange = Exchange.__new__(Exchange)
-        exchange.function = function_of(request.path)
+        exchange.function = function_of(request.path, self.max_function_bytes)
+        if not self.admission.allows(exchange.function):
+            raise RouteError(404, "function-not-allowed", "the function is none of those that may be asked for here")
         if request.method == GET or request.method == HEAD:
             if request.content_length > 0:
                 raise RouteError(400, "unexpected-body", "the workload of a GET is its query, so it has no body")
@@ -138,9 +165,6 @@ cdef class Gateway(RequestHandler):
         if exchange.unique is None:
             exchange.own_unique = not self.plugin_compat
             exchange.unique = self.new_unique() if exchange.own_unique else b"-"
-        exchange.gateway = self
-        exchange.request = request
-        self.open_exchanges += 1
         return exchange
 
     cdef int _read_headers(self, Exchange exchange, list headers) except -1:
@@ -212,6 +236,7 @@ cdef class Exchange(JobListener):
     cdef int submit(self) except -1:
         cdef Request request = self.request
         cdef bytes workload = request.body
+        cdef tuple refusal
         if request.method == GET or request.method == HEAD:
             if PyBytes_GET_SIZE(workload):
                 # A chunked body shows its length only now.
@@ -219,6 +244,11 @@ cdef class Exchange(JobListener):
                     None, 400, "unexpected-body", "the workload of a GET is its query, so it has no body", None
                 )
             workload = b"" if request.query is None else request.query
+        refusal = self.gateway.admission.refusal(self.function)
+        if refusal is not None:
+            return self._answer_problem(None, 503, refusal[0], refusal[1], RETRY_AFTER)
+        self.gateway.admission.enter(self.function)
+        self.entered = True
         self.job = self.gateway.pool.submit(
             self, self.packet_type, self.function, self.unique, workload, self.timeout_s, self.own_unique
         )
@@ -244,6 +274,9 @@ cdef class Exchange(JobListener):
             self.request = None
             self.job = None
             self.gateway.open_exchanges -= 1
+            if self.entered:
+                self.entered = False
+                self.gateway.admission.leave(self.function)
         return 0
 
     # What the job server says.
@@ -269,9 +302,11 @@ cdef class Exchange(JobListener):
         return self._answer(job, 500, b"WORK_EXCEPTION", data)
 
     cdef int job_too_large(self, Job job) except -1:
-        return self._answer_problem(
-            job, 502, "result-too-large", "the job ran, but its result is larger than the gateway's limit", None
-        )
+        if job.over_budget:
+            detail = "the job ran, but its result did not fit beside what the gateway holds for others at the moment"
+        else:
+            detail = "the job ran, but its result is larger than the gateway's limit"
+        return self._answer_problem(job, 502, "result-too-large", detail, None)
 
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1:
         return self._answer_problem(

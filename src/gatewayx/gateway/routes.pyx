@@ -17,7 +17,7 @@ class RouteError(Exception):
         self.detail = detail
 
 
-cdef bytes function_of(bytes path):
+cdef bytes function_of(bytes path, Py_ssize_t max_bytes):
     cdef const char* cursor = PyBytes_AS_STRING(path)
     cdef const char* end = cursor + PyBytes_GET_SIZE(path)
     cdef const char* byte
@@ -32,8 +32,8 @@ cdef bytes function_of(bytes path):
         function = _percent_decoded(cursor, end)
     byte = PyBytes_AS_STRING(function)
     end = byte + PyBytes_GET_SIZE(function)
-    if end - byte > MAX_FUNCTION_BYTES:
-        raise RouteError(400, "malformed-function", f"the function's name is longer than {MAX_FUNCTION_BYTES} bytes")
+    if end - byte > max_bytes:
+        raise RouteError(400, "malformed-function", f"the function's name is longer than {max_bytes} bytes")
     if end - byte >= 3 and memcmp(byte, b"v1/", 3) == 0:
         raise RouteError(404, "reserved-path", "paths that begin with /v1/ are reserved")
     while byte < end:

@@ -1,5 +1,6 @@
 """One pipelined socket to one job server, and the jobs that were submitted over it."""
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport PacketReader
@@ -12,6 +13,8 @@ cdef enum:
     # Jobs that nobody waits for any more but whose end the job server still owes, a connection; above, the oldest is
     # forgotten and what comes for it is dropped as for an unknown handle.
     MAX_ABANDONED_JOBS = 16384
+    # A result up to here is kept whatever the byte budget says: telling that it did not fit takes as much.
+    SMALL_RESULT_BYTES = 1024
     # Workloads up to here are copied behind their packet's head; above, they are handed to the socket as they are.
     INLINE_WORKLOAD_BYTES = 16384
 
@@ -29,7 +32,8 @@ cdef class JobListener:
     cdef int job_completed(self, Job job, object result) except -1
     cdef int job_failed(self, Job job) except -1
     cdef int job_exception(self, Job job, bytes data) except -1
-    # The result is larger than the limit. The job ran; the rest is skipped.
+    # The result is larger than the limit, or with job.over_budget than what the process may still hold. The job ran;
+    # the rest is skipped.
     cdef int job_too_large(self, Job job) except -1
     # The job server answered the submission with an ERROR packet: it is queued nowhere.
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1
@@ -56,6 +60,8 @@ cdef class Job(Expiring):
     cdef readonly bint cancellable
     # The submission was handed to the socket.
     cdef readonly bint written
+    # Its result did not fit the byte budget.
+    cdef readonly bint over_budget
     # Its name at the job server, unique on this connection only; None until JOB_CREATED.
     cdef readonly bytes handle
 
@@ -80,6 +86,8 @@ cdef class Job(Expiring):
     cdef readonly bytearray gathered
     # Bytes of result so far, those of the packet at hand included.
     cdef readonly Py_ssize_t result_bytes
+    # What the result has of the byte budget.
+    cdef long long held_bytes
 
 
 cdef class JobServerConnection:
@@ -87,6 +95,7 @@ cdef class JobServerConnection:
     cdef object transport
     cdef DeadlineWheel wheel
     cdef AdminSlot admin_slot
+    cdef ByteBudget budget
     cdef PacketReader reader
     # "host:port", for messages.
     cdef readonly str server_name
@@ -122,6 +131,11 @@ cdef class JobServerConnection:
     cdef Py_ssize_t unsent_bytes
     cdef bint flush_scheduled
     cdef bint write_paused
+    # Bytes that the transport was given and has not sent as far as we know; up to the transport's high water they count
+    # as sent.
+    cdef Py_ssize_t sending_bytes
+    # What the large packet that is being gathered has of the byte budget.
+    cdef Py_ssize_t large_bytes
 
     # Packets for handles that nobody waits for.
     cdef readonly unsigned long long dropped_packets
@@ -144,4 +158,7 @@ cdef class JobServerConnection:
     cdef int _release(self, Job job) except -1
     cdef int _cancel(self, Job job) except -1
     cdef int _count_abandoned(self, Job first) except -1
+    cdef bint _hold_result(self, Job first, Py_ssize_t size_bytes) noexcept
+    cdef int _let_result_go(self, Job first) except -1
+    cdef int _sent(self) except -1
     cdef int _close(self, str reason) except -1

@@ -10,6 +10,8 @@ the same handle, and every WORK_* packet comes once per JOB_CREATED. The first J
 
 A job that nobody waits for any more stays in `jobs` until its end, so that its copies are still counted right.
 
+What is held counts in the byte budget: packets until the kernel has them, results until their listeners were told.
+
 A listener's exception is logged and ends nothing but that listener's part: the connection carries everybody's jobs.
 """
 
@@ -19,6 +21,7 @@ from collections import deque
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport (
@@ -105,15 +108,23 @@ cdef class JobServerConnection:
 
     loop: the event loop. wheel: where its jobs' deadlines hang. admin_slot: the job server's text connection.
     slot: which of the connections to this job server it is. max_result_bytes: most bytes of one job's result.
-    It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer proves life.
+    budget: where packets and results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer proves life.
     """
 
     def __init__(
-        self, loop, DeadlineWheel wheel, AdminSlot admin_slot, str server_name, int slot, Py_ssize_t max_result_bytes
+        self,
+        loop,
+        DeadlineWheel wheel,
+        AdminSlot admin_slot,
+        ByteBudget budget not None,
+        str server_name,
+        int slot,
+        Py_ssize_t max_result_bytes,
     ):
         self.loop = loop
         self.wheel = wheel
         self.admin_slot = admin_slot
+        self.budget = budget
         self.server_name = server_name
         self.slot = slot
         self.max_result_bytes = max_result_bytes
@@ -139,6 +150,7 @@ cdef class JobServerConnection:
 
     cdef int submit(self, Job job, int packet_type, bytes function, bytes unique, bytes workload) except -1:
         cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
+        cdef Py_ssize_t packet_bytes = 0
         cdef bytes packet
         if workload_bytes <= INLINE_WORKLOAD_BYTES:
             packet = submit_packet(packet_type, function, unique, workload)
@@ -147,8 +159,10 @@ cdef class JobServerConnection:
             packet = submit_head(packet_type, function, unique, workload_bytes)
             self.unsent.append(packet)
             self.unsent.append(workload)
-            self.unsent_bytes += workload_bytes
-        self.unsent_bytes += PyBytes_GET_SIZE(packet)
+            packet_bytes = workload_bytes
+        packet_bytes += PyBytes_GET_SIZE(packet)
+        self.unsent_bytes += packet_bytes
+        self.budget.hold(packet_bytes)
         self.unsent_jobs.append(job)
         job.connection = self
         if self.last_pending is None:
@@ -191,6 +205,7 @@ cdef class JobServerConnection:
         if first.result_bytes > 0:
             first.incomplete = True
             first.gathered = None
+            self._let_result_go(first)
         self.abandoned_jobs += 1
         self.abandoned_handles.append(first.handle)
         if len(self.abandoned_handles) > MAX_ABANDONED_JOBS:
@@ -198,6 +213,20 @@ cdef class JobServerConnection:
             if oldest is not None and oldest.waiting == 0 and not oldest.ended:
                 del self.jobs[oldest.handle]
                 self.abandoned_jobs -= 1
+        return 0
+
+    cdef bint _hold_result(self, Job first, Py_ssize_t size_bytes) noexcept:
+        """Whether the budget has room for so many more bytes of the result."""
+        if first.result_bytes <= SMALL_RESULT_BYTES:
+            self.budget.hold(size_bytes)
+        elif not self.budget.reserve(size_bytes):
+            return False
+        first.held_bytes += size_bytes
+        return True
+
+    cdef int _let_result_go(self, Job first) except -1:
+        self.budget.release(first.held_bytes)
+        first.held_bytes = 0
         return 0
 
     # What the loop calls.
@@ -239,6 +268,7 @@ cdef class JobServerConnection:
 
     def resume_writing(self):
         self.write_paused = False
+        self._sent()
         if self.unsent:
             self._schedule_flush()
 
@@ -259,18 +289,31 @@ cdef class JobServerConnection:
             (<Job> job).written = True
         self.unsent_jobs = []
         self.unsent = []
+        self.sending_bytes += self.unsent_bytes
         if self.unsent_bytes <= WRITE_HIGH_WATER_BYTES:
             # One buffer is cheaper to write than many small ones.
             self.transport.write(b"".join(packets))
         else:
             self.transport.writelines(packets)
         self.unsent_bytes = 0
+        if not self.write_paused:
+            self._sent()
+
+    cdef int _sent(self) except -1:
+        """The kernel has what the transport was given."""
+        self.budget.release(self.sending_bytes)
+        self.sending_bytes = 0
+        return 0
 
     # Reading.
 
     cdef int _packet(self) except -1:
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
+        if self.large_bytes:
+            # This is it; what is done with it counts anew.
+            self.budget.release(self.large_bytes)
+            self.large_bytes = 0
         if packet_type == PacketType.JOB_CREATED:
             self._job_created(reader.argument(0))
         elif (
@@ -315,10 +358,13 @@ cdef class JobServerConnection:
             and not first.ended
             and first.result_bytes + reader.body_bytes - PyBytes_GET_SIZE(handle) - 1 <= self.max_result_bytes
         ):
-            reader.keep()
-        else:
-            self._work(packet_type, handle, True)
-            reader.skip()
+            if self.budget.reserve(reader.body_bytes):
+                self.large_bytes = reader.body_bytes
+                reader.keep()
+                return 0
+            first.over_budget = True
+        self._work(packet_type, handle, True)
+        reader.skip()
         return 0
 
     cdef Job _take_pending(self, str packet_name):
@@ -430,6 +476,10 @@ cdef class JobServerConnection:
             first.result_bytes += PyBytes_GET_SIZE(data)
             if first.result_bytes > self.max_result_bytes:
                 return self._tell_all(first, TOO_LARGE, None)
+            # What grows piece by piece has room to spare.
+            if not self._hold_result(first, PyBytes_GET_SIZE(data) + PyBytes_GET_SIZE(data) // 8):
+                first.over_budget = True
+                return self._tell_all(first, TOO_LARGE, None)
             if packet_type == PacketType.WORK_DATA and first.gathered is None:
                 first.gathered = bytearray()
             if first.gathered is not None:
@@ -452,7 +502,10 @@ cdef class JobServerConnection:
         if merged is not None:
             for job in merged:
                 (<Job> job).gathered = first.gathered
+                (<Job> job).over_budget = first.over_budget
                 self._tell(<Job> job, event, data)
+        if ends:
+            self._let_result_go(first)
         return 0
 
     cdef int _tell(self, Job job, int event, bytes data) except -1:
@@ -502,9 +555,11 @@ cdef class JobServerConnection:
         self.closed = True
         self.up = False
         self.close_reason = reason
+        self.sending_bytes += self.unsent_bytes + self.large_bytes
+        self.unsent_bytes = self.large_bytes = 0
+        self._sent()
         self.unsent = []
         self.unsent_jobs = []
-        self.unsent_bytes = 0
         job, self.first_pending, self.last_pending = self.first_pending, None, None
         jobs, self.jobs = self.jobs, {}
         self.abandoned_jobs = 0
@@ -518,6 +573,7 @@ cdef class JobServerConnection:
             if (<Job> first).merged is not None:
                 for merged in (<Job> first).merged:
                     self._tell(<Job> merged, LOST, None)
+            self._let_result_go(<Job> first)
         if self.transport is not None:
             self.transport.abort()
         if not self.came_up.done():

@@ -1,5 +1,6 @@
 """The job servers behind this process: keep them connected, choose one for each job."""
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel
 from gatewayx.gearman.admin cimport AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
@@ -31,6 +32,7 @@ cdef class PooledServer:
 cdef class Pool:
     cdef object loop
     cdef DeadlineWheel wheel
+    cdef ByteBudget budget
     cdef list servers
     cdef int connections_per_server
     cdef Py_ssize_t max_result_bytes

@@ -12,6 +12,7 @@ import random
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
@@ -81,14 +82,23 @@ cdef class Pool:
     """Connections to all job servers.
 
     loop: the event loop. wheel: where the jobs' deadlines hang. addresses: (host, port) of each job server.
-    connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result.
+    connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where packets and
+    results are counted; without one they have a budget of their own.
     """
 
     def __init__(
-        self, loop, DeadlineWheel wheel, addresses, *, int connections_per_server, Py_ssize_t max_result_bytes
+        self,
+        loop,
+        DeadlineWheel wheel,
+        addresses,
+        *,
+        int connections_per_server,
+        Py_ssize_t max_result_bytes,
+        ByteBudget budget=None,
     ):
         self.loop = loop
         self.wheel = wheel
+        self.budget = ByteBudget() if budget is None else budget
         self.servers = [PooledServer(host, port) for host, port in addresses]
         self.connections_per_server = connections_per_server
         self.max_result_bytes = max_result_bytes
@@ -208,7 +218,9 @@ cdef class Pool:
         return tried
 
     def _job_connection(self, PooledServer server, int slot):
-        return JobServerConnection(self.loop, self.wheel, server.admin_slot, server.name, slot, self.max_result_bytes)
+        return JobServerConnection(
+            self.loop, self.wheel, server.admin_slot, self.budget, server.name, slot, self.max_result_bytes
+        )
 
     def _admin_connection(self, PooledServer server, int slot):
         return AdminConnection(self.loop)

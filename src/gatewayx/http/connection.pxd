@@ -1,15 +1,21 @@
 """The clients' side of the process, and one client's connection."""
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport Request, RequestHandler, RequestOwner, RequestParser
 from gatewayx.http.response cimport ResponseBuilder
 
-cdef enum:
+cpdef enum:
     # After the last answer, what the client still sends is dropped up to here and this long, so that closing with
     # unread input does not reset the connection and take the answer with it (RFC 9112 9.6).
     LINGER_BYTES = 2097152
     LINGER_S = 2
+    # Clients refused at accept that linger, beside max_connections; above, they are closed at once and may miss the
+    # answer.
+    MAX_REFUSED_CONNECTIONS = 256
+    # Of the bytes that came when a request was refused, shown in the log.
+    EXAMPLE_BYTES = 64
     # Idle parsers kept for the next request, whichever connection it comes from.
     MAX_IDLE_PARSERS = 64
 
@@ -40,8 +46,19 @@ cdef class HttpServer:
     cdef Limits limits
     cdef RequestHandler handler
     cdef ResponseBuilder builder
-    # All open connections; at most limits.max_connections, those being refused aside.
+    cdef ByteBudget budget
+    # All open connections, lingering ones too; at most limits.max_connections, refused ones aside.
     cdef set connections
+    # How many of them were refused at accept; at most MAX_REFUSED_CONNECTIONS.
+    cdef readonly Py_ssize_t refused_connections
+    # Those of which no byte of a request is there and none is being served, the longest so first.
+    cdef HttpConnection idle_first
+    cdef HttpConnection idle_last
+    # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
+    cdef dict addresses
+    # Why requests and connections were refused since the last take_events(): kind to [count, example, peer]. As many
+    # entries as there are kinds.
+    cdef dict events
     # Connections with something to write in this loop turn.
     cdef list dirty
     cdef list idle_parsers
@@ -54,6 +71,8 @@ cdef class HttpServer:
     cdef readonly Py_ssize_t requests_in_flight
     cdef readonly unsigned long long connections_accepted
     cdef readonly unsigned long long connections_refused
+    # Idle ones that were closed to make room.
+    cdef readonly unsigned long long connections_evicted
     cdef readonly unsigned long long requests_answered
     # Requests refused by the parser or by a deadline.
     cdef readonly unsigned long long requests_refused
@@ -65,6 +84,13 @@ cdef class HttpServer:
     cdef RequestParser take_parser(self)
     cdef int give_back_parser(self, RequestParser parser) except -1
     cdef int mark_dirty(self, HttpConnection connection) except -1
+    # The connection waits for a client's next request from now on; it does not any more.
+    cdef int link_idle(self, HttpConnection connection) except -1
+    cdef int unlink_idle(self, HttpConnection connection) except -1
+    # Something was refused: counted, and the first of a kind kept as an example.
+    cdef int note(self, str kind, HttpConnection connection, bytes data) except -1
+    # Why a new connection is not let in; None if it is.
+    cdef object refusal(self, HttpConnection connection)
 
 
 cdef class HttpConnection(RequestOwner):
@@ -73,7 +99,16 @@ cdef class HttpConnection(RequestOwner):
     cdef ConnectionState state
     # Held only while a request is being read: an idle connection costs no parser.
     cdef RequestParser parser
-    # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused.
+    # Its neighbours in server.idle_first … idle_last, and whether it stands there.
+    cdef HttpConnection idle_previous
+    cdef HttpConnection idle_next
+    cdef bint idle
+    # It was refused at accept, and stands in server.connections only while it lingers.
+    cdef bint refused
+    # Under which it counts in server.addresses; None if it does not.
+    cdef bytes address
+    # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused. They count in the
+    # byte budget.
     cdef bytes tail
     # The requests that have begun and whose answers are not written, oldest first, and how many they are.
     cdef Request first
@@ -89,6 +124,15 @@ cdef class HttpConnection(RequestOwner):
     # Bytes handed to the transport so far, and how many of them had left it when the write deadline was armed.
     cdef unsigned long long written_bytes
     cdef unsigned long long left_bytes
+    # Bytes of answers that the transport was given and the kernel has not all taken.
+    cdef long long unread_bytes
+    # Seconds that were left for the head when the gateway paused the client; -1 for none.
+    cdef double head_left_s
+    # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
+    cdef long long body_began_tick
+    cdef long long body_bytes
+    # The tick at which the client was paused.
+    cdef long long paused_tick
     # Bytes dropped since the last request was read.
     cdef Py_ssize_t dropped_bytes
 
@@ -97,19 +141,26 @@ cdef class HttpConnection(RequestOwner):
     cdef int flush(self) except -1
     cdef int abort(self) except -1
     cdef int _process(self, bytes data) except -1
-    cdef int _begin(self, Request request) except -1
+    cdef int _keep_tail(self, bytes tail) except -1
+    cdef bytes _take_tail(self)
+    cdef int _begin(self, Request request, Py_ssize_t here_bytes) except -1
+    cdef int max_in_flight(self) noexcept
+    cdef int _over_budget(self, Request request) except -1
+    cdef int _release(self, Request request) except -1
     cdef int _hand_over(self, Request request) except -1
     cdef int _append(self, Request request) except -1
-    cdef int _refuse(self, object error) except -1
+    cdef int _refuse(self, object error, bytes data) except -1
     cdef int _internal_error(self, Request request) except -1
-    cdef int _refuse_connection(self, int status, str kind, str detail) except -1
+    cdef int _refuse_connection(self, object error) except -1
     cdef int _mark_dirty(self) except -1
     cdef int _write(self, list buffers) except -1
     cdef int _arm(self, DeadlineKind kind) except -1
     cdef int _arm_for_reading(self) except -1
+    cdef double _body_left_s(self) noexcept
     cdef int _update_reading(self) except -1
     cdef int _linger(self) except -1
     cdef int _close(self) except -1
     cdef int _write_deadline_passed(self) except -1
+    cdef int _left(self) except -1
     cdef int _drop_requests(self) except -1
     cdef int _drop_parser(self) except -1

@@ -5,6 +5,10 @@ together; the answers are written in the order of the requests (RFC 9112 9.3.2),
 with one write. A connection whose unwritten answers reach the bound, or whose client does not read them, is not read
 from: what waits then is in the kernel's buffers, and the client feels it.
 
+What is held for clients counts in the byte budget: a sized body from its head on, a chunked one as it grows, bytes that
+wait to be read, answers until the kernel has them. What does not fit is refused, and while nothing fits each connection
+has one request at a time.
+
 A connection ends with its last answer: after `Connection: close`, after a request that was refused since its framing
 is in doubt, while draining. Then it lingers, so that the client can read the answer.
 
@@ -13,11 +17,13 @@ is in doubt, while draining. Then it lingers, so that the client can read the an
 
 import asyncio
 import logging
+import socket
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport HEAD as METHOD_HEAD
@@ -27,10 +33,25 @@ from gatewayx.http.response cimport INLINE_BODY_BYTES, ResponseBuilder, problem_
 from gatewayx.http.errors import RequestError
 from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
 
+from libc.math cimport fmax, fmin
+
 logger = logging.getLogger("gatewayx.http")
 
 # Draining, overload: how soon a client may try again.
 RETRY_AFTER = b"Retry-After: 1\r\n"
+
+STOPPING = RequestError(503, "stopping", "the gateway is stopping and has not submitted the request", RETRY_AFTER)
+TOO_MANY_CONNECTIONS = RequestError(
+    503, "too-many-connections", "as many connections are open as may be, and none is idle", RETRY_AFTER
+)
+TOO_MANY_CONNECTIONS_PER_ADDRESS = RequestError(
+    429, "too-many-connections-per-address", "as many connections from your address are open as may be", RETRY_AFTER
+)
+TOO_MANY_BYTES = RequestError(
+    503, "too-many-bytes", "the gateway holds as many bytes as it may; nothing was submitted", RETRY_AFTER
+)
+HEAD_TOO_SLOW = RequestError(408, "head-too-slow", "the head of the request did not arrive in time")
+BODY_TOO_SLOW = RequestError(408, "body-too-slow", "the body of the request did not arrive in time")
 
 
 @cython.final
@@ -38,7 +59,7 @@ cdef class HttpServer:
     """All client connections of a process; `connection` is the protocol factory for the loop's create_server().
 
     loop: the event loop. wheel: where the connections' deadlines hang. limits: bounds on each client.
-    handler: knows what requests mean. builder: makes responses.
+    handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
     """
 
     def __init__(
@@ -48,12 +69,16 @@ cdef class HttpServer:
         Limits limits not None,
         RequestHandler handler not None,
         ResponseBuilder builder not None,
+        ByteBudget budget not None,
     ):
         self.loop = loop
         self.wheel = wheel
         self.limits = limits
         self.handler = handler
         self.builder = builder
+        self.budget = budget
+        self.addresses = {}
+        self.events = {}
         self.connections = set()
         self.dirty = []
         self.idle_parsers = []
@@ -85,20 +110,87 @@ cdef class HttpServer:
         """What is held now and was counted since the start, by name."""
         return {
             "connections": len(self.connections),
+            "refused_connections": self.refused_connections,
+            "addresses": len(self.addresses),
             "requests_in_flight": self.requests_in_flight,
             "idle_parsers": len(self.idle_parsers),
             "connections_accepted": self.connections_accepted,
             "connections_refused": self.connections_refused,
+            "connections_evicted": self.connections_evicted,
             "requests_answered": self.requests_answered,
             "requests_refused": self.requests_refused,
             "requests_abandoned": self.requests_abandoned,
             "writes_timed_out": self.writes_timed_out,
         }
 
+    def take_events(self):
+        """What was refused since the last call: kind to (count, the first bytes of one example, its peer's host).
+
+        The bytes are as they came: whoever shows them escapes them.
+        """
+        events, self.events = self.events, {}
+        return {kind: tuple(event) for kind, event in events.items()}
+
+    cdef int note(self, str kind, HttpConnection connection, bytes data) except -1:
+        cdef list event = <list> self.events.get(kind)
+        if event is None:
+            peer = connection.transport.get_extra_info("peername")
+            self.events[kind] = [1, data[:EXAMPLE_BYTES], peer[0] if peer else ""]
+        else:
+            event[0] += 1
+        return 0
+
+    cdef object refusal(self, HttpConnection connection):
+        cdef Limits limits = self.limits
+        if self.draining:
+            return STOPPING
+        if limits.max_connections_per_address:
+            connection.address = _address_key(connection.transport.get_extra_info("peername"))
+            if self.addresses.get(connection.address, 0) >= limits.max_connections_per_address:
+                connection.address = None
+                return TOO_MANY_CONNECTIONS_PER_ADDRESS
+        if len(self.connections) - self.refused_connections >= limits.max_connections:
+            if self.idle_first is None:
+                connection.address = None
+                return TOO_MANY_CONNECTIONS
+            # A reference of our own: it leaves the list, which may hold the last one.
+            idle = self.idle_first
+            self.connections_evicted += 1
+            (<HttpConnection> idle)._close()
+        return None
+
+    cdef int link_idle(self, HttpConnection connection) except -1:
+        if connection.idle:
+            return 0
+        connection.idle = True
+        connection.idle_previous = self.idle_last
+        if self.idle_last is None:
+            self.idle_first = connection
+        else:
+            self.idle_last.idle_next = connection
+        self.idle_last = connection
+        return 0
+
+    cdef int unlink_idle(self, HttpConnection connection) except -1:
+        if not connection.idle:
+            return 0
+        connection.idle = False
+        if connection.idle_previous is None:
+            self.idle_first = connection.idle_next
+        else:
+            connection.idle_previous.idle_next = connection.idle_next
+        if connection.idle_next is None:
+            self.idle_last = connection.idle_previous
+        else:
+            connection.idle_next.idle_previous = connection.idle_previous
+        connection.idle_previous = None
+        connection.idle_next = None
+        return 0
+
     cdef RequestParser take_parser(self):
         if self.idle_parsers:
             return <RequestParser> self.idle_parsers.pop()
-        return RequestParser(self.limits, self.handler)
+        return RequestParser(self.limits, self.handler, self.budget)
 
     cdef int give_back_parser(self, RequestParser parser) except -1:
         if len(self.idle_parsers) < MAX_IDLE_PARSERS:
@@ -134,6 +226,7 @@ cdef class HttpConnection(RequestOwner):
 
     def __init__(self, HttpServer server not None):
         self.server = server
+        self.head_left_s = -1
 
     # What the loop calls.
 
@@ -142,25 +235,27 @@ cdef class HttpConnection(RequestOwner):
         self.transport = transport
         # The client counts as not reading as soon as the kernel takes no more bytes for it.
         transport.set_write_buffer_limits(high=0)
-        if server.draining:
+        refusal = server.refusal(self)
+        if refusal is not None:
             server.connections_refused += 1
-            self._refuse_connection(503, "stopping", "the gateway is stopping")
-            return
-        if len(server.connections) >= server.limits.max_connections:
-            server.connections_refused += 1
-            self._refuse_connection(503, "too-many-connections", "as many connections are open as may be")
+            self._refuse_connection(refusal)
             return
         server.connections_accepted += 1
         server.connections.add(self)
+        if self.address is not None:
+            server.addresses[self.address] = server.addresses.get(self.address, 0) + 1
         self._arm(FIRST_BYTE)
 
     def data_received(self, bytes data):
         if self.state == READING:
+            if self.parser is not None and self.parser.head_done:
+                self.body_bytes += PyBytes_GET_SIZE(data)
+                # A byte has come: its deadline begins anew.
+                self.deadline_kind = NO_DEADLINE
             if self.tail is not None:
-                data = self.tail + data
-                self.tail = None
+                data = self._take_tail() + data
             if self.read_paused:
-                self.tail = data
+                self._keep_tail(data)
                 return
             self._process(data)
             return
@@ -184,19 +279,38 @@ cdef class HttpConnection(RequestOwner):
         self._drop_requests()
         self._drop_parser()
         self._arm(NO_DEADLINE)
-        self.tail = None
+        self._take_tail()
+        self._left()
         self.transport = None
         self.server.connections.discard(self)
+        if self.refused:
+            self.refused = False
+            self.server.refused_connections -= 1
+        if self.address is not None:
+            self._forget_address()
         if self.server.draining and not self.server.connections:
             self.server.emptied.set()
 
+    def _forget_address(self):
+        left = self.server.addresses[self.address] - 1
+        if left:
+            self.server.addresses[self.address] = left
+        else:
+            del self.server.addresses[self.address]
+        self.address = None
+
     def pause_writing(self):
         self.write_paused = True
+        self.paused_tick = self.server.wheel.tick
+        if self.deadline_kind == HEAD:
+            self.head_left_s = self.server.wheel.left_s(self)
         self._update_reading()
         self._arm(WRITE)
 
     def resume_writing(self):
         self.write_paused = False
+        self.body_began_tick += self.server.wheel.tick - self.paused_tick
+        self._left()
         if self.state == LINGERING:
             self._arm(LINGER)
         elif self.state != CLOSED:
@@ -214,23 +328,26 @@ cdef class HttpConnection(RequestOwner):
         while offset < end and self.state == READING:
             parser = self.parser
             if parser is None:
-                if self.in_flight >= self.server.limits.max_pipelined:
+                if self.in_flight >= self.max_in_flight():
                     break
                 parser = self.parser = self.server.take_parser()
             try:
                 offset = parser.feed(data, offset)
             except RequestError as error:
-                self._refuse(error)
-                break
-            if parser.event == Event.MORE:
+                self._refuse(error, data[offset : offset + EXAMPLE_BYTES])
                 break
             request = parser.request
+            if parser.over_budget and not request.answered():
+                self._over_budget(request)
+            if parser.event == Event.MORE:
+                break
             if request.owner is None:
-                self._begin(request)
+                self._begin(request, end - offset)
             if parser.event == Event.REQUEST_COMPLETE:
                 self._hand_over(request)
         if self.state == READING:
-            self.tail = data[offset:] if offset < end else None
+            if offset < end:
+                self._keep_tail(data[offset:])
             self._update_reading()
         if self.parser is not None and self.parser.request is None:
             # An unfinished request line is in `tail`, not in the parser.
@@ -241,14 +358,40 @@ cdef class HttpConnection(RequestOwner):
             return self.begin_drain()
         return self._arm_for_reading()
 
-    cdef int _begin(self, Request request) except -1:
-        """The head is complete."""
+    cdef int max_in_flight(self) noexcept:
+        """Requests that the connection may have under way: the answers to more would be held, too."""
+        return 1 if self.server.budget.exhausted() else self.server.limits.max_pipelined
+
+    cdef int _keep_tail(self, bytes tail) except -1:
+        """Keep what the parser has not taken, if the byte budget has room for it."""
+        if not self.server.budget.reserve(PyBytes_GET_SIZE(tail)):
+            return self._refuse(TOO_MANY_BYTES, tail)
+        self.tail = tail
+        return 0
+
+    cdef bytes _take_tail(self):
+        cdef bytes tail = self.tail
+        if tail is not None:
+            self.server.budget.release(PyBytes_GET_SIZE(tail))
+            self.tail = None
+        return tail
+
+    cdef int _begin(self, Request request, Py_ssize_t here_bytes) except -1:
+        """The head is complete, and so many bytes of what follows are here."""
         self._append(request)
+        self.head_left_s = -1
         try:
             self.server.handler.begin(request)
         except Exception:
             self._internal_error(request)
+        if request.content_length > 0 and not request.answered():
+            if self.server.budget.reserve(request.content_length):
+                request.held_bytes = request.content_length
+            else:
+                self._over_budget(request)
         if self.parser.event == Event.HEAD_COMPLETE:
+            self.body_began_tick = self.server.wheel.tick
+            self.body_bytes = here_bytes
             if request.answered():
                 request.discards_body = True
                 if request.closes:
@@ -259,8 +402,24 @@ cdef class HttpConnection(RequestOwner):
                 self._mark_dirty()
         return 0
 
+    cdef int _over_budget(self, Request request) except -1:
+        """Answer a request whose body does not fit; it is read on and dropped."""
+        self.server.note(TOO_MANY_BYTES.kind, self, request.path)
+        self.server.handler.abandon(request)
+        self._release(request)
+        return self.answer_problem(
+            request, TOO_MANY_BYTES.status, TOO_MANY_BYTES.kind, TOO_MANY_BYTES.detail, TOO_MANY_BYTES.headers
+        )
+
+    cdef int _release(self, Request request) except -1:
+        """What was held for the request is gone, or in other hands."""
+        self.server.budget.release(request.held_bytes)
+        request.held_bytes = 0
+        return 0
+
     cdef int _hand_over(self, Request request) except -1:
         """The whole request is there."""
+        cdef long long body_bytes
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self._arm(NO_DEADLINE)
@@ -271,10 +430,14 @@ cdef class HttpConnection(RequestOwner):
                 self._mark_dirty()
         if not request.answered():
             request.continue_due = False
+            body_bytes = request.held_bytes
+            request.held_bytes = 0
             try:
                 self.server.handler.handle(request)
             except Exception:
                 self._internal_error(request)
+            # It is in a packet now, which the other side counts.
+            self.server.budget.release(body_bytes)
         if self.state != READING:
             self._drop_parser()
         elif self.parser is not None:
@@ -294,12 +457,13 @@ cdef class HttpConnection(RequestOwner):
         self.server.requests_in_flight += 1
         return 0
 
-    cdef int _refuse(self, object error) except -1:
-        """Answer a request whose framing is in doubt, or that is too slow, and read no more."""
+    cdef int _refuse(self, object error, bytes data) except -1:
+        """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.requests_refused += 1
+        self.server.note(error.kind, self, data)
         self._drop_parser()
-        self.tail = None
+        self._take_tail()
         self.state = ANSWERING
         if request is None:
             request = Request.__new__(Request)
@@ -308,6 +472,7 @@ cdef class HttpConnection(RequestOwner):
             self._append(request)
         elif not request.answered():
             self.server.handler.abandon(request)
+            self._release(request)
         else:
             # It was answered by its head; that answer is the last one.
             request.closes = True
@@ -322,10 +487,7 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int _update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
-        cdef bytes tail
-        cdef bint pause = self.write_paused or (
-            self.in_flight >= self.server.limits.max_pipelined and self.parser is None
-        )
+        cdef bint pause = self.write_paused or (self.parser is None and self.in_flight >= self.max_in_flight())
         if self.state != READING or pause == self.read_paused:
             return 0
         self.read_paused = pause
@@ -334,9 +496,7 @@ cdef class HttpConnection(RequestOwner):
             return 0
         self.transport.resume_reading()
         if self.tail is not None:
-            tail = self.tail
-            self.tail = None
-            self._process(tail)
+            self._process(self._take_tail())
         return 0
 
     # Answering.
@@ -373,6 +533,10 @@ cdef class HttpConnection(RequestOwner):
         request.response = self.server.builder.build(
             status, content_type, headers, body_start, body_bytes, inline_bytes, connection
         )
+        request.held_bytes += PyBytes_GET_SIZE(request.response)
+        if request.response_body is not None:
+            request.held_bytes += body_bytes
+        self.server.budget.hold(request.held_bytes)
         if request is self.first:
             self._mark_dirty()
         return 0
@@ -400,6 +564,8 @@ cdef class HttpConnection(RequestOwner):
             buffers.append(request.response)
             if request.response_body is not None:
                 buffers.append(request.response_body)
+            self.unread_bytes += request.held_bytes
+            request.held_bytes = 0
             closes = request.closes
             self.in_flight -= 1
             self.server.requests_in_flight -= 1
@@ -416,6 +582,8 @@ cdef class HttpConnection(RequestOwner):
             buffers.append(CONTINUE)
         if buffers:
             self._write(buffers)
+            if not self.write_paused:
+                self._left()
         if closes:
             return self._linger()
         self._update_reading()
@@ -446,15 +614,13 @@ cdef class HttpConnection(RequestOwner):
     cdef int refuse_unfinished(self) except -1:
         if self.state != READING:
             return 0
-        return self._refuse(
-            RequestError(503, "stopping", "the gateway is stopping and has not submitted the request", RETRY_AFTER)
-        )
+        return self._refuse(STOPPING, b"")
 
     cdef int _linger(self) except -1:
         """The last answer is written: send FIN, and drop what the client still sends until it closes."""
         self._drop_requests()
         self._drop_parser()
-        self.tail = None
+        self._take_tail()
         self.state = LINGERING
         self.transport.write_eof()
         if self.read_paused:
@@ -467,6 +633,7 @@ cdef class HttpConnection(RequestOwner):
     cdef int _close(self) except -1:
         """Close without a further answer."""
         self._drop_requests()
+        self._arm(NO_DEADLINE)
         self.state = CLOSED
         if self.transport is not None:
             if self.transport.get_write_buffer_size():
@@ -477,16 +644,28 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int abort(self) except -1:
         self._drop_requests()
+        self._arm(NO_DEADLINE)
         self.state = CLOSED
         if self.transport is not None:
             self.transport.abort()
         return 0
 
-    cdef int _refuse_connection(self, int status, str kind, str detail) except -1:
-        """Answer before any request, and close."""
-        self.state = CLOSED
-        self.transport.write(self.server.builder.problem(status, kind, detail, RETRY_AFTER, b"close"))
-        self.transport.close()
+    cdef int _refuse_connection(self, object error) except -1:
+        """Answer before any request, linger and close."""
+        cdef HttpServer server = self.server
+        server.note(error.kind, self, b"")
+        self.transport.write(server.builder.problem(error.status, error.kind, error.detail, error.headers, b"close"))
+        if server.refused_connections >= MAX_REFUSED_CONNECTIONS:
+            return self._close()
+        self.refused = True
+        server.refused_connections += 1
+        server.connections.add(self)
+        return self._linger()
+
+    cdef int _left(self) except -1:
+        """The kernel has all answers that were written, or nobody will ever read them."""
+        self.server.budget.release(self.unread_bytes)
+        self.unread_bytes = 0
         return 0
 
     cdef int _drop_requests(self) except -1:
@@ -499,6 +678,7 @@ cdef class HttpConnection(RequestOwner):
             following = request.next
             request.next = None
             request.owner = None
+            self._release(request)
             self.in_flight -= 1
             self.server.requests_in_flight -= 1
             self.server.requests_abandoned += 1
@@ -522,18 +702,30 @@ cdef class HttpConnection(RequestOwner):
         cdef Limits limits = self.server.limits
         cdef DeadlineWheel wheel = self.server.wheel
         self.deadline_kind = kind
+        if kind == KEEPALIVE or kind == FIRST_BYTE:
+            self.server.link_idle(self)
+            return wheel.arm(self, limits.keepalive_timeout_s if kind == KEEPALIVE else limits.first_byte_timeout_s)
+        self.server.unlink_idle(self)
         if kind == NO_DEADLINE:
             return wheel.disarm(self)
-        if kind == KEEPALIVE:
-            return wheel.arm(self, limits.keepalive_timeout_s)
-        if kind == FIRST_BYTE or kind == HEAD:
-            return wheel.arm(self, limits.header_timeout_s)
+        if kind == HEAD:
+            return wheel.arm(self, limits.header_timeout_s if self.head_left_s < 0 else self.head_left_s)
         if kind == BODY:
-            return wheel.arm(self, limits.body_timeout_s)
+            return wheel.arm(self, self._body_left_s())
         if kind == LINGER:
             return wheel.arm(self, LINGER_S)
         self.left_bytes = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
         return wheel.arm(self, limits.write_timeout_s)
+
+    cdef double _body_left_s(self) noexcept:
+        """Seconds in which the next byte must come: none for long, or all of them too slow."""
+        cdef Limits limits = self.server.limits
+        cdef DeadlineWheel wheel = self.server.wheel
+        cdef double allowed_s
+        if not limits.min_body_rate_bytes:
+            return limits.body_timeout_s
+        allowed_s = fmax(limits.body_rate_grace_s, <double> self.body_bytes / limits.min_body_rate_bytes)
+        return fmin(limits.body_timeout_s, allowed_s - (wheel.tick - self.body_began_tick) * wheel.tick_s)
 
     cdef int _arm_for_reading(self) except -1:
         """Give the client the time that fits what it is doing; while the gateway pauses it, none is counted."""
@@ -542,7 +734,7 @@ cdef class HttpConnection(RequestOwner):
         if self.read_paused or self.state == ANSWERING:
             return self._arm(NO_DEADLINE)
         if self.parser is not None and self.parser.head_done:
-            return self._arm(BODY)
+            return 0 if self.deadline_kind == BODY else self._arm(BODY)
         if self.parser is not None or self.tail is not None:
             return 0 if self.deadline_kind == HEAD else self._arm(HEAD)
         if self.first is not None:
@@ -553,13 +745,13 @@ cdef class HttpConnection(RequestOwner):
 
     cpdef int deadline_passed(self) except -1:
         cdef DeadlineKind kind = self.deadline_kind
-        self.deadline_kind = NO_DEADLINE
+        self._arm(NO_DEADLINE)
         if self.state == CLOSED and kind != WRITE:
             return 0
         if kind == HEAD:
-            return self._refuse(RequestError(408, "head-too-slow", "the head of the request did not arrive in time"))
+            return self._refuse(HEAD_TOO_SLOW, b"" if self.tail is None else self.tail)
         if kind == BODY:
-            return self._refuse(RequestError(408, "body-too-slow", "the body of the request did not arrive in time"))
+            return self._refuse(BODY_TOO_SLOW, self.parser.request.path)
         if kind == WRITE or self.transport.get_write_buffer_size():
             return self._write_deadline_passed()
         return self._close()
@@ -570,3 +762,13 @@ cdef class HttpConnection(RequestOwner):
             return self._arm(WRITE)
         self.server.writes_timed_out += 1
         return self.abort()
+
+
+cdef bytes _address_key(peername):
+    """Whom an address stands for: itself, or for IPv6 the /64 that one customer has; None for no address."""
+    if peername is None:
+        return None
+    host = peername[0]
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    return host.encode("ascii")

@@ -5,7 +5,7 @@ cimport cython
 
 @cython.final
 cdef class Limits:
-    """Bounds on a client. Sizes are bytes, times seconds; all above 0."""
+    """Bounds on a client. Sizes are bytes, times seconds; all above 0, or 0 where the .pxd says that it means any."""
 
     def __init__(
         self,
@@ -16,9 +16,13 @@ cdef class Limits:
         long long max_body_bytes=8 * 1024 * 1024,
         Py_ssize_t max_chunk_extension_bytes=4 * 1024,
         int max_pipelined=64,
-        int max_connections=10_000,
+        Py_ssize_t max_connections=10_000,
+        Py_ssize_t max_connections_per_address=0,
+        double first_byte_timeout_s=10,
         double header_timeout_s=10,
         double body_timeout_s=30,
+        Py_ssize_t min_body_rate_bytes=1024,
+        double body_rate_grace_s=10,
         double keepalive_timeout_s=75,
         double write_timeout_s=30,
     ):
@@ -29,7 +33,11 @@ cdef class Limits:
         self.max_chunk_extension_bytes = max_chunk_extension_bytes
         self.max_pipelined = max_pipelined
         self.max_connections = max_connections
+        self.max_connections_per_address = max_connections_per_address
+        self.first_byte_timeout_s = first_byte_timeout_s
         self.header_timeout_s = header_timeout_s
         self.body_timeout_s = body_timeout_s
+        self.min_body_rate_bytes = min_body_rate_bytes
+        self.body_rate_grace_s = body_rate_grace_s
         self.keepalive_timeout_s = keepalive_timeout_s
         self.write_timeout_s = write_timeout_s

@@ -1,5 +1,6 @@
 """One parsed request, and the parser that turns a client's bytes into requests. No I/O."""
 
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
 
@@ -46,6 +47,8 @@ cdef class Request:
     cdef RequestOwner owner
     # Nobody needs the body any more: it is read and dropped.
     cdef bint discards_body
+    # What it has of the byte budget: for its body until that is handed on, then for its answer until that has left.
+    cdef long long held_bytes
     cdef bint complete
     # "100 Continue" is due as soon as the answers before this one are written.
     cdef bint continue_due
@@ -96,6 +99,8 @@ cdef enum ParserState:
 cdef class RequestParser:
     cdef readonly Limits limits
     cdef RequestHandler handler
+    # Where chunked bodies get their room; None bounds nothing.
+    cdef ByteBudget budget
     # The request being read; None between requests.
     cdef readonly Request request
     # What the last feed() came to.
@@ -118,9 +123,12 @@ cdef class RequestParser:
     # Data and extensions of all chunks so far.
     cdef long long body_bytes
     cdef Py_ssize_t chunk_extension_bytes
-    # A body that comes in pieces: of its final size if that is known, else growing.
-    cdef object body_buffer
+    # A body that comes in pieces: of its final size if that is known, else with room to grow, which `body_room` counts.
+    cdef bytes body_buffer
+    cdef Py_ssize_t body_room
     cdef Py_ssize_t body_filled
+    # The chunked body being read did not fit the budget: it is dropped, and to be answered so.
+    cdef bint over_budget
 
     # What the callbacks have told of this request.
     cdef bint head_done
@@ -136,8 +144,6 @@ cdef class RequestParser:
     cdef bint muted
 
     cpdef Py_ssize_t feed(self, bytes data, Py_ssize_t offset) except -1
-    # A request has begun and is not complete.
-    cdef bint mid_request(self)
     cdef int start_next(self) except -1
     cdef Py_ssize_t _read_head(self, bytes data, Py_ssize_t offset) except -1
     cdef Py_ssize_t _read_sized_body(self, bytes data, Py_ssize_t offset) except -1
@@ -148,6 +154,10 @@ cdef class RequestParser:
     cdef int _feed(self, bytes data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t head_end) except -1
     cdef int _serve_without_upgrade(self, bytes data, Py_ssize_t head_end, Py_ssize_t end) except -1
     cdef int _take_body(self, const char* piece, Py_ssize_t piece_bytes) except -1
+    cdef int _grow_body(self, Py_ssize_t needed_bytes) except -1
+    cdef int _resize_body(self, Py_ssize_t room_bytes) except -1
+    cdef int _chunk_line(self, const char* line, const char* end, bint complete) except -1
+    cdef bint _trailer_line(self, const char* line, const char* end, bint complete) except -1
     cdef int _check_head(self) except -1
     cdef object _refusal(self, error)
     cdef object _transfer_encoding_refusal(self)

@@ -1,22 +1,38 @@
 """One parsed request, and the parser that turns a client's bytes into requests. No I/O.
 
-Theory of operation. llhttp, through httptools, parses heads and decodes bodies, but it has no limits, cannot stop
-between two pipelined requests, and lets some malformed heads through. So the bytes are first walked line by line
-here: this code reads the request line, counts lines and bytes against the limits, and finds where the request ends.
-Only then are the bytes given to llhttp, whole lines at a time and never past the end of the request.
+Theory of operation. llhttp, through httptools, parses heads, but it has no limits, cannot stop between two pipelined
+requests, and lets some malformed heads through. So the bytes are first walked line by line here: this code reads the
+request line, counts lines and bytes against the limits, and finds where the request ends. Only then are the bytes given
+to llhttp, whole lines at a time and never past the end of the request.
 
-Two readers must agree: where this code sees the end of a head or of a body, llhttp must have called back, and the
-other way round. A disagreement is how requests are smuggled, and is refused as malformed. Whatever the cuts between
+Chunked bodies are read here alone: through llhttp every chunk costs Python calls and objects, which a client who sends
+one byte a chunk gets for six bytes each. Small sized bodies come with their head and pass llhttp in the same call.
+
+Two readers must agree on a head: where this code sees its end or that of a sized body, llhttp must have called back, and
+the other way round. A disagreement is how requests are smuggled, and is refused as malformed. Whatever the cuts between
 the pieces that arrive, llhttp is given the same lines before the same limit strikes, so the outcome is the same.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport PyBUF_READ
 from libc.string cimport memchr, memcmp, memcpy
 from posix.strings cimport strncasecmp
 
+cdef extern from "arpa/inet.h" nogil:
+    int inet_pton(int family, const char* text, void* number)
+
+cdef extern from "netinet/in.h" nogil:
+    enum:
+        AF_INET6
+        INET6_ADDRSTRLEN
+    struct in6_addr:
+        pass
+
+from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
 
@@ -35,10 +51,13 @@ cdef enum:
     MAX_METHOD_BYTES = 32
     # "HTTP/1.1"
     VERSION_BYTES = 8
+    HIGHEST_PORT = 65535
     # The digits of a chunk size that fit its type; llhttp refuses an overflow too.
     MAX_CHUNK_SIZE_DIGITS = 15
     # The rest of a sized body from here on does not go through llhttp, which would only copy it once more.
     UNPARSED_BODY_BYTES = 65536
+    # The first room of a chunked body; it grows by half.
+    FIRST_BODY_ROOM_BYTES = 1024
 
 # More than any limit on bodies, and ten times it still fits its type.
 cdef long long HUGE_LENGTH = 1000000000000000
@@ -53,8 +72,10 @@ CODING_REASONS = ("Invalid `Transfer-Encoding` header value", "Empty Transfer-En
 cdef unsigned char[256] IS_TOKEN
 # Bytes that may stand in a target: visible ASCII but "#", which ends it and is never sent (RFC 9112 3.2).
 cdef unsigned char[256] IS_TARGET
-# Bytes of uri-host and port (RFC 3986 3.2.2), brackets aside.
-cdef unsigned char[256] IS_HOST
+# Bytes of a reg-name (RFC 3986 3.2.2), percent-encoded ones aside.
+cdef unsigned char[256] IS_REG_NAME
+# RFC 9110 5.5: bytes of a field's value, white space included; above ASCII as obs-text.
+cdef unsigned char[256] IS_FIELD_VALUE
 # -1, or the value of a hexadecimal digit.
 cdef signed char[256] HEX_VALUE
 
@@ -65,7 +86,8 @@ cdef void _fill_tables() noexcept:
         letter_or_digit = 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
         IS_TOKEN[byte] = letter_or_digit or chr(byte) in "!#$%&'*+-.^_`|~"
         IS_TARGET[byte] = 0x21 <= byte <= 0x7E and byte != 0x23
-        IS_HOST[byte] = letter_or_digit or chr(byte) in "-._~!$&'()*+,;=%:"
+        IS_REG_NAME[byte] = letter_or_digit or chr(byte) in "-._~!$&'()*+,;="
+        IS_FIELD_VALUE[byte] = byte == 0x09 or (byte >= 0x20 and byte != 0x7F)
         HEX_VALUE[byte] = -1
         if 48 <= byte <= 57:
             HEX_VALUE[byte] = byte - 48
@@ -119,12 +141,14 @@ cdef object _malformed(str detail):
 cdef class RequestParser:
     """Turns bytes into requests, one at a time.
 
-    limits: what a request may take. handler: asked which headers to keep; None keeps none.
+    limits: what a request may take. handler: asked which headers to keep; None keeps none. budget: where chunked
+    bodies get their room; None bounds nothing beyond the limits.
     """
 
-    def __init__(self, Limits limits not None, RequestHandler handler=None):
+    def __init__(self, Limits limits not None, RequestHandler handler=None, ByteBudget budget=None):
         self.limits = limits
         self.handler = handler
+        self.budget = budget
         self.parser_spent = True
         self.start_next()
 
@@ -140,7 +164,9 @@ cdef class RequestParser:
         self.body_bytes = 0
         self.chunk_extension_bytes = 0
         self.body_buffer = None
+        self.body_room = 0
         self.body_filled = 0
+        self.over_budget = False
         self.head_done = False
         self.message_done = False
         self.saw_connection = False
@@ -155,9 +181,6 @@ cdef class RequestParser:
             self.feed_data = self.parser.feed_data
             self.parser_spent = False
         return 0
-
-    cdef bint mid_request(self):
-        return self.request is not None and self.event != REQUEST_COMPLETE
 
     def release(self):
         """Break the reference cycle with httptools; the parser is of no use afterwards."""
@@ -260,6 +283,8 @@ cdef class RequestParser:
         elif self.request.chunked:
             self.state = CHUNK_SIZE
             self.event = HEAD_COMPLETE
+            # llhttp stays behind before this body.
+            self.parser_spent = True
         elif self.request.content_length > 0:
             self.state = SIZED_BODY
             self.remaining_bytes = self.request.content_length
@@ -295,83 +320,109 @@ cdef class RequestParser:
         return cut
 
     cdef Py_ssize_t _read_chunked_body(self, bytes data, Py_ssize_t offset) except -1:
+        """RFC 9112 7.1."""
         cdef const char* start = PyBytes_AS_STRING(data)
         cdef const char* end = start + PyBytes_GET_SIZE(data)
         cdef const char* cursor = start + offset
         cdef const char* newline
-        cdef Py_ssize_t line_bytes
-        cdef int digits
-        cdef bint ended = False
-        cdef object error = None
-        while cursor < end and not ended and error is None:
+        cdef Py_ssize_t piece_bytes
+        while cursor < end:
             if self.state == CHUNK_DATA:
-                if end - cursor < self.remaining_bytes:
-                    self.remaining_bytes -= end - cursor
-                    cursor = end
-                else:
-                    cursor += self.remaining_bytes
+                piece_bytes = min(end - cursor, <Py_ssize_t> self.remaining_bytes)
+                self._take_body(cursor, piece_bytes)
+                cursor += piece_bytes
+                self.remaining_bytes -= piece_bytes
+                if self.remaining_bytes == 0:
                     self.state = CHUNK_END
                 continue
             if self.state == CHUNK_END:
+                if cursor[0] != c"\r" or (end - cursor > 1 and cursor[1] != c"\n"):
+                    raise _malformed("a chunk does not end with CRLF where its size says")
                 if end - cursor < 2:
                     break
                 cursor += 2
                 self.state = CHUNK_SIZE
                 continue
             newline = <const char*> memchr(cursor, c"\n", end - cursor)
-            line_bytes = (end if newline == NULL else newline + 1) - cursor
             if self.state == CHUNK_SIZE:
-                if self.chunk_extension_bytes + line_bytes > (
-                    self.limits.max_chunk_extension_bytes + MAX_CHUNK_SIZE_DIGITS + 2
-                ):
-                    error = RequestError(400, "chunk-extensions-too-large", "the chunk extensions are too large")
-                    break
-                if newline == NULL:
-                    break
-                self.remaining_bytes = 0
-                digits = 0
-                while HEX_VALUE[<unsigned char> cursor[digits]] >= 0 and digits < MAX_CHUNK_SIZE_DIGITS:
-                    self.remaining_bytes = self.remaining_bytes * 16 + HEX_VALUE[<unsigned char> cursor[digits]]
-                    digits += 1
-                if digits == 0 or (newline - 1)[0] != c"\r" or HEX_VALUE[<unsigned char> cursor[digits]] >= 0:
-                    error = _malformed("a chunk's size is malformed")
-                    break
-                self.chunk_extension_bytes += line_bytes - digits - 2
-                self.body_bytes += self.remaining_bytes
-                if self.body_bytes > self.limits.max_body_bytes:
-                    error = self._body_too_large()
-                    break
-                self.state = CHUNK_DATA if self.remaining_bytes else TRAILER_LINES
-                self.header_bytes = 0
-                self.header_lines = 0
-            else:
-                # The empty line at the end does not count, nor does what may become it.
-                ended = line_bytes <= 2 and cursor[0] == c"\r"
-                if not ended and self.header_bytes + line_bytes > self.limits.max_header_bytes:
-                    error = self._headers_too_large()
-                    break
-                if newline == NULL:
-                    ended = False
-                    break
-                if not ended:
-                    self.header_bytes += line_bytes
-                    self.header_lines += 1
-                    if self.header_lines > self.limits.max_headers:
-                        error = self._headers_too_large()
-                        break
+                self._chunk_line(cursor, end if newline == NULL else newline + 1, newline != NULL)
+            elif self._trailer_line(cursor, end if newline == NULL else newline + 1, newline != NULL):
+                self._finish()
+                return newline + 1 - start
+            if newline == NULL:
+                break
             cursor = newline + 1
-        try:
-            if cursor - start > offset:
-                self._feed(data, offset, cursor - start, offset)
-        except HttpParserError as parser_error:
-            raise self._refusal(parser_error) from None
-        if error is not None:
-            raise error
-        if self.message_done != ended:
-            raise _malformed("the end of the chunked body is in doubt")
-        if ended:
-            self._finish()
         return cursor - start
+
+    cdef int _chunk_line(self, const char* line, const char* end, bint complete) except -1:
+        """chunk-size [ chunk-ext ] CRLF, up to its LF if it is complete; what no further byte can mend is refused.
+
+        RFC 9112 7.1.1 has white space around ";" and "=" parsed although nobody may send it; llhttp refuses it, and so
+        does this: a reader in front that does otherwise would see another chunk.
+        """
+        cdef const char* cursor = line
+        cdef const char* last = end
+        cdef long long size_bytes = 0
+        while cursor < end and HEX_VALUE[<unsigned char> cursor[0]] >= 0:
+            if cursor - line == MAX_CHUNK_SIZE_DIGITS:
+                raise _malformed("a chunk's size is malformed")
+            size_bytes = size_bytes * 16 + HEX_VALUE[<unsigned char> cursor[0]]
+            cursor += 1
+        if complete:
+            last = end - 2
+            if last < line or last[0] != c"\r":
+                raise _malformed("a chunk's size does not end with CRLF")
+        elif end > line and (end - 1)[0] == c"\r":
+            last = end - 1
+        if cursor == line and (complete or cursor < end):
+            raise _malformed("a chunk's size is malformed")
+        if self.chunk_extension_bytes + (last - cursor) > self.limits.max_chunk_extension_bytes:
+            raise RequestError(
+                400,
+                "chunk-extensions-too-large",
+                f"the chunk extensions are larger than {self.limits.max_chunk_extension_bytes} bytes",
+            )
+        if cursor < last and not _is_chunk_extension(cursor, last, complete):
+            raise _malformed("a chunk's size or extension is malformed")
+        if not complete:
+            return 0
+        self.chunk_extension_bytes += last - cursor
+        self.body_bytes += size_bytes
+        if self.body_bytes > self.limits.max_body_bytes:
+            raise self._body_too_large()
+        self.remaining_bytes = size_bytes
+        self.state = CHUNK_DATA if size_bytes else TRAILER_LINES
+        self.header_bytes = 0
+        self.header_lines = 0
+        return 0
+
+    cdef bint _trailer_line(self, const char* line, const char* end, bint complete) except -1:
+        """A trailer, which is counted, checked and dropped; returns whether it is the empty line at the end."""
+        cdef const char* cursor = line
+        # The empty line at the end does not count, nor does what may become it.
+        if end - line <= 2 and line[0] == c"\r":
+            return complete
+        self.header_bytes += end - line
+        if self.header_bytes > self.limits.max_header_bytes or self.header_lines >= self.limits.max_headers:
+            raise self._headers_too_large()
+        if not complete:
+            # It comes again with what follows it.
+            self.header_bytes -= end - line
+            return False
+        self.header_lines += 1
+        end -= 2
+        if end < line or end[0] != c"\r":
+            raise _malformed("a trailer does not end with CRLF")
+        while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
+            cursor += 1
+        if cursor == line or cursor == end or cursor[0] != c":":
+            raise _malformed("a trailer is not a name, a colon and a value")
+        cursor += 1
+        while cursor < end:
+            if not IS_FIELD_VALUE[<unsigned char> cursor[0]]:
+                raise _malformed("a trailer holds a control byte")
+            cursor += 1
+        return False
 
     cdef int _unfinished_request_line(self, const char* line, Py_ssize_t line_bytes) except -1:
         """Refuse what no further byte can mend, so that garbage need not wait for its deadline."""
@@ -438,11 +489,7 @@ cdef class RequestParser:
         while cursor < end:
             if not IS_TARGET[<unsigned char> cursor[0]]:
                 raise _malformed("the target holds a byte that must be percent-encoded")
-            if cursor[0] == c"%" and (
-                end - cursor < 3
-                or HEX_VALUE[<unsigned char> cursor[1]] < 0
-                or HEX_VALUE[<unsigned char> cursor[2]] < 0
-            ):
+            if cursor[0] == c"%" and not _is_percent_encoded(cursor, end):
                 raise _malformed("the target holds a '%' without two hexadecimal digits")
             if cursor[0] == c"?" and query == NULL:
                 query = cursor + 1
@@ -585,25 +632,58 @@ cdef class RequestParser:
             return
         if request.content_length == length:
             request.body = data
-        elif request.content_length > 0:
-            self._take_body(PyBytes_AS_STRING(data), length)
         else:
-            # Many small chunks must not become many small objects.
-            if self.body_buffer is None:
-                self.body_buffer = bytearray()
-            (<bytearray> self.body_buffer).extend(data)
+            self._take_body(PyBytes_AS_STRING(data), length)
 
     cdef int _take_body(self, const char* piece, Py_ssize_t piece_bytes) except -1:
-        """Put a piece of a sized body in its place."""
+        """Put a piece of the body in its place."""
         cdef Request request = self.request
+        cdef Py_ssize_t filled_bytes = self.body_filled + piece_bytes
         if request.discards_body:
             return 0
-        if self.body_filled + piece_bytes > request.content_length:
-            raise _malformed("the body is longer than its Content-Length")
-        if self.body_buffer is None:
-            self.body_buffer = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> request.content_length)
+        if filled_bytes > self.body_room:
+            if request.chunked:
+                self._grow_body(filled_bytes)
+                if request.discards_body:
+                    return 0
+            elif filled_bytes > request.content_length:
+                raise _malformed("the body is longer than its Content-Length")
+            else:
+                self.body_room = <Py_ssize_t> request.content_length
+                self.body_buffer = PyBytes_FromStringAndSize(NULL, self.body_room)
         memcpy(PyBytes_AS_STRING(self.body_buffer) + self.body_filled, piece, piece_bytes)
-        self.body_filled += piece_bytes
+        self.body_filled = filled_bytes
+        return 0
+
+    cdef int _grow_body(self, Py_ssize_t needed_bytes) except -1:
+        """Make room for so many bytes of a chunked body, within the budget; drop the body if there is none."""
+        cdef Request request = self.request
+        cdef Py_ssize_t room_bytes = needed_bytes + needed_bytes // 2
+        room_bytes = max(FIRST_BODY_ROOM_BYTES, min(room_bytes, <Py_ssize_t> self.limits.max_body_bytes))
+        if self.budget is not None:
+            if not self.budget.reserve(room_bytes - self.body_room):
+                room_bytes = needed_bytes
+                if not self.budget.reserve(room_bytes - self.body_room):
+                    self.body_buffer = None
+                    self.over_budget = True
+                    request.discards_body = True
+                    return 0
+            request.held_bytes += room_bytes - self.body_room
+        if self.body_buffer is None:
+            self.body_buffer = PyBytes_FromStringAndSize(NULL, room_bytes)
+            self.body_room = room_bytes
+            return 0
+        return self._resize_body(room_bytes)
+
+    cdef int _resize_body(self, Py_ssize_t room_bytes) except -1:
+        """Without a copy where the allocator can: the buffer is nobody else's yet."""
+        cdef PyObject* buffer = <PyObject*> self.body_buffer
+        Py_INCREF(self.body_buffer)
+        self.body_buffer = None
+        _PyBytes_Resize(&buffer, room_bytes)
+        self.body_buffer = <bytes> buffer
+        Py_DECREF(self.body_buffer)
+        self.body_room = room_bytes
         return 0
 
     def on_message_complete(self):
@@ -635,11 +715,15 @@ cdef class RequestParser:
             if self.body_buffer is None:
                 request.body = b""
             else:
-                # Of a sized body it is bytes already, and not copied.
-                request.body = bytes(self.body_buffer)
+                if self.body_filled < self.body_room:
+                    if self.budget is not None:
+                        self.budget.release(self.body_room - self.body_filled)
+                        request.held_bytes -= self.body_room - self.body_filled
+                    self._resize_body(self.body_filled)
+                request.body = self.body_buffer
                 self.body_buffer = None
-        # llhttp takes nothing more after a request that ends its connection, and takes a trailer's word for that.
-        if not request.keep_alive or (self.state == TRAILER_LINES and self.header_lines):
+        # llhttp takes nothing more after a request that ends its connection.
+        if not request.keep_alive:
             self.parser_spent = True
         self.event = REQUEST_COMPLETE
         return 0
@@ -678,6 +762,45 @@ cdef long long _decimal(const char* cursor, const char* end) noexcept:
     return number if cursor == end and cursor > first else -1
 
 
+cdef bint _is_chunk_extension(const char* cursor, const char* end, bint complete) noexcept:
+    """RFC 9112 7.1.1: any number of ";" name [ "=" token or quoted-string ]; unless complete, or what may become it."""
+    cdef const char* word
+    while cursor < end:
+        if cursor[0] != c";":
+            return False
+        cursor += 1
+        word = cursor
+        while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
+            cursor += 1
+        if cursor == end and not complete:
+            return True
+        if cursor == word:
+            return False
+        if cursor == end or cursor[0] != c"=":
+            continue
+        cursor += 1
+        if cursor < end and cursor[0] == c'"':
+            cursor += 1
+            while cursor < end and cursor[0] != c'"':
+                if cursor[0] == c"\\":
+                    cursor += 1
+                    if cursor == end:
+                        break
+                if not IS_FIELD_VALUE[<unsigned char> cursor[0]]:
+                    return False
+                cursor += 1
+            if cursor == end:
+                return not complete
+            cursor += 1
+            continue
+        word = cursor
+        while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
+            cursor += 1
+        if cursor == word:
+            return cursor == end and not complete
+    return True
+
+
 cdef const char* _after_authority(const char* target, const char* end) noexcept:
     """Where the path begins in "http://host:port/path"; NULL if target is no such URI."""
     cdef const char* authority
@@ -697,17 +820,19 @@ cdef const char* _after_authority(const char* target, const char* end) noexcept:
 cdef bint _is_authority(const char* cursor, const char* end) noexcept:
     """RFC 9110 7.2: uri-host [":" port], without userinfo and not empty."""
     cdef const char* first = cursor
-    cdef bint bracketed = cursor < end and cursor[0] == c"["
-    if bracketed:
-        cursor += 1
-        while cursor < end and (HEX_VALUE[<unsigned char> cursor[0]] >= 0 or cursor[0] == c":" or cursor[0] == c"."):
-            cursor += 1
-        if cursor == end or cursor[0] != c"]":
+    cdef int port = 0
+    if cursor < end and cursor[0] == c"[":
+        cursor = <const char*> memchr(cursor, c"]", end - cursor)
+        if cursor == NULL or not _is_ip_literal(first + 1, cursor):
             return False
         cursor += 1
     else:
         while cursor < end and cursor[0] != c":":
-            if not IS_HOST[<unsigned char> cursor[0]]:
+            if cursor[0] == c"%":
+                if not _is_percent_encoded(cursor, end):
+                    return False
+                cursor += 2
+            elif not IS_REG_NAME[<unsigned char> cursor[0]]:
                 return False
             cursor += 1
     if cursor == first:
@@ -716,9 +841,37 @@ cdef bint _is_authority(const char* cursor, const char* end) noexcept:
         if cursor[0] != c":":
             return False
         cursor += 1
-        while cursor < end and c"0" <= cursor[0] <= c"9":
+        while cursor < end and c"0" <= cursor[0] <= c"9" and port <= HIGHEST_PORT:
+            port = port * 10 + (cursor[0] - c"0")
             cursor += 1
-    return cursor == end
+    return cursor == end and port <= HIGHEST_PORT
+
+
+cdef bint _is_ip_literal(const char* text, const char* end) noexcept:
+    """RFC 3986 3.2.2: what stands between the brackets: an IPv6 address, or an address of a version yet to come."""
+    cdef char[INET6_ADDRSTRLEN] address
+    cdef in6_addr number
+    cdef const char* cursor = text
+    if cursor < end and (cursor[0] | 0x20) == c"v":
+        cursor += 1
+        while cursor < end and HEX_VALUE[<unsigned char> cursor[0]] >= 0:
+            cursor += 1
+        if cursor == text + 1 or end - cursor < 2 or cursor[0] != c".":
+            return False
+        cursor += 1
+        while cursor < end and (IS_REG_NAME[<unsigned char> cursor[0]] or cursor[0] == c":"):
+            cursor += 1
+        return cursor == end
+    if end - text >= INET6_ADDRSTRLEN:
+        return False
+    memcpy(address, text, end - text)
+    address[end - text] = 0
+    # It stops at a NUL, which no text that came here holds.
+    return inet_pton(AF_INET6, address, &number) == 1
+
+
+cdef inline bint _is_percent_encoded(const char* cursor, const char* end) noexcept:
+    return end - cursor >= 3 and HEX_VALUE[<unsigned char> cursor[1]] >= 0 and HEX_VALUE[<unsigned char> cursor[2]] >= 0
 
 
 cdef bint _is_host(bytes value) noexcept:

@@ -17,11 +17,13 @@ import uvloop
 
 from gatewayx import __version__
 from gatewayx.address import Address
+from gatewayx.budget import ByteBudget
 from gatewayx.deadlines import DeadlineWheel
 from gatewayx.errors import StartError
+from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.pool import Pool
-from gatewayx.http.connection import HttpServer
+from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.server import logs
@@ -33,6 +35,8 @@ logger = logging.getLogger("gatewayx")
 
 # Deadlines are swept this often, so they fire up to two of these late.
 TICK_S = 0.1
+# Deadlines that fire in one turn of the loop; those of ten thousand clients that are late together take several.
+DEADLINES_PER_TURN = 32
 # Connections that the kernel accepts while the loop is busy; it caps this at net.core.somaxconn.
 BACKLOG = 4096
 # After the last answers, so long for clients to take them.
@@ -48,17 +52,26 @@ class GatewayProcess:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
+        self.budget = ByteBudget(settings.max_held_bytes)
         self.pool = Pool(
             self.loop,
             self.wheel,
             [(server.host, server.port) for server in settings.server],
             connections_per_server=settings.connections_per_server,
             max_result_bytes=settings.max_result_bytes,
+            budget=self.budget,
+        )
+        self.admission = Admission(
+            functions=[name.encode() for name in settings.function],
+            max_jobs=settings.max_jobs,
+            max_function_jobs=[(bound.name.encode(), bound.jobs) for bound in settings.max_function_jobs],
         )
         self.gateway = Gateway(
             self.pool,
+            self.admission,
             content_type=settings.content_type.encode("latin-1"),
             job_timeout_s=settings.job_timeout_s,
+            max_function_bytes=settings.max_function_bytes,
             plugin_compat=settings.plugin_compat,
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
@@ -70,19 +83,28 @@ class GatewayProcess:
                 max_header_bytes=settings.max_header_bytes,
                 max_headers=settings.max_headers,
                 max_body_bytes=settings.max_body_bytes,
+                max_chunk_extension_bytes=settings.max_chunk_extension_bytes,
                 max_pipelined=settings.max_pipelined,
                 max_connections=settings.max_connections,
+                max_connections_per_address=settings.max_connections_per_address,
+                first_byte_timeout_s=settings.first_byte_timeout_s,
                 header_timeout_s=settings.header_timeout_s,
                 body_timeout_s=settings.body_timeout_s,
+                min_body_rate_bytes=settings.min_body_rate_bytes,
+                body_rate_grace_s=settings.body_rate_grace_s,
                 keepalive_timeout_s=settings.keepalive_timeout_s,
                 write_timeout_s=settings.write_timeout_s,
             ),
             self.gateway,
             self.builder,
+            self.budget,
         )
+        self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets: list[socket.socket] = []
         self._listeners: list[asyncio.AbstractServer] = []
         self._next_tick: asyncio.TimerHandle | None = None
+        # Deadlines that are due are left for the next turn of the loop.
+        self._catching_up = False
 
     @property
     def addresses(self) -> list[Address]:
@@ -91,7 +113,13 @@ class GatewayProcess:
 
     def counters(self) -> dict[str, int]:
         """What is held now and was counted since the start, by part and name."""
-        parts = {"http": self.http, "gateway": self.gateway, "pool": self.pool}
+        parts = {
+            "http": self.http,
+            "gateway": self.gateway,
+            "admission": self.admission,
+            "pool": self.pool,
+            "budget": self.budget,
+        }
         return {
             f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()
         }
@@ -148,8 +176,26 @@ class GatewayProcess:
 
     def _tick(self) -> None:
         self._next_tick = self.loop.call_later(TICK_S, self._tick)
+        now_s = self.loop.time()
         self.builder.refresh(time.time())
-        self.wheel.advance(self.loop.time())
+        self.wheel.advance(now_s)
+        if not self._catching_up:
+            self._fire()
+        if now_s >= self._events_at_s:
+            self._events_at_s = now_s + logs.INTERVAL_S
+            self._log_refusals()
+
+    def _fire(self) -> None:
+        self._catching_up = self.wheel.fire(DEADLINES_PER_TURN)
+        if self._catching_up:
+            # The clients that are not late have their turn first.
+            self.loop.call_soon(self._fire)
+
+    def _log_refusals(self) -> None:
+        for kind, (count, example, peer) in self.http.take_events().items():
+            logger.warning(
+                "refused %d times: %s; for example %s after %r", count, kind, peer, example.decode("latin-1")
+            )
 
 
 def run(settings: Settings) -> int:
@@ -199,6 +245,7 @@ def raise_open_files(settings: Settings) -> None:
     """Raise the soft limit of open files to what the bounds need, or say that the hard limit is in the way."""
     needed = (
         settings.max_connections
+        + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
         + len(settings.server) * (settings.connections_per_server + 1)
         + len(settings.listen)
