@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_header_bytes: int = 16 * KIBIBYTE
     max_headers: int = 100
     max_function_bytes: int = 512
-    max_chunk_extension_bytes: int = 4 * KIBIBYTE
+    max_chunk_extensions_bytes: int = 4 * KIBIBYTE
     max_body_bytes: int = 8 * MEBIBYTE
     max_result_bytes: int = 64 * MEBIBYTE
     first_byte_timeout_s: float = 10.0
@@ -168,12 +168,14 @@ class FunctionList(Kind):
     @property
     def allowed(self) -> str:
         """See Kind."""
-        return f"up to {self.most} different names of 1 to {self.longest} bytes without control characters, * only last"
+        return f"1 to {self.most} different names of up to {self.longest} bytes, without control characters, * only last"
 
     def parse(self, value: object) -> tuple[object, ...]:
         """See Kind."""
-        texts = [text for text in value.split(",") if text] if isinstance(value, str) else value
-        if not isinstance(texts, (list, tuple)) or len(texts) > self.most:
+        if value == "":
+            return ()
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or not 1 <= len(texts) <= self.most:
             raise DisallowedValueError
         entries = tuple(self._parse_one(text) for text in texts)
         names = [self._name(entry) for entry in entries]
@@ -214,7 +216,7 @@ class FunctionBounds(FunctionList):
     @property
     def allowed(self) -> str:
         """See Kind."""
-        return f"up to {self.most} NAME=N, the names different and * only last, N from 0 to {self.highest}"
+        return f"1 to {self.most} NAME=N, the names different and * only last, N from 0 to {self.highest}"
 
     def _parse_one(self, text: object) -> object:
         name, equals, bound = text.rpartition("=") if isinstance(text, str) else ("", "", "")
@@ -536,7 +538,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Apache LimitRequestFields: 100; Envoy, hyper: 100",
     ),
     Setting(
-        "max_chunk_extension_bytes",
+        "max_chunk_extensions_bytes",
         "max-chunk-extensions",
         Size(0, MEBIBYTE),
         "Limits",

@@ -35,4 +35,4 @@ cdef class DeadlineWheel:
     cdef double left_s(self, Expiring entry) noexcept
     cdef int _sweep(self, Expiring sentinel) except -1
     cpdef int advance(self, double now_s) except -1
-    cpdef bint fire(self, int most) except -1
+    cpdef int fire(self, int most) except -1

@@ -96,23 +96,24 @@ cdef class DeadlineWheel:
             entry = following
         return moved
 
-    cpdef bint fire(self, int most) except -1:
-        """Fire what is due, at most so many; returns whether more is left. An entry's exception is logged, not raised.
+    cpdef int fire(self, int most) except -1:
+        """Fire what is due, at most so many; returns how many fired. An entry's exception is logged, not raised.
 
         What fires may arm and disarm anything: each is looked for anew.
         """
         cdef Expiring entry
-        while most > 0:
+        cdef int fired = 0
+        while fired < most:
             entry = self.due.next_expiring
             if entry is self.due:
-                return False
+                break
             self.disarm(entry)
-            most -= 1
+            fired += 1
             try:
                 entry.deadline_passed()
             except Exception:
                 logger.exception("a deadline's handler failed")
-        return self.due.next_expiring is not self.due
+        return fired
 
 
 cdef Expiring _ring():

@@ -23,7 +23,12 @@ POLL_S = 0.002
 HELD = (
     "http.connections",
     "http.requests_in_flight",
+    "http.refused_connections",
+    "http.addresses",
     "gateway.open_exchanges",
+    "admission.jobs",
+    "admission.functions",
+    "budget.held_bytes",
     "pool.outstanding_jobs",
     "pool.unsent_bytes",
 )

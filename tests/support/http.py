@@ -63,10 +63,14 @@ def chunked(*chunks: bytes) -> bytes:
 class HttpClient:
     """One connection to `address`; an asynchronous context manager around `connect()` and `close()`.
 
-    receive_buffer_bytes: of the kernel; small for a client that shall not take much without reading.
+    receive_buffer_bytes: of the kernel; small for a client that shall not take much without reading. source: the host
+    to connect from; None leaves it to the kernel.
     """
 
-    def __init__(self, address: tuple[str, int], *, receive_buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self, address: tuple[str, int], *, receive_buffer_bytes: int | None = None, source: str | None = None
+    ) -> None:
+        self.source = source
         self.address = address
         self.receive_buffer_bytes = receive_buffer_bytes
 
@@ -76,6 +80,8 @@ class HttpClient:
         connected.setblocking(False)
         if self.receive_buffer_bytes is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
+        if self.source is not None:
+            connected.bind((self.source, 0))
         try:
             await asyncio.get_running_loop().sock_connect(connected, tuple(self.address))
         except BaseException:

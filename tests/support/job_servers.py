@@ -236,6 +236,10 @@ class HandWorker(Peer):
             self.send(packet.encode_pre_sleep())
             await self.expect(PacketType.NOOP)
 
+    def send_data(self, handle: bytes, data: bytes) -> None:
+        """Send a part of a job's result."""
+        self.send(packet.encode_work_data(handle, data))
+
     def complete(self, handle: bytes, result: bytes = b"") -> None:
         """End a job well."""
         self.send(packet.encode_work_complete(handle, result))

@@ -397,7 +397,10 @@ cdef class RequestParser:
         return 0
 
     cdef bint _trailer_line(self, const char* line, const char* end, bint complete) except -1:
-        """A trailer, which is counted, checked and dropped; returns whether it is the empty line at the end."""
+        """A trailer, which is counted, checked and dropped; returns whether it is the empty line at the end.
+
+        RFC 9110 6.5.1: none that is needed for framing may be sent as a trailer.
+        """
         cdef const char* cursor = line
         # The empty line at the end does not count, nor does what may become it.
         if end - line <= 2 and line[0] == c"\r":
@@ -417,6 +420,8 @@ cdef class RequestParser:
             cursor += 1
         if cursor == line or cursor == end or cursor[0] != c":":
             raise _malformed("a trailer is not a name, a colon and a value")
+        if _is_name(line, cursor, b"content-length", 14) or _is_name(line, cursor, b"transfer-encoding", 17):
+            raise _malformed("a trailer says how the message is framed")
         cursor += 1
         while cursor < end:
             if not IS_FIELD_VALUE[<unsigned char> cursor[0]]:
@@ -760,6 +765,10 @@ cdef long long _decimal(const char* cursor, const char* end) noexcept:
         number = min(number * 10 + (cursor[0] - c"0"), HUGE_LENGTH)
         cursor += 1
     return number if cursor == end and cursor > first else -1
+
+
+cdef inline bint _is_name(const char* line, const char* end, const char* name, Py_ssize_t name_bytes) noexcept:
+    return end - line == name_bytes and strncasecmp(line, name, name_bytes) == 0
 
 
 cdef bint _is_chunk_extension(const char* cursor, const char* end, bint complete) noexcept:

@@ -83,7 +83,7 @@ class GatewayProcess:
                 max_header_bytes=settings.max_header_bytes,
                 max_headers=settings.max_headers,
                 max_body_bytes=settings.max_body_bytes,
-                max_chunk_extension_bytes=settings.max_chunk_extension_bytes,
+                max_chunk_extension_bytes=settings.max_chunk_extensions_bytes,
                 max_pipelined=settings.max_pipelined,
                 max_connections=settings.max_connections,
                 max_connections_per_address=settings.max_connections_per_address,
@@ -183,15 +183,16 @@ class GatewayProcess:
             self._fire()
         if now_s >= self._events_at_s:
             self._events_at_s = now_s + logs.INTERVAL_S
-            self._log_refusals()
+            self.log_refusals()
 
     def _fire(self) -> None:
-        self._catching_up = self.wheel.fire(DEADLINES_PER_TURN)
+        self._catching_up = self.wheel.fire(DEADLINES_PER_TURN) == DEADLINES_PER_TURN
         if self._catching_up:
             # The clients that are not late have their turn first.
             self.loop.call_soon(self._fire)
 
-    def _log_refusals(self) -> None:
+    def log_refusals(self) -> None:
+        """Log what was refused since the last time: a line a kind, with how often and one example."""
         for kind, (count, example, peer) in self.http.take_events().items():
             logger.warning(
                 "refused %d times: %s; for example %s after %r", count, kind, peer, example.decode("latin-1")

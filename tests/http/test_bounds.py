@@ -1,0 +1,324 @@
+"""What one client may hold, what all of them together may, and what they are told beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gatewayx.gearman.job_server import JobServer
+from gatewayx.gearman.sample_functions import FUNCTIONS
+from gatewayx.gearman.worker import Worker
+from support.gateway import RunningGateway, eventually, running_gateway
+from support.http import HttpClient, ask, chunked, head, post
+from support.job_servers import HandWorker, hand_worker
+
+pytestmark = pytest.mark.anyio
+
+KIBIBYTE = 1024
+POST = post(b"/by-hand", b"workload")
+OPTIONS = head(b"OPTIONS", b"*")
+CHUNKED = b"Transfer-Encoding: chunked"
+EXPECT = b"Expect: 100-continue"
+
+
+@pytest.fixture
+async def worker(embedded: JobServer) -> AsyncIterator[HandWorker]:
+    """A worker for /by-hand, by hand."""
+    async with hand_worker(embedded.address, b"by-hand") as worker:
+        yield worker
+
+
+@pytest.fixture
+async def samples(embedded: JobServer) -> AsyncIterator[Worker]:
+    """A worker that runs the sample functions by itself."""
+    worker = Worker(embedded.address, FUNCTIONS)
+    await worker.start()
+    yield worker
+    await worker.close()
+
+
+@pytest.fixture
+def settings() -> dict[str, object]:
+    """The gateway's settings; a test changes them by parametrizing `settings`."""
+    return {}
+
+
+@pytest.fixture
+async def gateway(embedded: JobServer, settings: dict[str, object]) -> AsyncIterator[RunningGateway]:
+    """A gateway in front of the embedded job server."""
+    async with running_gateway([embedded.address], **settings) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def client(gateway: RunningGateway) -> AsyncIterator[HttpClient]:
+    """A client of the gateway."""
+    async with HttpClient(gateway.address) as client:
+        yield client
+
+
+def with_settings(**settings: object) -> pytest.MarkDecorator:
+    """Run the test's gateway with these settings."""
+    return pytest.mark.parametrize("settings", [settings], ids=["-".join(settings)])
+
+
+def sized(size_bytes: int, *headers: bytes) -> bytes:
+    """The head of a POST to /echo whose body has so many bytes."""
+    return head(b"POST", b"/echo", b"Content-Length: %d" % size_bytes, *headers)
+
+
+async def is_refused(client: HttpClient, status: int, kind: str) -> None:
+    """The next answer is this one, says when to try again, and is the last."""
+    answer = await client.response()
+    assert (answer.status, answer.kind(), answer.headers[b"connection"]) == (status, kind, b"close")
+    assert int(answer.headers[b"retry-after"]) >= 1
+    assert await client.rest() == b""
+
+
+class TestConnections:
+    @with_settings(max_connections=2)
+    async def test_the_longest_idle_is_closed_to_make_room(self, gateway):
+        async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
+            for client in (one, two, one):
+                assert (await client.ask(OPTIONS)).status == 204
+            async with HttpClient(gateway.address) as three:
+                assert (await three.ask(OPTIONS)).status == 204
+                assert await two.rest() == b""
+                assert (await one.ask(OPTIONS)).status == 204
+        assert gateway.count("http.connections_evicted") == 1
+        assert gateway.count("http.connections_refused") == 0
+
+    @with_settings(max_connections=2)
+    async def test_one_that_has_sent_nothing_is_idle_since_it_came(self, gateway):
+        async with HttpClient(gateway.address) as silent, HttpClient(gateway.address) as two:
+            assert (await two.ask(OPTIONS)).status == 204
+            assert (await ask(gateway.address, OPTIONS)).status == 204
+            assert await silent.rest() == b""
+            assert (await two.ask(OPTIONS)).status == 204
+
+    @with_settings(max_connections=3)
+    async def test_many_at_once_evict_no_more_than_there_is_room_needed(self, gateway, worker):
+        async with HttpClient(gateway.address) as busy, HttpClient(gateway.address) as idle:
+            busy.send(POST)
+            handle, _, _, _ = await worker.take()
+            assert (await idle.ask(OPTIONS)).status == 204
+            answers = await asyncio.gather(*(ask(gateway.address, OPTIONS) for _ in range(2)))
+            assert [answer.status for answer in answers] == [204, 204]
+            assert gateway.count("http.connections_evicted") == 1
+            worker.complete(handle, b"served")
+            assert (await busy.response()).body == b"served"
+
+    @with_settings(max_connections=2)
+    @pytest.mark.parametrize("early", [b"", POST], ids=["silent", "request-already-sent"])
+    async def test_if_none_is_idle_a_further_one_is_503_and_closed(self, embedded, gateway, worker, early):
+        async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
+            for client in (one, two):
+                client.send(POST)
+            handles = [(await worker.take())[0] for _ in range(2)]
+            async with HttpClient(gateway.address) as three:
+                three.send(early)
+                await is_refused(three, 503, "too-many-connections")
+            assert gateway.count("http.connections_refused") == 1
+            assert embedded.submitted == 2
+            for handle in handles:
+                worker.complete(handle, b"served")
+            assert [(await client.response()).body for client in (one, two)] == [b"served"] * 2
+        assert gateway.count("http.connections_evicted") == 0
+
+    @with_settings(max_connections=1)
+    async def test_refused_ones_linger_up_to_a_bound_and_leave_nothing(self, gateway, worker):
+        async with HttpClient(gateway.address) as busy:
+            busy.send(POST)
+            handle, _, _, _ = await worker.take()
+            refused = [await HttpClient(gateway.address).connect() for _ in range(300)]
+            answers = [await client.response() for client in refused]
+            assert {answer.status for answer in answers} == {503}
+            assert gateway.count("http.refused_connections") == 256
+            for client in refused:
+                await client.close()
+            worker.complete(handle)
+            assert (await busy.response()).status == 200
+
+    @with_settings(max_connections_per_address=2)
+    async def test_one_address_too_many_is_429_and_others_are_let_in(self, gateway):
+        async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
+            for client in (one, two):
+                assert (await client.ask(OPTIONS)).status == 204
+            async with HttpClient(gateway.address) as three:
+                await is_refused(three, 429, "too-many-connections-per-address")
+            async with HttpClient(gateway.address, source="127.0.0.2") as elsewhere:
+                assert (await elsewhere.ask(OPTIONS)).status == 204
+                assert gateway.count("http.addresses") == 2
+            await two.close()
+            await eventually(lambda: gateway.count("http.connections") == 1)
+            assert (await ask(gateway.address, OPTIONS)).status == 204
+
+
+class TestTimes:
+    @with_settings(first_byte_timeout_s=0.2, header_timeout_s=5)
+    async def test_the_first_byte_has_a_time_of_its_own(self, client):
+        began_s = time.monotonic()
+        assert await client.rest() == b""
+        assert 0.2 <= time.monotonic() - began_s < 2
+
+    @with_settings(min_body_rate_bytes=1000, body_rate_grace_s=0.3)
+    @pytest.mark.parametrize("framing", [b"Content-Length: 100000", CHUNKED], ids=["sized", "chunked"])
+    async def test_a_body_that_only_trickles_is_408_and_closed(self, embedded, client, framing):
+        began_s = time.monotonic()
+        client.send(head(b"POST", b"/echo", framing))
+        response = asyncio.create_task(client.response())
+        while not response.done():
+            client.send(b"1\r\nx\r\n" if framing == CHUNKED else b"x")
+            await asyncio.sleep(0.02)
+        answer = await response
+        assert (answer.status, answer.kind(), answer.headers[b"connection"]) == (408, "body-too-slow", b"close")
+        assert 0.3 <= time.monotonic() - began_s < 2
+        assert embedded.submitted == 0
+
+    @with_settings(min_body_rate_bytes=1000, body_rate_grace_s=0.2, body_timeout_s=0.5)
+    async def test_a_body_that_keeps_the_rate_may_take_its_time(self, client, samples):
+        client.send(sized(4000))
+        for _ in range(16):
+            client.send(bytes(250))
+            await asyncio.sleep(0.06)
+        assert len((await client.response()).body) == 4000
+
+    @with_settings(min_body_rate_bytes=0, body_rate_grace_s=0.2)
+    async def test_without_a_rate_a_body_may_trickle(self, client, samples):
+        client.send(sized(30))
+        for _ in range(30):
+            client.send(b"x")
+            await asyncio.sleep(0.02)
+        assert (await client.response()).status == 200
+
+    @with_settings(header_timeout_s=0.4)
+    async def test_ten_thousand_heads_that_are_late_together_are_all_answered(self, gateway):
+        clients = [await HttpClient(gateway.address).connect() for _ in range(200)]
+        for client in clients:
+            client.send(b"GET /f HTT")
+        answers = await asyncio.gather(*(client.response() for client in clients))
+        assert {answer.status for answer in answers} == {408}
+        for client in clients:
+            await client.close()
+
+
+class TestBytesHeld:
+    @with_settings(max_held_bytes=256 * KIBIBYTE)
+    @pytest.mark.parametrize("expects", [(), (EXPECT,)], ids=["at-once", "before-100-continue"])
+    async def test_a_sized_body_that_does_not_fit_is_refused_by_its_head(self, embedded, client, samples, expects):
+        answer = await client.ask(sized(300 * KIBIBYTE, *expects))
+        assert (answer.status, answer.kind()) == (503, "too-many-bytes")
+        assert int(answer.headers[b"retry-after"]) >= 1
+        if expects:
+            assert await client.rest() == b""
+        else:
+            await client.send_all(bytes(300 * KIBIBYTE))
+            assert (await client.ask(post(b"/echo", b"next"))).body == b"next"
+        assert embedded.submitted == len(expects) == 0 or embedded.submitted == 1 - len(expects)
+
+    @with_settings(max_held_bytes=256 * KIBIBYTE)
+    async def test_as_one_finishes_another_is_admitted(self, gateway, client, samples):
+        body = bytes(200 * KIBIBYTE)
+        client.send(sized(len(body)))
+        await gateway.reaches("budget.held_bytes", len(body))
+        refused = await ask(gateway.address, sized(100 * KIBIBYTE))
+        assert (refused.status, refused.kind()) == (503, "too-many-bytes")
+        await client.send_all(body)
+        # With its packet, its result and its answer it never needs more than there is.
+        assert (await client.response()).body == body
+        async with HttpClient(gateway.address) as another:
+            assert (await another.ask(sized(len(body)), body)).body == body
+
+    @with_settings(max_held_bytes=256 * KIBIBYTE)
+    async def test_a_chunked_body_reserves_as_it_grows(self, embedded, gateway, client, samples):
+        client.send(head(b"POST", b"/echo", CHUNKED), b"1000\r\n", bytes(4096), b"\r\n")
+        await gateway.reaches("budget.held_bytes", 4096)
+        chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
+        client.send(*[chunk] * 4)
+        answer = await client.response()
+        assert (answer.status, answer.kind()) == (503, "too-many-bytes")
+        assert gateway.count("budget.held_bytes") < 4096
+        client.send(chunk, b"0\r\n\r\n")
+        assert (await client.ask(head(b"POST", b"/echo", CHUNKED), chunked(bytes(100_000)))).body == bytes(100_000)
+        assert embedded.submitted == 1
+
+    @with_settings(max_held_bytes=256 * KIBIBYTE)
+    @pytest.mark.parametrize("parts", [1, 10])
+    async def test_a_result_that_does_not_fit_is_502_and_disturbs_nobody(self, gateway, client, worker, samples, parts):
+        client.send(POST)
+        handle, _, _, _ = await worker.take()
+        for _ in range(parts - 1):
+            worker.send_data(handle, bytes(300 * KIBIBYTE // parts))
+        worker.complete(handle, bytes(300 * KIBIBYTE // parts))
+        answer = await client.response()
+        assert (answer.status, answer.kind()) == (502, "result-too-large")
+        assert "beside what the gateway holds" in answer.problem()["detail"]
+        assert (await client.ask(post(b"/echo", b"others"))).body == b"others"
+
+    @with_settings(max_held_bytes=512 * KIBIBYTE)
+    async def test_an_answer_that_is_not_read_counts_until_it_is(self, gateway, worker, samples):
+        result = bytes(400 * KIBIBYTE)
+        async with HttpClient(gateway.address, receive_buffer_bytes=4096) as slow:
+            slow.writer.transport.pause_reading()
+            slow.send(POST)
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, result)
+            await gateway.reaches("budget.held_bytes", len(result))
+            refused = await ask(gateway.address, sized(200 * KIBIBYTE))
+            assert (refused.status, refused.kind()) == (503, "too-many-bytes")
+            slow.writer.transport.resume_reading()
+            assert (await slow.response()).body == result
+            await eventually(lambda: gateway.count("budget.held_bytes") == 0)
+            body = bytes(200 * KIBIBYTE)
+            assert (await ask(gateway.address, sized(len(body)), body)).body == body
+
+    @with_settings(max_held_bytes=64 * KIBIBYTE)
+    async def test_while_nothing_fits_a_connection_has_one_request_at_a_time(self, embedded, gateway, client, worker):
+        async with HttpClient(gateway.address) as holder:
+            holder.send(sized(64 * KIBIBYTE))
+            await gateway.reaches("budget.held_bytes", 64 * KIBIBYTE)
+            get = head(b"GET", b"/by-hand?x")
+            client.send(get)
+            handle, _, _, _ = await worker.take()
+            for _ in range(3):
+                client.send(get)
+            await asyncio.sleep(0.05)
+            assert embedded.submitted == 1
+        await gateway.reaches("http.requests_abandoned", 1)
+        worker.complete(handle, b"0")
+        for number in range(1, 4):
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, b"%d" % number)
+        assert [(await client.response()).body for _ in range(4)] == [b"0", b"1", b"2", b"3"]
+
+
+class TestPipelining:
+    async def test_a_buffer_full_of_requests_is_cut_up(self, embedded, gateway, client, worker):
+        client.send(*(post(b"/by-hand", b"%d" % number) for number in range(1000)))
+        await gateway.reaches("pool.outstanding_jobs", 64)
+        await asyncio.sleep(0.05)
+        assert embedded.submitted == 64
+        for number in range(1000):
+            handle, _, _, workload = await worker.take()
+            worker.complete(handle, workload)
+            assert (await client.response()).body == b"%d" % number
+        assert gateway.count("http.requests_answered") == 1000
+
+
+class TestEvents:
+    async def test_what_is_refused_is_logged_once_a_kind_with_a_count_and_an_escaped_example(self, gateway, caplog):
+        for _ in range(20):
+            await ask(gateway.address, b"G\x1b[31mT / HTTP/1.1\r\n\r\n")
+        for _ in range(3):
+            await ask(gateway.address, b"GET / HTTP/3.0\r\n\r\n")
+        with caplog.at_level(logging.WARNING):
+            gateway.process.log_refusals()
+            gateway.process.log_refusals()
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 2
+        assert lines[0] == r"refused 20 times: malformed-request; for example 127.0.0.1 after 'G\x1b[31mT / HTTP/1.1\r\n\r\n'"
+        assert lines[1].startswith("refused 3 times: version-not-supported; ")
