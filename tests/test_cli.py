@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import gatewayx
 from gatewayx.address import Address
 from gatewayx.cli import main
-from gatewayx.config import SETTINGS, Setting, Settings
+from gatewayx.config import NO_ENTRIES, SETTINGS, Setting, Settings
 from gatewayx.errors import StartError
 
 # Setting → arguments, and how `check` shows the value.
@@ -126,14 +126,16 @@ def test_help_shows_flag_key_and_variable(setting: Setting) -> None:
         assert result.exit_code == 0
         bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
         assert re.search(rf"{setting.flag} [^.]*{re.escape(setting.help)}", text)
-        assert f"[default: {setting.default_text}{bounds}; TOML: {setting.key}; {setting.variable}]" in text
+        assert (
+            f"[default: {setting.default_text or NO_ENTRIES}{bounds}; TOML: {setting.key}; {setting.variable}]" in text
+        )
 
 
 def test_help_groups_the_settings() -> None:
     lines = invoke("serve", "--help").output.splitlines()
 
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Options:", "Addresses:", "Limits:", "Timeouts:", "Answers:"]
+    assert titles == ["Options:", "Addresses:", "Functions:", "Limits:", "Timeouts:", "Answers:"]
 
 
 def test_check_reads_the_file_and_the_environment(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gatewayx.config import (
     CONFIG_FLAG,
     CONFIG_HELP,
     CONFIG_VARIABLE,
+    NO_ENTRIES,
     SETTINGS,
     AddressList,
     FunctionList,
@@ -53,7 +54,7 @@ class SettingsCommand(click.Command):
 
 def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
     bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
-    help_text = f"{setting.help}  [default: {setting.default_text}{bounds}; TOML: {setting.key}; {setting.variable}]"
+    help_text = f"{setting.help}  [default: {setting.default_text or NO_ENTRIES}{bounds}; TOML: {setting.key}; {setting.variable}]"
     if isinstance(setting.kind, Switch):
         return click.option(f"{setting.flag}/--no-{setting.key}", setting.name, default=None, help=help_text)
     return click.option(

@@ -38,6 +38,8 @@ _KUBERNETES_VARIABLE = re.compile(
 )
 
 _LONGEST_SHOWN_VALUE = 120
+# How a list without entries is shown.
+NO_ENTRIES = "none"
 
 
 class FunctionBound(NamedTuple):
@@ -168,7 +170,9 @@ class FunctionList(Kind):
     @property
     def allowed(self) -> str:
         """See Kind."""
-        return f"1 to {self.most} different names of up to {self.longest} bytes, without control characters, * only last"
+        return (
+            f"1 to {self.most} different names of up to {self.longest} bytes, without control characters, * only last"
+        )
 
     def parse(self, value: object) -> tuple[object, ...]:
         """See Kind."""
@@ -692,7 +696,7 @@ def describe(loaded: Loaded) -> str:
     """Return the effective settings as aligned lines of setting, value and origin, under a heading."""
     rows = [("setting", "value", "from")]
     for setting in SETTINGS:
-        value = setting.kind.show(getattr(loaded.settings, setting.name))
+        value = setting.kind.show(getattr(loaded.settings, setting.name)) or NO_ENTRIES
         rows.append((setting.key, value, loaded.origins[setting.name]))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{key:{widths[0]}}  {value:{widths[1]}}  {origin}" for key, value, origin in rows)
@@ -709,7 +713,7 @@ def markdown_table() -> str:
         flag = setting.flag if isinstance(setting.kind, Switch) else f"{setting.flag} {setting.kind.metavar}"
         precedent = f" ({setting.precedent})" if setting.precedent else ""
         rows.append(
-            f"| `{flag}` | `{setting.variable}` | `{setting.default_text}` | {setting.kind.allowed} "
+            f"| `{flag}` | `{setting.variable}` | `{setting.default_text or NO_ENTRIES}` | {setting.kind.allowed} "
             f"| {setting.help}{precedent} |"
         )
     return "\n".join(rows)

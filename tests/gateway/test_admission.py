@@ -127,7 +127,10 @@ class TestJobsInFlight:
         one, two, free = function + b"/1", function + b"/2", function
         bounds = ((f"{name}/*", 1), (f"{name}/2", 2))
         async with hand_worker(job_server.address, one, two, free) as worker:
-            async with gateway_with(job_server, max_function_jobs=bounds) as gateway, HttpClient(gateway.address) as client:
+            async with (
+                gateway_with(job_server, max_function_jobs=bounds) as gateway,
+                HttpClient(gateway.address) as client,
+            ):
                 taken = []
                 for wanted in (one, two, two, free, free, free):
                     client.send(post(b"/" + wanted, b"x"))

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.budget import ByteBudget
 from gatewayx.deadlines import DeadlineWheel
+from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
 from gatewayx.gearman.pool import Pool
@@ -66,10 +68,12 @@ class TestWrites:
     async def test_submissions_of_one_loop_turn_leave_in_one_write_and_so_do_the_answers(self, workload):
         loop = FakeLoop()
         wheel = DeadlineWheel(0.1, loop.time())
-        pool = Pool(loop, wheel, [("fake", 1)], connections_per_server=1, max_result_bytes=MAX_RESULT)
+        budget = ByteBudget()
+        pool = Pool(loop, wheel, [("fake", 1)], connections_per_server=1, max_result_bytes=MAX_RESULT, budget=budget)
         await pool.start()
-        gateway = Gateway(pool, content_type=b"text/plain", job_timeout_s=5)
-        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(), gateway, ResponseBuilder(now_s=time.time()))
+        gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
+        builder = ResponseBuilder(now_s=time.time())
+        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(), gateway, builder, budget)
         clients = [(http.connection(), FakeTransport()) for _ in range(3)]
         for protocol, transport in clients:
             protocol.connection_made(transport)

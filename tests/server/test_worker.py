@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
 import resource
 import signal
@@ -53,6 +55,12 @@ async def served(embedded: JobServer, arguments: tuple[str, ...]) -> AsyncIterat
 def open_descriptors(process_id: int) -> int:
     """How many files and sockets a process has open."""
     return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
+
+
+def cpu_time_s(process_id: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.anyio
@@ -272,6 +280,31 @@ class TestStart:
             assert "max-connections" in warning
             assert "128" in warning
             assert resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE) == (128, 128)
+
+
+@pytest.mark.anyio
+async def test_running_out_of_descriptors_neither_spins_nor_ends_the_listening(embedded, worker):
+    def few_descriptors() -> None:
+        die_with_parent()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), preexec=few_descriptors) as served:
+        address = await served.address()
+        async with HttpClient(address) as kept:
+            assert (await kept.ask(head(b"OPTIONS", b"*"))).status == 204
+            clients = [await HttpClient(address).connect() for _ in range(100)]
+            began_s = cpu_time_s(served.process.pid)
+            await asyncio.sleep(1)
+            assert cpu_time_s(served.process.pid) - began_s < 0.3
+            # Who is in is served on.
+            assert (await kept.ask(head(b"OPTIONS", b"*"))).status == 204
+            for client in clients:
+                await client.close()
+        assert (await ask(address, head(b"OPTIONS", b"*"))).status == 204
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+        assert sum("Traceback" in line for line in served.lines) == 0
+        assert len(served.lines) < 20
 
 
 @pytest.mark.anyio

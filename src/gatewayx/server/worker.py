@@ -195,7 +195,7 @@ class GatewayProcess:
         """Log what was refused since the last time: a line a kind, with how often and one example."""
         for kind, (count, example, peer) in self.http.take_events().items():
             logger.warning(
-                "refused %d times: %s; for example %s after %r", count, kind, peer, example.decode("latin-1")
+                "refused %d times: %s; for example %s after '%s'", count, kind, peer, example.decode("latin-1")
             )
 
 
