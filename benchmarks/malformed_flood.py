@@ -298,11 +298,11 @@ class Comparison:
         count = self.settings.mixed_connections
         gateway, port = start_gateway(self._processes, GATEWAY, self._server_port)
         try:
-            with self._flood(port, "mixed", 256, 900, count=min(50_000, count)):
+            with self._flood(port, "mixed", 2000, 900, count=min(50_000, count)):
                 pass
             time.sleep(3)
             before_bytes = gateway.memory().private_bytes
-            flood = self._flood(port, "mixed", 256, 900, count=count)
+            flood = self._flood(port, "mixed", 2000, 900, count=count)
             with Sampler(gateway) as sampler, flood:
                 pass
             time.sleep(3)

@@ -126,23 +126,23 @@ class TestJobsInFlight:
         name = function.decode()
         one, two, free = function + b"/1", function + b"/2", function
         bounds = ((f"{name}/*", 1), (f"{name}/2", 2))
-        async with hand_worker(job_server.address, one, two, free) as worker:
-            async with (
-                gateway_with(job_server, max_function_jobs=bounds) as gateway,
-                HttpClient(gateway.address) as client,
-            ):
-                taken = []
-                for wanted in (one, two, two, free, free, free):
-                    client.send(post(b"/" + wanted, b"x"))
-                    taken.append((await worker.take())[0])
-                await is_busy(gateway, "too-many-function-jobs", get(b"/" + one + b"?x"))
-                await is_busy(gateway, "too-many-function-jobs", get(b"/" + two + b"?x"))
-                for handle in taken:
-                    worker.complete(handle)
-                assert {(await client.response()).status for _ in taken} == {200}
-                client.send(post(b"/" + one, b"x"))
-                worker.complete((await worker.take())[0])
-                assert (await client.response()).status == 200
+        async with (
+            hand_worker(job_server.address, one, two, free) as worker,
+            gateway_with(job_server, max_function_jobs=bounds) as gateway,
+            HttpClient(gateway.address) as client,
+        ):
+            taken = []
+            for wanted in (one, two, two, free, free, free):
+                client.send(post(b"/" + wanted, b"x"))
+                taken.append((await worker.take())[0])
+            await is_busy(gateway, "too-many-function-jobs", get(b"/" + one + b"?x"))
+            await is_busy(gateway, "too-many-function-jobs", get(b"/" + two + b"?x"))
+            for handle in taken:
+                worker.complete(handle)
+            assert {(await client.response()).status for _ in taken} == {200}
+            client.send(post(b"/" + one, b"x"))
+            worker.complete((await worker.take())[0])
+            assert (await client.response()).status == 200
 
     async def test_a_function_bound_to_nothing_is_never_submitted(self, job_server, function):
         async with gateway_with(job_server, max_function_jobs=((function.decode(), 0),)) as gateway:

@@ -198,7 +198,7 @@ class TestTimes:
         assert (await client.response()).status == 200
 
     @with_settings(header_timeout_s=0.4)
-    async def test_ten_thousand_heads_that_are_late_together_are_all_answered(self, gateway):
+    async def test_heads_that_are_late_together_are_all_answered(self, gateway):
         clients = [await HttpClient(gateway.address).connect() for _ in range(200)]
         for client in clients:
             client.send(b"GET /f HTT")
@@ -310,6 +310,36 @@ class TestPipelining:
             worker.complete(handle, workload)
             assert (await client.response()).body == b"%d" % number
         assert gateway.count("http.requests_answered") == 1000
+
+
+class TestRefusals:
+    async def test_one_is_prompt_and_those_of_a_flood_come_with_the_next_tick(self, gateway):
+        clients = [await HttpClient(gateway.address).connect() for _ in range(300)]
+        began_s = time.monotonic()
+        for client in clients:
+            client.send(b"AAA\r\n")
+        answers = await asyncio.gather(*(client.response() for client in clients))
+        assert {answer.status for answer in answers} == {400}
+        assert 0.05 < time.monotonic() - began_s < 2
+        for client in clients:
+            assert await client.rest() == b""
+            await client.close()
+        await gateway.let_go()
+
+    async def test_one_that_waits_behind_good_requests_keeps_its_place(self, gateway, worker):
+        clients = [await HttpClient(gateway.address).connect() for _ in range(100)]
+        good = await HttpClient(gateway.address).connect()
+        for client in clients:
+            client.send(b"AAA\r\n")
+        good.send(OPTIONS, POST, b"AAA\r\n", OPTIONS)
+        handle, _, _, _ = await worker.take()
+        assert (await good.response()).status == 204
+        worker.complete(handle, b"served")
+        assert (await good.response()).body == b"served"
+        assert (await good.response()).status == 400
+        assert await good.rest() == b""
+        for client in (*clients, good):
+            await client.close()
 
 
 class TestEvents:

@@ -13,7 +13,7 @@ from gatewayx.gearman.job_server import JobServer
 from gatewayx.gearman.sample_functions import FUNCTIONS
 from gatewayx.gearman.worker import Worker
 from support.gateway import RunningGateway, eventually, running_gateway
-from support.http import HttpClient, ask, chunked, get, head, post
+from support.http import HttpClient, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker
 
 pytestmark = pytest.mark.anyio

@@ -14,6 +14,9 @@ cpdef enum:
     # Clients refused at accept that linger, beside max_connections; above, they are closed at once and may miss the
     # answer.
     MAX_REFUSED_CONNECTIONS = 256
+    # Malformed and late requests that are answered at once, a tick of the wheel; the others wait for the next tick, so
+    # that who floods as fast as the answers come is slowed down and everybody else is not (HAProxy: tarpit).
+    PROMPT_REFUSALS = 64
     # Of the bytes that came when a request was refused, shown in the log.
     EXAMPLE_BYTES = 64
     # Idle parsers kept for the next request, whichever connection it comes from.
@@ -37,6 +40,8 @@ cdef enum DeadlineKind:
     BODY
     KEEPALIVE
     WRITE
+    # A refusal waits for the next tick.
+    REFUSAL
     LINGER
 
 
@@ -62,6 +67,9 @@ cdef class HttpServer:
     # Connections with something to write in this loop turn.
     cdef list dirty
     cdef list idle_parsers
+    # The tick of the last refusal, and how many it had.
+    cdef long long refusal_tick
+    cdef int refusals_in_tick
     # No more requests: what is in flight is answered, and each connection closed after that.
     cdef readonly bint draining
     # An asyncio.Event: draining, and the last connection is gone.
@@ -88,6 +96,8 @@ cdef class HttpServer:
     cdef int link_idle(self, HttpConnection connection) except -1
     cdef int unlink_idle(self, HttpConnection connection) except -1
     # Something was refused: counted, and the first of a kind kept as an example.
+    # Whether a refusal must wait for the next tick.
+    cdef bint refusal_waits(self) noexcept
     cdef int note(self, str kind, HttpConnection connection, bytes data) except -1
     # Why a new connection is not let in; None if it is.
     cdef object refusal(self, HttpConnection connection)
@@ -116,6 +126,8 @@ cdef class HttpConnection(RequestOwner):
     cdef int in_flight
     # It stands in server.dirty.
     cdef bint dirty
+    # The last answer is a refusal that waits for the next tick.
+    cdef bint refusal_waits
     cdef bint read_paused
     # The client does not read: the kernel's buffer for it is full.
     cdef bint write_paused

@@ -140,6 +140,13 @@ cdef class HttpServer:
             event[0] += 1
         return 0
 
+    cdef bint refusal_waits(self) noexcept:
+        if self.wheel.tick != self.refusal_tick:
+            self.refusal_tick = self.wheel.tick
+            self.refusals_in_tick = 0
+        self.refusals_in_tick += 1
+        return self.refusals_in_tick > PROMPT_REFUSALS
+
     cdef object refusal(self, HttpConnection connection):
         cdef Limits limits = self.limits
         if self.draining:
@@ -311,6 +318,10 @@ cdef class HttpConnection(RequestOwner):
         self.write_paused = False
         self.body_began_tick += self.server.wheel.tick - self.paused_tick
         self._left()
+        if self.refusal_waits:
+            # Its deadline has given way to that of the write.
+            self.refusal_waits = False
+            self._mark_dirty()
         if self.state == LINGERING:
             self._arm(LINGER)
         elif self.state != CLOSED:
@@ -478,6 +489,7 @@ cdef class HttpConnection(RequestOwner):
             request.closes = True
             self._mark_dirty()
             return 0
+        self.refusal_waits = self.server.refusal_waits()
         return self.answer_problem(request, error.status, error.kind, error.detail, error.headers)
 
     cdef int _internal_error(self, Request request) except -1:
@@ -538,7 +550,10 @@ cdef class HttpConnection(RequestOwner):
             request.held_bytes += body_bytes
         self.server.budget.hold(request.held_bytes)
         if request is self.first:
-            self._mark_dirty()
+            if self.refusal_waits:
+                self._arm(REFUSAL)
+            else:
+                self._mark_dirty()
         return 0
 
     cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
@@ -714,6 +729,8 @@ cdef class HttpConnection(RequestOwner):
             return wheel.arm(self, self._body_left_s())
         if kind == LINGER:
             return wheel.arm(self, LINGER_S)
+        if kind == REFUSAL:
+            return wheel.arm(self, 0)
         self.left_bytes = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
         return wheel.arm(self, limits.write_timeout_s)
 
@@ -729,7 +746,7 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int _arm_for_reading(self) except -1:
         """Give the client the time that fits what it is doing; while the gateway pauses it, none is counted."""
-        if self.write_paused or (self.state != READING and self.state != ANSWERING):
+        if self.write_paused or self.refusal_waits or (self.state != READING and self.state != ANSWERING):
             return 0
         if self.read_paused or self.state == ANSWERING:
             return self._arm(NO_DEADLINE)
@@ -748,6 +765,9 @@ cdef class HttpConnection(RequestOwner):
         self._arm(NO_DEADLINE)
         if self.state == CLOSED and kind != WRITE:
             return 0
+        if kind == REFUSAL:
+            self.refusal_waits = False
+            return self._mark_dirty()
         if kind == HEAD:
             return self._refuse(HEAD_TOO_SLOW, b"" if self.tail is None else self.tail)
         if kind == BODY:
