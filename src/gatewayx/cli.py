@@ -54,7 +54,8 @@ class SettingsCommand(click.Command):
 
 def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
     bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
-    help_text = f"{setting.help}  [default: {setting.default_text or NO_ENTRIES}{bounds}; TOML: {setting.key}; {setting.variable}]"
+    default = setting.default_text or NO_ENTRIES
+    help_text = f"{setting.help}  [default: {default}{bounds}; TOML: {setting.key}; {setting.variable}]"
     if isinstance(setting.kind, Switch):
         return click.option(f"{setting.flag}/--no-{setting.key}", setting.name, default=None, help=help_text)
     return click.option(

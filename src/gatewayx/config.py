@@ -43,7 +43,7 @@ NO_ENTRIES = "none"
 
 
 class FunctionBound(NamedTuple):
-    """How many jobs of a function may be in flight; a name that ends in `*` stands for every function that begins so."""
+    """How many jobs of a function may be in flight; a name with `*` at its end stands for all that begin so."""
 
     name: str
     jobs: int

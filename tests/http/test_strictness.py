@@ -1,0 +1,362 @@
+"""What no client may get past the gateway: each row is what is sent, what must come back, and the rule it breaks.
+
+Every row is sent whole, and again one byte at a time; behind it stands a request that must never be served. What must
+come back is the statuses of all answers in order, after which the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gatewayx.gearman.job_server import JobServer
+from gatewayx.gearman.sample_functions import FUNCTIONS
+from gatewayx.gearman.worker import Worker
+from gatewayx.http.limits import Limits
+from gatewayx.http.request import Event, RequestParser
+from support.gateway import RunningGateway, running_gateway
+from support.http import HttpClient, ask, chunked, head, post
+
+pytestmark = pytest.mark.anyio
+
+SMUGGLED = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nsmuggled"
+CHUNKED = b"Transfer-Encoding: chunked"
+
+
+def request(
+    *headers: bytes, body: bytes = b"", line: bytes = b"POST /echo HTTP/1.1", host: bytes = b"Host: a"
+) -> bytes:
+    """A request of these very lines."""
+    return b"\r\n".join((line, host, *headers, b"", b"")) + body
+
+
+def in_chunks(body: bytes) -> bytes:
+    """A request with this as its chunked body, byte by byte."""
+    return request(CHUNKED, body=body)
+
+
+BAD_FRAMING = {
+    # RFC 9112 6.1, 6.3; CVE-2019-18277 (HAProxy), CVE-2020-11080 and the like: who reads which length?
+    "CL.TE": request(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"),
+    "TE.CL": request(CHUNKED, b"Content-Length: 4", body=b"5\r\nhello\r\n0\r\n\r\n"),
+    "CL.TE with CL 0": request(b"Content-Length: 0", CHUNKED, body=b"0\r\n\r\n"),
+    "two different lengths": request(b"Content-Length: 5", b"Content-Length: 6", body=b"hello!"),
+    "two equal lengths": request(b"Content-Length: 5", b"Content-Length: 5", body=b"hello"),
+    "listed lengths": request(b"Content-Length: 5, 5", body=b"hello"),
+    "length +5": request(b"Content-Length: +5", body=b"hello"),
+    "length -5": request(b"Content-Length: -5", body=b"hello"),
+    "length 5 0": request(b"Content-Length: 5 0", body=b"hello"),
+    "length 0x5": request(b"Content-Length: 0x5", body=b"hello"),
+    "length 5.0": request(b"Content-Length: 5.0", body=b"hello"),
+    "length 0_5": request(b"Content-Length: 0_5", body=b"hello"),
+    "length in quotes": request(b'Content-Length: "5"', body=b"hello"),
+    "no length": request(b"Content-Length: ", body=b"hello"),
+    "length of Arabic digits": request("Content-Length: \u0665".encode(), body=b"hello"),
+    "length of fullwidth digits": request("Content-Length: \uff15".encode(), body=b"hello"),
+    # 2^64 + 5 wraps to 5 where it is read carelessly.
+    "length that wraps": request(b"Content-Length: 18446744073709551621", body=b"hello"),
+    "space before the colon": request(b"Content-Length : 5", body=b"hello"),
+    "tab before the colon": request(b"Transfer-Encoding\t: chunked", body=chunked(b"x")),
+    "vertical tab around the value": request(b"Transfer-Encoding: \x0bchunked", body=chunked(b"x")),
+    "obs-fold": request(b"Transfer-Encoding:\r\n chunked", body=chunked(b"x")),
+    "obs-fold in another header": request(b"X-A: 1\r\n Content-Length: 5", body=b"hello"),
+    "white space before the first header": b"POST /echo HTTP/1.1\r\n Host: a\r\nContent-Length: 0\r\n\r\n",
+    "white space alone in a line": request(b"X-A: 1\r\n \r\nContent-Length: 0"),
+    "a header without a colon": request(b"Content-Length 5", body=b"hello"),
+    "a header without a name": request(b": 5", body=b"hello"),
+    "a name with a NUL": request(b"Content\x00-Length: 5", body=b"hello"),
+    "a name above ASCII": request("X-\u212aelvin: 5".encode()),
+    "a value with a NUL": request(b"X-A: a\x00b"),
+    "a value with a control byte": request(b"X-A: a\x01b"),
+    "a value with DEL": request(b"X-A: a\x7fb"),
+    "bare CR in a value": request(b"X-A: a\rContent-Length: 5"),
+    "bare LF after a header": request(b"X-A: a\nContent-Length: 0"),
+    "bare LF after the request line": b"POST /echo HTTP/1.1\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "bare LFs at the end of the head": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\n\n",
+    "two CRs": request(b"X-A: a\r\r\nContent-Length: 0"),
+}
+
+# RFC 9112 7.1; CVE-2023-25725 (HAProxy), CVE-2024-23452 (bRPC), CVE-2025-22871 (Go: LF as a chunk's line end)
+BAD_CHUNKS = {
+    "size 0x5": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "size +5": b"+5\r\nhello\r\n0\r\n\r\n",
+    "size -1": b"-1\r\nhello\r\n0\r\n\r\n",
+    "size 0_2e": b"0_2e\r\n" + bytes(46) + b"\r\n0\r\n\r\n",
+    "space before a size": b" 5\r\nhello\r\n0\r\n\r\n",
+    "space after a size": b"5 \r\nhello\r\n0\r\n\r\n",
+    "tab before an extension": b"5\t;a\r\nhello\r\n0\r\n\r\n",
+    "no size": b"\r\nhello\r\n0\r\n\r\n",
+    "an extension without a size": b";a\r\nhello\r\n0\r\n\r\n",
+    "size above 64 bits": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "size of fullwidth digits": "\uff15\r\nhello\r\n0\r\n\r\n".encode(),
+    "size of a letter that is no digit": b"g\r\nhello\r\n0\r\n\r\n",
+    "LF after a size": b"5\nhello\r\n0\r\n\r\n",
+    "CR after a size": b"5\rhello\r\n0\r\n\r\n",
+    "LF in an extension": b"5;a\nhello\r\n0\r\n\r\n",
+    "CR in an extension": b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    "NUL in an extension": b"5;\x00\r\nhello\r\n0\r\n\r\n",
+    "an extension without a name": b"5;\r\nhello\r\n0\r\n\r\n",
+    "an extension without a value": b"5;a=\r\nhello\r\n0\r\n\r\n",
+    "an extension that is no token": b"5;a[=b\r\nhello\r\n0\r\n\r\n",
+    "a quoted value that does not end": b'5;a="b\r\nhello\r\n0\r\n\r\n',
+    "a quoted value with a control byte": b'5;a="\x01"\r\nhello\r\n0\r\n\r\n',
+    "no end of the data": b"5\r\nhello0\r\n\r\n",
+    "LF after the data": b"5\r\nhello\n0\r\n\r\n",
+    "CR after the data": b"5\r\nhello\r0\r\n\r\n",
+    "two bytes after the data": b"5\r\nhelloXX0\r\n\r\n",
+    "more data than the size": b"5\r\nhello!\r\n0\r\n\r\n",
+    "LF at the end": b"5\r\nhello\r\n0\r\n\n",
+    "LF after the last size": b"5\r\nhello\r\n0\n\r\n",
+    "a trailer without a colon": b"0\r\nX-A\r\n\r\n",
+    "a trailer without a name": b"0\r\n: a\r\n\r\n",
+    "a trailer that is folded": b"0\r\nX-A: a\r\n b\r\n\r\n",
+    "a trailer with a bare CR": b"0\r\nX-A: a\rb\r\n\r\n",
+    "a trailer with LF alone": b"0\r\nX-A: a\n\r\n",
+    "a trailer with a NUL": b"0\r\nX-A: \x00\r\n\r\n",
+    "space before a trailer's colon": b"0\r\nX-A : a\r\n\r\n",
+    # RFC 9110 6.5.1
+    "a length as a trailer": b"0\r\nContent-Length: 5\r\n\r\n",
+    "a coding as a trailer": b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+
+BAD_HEADS = {
+    # RFC 9112 3.2: exactly one Host, and a valid one
+    "no Host": (b"POST /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
+    "two Hosts": (request(b"Host: b"), 400),
+    "two equal Hosts": (request(b"Host: a"), 400),
+    "an empty Host": (request(host=b"Host: "), 400),
+    "Host with user": (request(host=b"Host: user@a"), 400),
+    "Host with a path": (request(host=b"Host: a/b"), 400),
+    "Host with a space": (request(host=b"Host: a b"), 400),
+    "two Hosts in one": (request(host=b"Host: a, b"), 400),
+    "Host with a port that is none": (request(host=b"Host: a:b"), 400),
+    "Host with a port too high": (request(host=b"Host: a:65536"), 400),
+    "Host with half an escape": (request(host=b"Host: a%2"), 400),
+    "Host that is no IPv6 address": (request(host=b"Host: [::1::2]"), 400),
+    "Host with an open bracket": (request(host=b"Host: [::1"), 400),
+    "Host with IPv6 without brackets": (request(host=b"Host: ::1"), 400),
+    "Host above ASCII": (request(host="Host: b\u00fccher".encode()), 400),
+    # RFC 9112 2.3, 3
+    "HTTP/9.9": (request(line=b"POST /echo HTTP/9.9"), 505),
+    "HTTP/2.0": (request(line=b"POST /echo HTTP/2.0"), 505),
+    "HTTP/1.2": (request(line=b"POST /echo HTTP/1.2"), 505),
+    "HTTP/0.9": (request(line=b"POST /echo HTTP/0.9"), 505),
+    "HTTP/1.\U0001d7d9": (request(line="POST /echo HTTP/1.\U0001d7d9".encode()), 400),
+    "HTTP/1.10": (request(line=b"POST /echo HTTP/1.10"), 400),
+    "HTTP/1": (request(line=b"POST /echo HTTP/1"), 400),
+    "HTTP/01.1": (request(line=b"POST /echo HTTP/01.1"), 400),
+    "http/1.1": (request(line=b"POST /echo http/1.1"), 400),
+    "HTTPS/1.1": (request(line=b"POST /echo HTTPS/1.1"), 400),
+    "no version": (b"POST /echo\r\nHost: a\r\n\r\n", 400),
+    "a space after the version": (request(line=b"POST /echo HTTP/1.1 "), 400),
+    "two spaces after the method": (request(line=b"POST  /echo HTTP/1.1"), 400),
+    "a tab after the method": (request(line=b"POST\t/echo HTTP/1.1"), 400),
+    "a space before the method": (request(line=b" POST /echo HTTP/1.1"), 400),
+    "a space in the target": (request(line=b"POST /ec ho HTTP/1.1"), 400),
+    "AAA": (b"AAA\r\n", 400),
+    "a TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    # RFC 9110 9.1: methods are case-sensitive
+    "a method in lower case": (request(line=b"post /echo HTTP/1.1"), 400),
+    "a method nobody knows": (request(line=b"FROB /echo HTTP/1.1"), 400),
+    "CONNECT": (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405),
+    # RFC 9112 3.2; RFC 3986
+    "a fragment": (request(line=b"POST /echo#x HTTP/1.1"), 400),
+    "no slash": (request(line=b"POST echo HTTP/1.1"), 400),
+    "an asterisk without OPTIONS": (request(line=b"POST * HTTP/1.1"), 400),
+    "another scheme": (request(line=b"POST ftp://a/echo HTTP/1.1"), 400),
+    "a URI without a host": (request(line=b"POST http:///echo HTTP/1.1"), 400),
+    "a URI with a user": (request(line=b"POST http://user@a/echo HTTP/1.1"), 400),
+    "NUL in the target": (request(line=b"POST /ec\x00ho HTTP/1.1"), 400),
+    "a control byte in the target": (request(line=b"POST /ec\x01ho HTTP/1.1"), 400),
+    "DEL in the target": (request(line=b"POST /ec\x7fho HTTP/1.1"), 400),
+    "above ASCII in the target": (request(line="POST /\u00e9cho HTTP/1.1".encode()), 400),
+    "half an escape in the target": (request(line=b"POST /ech%6 HTTP/1.1"), 400),
+    "an escape of no digits": (request(line=b"POST /ech%zz HTTP/1.1"), 400),
+    # RFC 9112 6.1: a coding that is not understood; in HTTP/1.0 the framing is faulty
+    "gzip": (request(b"Transfer-Encoding: gzip"), 501),
+    "gzip, chunked": (request(b"Transfer-Encoding: gzip, chunked"), 501),
+    "chunked twice": (request(CHUNKED, CHUNKED), 501),
+    "xchunked": (request(b"Transfer-Encoding: xchunked"), 501),
+    "chunked with a parameter": (request(b"Transfer-Encoding: chunked;a=b"), 501),
+    "chunked in HTTP/1.0": (request(CHUNKED, line=b"POST /echo HTTP/1.0", body=chunked(b"x")), 400),
+    # RFC 9110 10.1.1
+    "an expectation nobody meets": (request(b"Expect: 200-ok", b"Content-Length: 0"), 417),
+}
+
+REFUSED = (
+    {name: (sent, 400) for name, sent in BAD_FRAMING.items()}
+    | {f"chunked: {name}": (in_chunks(body), 400) for name, body in BAD_CHUNKS.items()}
+    | BAD_HEADS
+)
+
+SERVED = {
+    "a URI instead of a path, whose host counts": request(
+        b"Content-Length: 5", line=b"POST http://b:80/echo HTTP/1.1", body=b"hello"
+    ),
+    "Host with IPv6 and port": request(b"Content-Length: 5", host=b"Host: [::1]:80", body=b"hello"),
+    "Host with an address of the future": request(b"Content-Length: 5", host=b"Host: [v1.a:b]", body=b"hello"),
+    "Host with an escape and an empty port": request(b"Content-Length: 5", host=b"Host: a%2fb:", body=b"hello"),
+    "chunk sizes in either case with zeros": in_chunks(b"0005\r\nhello\r\n000\r\n\r\n"),
+    "extensions": in_chunks(b'5;a;b=c;d="e \\" ;"\r\nhello\r\n0;f\r\n\r\n'),
+    "trailers, which say nothing": in_chunks(b"5\r\nhello\r\n0\r\nX-Gearman-Background: true\r\nHost: b\r\n\r\n"),
+    "an offered upgrade": request(
+        b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"
+    ),
+    "bytes above ASCII in a value": request(b"X-A: \xe9", b"Content-Length: 5", body=b"hello"),
+    "empty lines before": b"\r\n\r\n" + request(b"Content-Length: 5", body=b"hello"),
+}
+
+SHORT_OF_AN_END = {
+    "sized": post(b"/echo", b"hello"),
+    "chunked": in_chunks(b"5\r\nhello\r\n0\r\nX-A: b\r\n\r\n"),
+    "query": head(b"GET", b"/echo?hello"),
+    "OPTIONS with a body": head(b"OPTIONS", b"/echo", b"Content-Length: 5") + b"hello",
+}
+
+
+@pytest.fixture
+async def gateway(embedded: JobServer) -> AsyncIterator[RunningGateway]:
+    """A gateway before the embedded job server and the sample functions."""
+    worker = Worker(embedded.address, FUNCTIONS)
+    await worker.start()
+    async with running_gateway([embedded.address]) as gateway:
+        yield gateway
+    await worker.close()
+
+
+async def sent_in_pieces(client: HttpClient, sent: bytes, size: int) -> None:
+    """Send so many bytes at a time, each in a segment of its own as far as the kernel will."""
+    client.writer.transport.set_write_buffer_limits(high=0)
+    for start in range(0, len(sent), size):
+        if client.reader.at_eof() or client.writer.is_closing():
+            return
+        client.send(sent[start : start + size])
+        await asyncio.sleep(0)
+
+
+pieces = pytest.mark.parametrize("size", [1 << 20, 1], ids=["whole", "byte-by-byte"])
+
+
+class TestRefused:
+    @pieces
+    @pytest.mark.parametrize("name", REFUSED)
+    async def test_it_is_answered_once_and_nothing_of_it_or_after_it_runs(self, embedded, gateway, name, size):
+        sent, status = REFUSED[name]
+        async with HttpClient(gateway.address) as client:
+            await sent_in_pieces(client, sent + SMUGGLED, size)
+            answer = await client.response()
+            assert (answer.status, answer.headers[b"connection"]) == (status, b"close")
+            assert answer.problem()["detail"]
+            assert await client.rest() == b""
+        assert embedded.submitted == 0
+
+    @pytest.mark.parametrize("name", REFUSED)
+    async def test_behind_good_requests_those_are_answered_first(self, embedded, gateway, name):
+        sent, status = REFUSED[name]
+        async with HttpClient(gateway.address) as client:
+            client.send(post(b"/echo", b"1"), post(b"/reverse", b"23"), sent, SMUGGLED)
+            assert [(await client.response()).body for _ in range(2)] == [b"1", b"32"]
+            assert (await client.response()).status == status
+            assert await client.rest() == b""
+        assert embedded.submitted == 2
+
+
+class TestServed:
+    @pieces
+    @pytest.mark.parametrize("name", SERVED)
+    async def test_what_the_rules_allow_is_served_and_so_is_what_follows(self, gateway, name, size):
+        async with HttpClient(gateway.address) as client:
+            await sent_in_pieces(client, SERVED[name] + post(b"/reverse", b"abc"), size)
+            assert [(await client.response()).body for _ in range(2)] == [b"hello", b"cba"]
+
+    async def test_a_body_that_nobody_asked_for_is_not_the_next_request(self, embedded, gateway):
+        # CL.0 (Kettle, "Browser-powered desync attacks", 2022): a path that is answered by its head has a body, too.
+        async with HttpClient(gateway.address) as client:
+            for line in (b"GET /echo", b"POST /", b"DELETE /echo", b"OPTIONS /echo", b"POST /v1/x", b"POST /echo?x"):
+                client.send(request(b"Content-Length: %d" % len(SMUGGLED), line=line + b" HTTP/1.1", body=SMUGGLED))
+                assert (await client.response()).status in (204, 400, 404, 405)
+            assert (await client.ask(post(b"/echo", b"next"))).body == b"next"
+        assert embedded.submitted == 1
+
+
+class TestCutShort:
+    @pytest.mark.parametrize("name", SHORT_OF_AN_END)
+    async def test_wherever_it_is_cut_it_is_never_submitted_and_never_2xx(self, embedded, gateway, name):
+        # RFC 9112 8
+        whole = SHORT_OF_AN_END[name]
+        for length in range(len(whole)):
+            async with HttpClient(gateway.address) as client:
+                client.send(whole[:length])
+                client.send_eof()
+                rest = await client.rest()
+            assert b"HTTP/1.1 2" not in rest, length
+        assert embedded.submitted == 0
+        assert (await ask(gateway.address, whole)).status in (200, 204)
+
+
+class TestSplitting:
+    @pytest.mark.parametrize("unique", [b"a\rX-A: b", b"a\nX-A: b", b"a\x00b", b"a\x0bb", b"a\x7fb"])
+    async def test_no_unique_splits_the_answer_s_head(self, embedded, gateway, unique):
+        async with HttpClient(gateway.address) as client:
+            answer = await client.ask(post(b"/echo", b"x", b"X-Gearman-Unique: " + unique))
+            assert answer.status == 400
+        assert embedded.submitted == 0
+
+    @pytest.mark.parametrize("path", [b"/a%0d%0aX-A:%20b", b"/a%00", b"/a%0a", b"/%7f"])
+    async def test_no_function_does(self, embedded, gateway, path):
+        answer = await ask(gateway.address, post(path, b"x"))
+        assert (answer.status, answer.kind()) == (400, "malformed-function")
+        assert embedded.submitted == 0
+
+
+class TestLinger:
+    @pytest.mark.parametrize("after_bytes", [0, 1000, 1_000_000, 2_000_000])
+    async def test_who_sends_on_within_the_bound_still_reads_the_answer(self, gateway, after_bytes):
+        # RFC 9112 9.6
+        async with HttpClient(gateway.address) as client:
+            await client.send_all(b"AAA\r\n")
+            for start in range(0, after_bytes, 50_000):
+                await client.send_all(bytes(min(50_000, after_bytes - start)))
+            assert (await client.response()).status == 400
+            assert await client.rest() == b""
+
+
+class TestCost:
+    """Each time is the best of several, and four times as much may cost ten times as much before it counts."""
+
+    LIMITS = Limits(max_body_bytes=1 << 30, max_header_bytes=1 << 26, max_headers=1 << 20, max_target_bytes=1 << 26)
+
+    def cost_s(self, pieces: list[bytes]) -> float:
+        best_s = float("inf")
+        for _ in range(3):
+            parser = RequestParser(self.LIMITS)
+            began_s = time.process_time()
+            for piece in pieces:
+                offset = 0
+                while offset < len(piece):
+                    offset = parser.feed(piece, offset)
+                    if parser.event == Event.MORE:
+                        break
+            best_s = min(best_s, time.process_time() - began_s)
+        return best_s
+
+    @pytest.mark.parametrize("kind", ["headers", "chunks", "trailers", "extensions"])
+    async def test_a_flood_costs_as_much_as_it_has_bytes(self, kind):
+        def flood(count: int) -> list[bytes]:
+            if kind == "headers":
+                return [head(b"POST", b"/f", *[b"a: b"] * count)]
+            if kind == "chunks":
+                return [head(b"POST", b"/f", CHUNKED), *[b"1\r\nx\r\n" * 100] * (count // 100)]
+            if kind == "trailers":
+                return [head(b"POST", b"/f", CHUNKED), b"0\r\n", *[b"a: b\r\n" * 100] * (count // 100)]
+            return [head(b"POST", b"/f", CHUNKED), *[b"1;a\r\nx\r\n"] * min(count // 4, 1300)]
+
+        few, many = (self.cost_s(flood(count)) for count in (5_000, 20_000))
+        assert many < 10 * few + 0.005
+
+    async def test_a_megabyte_in_chunks_of_one_byte_takes_no_second(self):
+        # Six bytes each; through Python calls a chunk it took four.
+        assert self.cost_s([head(b"POST", b"/f", CHUNKED), *[b"1\r\nx\r\n" * 10_000] * 100]) < 1
