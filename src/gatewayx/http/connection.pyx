@@ -257,8 +257,9 @@ cdef class HttpConnection(RequestOwner):
         if self.state == READING:
             if self.parser is not None and self.parser.head_done:
                 self.body_bytes += PyBytes_GET_SIZE(data)
-                # A byte has come: its deadline begins anew.
-                self.deadline_kind = NO_DEADLINE
+                if self.deadline_kind == BODY:
+                    # A byte has come: its deadline begins anew.
+                    self.deadline_kind = NO_DEADLINE
             if self.tail is not None:
                 data = self._take_tail() + data
             if self.read_paused:
