@@ -15,8 +15,8 @@ from gatewayx.gearman.worker import Worker
 
 async def serve(host: str, port: int) -> None:
     """Listen and work."""
-    server = JobServer(host, port)
-    await server.start()
+    server = JobServer()
+    await server.start(host, port)
     worker = Worker(server.address, FUNCTIONS)
     await worker.start()
     await asyncio.Event().wait()
