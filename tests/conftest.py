@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 
 from gatewayx.gearman.job_server import JobServer
@@ -12,6 +13,9 @@ from support.gearmand import Gearmand
 
 # The helpers' assertions shall tell as much as the tests' own.
 pytest.register_assert_rewrite("support.gateway", "support.http", "support.job_servers", "support.peer")
+
+# For builds that are slow on purpose, such as those with sanitizers.
+hypothesis.settings.register_profile("slow", deadline=None)
 
 
 @pytest.fixture

@@ -1,0 +1,522 @@
+"""Fuzzes a whole gateway over fake transports: HttpServer, Gateway, Pool and job server connections.
+
+What must hold for any bytes and any order of events:
+- nothing is raised and nothing is logged as an error, the loop comes to rest, no closed transport is written to;
+- every response is whole and well formed; their jobs are in the order of the requests, each answered at most once; no
+  more responses than requests;
+- a 200 holds exactly the result that the job server gave for that request's job;
+- a request that was cut short is never submitted: what a beginning of the bytes submits is a beginning of what all of
+  them submit;
+- the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
+- the byte budget bounds what is held; at the end nothing is held and no deadline is armed.
+
+An input is two bytes (settings, length of the script), the script, and the client's bytes. Each byte of the script is
+an event, its kind in the lower four bits and its argument in the upper four; see `Play`. A script of no bytes compares
+the client's bytes whole, cut, and cut short instead.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+from typing import NamedTuple
+
+from fuzz.world import Failures, JobServer, JobServerTransport, Loop, Transport
+from gatewayx.address import Address
+from gatewayx.config import Settings
+from gatewayx.gearman.packet import PacketType
+from gatewayx.server.worker import GatewayProcess
+
+# Bits of the first byte.
+COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
+CUT_SHIFT = 4
+
+MAX_CLIENTS = 3
+MAX_RESULT_BYTES = 150_000
+MAX_HELD_BYTES = 1 << 20
+TIGHT_HELD_BYTES = 6000
+# Above the budget's bound: answers and small results, which are never refused.
+UNREFUSED_BYTES = 1 << 21
+SIZES = (1, 2, 3, 5, 9, 17, 33, 65, 127, 255, 500, 1000, 2000, 3000, 4000, 5000)
+PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 9.0, 10.0, 11.0, 20.0, 29.0, 31.0, 60.0, 76.0, 200.0)
+RESULTS = (b"", b"data", b"x" * 5000, b"y" * 66_000, b"z" * 140_000, b"too large" * 17_000)
+# More than any deadline, so that nothing waits any more.
+LONG_S = 500.0
+# What arrives from a job server that is broken or is none.
+GARBAGE = (
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"\0RES\0\0\0\x08\0\0\0\x08H:fuzz:1",
+    b"\0RES\0\0\0\x08\0\0\0\x05\xff\r\n:x",
+    b"\0RES\0\0\0\x0d\0\0\0\x0cH:fuzz:9999\0",
+    b"\0RES\0\0\0\x13\0\0\0\x05code\0",
+    b"\0RES\0\0\0\x1c\0\x02\0\0H:fuzz:1\0" + b"half of it" * 100,
+    b"\0RES\0\0\0\x11\xff\xff\xff\xff",
+    b"\0RES\0\0\0\x10\0\0\0\x01a",
+    b"\0RES\0\0\0\x0b\0\0\0\x05a\0b\0c",
+)
+# What a gateway without clients holds none of.
+HELD = (
+    "http.connections",
+    "http.requests_in_flight",
+    "http.refused_connections",
+    "http.addresses",
+    "gateway.open_exchanges",
+    "admission.jobs",
+    "admission.functions",
+    "budget.held_bytes",
+    "pool.outstanding_jobs",
+    "pool.abandoned_jobs",
+    "pool.unsent_bytes",
+)
+
+STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
+HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)")
+OWN_UNIQUE = re.compile(rb"gatewayx-[a-z2-7]+-([0-9]+)")
+
+
+class Response(NamedTuple):
+    """One response; names of headers in lower case."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+    # It has none though its head says so.
+    to_head: bool
+
+
+def responses_of(written: bytes) -> list[Response]:
+    """All final responses in what was written to a client, whatever he read of it; fails on what is none."""
+    responses: list[Response] = []
+    while written:
+        head, separator, written = written.partition(b"\r\n\r\n")
+        assert separator, f"{head!r} is no whole head"
+        status_line, *lines = head.split(b"\r\n")
+        matched = STATUS_LINE.fullmatch(status_line)
+        assert matched, status_line
+        status = int(matched[1])
+        headers: dict[bytes, bytes] = {}
+        for line in lines:
+            field = HEADER_LINE.fullmatch(line)
+            assert field, line
+            assert field[1].lower() not in headers, line
+            headers[field[1].lower()] = field[2]
+        if status < 200:
+            assert (status, headers) == (100, {})
+            continue
+        if status == 204:
+            assert b"content-length" not in headers
+            length = 0
+        else:
+            length = int(headers[b"content-length"])
+        # Neither a problem nor a result begins like this.
+        to_head = length > 0 and (not written or written.startswith(b"HTTP/1.1 "))
+        body = b"" if to_head else written[:length]
+        assert to_head or len(body) == length, "a body that is cut short"
+        written = written[len(body) :]
+        responses.append(Response(status, headers, body, to_head))
+        if headers.get(b"connection") == b"close":
+            assert not written, "an answer after the last one"
+    return responses
+
+
+class Client(Transport):
+    """A client's connection, and how much of its bytes it has sent."""
+
+    def __init__(self, loop: Loop, process: GatewayProcess, data: bytes) -> None:
+        super().__init__(loop, process.http.connection())
+        self.data = data
+        self.sent = 0
+        self.protocol.connection_made(self)
+
+    def send(self, size: int) -> None:
+        """Send the next bytes, if the gateway reads."""
+        if self.reads and not self.closing and self.sent < len(self.data):
+            begin, self.sent = self.sent, min(self.sent + size, len(self.data))
+            self.receive(self.data[begin : self.sent])
+
+
+class World:
+    """A gateway with a job server, for one input."""
+
+    def __init__(self, bits: int) -> None:
+        # The pool's back-off is the only thing left to chance.
+        random.seed(bits)
+        self.loop = Loop()
+        self.failures = Failures()
+        self.failures.__enter__()
+        self.server = JobServer(self.loop)
+        self.loop.connect = self.server.connect
+        self.clients: list[Client] = []
+        self.settings = Settings(
+            server=(Address("job-server", 4730),),
+            connections_per_server=1 if bits & ONE_CONNECTION else 2,
+            max_connections=2,
+            max_pipelined=4,
+            max_jobs=3 if bits & FEW_JOBS else 100,
+            max_target_bytes=256,
+            max_header_bytes=1024,
+            max_headers=12,
+            max_body_bytes=2000,
+            max_chunk_extensions_bytes=64,
+            max_result_bytes=MAX_RESULT_BYTES,
+            max_held_bytes=TIGHT_HELD_BYTES if bits & TIGHT_BUDGET else MAX_HELD_BYTES,
+            plugin_compat=bool(bits & COMPAT),
+        )
+        self.loop.run(self._make())
+        self.loop.run(self.process.pool.start())
+
+    async def _make(self) -> None:
+        self.process = GatewayProcess(self.settings)
+        self.process._tick()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; what is due happens."""
+        self.loop.now_s += seconds
+        self.loop.settle()
+
+    def check(self) -> None:
+        """What must hold at any time."""
+        self.failures.check()
+        assert not self.loop.failures, self.loop.failures
+        held = self.process.counters()["budget.held_bytes"]
+        assert 0 <= held <= self.settings.max_held_bytes + UNREFUSED_BYTES
+
+    def finish(self) -> None:
+        """Bring everything to its end; nothing may be left."""
+        # Twice: what was paused in the first round goes on in the second.
+        for _ in range(2):
+            for client in self.clients:
+                client.take()
+            self.answer_all()
+            for client in self.clients:
+                if client.reads:
+                    client.receive_eof()
+            self.pass_time(LONG_S)
+        self.answer_all()
+        self.loop.settle()
+        counters = self.process.counters() | {"armed deadlines": self.process.wheel.armed}
+        held = {name: counters[name] for name in (*HELD, "armed deadlines") if counters.get(name)}
+        assert not held, f"held at the end: {held}"
+        assert all(client.lost for client in self.clients)
+        responses = [responses_of(bytes(client.written)) for client in self.clients]
+        answered = counters["http.requests_answered"] + counters["http.connections_refused"]
+        assert sum(map(len, responses)) <= answered, "more responses than requests"
+        for client, own in zip(self.clients, responses, strict=True):
+            self._check_responses(client, own)
+        self.check()
+
+    def answer_all(self) -> None:
+        """Let every job come to its end."""
+        self.loop.settle()
+        for connection in list(self.server.open()):
+            connection.take()
+        self.loop.settle()
+        for connection in list(self.server.open()):
+            connection.run_all()
+        self.loop.settle()
+
+    def _check_responses(self, client: Client, responses: list[Response]) -> None:
+        sent = client.data[: client.sent]
+        # Each request has a version; the last may have been refused before its.
+        assert len(responses) <= sent.count(b"HTTP/") + 1, "more responses than requests"
+        latest = 0
+        for response in responses:
+            assert not response.to_head or b"HEAD" in sent or response.body, "a body is missing"
+            unique = response.headers.get(b"x-gearman-unique", b"")
+            own = OWN_UNIQUE.fullmatch(unique)
+            if own:
+                assert int(own[1]) > latest, "answered twice, or out of order"
+                latest = int(own[1])
+            handle = response.headers.get(b"x-gearman-job-handle")
+            if handle is not None:
+                assert unique in self.server.uniques[handle], "another request's job"
+            if response.status == 200:
+                assert handle is not None, "success without a job"
+            command = response.headers.get(b"x-gearman-command")
+            if command == b"WORK_COMPLETE":
+                assert response.status == 200
+                result = self.server.results[handle]
+                assert response.headers[b"content-length"] == b"%d" % len(result)
+                assert response.to_head or response.body == result, "another result than the job server gave"
+
+    def close(self) -> None:
+        """Close the gateway."""
+        try:
+            self.loop.run(self.process.close())
+            self.check()
+        finally:
+            self.failures.__exit__()
+            self.loop.close()
+
+
+class Play:
+    """What each event of a script does."""
+
+    def __init__(self, world: World, data: bytes) -> None:
+        self.world = world
+        self.data = data
+        self.current = 0
+        self.open_client()
+
+    def open_client(self) -> None:
+        """One more client that has the same bytes to send."""
+        if len(self.world.clients) < MAX_CLIENTS:
+            self.world.clients.append(Client(self.world.loop, self.world.process, self.data))
+            self.current = len(self.world.clients) - 1
+
+    def event(self, kind: int, argument: int) -> None:
+        """One event; one that is impossible now is nothing."""
+        world = self.world
+        client = world.clients[self.current]
+        if kind == 0:
+            client.send(SIZES[argument])
+        elif kind == 1:
+            client.send(len(self.data))
+        elif kind == 2:
+            world.loop.turn()
+        elif kind == 3:
+            world.pass_time(PAUSES_S[argument])
+        elif kind == 4:
+            client.peer_reads = False
+        elif kind == 5:
+            client.take()
+        elif kind == 6:
+            if client.reads:
+                client.receive_eof()
+        elif kind == 7:
+            client.lose(ConnectionResetError("reset"))
+        elif kind == 8 and argument < 8:
+            self.open_client()
+        elif kind == 8:
+            self.current = argument % len(world.clients)
+        elif kind == 9 and argument == 15:
+            world.process.http.drain()
+        elif kind == 9 and argument == 14:
+            world.process.http.refuse_unfinished()
+        elif kind == 9:
+            world.server.cut_bytes = argument
+        else:
+            world.loop.settle()
+            connections = world.server.open()
+            if connections:
+                self.job_server_event(connections[argument % len(connections)], kind, argument >> 1)
+
+    def job_server_event(self, connection: JobServerTransport, kind: int, argument: int) -> None:
+        """An event on a connection to the job server."""
+        if kind == 10 and connection.pending:
+            connection.create()
+        elif kind == 11 and connection.pending:
+            if argument < 4:
+                connection.refuse()
+            else:
+                connection.run_all()
+        elif kind in (12, 13) and connection.jobs:
+            job = connection.jobs[argument % len(connection.jobs)]
+            packet_type = PacketType.WORK_COMPLETE if kind == 12 else PacketType.WORK_DATA
+            connection.work(job, packet_type, RESULTS[argument % len(RESULTS)] + b" of " + job.handle)
+        elif kind == 14 and connection.jobs:
+            types = (
+                PacketType.WORK_FAIL,
+                PacketType.WORK_EXCEPTION,
+                PacketType.WORK_STATUS,
+                PacketType.WORK_WARNING,
+            )
+            connection.work(connection.jobs[-1], types[argument % len(types)], b"because of the job")
+        elif kind == 15 and argument < 5:
+            connection.peer_reads = not connection.peer_reads
+            if connection.peer_reads:
+                connection.take()
+        elif kind == 15 and argument == 5:
+            connection.lose(None)
+        elif kind == 15 and argument == 6:
+            connection.receive_eof()
+        elif kind == 15:
+            connection.receive(GARBAGE[len(self.data) % len(GARBAGE)])
+
+
+def play(bits: int, script: bytes, data: bytes) -> None:
+    """Run a script."""
+    world = World(bits)
+    world.server.cut_bytes = SIZES[bits >> CUT_SHIFT] if bits >> CUT_SHIFT else 0
+    try:
+        player = Play(world, data)
+        for event in script:
+            player.event(event & 15, event >> 4)
+            world.check()
+        world.finish()
+    finally:
+        world.close()
+
+
+class Run(NamedTuple):
+    """What came of a client's bytes."""
+
+    # Type, function, unique if the client chose it, and workload of each job.
+    submissions: list[tuple[int, bytes, bytes, bytes]]
+    # Status, and body unless it names the job.
+    answers: list[tuple[int, bytes]]
+
+
+def run_alone(bits: int, pieces: list[bytes]) -> Run:
+    """Send the pieces to a gateway whose job server answers everything at once."""
+    world = World(bits & COMPAT)
+    world.server.automatic = True
+    try:
+        client = Client(world.loop, world.process, b"".join(pieces))
+        world.clients.append(client)
+        for piece in pieces:
+            for _ in range(len(client.data)):
+                if client.reads or client.closing:
+                    break
+                world.loop.settle()
+            client.send(len(piece))
+            world.loop.settle()
+        world.finish()
+    finally:
+        world.close()
+    submissions = [
+        (packet_type, function, b"" if OWN_UNIQUE.fullmatch(unique) else unique, workload)
+        for packet_type, function, unique, workload in world.server.submissions
+    ]
+    answers = [
+        (response.status, b"" if response.status == 200 or response.to_head else response.body)
+        for response in responses_of(bytes(client.written))
+    ]
+    return Run(submissions, answers)
+
+
+def same_answers(whole: Run, cut: Run, data: bytes) -> bool:
+    """Whether two runs of the same bytes agree.
+
+    A request that its head refuses and whose body is malformed as well may be told of either first. After a refused
+    `Expect: 100-continue` the connection lives only if the body is already there.
+    """
+    one, other = sorted((whole.answers, cut.answers), key=len)
+    if b"100-continue" in data.lower():
+        return other[: len(one)] == one or one[-1][0] >= 400
+    if one == other:
+        return True
+    differs = next((index for index, answer in enumerate(one) if answer != other[index]), len(one))
+    return differs == len(one) - 1 == len(other) - 1 and min(one[-1][0], other[-1][0]) >= 400
+
+
+def compare(bits: int, data: bytes) -> None:
+    """Run the client's bytes whole, cut, and cut short."""
+    generator = random.Random(len(data) * 16 + (bits >> CUT_SHIFT))
+    largest = SIZES[bits >> CUT_SHIFT]
+    pieces = []
+    offset = 0
+    while offset < len(data):
+        size = generator.randint(1, largest)
+        pieces.append(data[offset : offset + size])
+        offset += size
+    whole = run_alone(bits, [data])
+    cut = run_alone(bits, pieces)
+    assert same_answers(whole, cut, data), f"whole: {whole.answers}; cut: {cut.answers}"
+    if b"100-continue" not in data.lower():
+        assert whole.submissions == cut.submissions, f"whole: {whole.submissions}; cut: {cut.submissions}"
+    short = run_alone(bits, [data[: generator.randint(0, len(data))]])
+    assert short.submissions == whole.submissions[: len(short.submissions)], "a request that was cut short ran"
+
+
+def one_input(data: bytes) -> None:
+    """Run an input."""
+    if len(data) < 2:
+        return
+    bits, script_bytes = data[:2]
+    # Half of all inputs compare.
+    script_bytes = script_bytes >> 1 if script_bytes & 1 else 0
+    script = data[2 : 2 + script_bytes]
+    gc_enabled = gc.isenabled()
+    # What is made here is dropped here; a collection in the middle would only cost time.
+    gc.disable()
+    try:
+        if script:
+            play(bits, script, data[2 + script_bytes :])
+        else:
+            compare(bits, data[2 + script_bytes :])
+    finally:
+        if gc_enabled:
+            gc.enable()
+
+
+HOST = b"Host: h\r\n"
+CLIENTS = [
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nabcd",
+    b"GET /f?a=b HTTP/1.1\r\n" + HOST + b"\r\n" + b"HEAD /g HTTP/1.1\r\n" + HOST + b"\r\n" + b"OPTIONS * HTTP/1.1\r\n\r\n",
+    b"PUT /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
+    (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: u\r\nContent-Length: 1\r\n\r\na") * 6,
+    (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: -\r\nContent-Length: 1\r\n\r\na") * 3,
+    b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Background: true\r\nX-Gearman-Priority: high\r\nContent-Length: 0\r\n\r\n",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nX-Gearman-Timeout: 0.5\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET /f HTTP/1.0\r\n\r\n" + b"GET /f HTTP/1.1\r\n\r\n",
+    b"DELETE /f HTTP/1.1\r\n" + HOST + b"\r\n" + b"POST /f?q HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nab" + b"AAA\r\n",
+    b"GET / HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /v1/x HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /%00 HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Connection: close\r\nContent-Length: 1500\r\n\r\n" + b"w" * 1500 + b"GET /f HTTP/1.1",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 2001\r\n\r\n" + b"w" * 2001,
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\na" * 2,
+    b"GET http://h/f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: gatewayx-a\r\n\r\n" + b"GET /f HTTP/2.0\r\n\r\n",
+]
+
+
+def event(kind: int, argument: int = 0) -> int:
+    """A byte of a script."""
+    return kind | argument << 4
+
+
+SCRIPTS = [
+    bytes((event(1), event(2), event(10), event(12))),
+    bytes((event(0, 8), event(3, 9), event(1), event(10), event(13, 2), event(13, 6), event(6), event(12, 2))),
+    bytes((event(4), event(1), event(2), event(11, 9), event(2), event(3, 12), event(5), event(2))),
+    bytes((event(1), event(8), event(1), event(2), event(10), event(10), event(10), event(7), event(13), event(12))),
+    bytes((event(1), event(10), event(13, 6), event(13, 7), event(15, 10), event(3, 2), event(3, 2), event(1))),
+    bytes((event(0, 7), event(9, 15), event(1), event(2), event(9, 14), event(3, 15))),
+    bytes((event(1), event(10), event(3, 13), event(12, 8), event(14, 1), event(11), event(15, 14), event(3, 3))),
+    bytes((event(15), event(1), event(2), event(3, 5), event(15), event(9, 5), event(10), event(12, 6), event(2))),
+    bytes((event(8), event(8), event(8), event(1), event(8, 9), event(1), event(10), event(14), event(11, 1))),
+]
+
+
+def seeds() -> list[bytes]:
+    """Inputs to begin with: every kind of client's bytes compared, and with some script."""
+    inputs: list[bytes] = []
+    for number, client in enumerate(CLIENTS):
+        inputs.append(bytes((number % 16 << CUT_SHIFT, 0)) + client)
+        for turn in (0, 4):
+            script = SCRIPTS[(number + turn) % len(SCRIPTS)]
+            inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + client)
+    for number, script in enumerate(SCRIPTS):
+        inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
+    return inputs
+
+
+TOKENS = [
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b" HTTP/1.1\r\n",
+    b" HTTP/1.0\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    HOST,
+    b"Content-Length: 1\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Upgrade: h2c\r\n",
+    b"X-Gearman-Unique: u\r\n",
+    b"X-Gearman-Background: true\r\n",
+    b"X-Gearman-Priority: low\r\n",
+    b"X-Gearman-Timeout: 1\r\n",
+    b"0\r\n\r\n",
+    b"1;a=b\r\na\r\n",
+    CLIENTS[0],
+    CLIENTS[2],
+    *SCRIPTS,
+]

@@ -1,0 +1,333 @@
+"""A gateway without sockets and clocks: a loop that turns when it is told, and transports that only take notes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+
+from gatewayx.gearman import packet
+from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, PacketReader, PacketType
+
+# A loop that has not come to rest after so many turns never does.
+MAX_TURNS = 2000
+FOREGROUND_TYPES = frozenset({PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_HIGH})
+
+
+class Loop(asyncio.BaseEventLoop):
+    """asyncio's own loop, whose time passes only by `now_s` and which waits for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1000.0
+        # What nobody handled; must stay empty.
+        self.failures: list[dict[str, object]] = []
+        # Makes the other side of a connection to a job server.
+        self.connect: Callable[[asyncio.Protocol], object] | None = None
+        self._selector = self
+
+    def select(self, timeout_s: float | None) -> list[object]:
+        """asyncio's selector: nothing ever comes by itself."""
+        return []
+
+    def _process_events(self, events: list[object]) -> None:
+        """asyncio's base loop: no events."""
+
+    def time(self) -> float:
+        """asyncio."""
+        return self.now_s
+
+    def call_exception_handler(self, context: dict[str, object]) -> None:
+        """asyncio."""
+        self.failures.append(context)
+
+    async def create_connection(self, factory: Callable[[], asyncio.Protocol], host: str, port: int):
+        """asyncio: connect to a job server."""
+        protocol = factory()
+        transport = self.connect(protocol)
+        protocol.connection_made(transport)
+        return transport, protocol
+
+    def turn(self) -> None:
+        """Run what is ready, and what that makes ready not."""
+        self.call_soon(self.stop)
+        self.run_forever()
+
+    def settle(self) -> None:
+        """Run until nothing is ready."""
+        for _ in range(MAX_TURNS):
+            self.turn()
+            if not self._ready:
+                return
+        raise AssertionError("the loop does not come to rest")
+
+    def run(self, work: Coroutine[object, object, object]) -> object:
+        """The result of a coroutine that needs no time to pass."""
+        task = self.create_task(work)
+        self.settle()
+        assert task.done(), "a coroutine waits for what never comes"
+        return task.result()
+
+
+class Transport:
+    """What a protocol writes to. As with uvloop, a write to a closed one raises, and so does one after write_eof()."""
+
+    def __init__(self, loop: Loop, protocol: asyncio.Protocol) -> None:
+        self.loop = loop
+        self.protocol = protocol
+        # All that was written, whether it was taken or not.
+        self.written = bytearray()
+        # What the peer has not taken.
+        self.waiting_bytes = 0
+        self.high_bytes = 65536
+        self.peer_reads = True
+        self.told_to_pause = False
+        self.reads = True
+        self.closing = False
+        self.wrote_eof = False
+        self.lost = False
+
+    def write(self, data: bytes) -> None:
+        """asyncio."""
+        self.writelines([data])
+
+    def writelines(self, buffers: list[bytes]) -> None:
+        """asyncio."""
+        if self.closing or self.wrote_eof:
+            raise RuntimeError("a write to a closed transport")
+        data = b"".join(buffers)
+        assert data, "an empty write"
+        self.written += data
+        if not self.peer_reads:
+            self.waiting_bytes += len(data)
+            if self.waiting_bytes > self.high_bytes and not self.told_to_pause:
+                self.told_to_pause = True
+                self.protocol.pause_writing()
+        self.wrote(data)
+
+    def wrote(self, data: bytes) -> None:
+        """For the other side."""
+
+    def take(self) -> None:
+        """The peer reads all that waits."""
+        self.peer_reads = True
+        self.waiting_bytes = 0
+        if self.told_to_pause and not self.lost:
+            self.told_to_pause = False
+            self.protocol.resume_writing()
+        if self.closing:
+            self.lose(None)
+
+    def write_eof(self) -> None:
+        """asyncio."""
+        if self.closing:
+            raise RuntimeError("write_eof() on a closed transport")
+        self.wrote_eof = True
+
+    def pause_reading(self) -> None:
+        """asyncio."""
+        if self.closing:
+            raise RuntimeError("pause_reading() on a closed transport")
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        """asyncio."""
+        if self.closing:
+            raise RuntimeError("resume_reading() on a closed transport")
+        self.reads = True
+
+    def get_write_buffer_size(self) -> int:
+        """asyncio."""
+        return self.waiting_bytes
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """asyncio."""
+        self.high_bytes = high
+
+    def get_extra_info(self, name: str) -> object:
+        """asyncio."""
+        return ("127.0.0.1", 12345) if name == "peername" else None
+
+    def is_closing(self) -> bool:
+        """asyncio."""
+        return self.closing
+
+    def close(self) -> None:
+        """asyncio."""
+        if not self.closing:
+            self.closing = True
+            if not self.waiting_bytes:
+                self.loop.call_soon(self.lose, None)
+
+    def abort(self) -> None:
+        """asyncio."""
+        self.closing = True
+        self.waiting_bytes = 0
+        self.loop.call_soon(self.lose, None)
+
+    def lose(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        self.closing = True
+        if not self.lost:
+            self.lost = True
+            self.protocol.connection_lost(error)
+
+    def receive(self, data: bytes) -> None:
+        """The peer has sent bytes."""
+        if not self.closing:
+            self.protocol.data_received(data)
+
+    def receive_eof(self) -> None:
+        """The peer has closed its sending side."""
+        if not self.closing and not self.protocol.eof_received():
+            self.close()
+
+
+class Job:
+    """A job at the scripted job server. copies: how many foreground submits share it."""
+
+    def __init__(self, handle: bytes, key: object, copies: int) -> None:
+        self.handle = handle
+        self.key = key
+        self.copies = copies
+        self.result = b""
+
+
+class JobServer:
+    """All connections of the gateway to one job server, and what a script lets it answer."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.connections: list[JobServerTransport] = []
+        self.handle_number = 0
+        # Every submission that came, in order: type, function, unique, workload.
+        self.submissions: list[tuple[int, bytes, bytes, bytes]] = []
+        # The whole result of each job that completed, by handle, and the uniques that each handle stands for.
+        self.results: dict[bytes, bytes] = {}
+        self.uniques: dict[bytes, set[bytes]] = {}
+        # Answer all at once and by itself.
+        self.automatic = False
+        # Cut what is sent into pieces of so many bytes; 0 for none.
+        self.cut_bytes = 0
+
+    def connect(self, protocol: asyncio.Protocol) -> Transport:
+        """A connection of the gateway."""
+        return JobServerTransport(self.loop, protocol, self)
+
+    def open(self) -> list[JobServerTransport]:
+        """The connections for jobs that are open."""
+        self.connections = [connection for connection in self.connections if not connection.closing]
+        return self.connections
+
+
+class JobServerTransport(Transport):
+    """One connection of the gateway to the scripted job server."""
+
+    def __init__(self, loop: Loop, protocol: asyncio.Protocol, server: JobServer) -> None:
+        super().__init__(loop, protocol)
+        self.server = server
+        self.reader = PacketReader(Magic.REQUEST)
+        # Submissions without an answer, and jobs that have not ended.
+        self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
+        self.jobs: list[Job] = []
+
+    def wrote(self, data: bytes) -> None:
+        """The gateway has sent bytes."""
+        if data.startswith(b"version\n"):
+            self.loop.call_soon(self.receive, b"OK 1\n")
+            return
+        if data.startswith(b"cancel job "):
+            assert data.endswith(b"\n")
+            self.loop.call_soon(self.receive, b"OK\n" * data.count(b"\n"))
+            return
+        self.reader.feed(data)
+        for found in self.reader.packets():
+            if found.type == PacketType.OPTION_REQ:
+                self.server.connections.append(self)
+                self.loop.call_soon(self.receive, packet.encode_option_res(b"exceptions"))
+                continue
+            assert found.type in SUBMIT_TYPES, found
+            submission = (int(found.type), *found.arguments)
+            self.server.submissions.append(submission)
+            self.pending.append(submission)
+            if self.server.automatic:
+                self.loop.call_soon(self.run_all)
+
+    def send(self, packet_type: int, *arguments: bytes) -> None:
+        """Send a packet, in pieces if the server cuts."""
+        data = packet.encode(Magic.RESPONSE, packet_type, *arguments)
+        size = self.server.cut_bytes or len(data)
+        for begin in range(0, len(data), size):
+            self.receive(data[begin : begin + size])
+
+    def create(self) -> None:
+        """Answer the oldest submission with JOB_CREATED; as gearmand, merge what has one function and unique."""
+        packet_type, function, unique, workload = self.pending.popleft()
+        key = (function, unique) if unique != b"-" else (function, unique, workload)
+        foreground = packet_type in FOREGROUND_TYPES
+        job = next((job for job in self.jobs if job.key == key), None)
+        if job is None or not unique or (unique == b"-" and not workload):
+            self.server.handle_number += 1
+            job = Job(b"H:fuzz:%d" % self.server.handle_number, key, 0)
+            self.jobs.append(job)
+        job.copies += foreground
+        self.server.uniques.setdefault(job.handle, set()).add(unique)
+        self.send(PacketType.JOB_CREATED, job.handle)
+
+    def refuse(self) -> None:
+        """Answer the oldest submission with ERROR."""
+        self.pending.popleft()
+        self.send(PacketType.ERROR, b"QUEUE_\xff", b"too \r\n many")
+
+    def work(self, job: Job, packet_type: int, data: bytes) -> None:
+        """Send a WORK_* packet of a job, once for each that waits."""
+        if packet_type in (PacketType.WORK_DATA, PacketType.WORK_COMPLETE):
+            job.result += data
+        if packet_type == PacketType.WORK_COMPLETE:
+            self.server.results[job.handle] = job.result
+        if packet_type in (PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION):
+            self.jobs.remove(job)
+        arguments = {PacketType.WORK_FAIL: (), PacketType.WORK_STATUS: (b"1", b"2")}.get(packet_type, (data,))
+        for _ in range(job.copies):
+            self.send(packet_type, job.handle, *arguments)
+
+    def run_all(self) -> None:
+        """Create and complete all that was submitted, in order."""
+        while self.pending and not self.closing:
+            self.create()
+        while self.jobs and not self.closing:
+            job = self.jobs[0]
+            self.work(job, PacketType.WORK_COMPLETE, b"result of " + job.handle)
+
+
+class Failures(logging.Handler):
+    """What was logged as an error: the gateway has failed, whatever its answer was."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """logging."""
+        self.records.append(record)
+
+    def __enter__(self) -> Failures:
+        self.logger = logging.getLogger("gatewayx")
+        self.before = (self.logger.level, self.logger.propagate)
+        self.logger.setLevel(logging.ERROR)
+        self.logger.propagate = False
+        self.logger.addHandler(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.logger.removeHandler(self)
+        self.logger.level, self.logger.propagate = self.before
+        self.logger.setLevel(self.before[0])
+
+    def check(self) -> None:
+        """Fail with what was logged."""
+        for record in self.records:
+            if record.exc_info:
+                raise AssertionError(record.getMessage()) from record.exc_info[1]
+            raise AssertionError(record.getMessage())
