@@ -51,8 +51,12 @@ class Loop(asyncio.BaseEventLoop):
 
     def turn(self) -> None:
         """Run what is ready, and what that makes ready not."""
-        self.call_soon(self.stop)
-        self.run_forever()
+        # As run_forever(), without what takes most of its time.
+        asyncio._set_running_loop(self)
+        try:
+            self._run_once()
+        finally:
+            asyncio._set_running_loop(None)
 
     def settle(self) -> None:
         """Run until nothing is ready."""
