@@ -11,20 +11,37 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 REQUIREMENTS := $(VENV)/requirements.stamp
 INSTALLED := $(VENV)/installed.stamp
 BUILT := $(VENV)/built.stamp
+FUZZ_BUILT := build/fuzz/built.stamp
+SANITIZED_BUILT := build/sanitized/built.stamp
 COMPILED_SOURCES := $(shell find src -name '*.pyx' -o -name '*.pxd')
+PYTHON_SOURCES := $(shell find src -name '*.py')
+
+# Seconds for each target of `make fuzz`.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := packet_reader http_connection
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build wheel bench clean gearmand
+.PHONY: help demo test test-asan fuzz lint build wheel bench clean gearmand
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: build ## Run gateway, job server and sample worker in one process; LISTEN=HOST:PORT to choose where.
 	@exec $(BIN)/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
 
 test: gearmand build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
 	$(BIN)/python -m pytest $(ARGS)
+
+test-asan: gearmand $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
+		$(BIN)/python -m pytest --hypothesis-profile=slow $(ARGS)
+
+fuzz: $(FUZZ_BUILT) ## Fuzz each target for FUZZ_SECONDS, guided by coverage; see CONTRIBUTING.md.
+	for target in $(FUZZ_TARGETS); do \
+		PYTHONPATH=build/fuzz/lib $(BIN)/python -m fuzz $$target --fuzz $(FUZZ_SECONDS) || exit; \
+	done
 
 lint: build ## Check style and types.
 	$(BIN)/ruff check .
@@ -42,7 +59,7 @@ bench: build ## Compare with gearmand's HTTP plugin; ARGS are the script's.
 clean: ## Remove everything that was built, .venv included.
 	rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src \( -name '*.so' -o -name '*.c' \) -delete
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks fuzz -name __pycache__ -prune -exec rm -rf {} +
 
 gearmand:
 	@command -v gearmand >/dev/null && command -v gearman >/dev/null && command -v gearadmin >/dev/null \
@@ -62,4 +79,19 @@ $(BUILT): $(REQUIREMENTS) setup.py $(COMPILED_SOURCES)
 # After the modules were compiled in parallel, which pip would not; it finds nothing left to compile.
 $(INSTALLED): $(REQUIREMENTS) | $(BUILT)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	touch $@
+
+# Beside the in-place build, which stays as it is; only the C sources are shared.
+$(FUZZ_BUILT): $(BUILT) $(PYTHON_SOURCES)
+	command -v clang >/dev/null || .ci/install_packages clang
+	$(BIN)/python -m pip install --quiet --only-binary :all: --group fuzz
+	CC=clang LDSHARED='clang -shared' CFLAGS='-O1 -g1 -fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp' \
+		$(BIN)/python setup.py --quiet build --build-lib build/fuzz/lib --build-temp build/fuzz/temp --parallel $(JOBS)
+	touch $@
+
+$(SANITIZED_BUILT): $(BUILT) $(PYTHON_SOURCES)
+	CC=gcc LDSHARED='gcc -shared' \
+		CFLAGS='-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+		$(BIN)/python setup.py --quiet build --build-lib build/sanitized/lib --build-temp build/sanitized/temp \
+			--parallel $(JOBS)
 	touch $@

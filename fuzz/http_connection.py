@@ -444,16 +444,42 @@ def one_input(data: bytes) -> None:
 HOST = b"Host: h\r\n"
 CLIENTS = [
     b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nabcd",
-    b"GET /f?a=b HTTP/1.1\r\n" + HOST + b"\r\n" + b"HEAD /g HTTP/1.1\r\n" + HOST + b"\r\n" + b"OPTIONS * HTTP/1.1\r\n\r\n",
+    b"GET /f?a=b HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"HEAD /g HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"OPTIONS * HTTP/1.1\r\n\r\n",
     b"PUT /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
     (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: u\r\nContent-Length: 1\r\n\r\na") * 6,
     (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: -\r\nContent-Length: 1\r\n\r\na") * 3,
-    b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Background: true\r\nX-Gearman-Priority: high\r\nContent-Length: 0\r\n\r\n",
+    b"POST /f HTTP/1.1\r\n"
+    + HOST
+    + b"X-Gearman-Background: true\r\nX-Gearman-Priority: high\r\nContent-Length: 0\r\n\r\n",
     b"POST /f HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nX-Gearman-Timeout: 0.5\r\nContent-Length: 3\r\n\r\nabc",
     b"GET /f HTTP/1.0\r\n\r\n" + b"GET /f HTTP/1.1\r\n\r\n",
-    b"DELETE /f HTTP/1.1\r\n" + HOST + b"\r\n" + b"POST /f?q HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nab" + b"AAA\r\n",
-    b"GET / HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /v1/x HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /%00 HTTP/1.1\r\n" + HOST + b"\r\n",
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Connection: close\r\nContent-Length: 1500\r\n\r\n" + b"w" * 1500 + b"GET /f HTTP/1.1",
+    b"DELETE /f HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"POST /f?q HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: 2\r\n\r\nab"
+    + b"AAA\r\n",
+    b"GET / HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"GET /v1/x HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"GET /%00 HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n",
+    b"POST /f HTTP/1.1\r\n"
+    + HOST
+    + b"Connection: close\r\nContent-Length: 1500\r\n\r\n"
+    + b"w" * 1500
+    + b"GET /f HTTP/1.1",
     b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 2001\r\n\r\n" + b"w" * 2001,
     b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"POST /f HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\na" * 2,
