@@ -3,7 +3,7 @@
 What must hold for any bytes and any order of events:
 - nothing is raised and nothing is logged as an error, the loop comes to rest, no closed transport is written to;
 - every response is whole and well formed; their jobs are in the order of the requests, each answered at most once; no
-  more responses than requests;
+  more responses than requests, and none is missing once all jobs have ended;
 - a 200 holds exactly the result that the job server gave for that request's job;
 - a request that was cut short is never submitted: what a beginning of the bytes submits is a beginning of what all of
   them submit;
@@ -41,6 +41,8 @@ UNREFUSED_BYTES = 1 << 21
 SIZES = (1, 2, 3, 5, 9, 17, 33, 65, 127, 255, 500, 1000, 2000, 3000, 4000, 5000)
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 9.0, 10.0, 11.0, 20.0, 29.0, 31.0, 60.0, 76.0, 200.0)
 RESULTS = (b"", b"data", b"x" * 5000, b"y" * 66_000, b"z" * 140_000, b"too large" * 17_000)
+# Requests that fit into an input, by far.
+MAX_ROUNDS = 1000
 # More than any deadline, so that nothing waits any more.
 LONG_S = 500.0
 # What arrives from a job server that is broken or is none.
@@ -189,6 +191,9 @@ class World:
             for client in self.clients:
                 client.take()
             self.answer_all()
+            # All jobs have ended and all clients read: at most an unfinished request each is left.
+            in_flight = self.process.counters()["http.requests_in_flight"]
+            assert in_flight <= len(self.clients), "a request is not answered though its job has ended"
             for client in self.clients:
                 if client.reads:
                     client.receive_eof()
@@ -207,14 +212,18 @@ class World:
         self.check()
 
     def answer_all(self) -> None:
-        """Let every job come to its end."""
-        self.loop.settle()
+        """Let every job come to its end, those of requests that are read only then too."""
         for connection in list(self.server.open()):
             connection.take()
-        self.loop.settle()
-        for connection in list(self.server.open()):
-            connection.run_all()
-        self.loop.settle()
+        # Each round ends the jobs of at least one request.
+        for _ in range(MAX_ROUNDS):
+            self.loop.settle()
+            busy = [connection for connection in self.server.open() if connection.pending or connection.jobs]
+            if not busy:
+                return
+            for connection in busy:
+                connection.run_all()
+        raise AssertionError("the gateway submits without end")
 
     def _check_responses(self, client: Client, responses: list[Response]) -> None:
         sent = client.data[: client.sent]
@@ -372,6 +381,8 @@ def run_alone(bits: int, pieces: list[bytes]) -> Run:
                 world.loop.settle()
             client.send(len(piece))
             world.loop.settle()
+        jobs = [found for found in responses_of(bytes(client.written)) if b"x-gearman-job-handle" in found.headers]
+        assert len(jobs) == len(world.server.submissions), "not every job was answered"
         world.finish()
     finally:
         world.close()
