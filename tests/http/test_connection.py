@@ -550,6 +550,7 @@ class TestClientsThatMisbehave:
             pytest.param(post(b"/", b"x", *H2C), id="upgrade-sized"),
             pytest.param(get(b"/", b"Connection: close"), id="close"),
             pytest.param(get(b"/", version=b"1.0"), id="1.0"),
+            pytest.param(post(b"/", b"x", b"Proxy-Connection: close"), id="proxy-connection"),
             pytest.param(head(b"POST", b"/", SIZED) + b"he", id="half-a-body"),
             pytest.param(head(b"POST", b"/", CHUNKED) + b"5\r\nhe", id="half-a-chunk"),
             pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nX", id="half-a-head"),

@@ -605,6 +605,9 @@ cdef class RequestParser:
             )
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:
             self.saw_connection = True
+        elif length == 16 and strncasecmp(name_bytes, b"proxy-connection", 16) == 0:
+            # To llhttp this is Connection, after whose "close" it takes nothing more; it is none (RFC 9112 C.2.2).
+            self.parser_spent = True
         elif length == 17 and strncasecmp(name_bytes, b"transfer-encoding", 17) == 0:
             self.transfer_encodings += 1
             self.transfer_encoding_chunked = self.transfer_encodings == 1 and value.strip(b" \t").lower() == b"chunked"
