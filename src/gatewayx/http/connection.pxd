@@ -84,6 +84,8 @@ cdef class HttpServer:
     cdef readonly unsigned long long requests_answered
     # Requests refused by the parser or by a deadline.
     cdef readonly unsigned long long requests_refused
+    # Refusals that waited for the next tick.
+    cdef readonly unsigned long long refusals_delayed
     # Requests whose client was gone before the answer.
     cdef readonly unsigned long long requests_abandoned
     # Clients that were cut off since they did not read.

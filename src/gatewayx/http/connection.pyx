@@ -119,6 +119,7 @@ cdef class HttpServer:
             "connections_evicted": self.connections_evicted,
             "requests_answered": self.requests_answered,
             "requests_refused": self.requests_refused,
+            "refusals_delayed": self.refusals_delayed,
             "requests_abandoned": self.requests_abandoned,
             "writes_timed_out": self.writes_timed_out,
         }
@@ -145,7 +146,10 @@ cdef class HttpServer:
             self.refusal_tick = self.wheel.tick
             self.refusals_in_tick = 0
         self.refusals_in_tick += 1
-        return self.refusals_in_tick > PROMPT_REFUSALS
+        if self.refusals_in_tick <= PROMPT_REFUSALS:
+            return False
+        self.refusals_delayed += 1
+        return True
 
     cdef object refusal(self, HttpConnection connection):
         cdef Limits limits = self.limits
