@@ -194,6 +194,8 @@ class World:
             # All jobs have ended and all clients read: at most an unfinished request each is left.
             in_flight = self.process.counters()["http.requests_in_flight"]
             assert in_flight <= len(self.clients), "a request is not answered though its job has ended"
+            assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
+            self._check_jobs()
             for client in self.clients:
                 if client.reads:
                     client.receive_eof()
@@ -202,6 +204,9 @@ class World:
         self.loop.settle()
         counters = self.process.counters() | {"armed deadlines": self.process.wheel.armed}
         held = {name: counters[name] for name in (*HELD, "armed deadlines") if counters.get(name)}
+        if self.server.sent_garbage:
+            # It may have left out the end of a job.
+            held.pop("pool.abandoned_jobs", None)
         assert not held, f"held at the end: {held}"
         assert all(client.lost for client in self.clients)
         responses = [responses_of(bytes(client.written)) for client in self.clients]
@@ -210,6 +215,14 @@ class World:
         for client, own in zip(self.clients, responses, strict=True):
             self._check_responses(client, own)
         self.check()
+
+    def _check_jobs(self) -> None:
+        """All jobs have ended: their connections know of none, unless a broken job server has confused them."""
+        if self.server.sent_garbage:
+            return
+        for connection in self.server.open():
+            known = [held for held in gc.get_referents(connection.protocol) if type(held) is dict]
+            assert known == [{}], f"jobs that have ended are still known: {known}"
 
     def answer_all(self) -> None:
         """Let every job come to its end, those of requests that are read only then too."""
@@ -341,6 +354,7 @@ class Play:
         elif kind == 15 and argument == 6:
             connection.receive_eof()
         elif kind == 15:
+            self.world.server.sent_garbage = True
             connection.receive(GARBAGE[len(self.data) % len(GARBAGE)])
 
 

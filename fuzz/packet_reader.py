@@ -300,6 +300,13 @@ def seeds() -> list[bytes]:
                 begun = header(magic, PacketType.WORK_DATA, LARGE_BYTES + 9) + b"H:host:1\0"
                 inputs.append(bytes((first, 64, 7)) + begun)
                 inputs.append(bytes((first, 70, 8)) + header(magic, PacketType.ECHO_RES, LARGE_BYTES + 1))
+    # First arguments of the most bytes they may have, and one more; the last packet's NUL ends them.
+    steps = MAX_FIRST_ARGUMENT_BYTES // FILLER_STEP_BYTES
+    for bits in (0, ANNOUNCE, ANNOUNCE | SKIP):
+        options = RESPONSES | bits | 2 << MAX_BODY_SHIFT | 1 << FILLER_SHIFT
+        for body_bytes in (MAX_FIRST_ARGUMENT_BYTES + 8, LARGE_BYTES + 9):
+            for begun in (b"", b"x"):
+                inputs.append(bytes((options, steps, 9)) + header(b"\0RES", PacketType.WORK_DATA, body_bytes) + begun)
     return inputs
 
 

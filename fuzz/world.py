@@ -212,6 +212,8 @@ class JobServer:
         self.uniques: dict[bytes, set[bytes]] = {}
         # Answer all at once and by itself.
         self.automatic = False
+        # Something else was sent than answers to what came.
+        self.sent_garbage = False
         # Cut what is sent into pieces of so many bytes; 0 for none.
         self.cut_bytes = 0
 
