@@ -383,7 +383,8 @@ class Run(NamedTuple):
 
 def run_alone(bits: int, pieces: list[bytes]) -> Run:
     """Send the pieces to a gateway whose job server answers everything at once."""
-    world = World(bits & COMPAT)
+    # Over one connection, since only there the submissions keep the order of the requests.
+    world = World(bits & COMPAT | ONE_CONNECTION)
     world.server.automatic = True
     try:
         client = Client(world.loop, world.process, b"".join(pieces))
