@@ -191,11 +191,7 @@ class World:
             for client in self.clients:
                 client.take()
             self.answer_all()
-            # All jobs have ended and all clients read: at most an unfinished request each is left.
-            in_flight = self.process.counters()["http.requests_in_flight"]
-            assert in_flight <= len(self.clients), "a request is not answered though its job has ended"
-            assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
-            self._check_jobs()
+            self._check_ends()
             for client in self.clients:
                 if client.reads:
                     client.receive_eof()
@@ -216,10 +212,16 @@ class World:
             self._check_responses(client, own)
         self.check()
 
-    def _check_jobs(self) -> None:
-        """All jobs have ended: their connections know of none, unless a broken job server has confused them."""
+    def _check_ends(self) -> None:
+        """All jobs have ended and all clients read: at most an unfinished request and its deadline are left of each.
+
+        A broken job server may have begun a packet in which the ends of jobs are lost.
+        """
         if self.server.sent_garbage:
             return
+        in_flight = self.process.counters()["http.requests_in_flight"]
+        assert in_flight <= len(self.clients), "a request is not answered though its job has ended"
+        assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
             known = [held for held in gc.get_referents(connection.protocol) if type(held) is dict]
             assert known == [{}], f"jobs that have ended are still known: {known}"
