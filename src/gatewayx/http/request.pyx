@@ -362,9 +362,14 @@ cdef class RequestParser:
         """
         cdef const char* cursor = line
         cdef const char* last = end
+        cdef const char* digits
+        cdef Py_ssize_t extension_bytes
         cdef long long size_bytes = 0
+        while cursor < end and cursor[0] == c"0":
+            cursor += 1
+        digits = cursor
         while cursor < end and HEX_VALUE[<unsigned char> cursor[0]] >= 0:
-            if cursor - line == MAX_CHUNK_SIZE_DIGITS:
+            if cursor - digits == MAX_CHUNK_SIZE_DIGITS:
                 raise _malformed("a chunk's size is malformed")
             size_bytes = size_bytes * 16 + HEX_VALUE[<unsigned char> cursor[0]]
             cursor += 1
@@ -376,7 +381,9 @@ cdef class RequestParser:
             last = end - 1
         if cursor == line and (complete or cursor < end):
             raise _malformed("a chunk's size is malformed")
-        if self.chunk_extension_bytes + (last - cursor) > self.limits.max_chunk_extension_bytes:
+        # A row of zeros is no extension, but as cheap to send.
+        extension_bytes = last - cursor + max(0, digits - line - MAX_CHUNK_SIZE_DIGITS)
+        if self.chunk_extension_bytes + extension_bytes > self.limits.max_chunk_extension_bytes:
             raise RequestError(
                 400,
                 "chunk-extensions-too-large",
@@ -386,7 +393,7 @@ cdef class RequestParser:
             raise _malformed("a chunk's size or extension is malformed")
         if not complete:
             return 0
-        self.chunk_extension_bytes += last - cursor
+        self.chunk_extension_bytes += extension_bytes
         self.body_bytes += size_bytes
         if self.body_bytes > self.limits.max_body_bytes:
             raise self._body_too_large()
@@ -605,9 +612,6 @@ cdef class RequestParser:
             )
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:
             self.saw_connection = True
-        elif length == 16 and strncasecmp(name_bytes, b"proxy-connection", 16) == 0:
-            # To llhttp this is Connection, after whose "close" it takes nothing more; it is none (RFC 9112 C.2.2).
-            self.parser_spent = True
         elif length == 17 and strncasecmp(name_bytes, b"transfer-encoding", 17) == 0:
             self.transfer_encodings += 1
             self.transfer_encoding_chunked = self.transfer_encodings == 1 and value.strip(b" \t").lower() == b"chunked"
