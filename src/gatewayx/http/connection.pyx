@@ -625,7 +625,7 @@ cdef class HttpConnection(RequestOwner):
             return 0
         if self.parser is not None or self.tail is not None:
             # A request is arriving; _hand_over() makes it the last one.
-            return 0
+            return self._arm_for_reading()
         if self.first is None:
             return self._close()
         self.state = ANSWERING
@@ -757,7 +757,8 @@ cdef class HttpConnection(RequestOwner):
             return self._arm(NO_DEADLINE)
         if self.parser is not None and self.parser.head_done:
             return 0 if self.deadline_kind == BODY else self._arm(BODY)
-        if self.parser is not None or self.tail is not None:
+        # A lone CR is half an empty line, which begins no head (RFC 9112 2.2) and buys no time.
+        if self.parser is not None or (self.tail is not None and (self.server.draining or self.tail != b"\r")):
             return 0 if self.deadline_kind == HEAD else self._arm(HEAD)
         if self.first is not None:
             return self._arm(NO_DEADLINE)

@@ -134,6 +134,9 @@ cdef class RequestParser:
     cdef bint head_done
     cdef bint message_done
     cdef bint saw_connection
+    # Connection lists "close", or "keep-alive".
+    cdef bint option_close
+    cdef bint option_keep_alive
     cdef bint is_connect
     cdef bint unknown_expectation
     cdef int host_headers
@@ -159,6 +162,7 @@ cdef class RequestParser:
     cdef int _chunk_line(self, const char* line, const char* end, bint complete) except -1
     cdef bint _trailer_line(self, const char* line, const char* end, bint complete) except -1
     cdef int _check_head(self) except -1
+    cdef int _connection_options(self, const char* cursor, const char* end) except -1
     cdef object _refusal(self, error)
     cdef object _transfer_encoding_refusal(self)
     cdef object _target_too_long(self)

@@ -170,6 +170,8 @@ cdef class RequestParser:
         self.head_done = False
         self.message_done = False
         self.saw_connection = False
+        self.option_close = False
+        self.option_keep_alive = False
         self.is_connect = False
         self.unknown_expectation = False
         self.host_headers = 0
@@ -612,6 +614,10 @@ cdef class RequestParser:
             )
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:
             self.saw_connection = True
+            self._connection_options(PyBytes_AS_STRING(value), PyBytes_AS_STRING(value) + PyBytes_GET_SIZE(value))
+        elif length == 16 and strncasecmp(name_bytes, b"proxy-connection", 16) == 0:
+            # It means nothing (RFC 9112 C.2.2), but llhttp takes it for Connection.
+            self.saw_connection = True
         elif length == 17 and strncasecmp(name_bytes, b"transfer-encoding", 17) == 0:
             self.transfer_encodings += 1
             self.transfer_encoding_chunked = self.transfer_encodings == 1 and value.strip(b" \t").lower() == b"chunked"
@@ -634,7 +640,33 @@ cdef class RequestParser:
             return
         self.head_done = True
         if self.saw_connection:
-            self.request.keep_alive = self.parser.should_keep_alive()
+            # RFC 9112 9.3: close outweighs keep-alive, which in HTTP/1.1 says nothing.
+            self.request.keep_alive = not self.option_close and (
+                self.request.minor_version == 1 or self.option_keep_alive
+            )
+            if not self.parser.should_keep_alive():
+                # llhttp takes nothing more after this request, whoever is right about its connection.
+                self.parser_spent = True
+
+    cdef int _connection_options(self, const char* cursor, const char* end) except -1:
+        """RFC 9110 7.6.1: a list of tokens, of which two say whether the connection persists."""
+        cdef const char* option
+        cdef const char* option_end
+        while cursor < end:
+            option = cursor
+            while cursor < end and cursor[0] != c",":
+                cursor += 1
+            option_end = cursor
+            cursor += 1
+            while option < option_end and _is_blank(option[0]):
+                option += 1
+            while option < option_end and _is_blank((option_end - 1)[0]):
+                option_end -= 1
+            if _is_name(option, option_end, b"close", 5):
+                self.option_close = True
+            elif _is_name(option, option_end, b"keep-alive", 10):
+                self.option_keep_alive = True
+        return 0
 
     def on_body(self, bytes data):
         """httptools: a piece of the body, without its framing."""
