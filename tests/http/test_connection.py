@@ -88,6 +88,22 @@ class TestKeepAlive:
             pytest.param(b"1.0", (b"Connection: close",), b"close", False, id="1.0-close"),
             pytest.param(b"1.0", (b"Connection: keep-alive",), b"keep-alive", True, id="1.0-keep-alive"),
             pytest.param(b"1.0", (b"Connection: Keep-Alive",), b"keep-alive", True, id="1.0-keep-alive-as-spelt"),
+            pytest.param(b"1.0", (b"Connection: x ,\tkeep-alive\t",), b"keep-alive", True, id="1.0-keep-alive-listed"),
+            pytest.param(b"1.1", (b"Connection: close, keep-alive",), b"close", False, id="1.1-both"),
+            pytest.param(b"1.0", (b"Connection: close, keep-alive",), b"close", False, id="1.0-both"),
+            pytest.param(b"1.0", (b"Connection: keep-alive", b"Connection: close"), b"close", False, id="1.0-two"),
+            pytest.param(b"1.1", (b"Connection: closed",), None, True, id="1.1-nearly-close"),
+            pytest.param(b"1.1", (b"Connection: close x",), None, True, id="1.1-no-token"),
+            # RFC 9112 C.2.2: Proxy-Connection means nothing.
+            pytest.param(b"1.1", (b"Proxy-Connection: close",), None, True, id="1.1-proxy-close"),
+            pytest.param(b"1.0", (b"Proxy-Connection: keep-alive",), b"close", False, id="1.0-proxy-keep-alive"),
+            pytest.param(
+                b"1.0",
+                (b"Connection: close", b"Proxy-Connection: keep-alive"),
+                b"close",
+                False,
+                id="1.0-close-and-proxy-keep-alive",
+            ),
         ],
     )
     async def test_whether_the_connection_lives(self, client, samples, version, lines, answered, lives):
@@ -337,15 +353,18 @@ class TestTimeouts:
         assert 0.3 <= time.monotonic() - began_s < 2
 
     @with_settings(first_byte_timeout_s=0.3, keepalive_timeout_s=0.3)
+    @pytest.mark.parametrize("pieces", [(b"\r\n",), (b"\r", b"\n")], ids=["whole-lines", "half-lines"])
     @pytest.mark.parametrize("served", [False, True], ids=["at-first", "after-an-answer"])
-    async def test_empty_lines_do_not_keep_a_connection_open(self, client, served):
+    async def test_empty_lines_do_not_keep_a_connection_open(self, client, served, pieces):
         if served:
             assert (await client.ask(head(b"OPTIONS", b"*"))).status == 204
         began_s = time.monotonic()
         rest = asyncio.create_task(client.rest())
-        while not rest.done():
-            client.send(b"\r\n")
-            await asyncio.sleep(0.02)
+        while not rest.done() and time.monotonic() - began_s < 2:
+            for piece in pieces:
+                client.send(piece)
+                await asyncio.sleep(0.02)
+        assert rest.done()
         # A line that crossed the close may have been answered with a reset.
         assert isinstance(rest.exception(), ConnectionError) or rest.result() == b""
         assert 0.3 <= time.monotonic() - began_s < 2

@@ -15,10 +15,11 @@ import pytest
 from gatewayx.gearman.job_server import JobServer
 from gatewayx.gearman.sample_functions import FUNCTIONS
 from gatewayx.gearman.worker import Worker
+from gatewayx.http.errors import RequestError
 from gatewayx.http.limits import Limits
 from gatewayx.http.request import Event, RequestParser
 from support.gateway import RunningGateway, running_gateway
-from support.http import HttpClient, ask, chunked, head, post
+from support.http import HttpClient, Response, ask, chunked, head, post
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +55,15 @@ BAD_FRAMING = {
     "length 0_5": request(b"Content-Length: 0_5", body=b"hello"),
     "length in quotes": request(b'Content-Length: "5"', body=b"hello"),
     "no length": request(b"Content-Length: ", body=b"hello"),
+    "length with a comma behind": request(b"Content-Length: 5,", body=b"hello"),
+    "length with a comma before": request(b"Content-Length: ,5", body=b"hello"),
+    "length with an exponent": request(b"Content-Length: 5e0", body=b"hello"),
+    "length 5h": request(b"Content-Length: 5h", body=b"hello"),
+    "length and a semicolon": request(b"Content-Length: 5;", body=b"hello"),
+    "length between no-break spaces": request("Content-Length: \u00a05".encode(), body=b"hello"),
+    "length behind a vertical tab": request(b"Content-Length: \x0b5", body=b"hello"),
+    "superscript length": request("Content-Length: \u2075".encode(), body=b"hello"),
+    "one length spelt otherwise": request(b"Content-Length: 5", b"content-LENGTH: 6", body=b"hello!"),
     "length of Arabic digits": request("Content-Length: \u0665".encode(), body=b"hello"),
     "length of fullwidth digits": request("Content-Length: \uff15".encode(), body=b"hello"),
     # 2^64 + 5 wraps to 5 where it is read carelessly.
@@ -61,14 +71,33 @@ BAD_FRAMING = {
     "space before the colon": request(b"Content-Length : 5", body=b"hello"),
     "tab before the colon": request(b"Transfer-Encoding\t: chunked", body=chunked(b"x")),
     "vertical tab around the value": request(b"Transfer-Encoding: \x0bchunked", body=chunked(b"x")),
+    "form feed behind the value": request(b"Transfer-Encoding: chunked\x0c", body=chunked(b"x")),
+    "NUL in a coding": request(b"Transfer-Encoding: chun\x00ked", body=chunked(b"x")),
+    "NUL behind a name": request(b"Transfer-Encoding\x00: chunked", body=chunked(b"x")),
+    "vertical tab behind a name": request(b"Transfer-Encoding\x0b: chunked", body=chunked(b"x")),
+    "white space before a name": request(b" Transfer-Encoding: chunked", body=chunked(b"x")),
+    "a name on two lines": request(b"Transfer-\r\nEncoding: chunked", body=chunked(b"x")),
+    "a colon on the next line": request(b"Transfer-Encoding\r\n: chunked", body=chunked(b"x")),
+    "a coding behind a bare LF": request(b"X-A: a\nTransfer-Encoding: chunked", body=chunked(b"x")),
+    "a coding behind a bare CR": request(b"X-A: a\rTransfer-Encoding: chunked", body=chunked(b"x")),
+    "an unknown coding and a length": request(b"Transfer-Encoding: gzip", b"Content-Length: 5", body=b"hello"),
+    "a length and an unknown coding": request(b"Content-Length: 5", b"Transfer-Encoding: gzip", body=b"hello"),
+    "both, and an offered upgrade": request(
+        b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"
+    ),
     "obs-fold": request(b"Transfer-Encoding:\r\n chunked", body=chunked(b"x")),
     "obs-fold in another header": request(b"X-A: 1\r\n Content-Length: 5", body=b"hello"),
+    "obs-fold by a tab": request(b"Content-Length:\r\n\t5", body=b"hello"),
+    "obs-fold of the Host": request(host=b"Host:\r\n a"),
     "white space before the first header": b"POST /echo HTTP/1.1\r\n Host: a\r\nContent-Length: 0\r\n\r\n",
     "white space alone in a line": request(b"X-A: 1\r\n \r\nContent-Length: 0"),
     "a header without a colon": request(b"Content-Length 5", body=b"hello"),
     "a header without a name": request(b": 5", body=b"hello"),
     "a name with a NUL": request(b"Content\x00-Length: 5", body=b"hello"),
     "a name above ASCII": request("X-\u212aelvin: 5".encode()),
+    "a name in quotes": request(b'"X-A": 5'),
+    "a name with a space": request(b"X A: 5"),
+    "a name with a slash": request(b"X/A: 5"),
     "a value with a NUL": request(b"X-A: a\x00b"),
     "a value with a control byte": request(b"X-A: a\x01b"),
     "a value with DEL": request(b"X-A: a\x7fb"),
@@ -93,6 +122,16 @@ BAD_CHUNKS = {
     "size above 64 bits": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
     "size of fullwidth digits": "\uff15\r\nhello\r\n0\r\n\r\n".encode(),
     "size of a letter that is no digit": b"g\r\nhello\r\n0\r\n\r\n",
+    "size of Arabic digits": "\u0665\r\nhello\r\n0\r\n\r\n".encode(),
+    "size 5h": b"5h\r\nhello\r\n0\r\n\r\n",
+    "size 5.0": b"5.0\r\nhello\r\n0\r\n\r\n",
+    "size 5,": b"5,\r\nhello\r\n0\r\n\r\n",
+    "size 0X5": b"0X5\r\nhello\r\n0\r\n\r\n",
+    "size in quotes": b'"5"\r\nhello\r\n0\r\n\r\n',
+    "size of 64 ones": b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    "vertical tab before a size": b"\x0b5\r\nhello\r\n0\r\n\r\n",
+    "NUL after a size": b"5\x00\r\nhello\r\n0\r\n\r\n",
+    "two CRs after a size": b"5\r\r\nhello\r\n0\r\n\r\n",
     "LF after a size": b"5\nhello\r\n0\r\n\r\n",
     "CR after a size": b"5\rhello\r\n0\r\n\r\n",
     "LF in an extension": b"5;a\nhello\r\n0\r\n\r\n",
@@ -103,16 +142,26 @@ BAD_CHUNKS = {
     "an extension that is no token": b"5;a[=b\r\nhello\r\n0\r\n\r\n",
     "a quoted value that does not end": b'5;a="b\r\nhello\r\n0\r\n\r\n',
     "a quoted value with a control byte": b'5;a="\x01"\r\nhello\r\n0\r\n\r\n',
+    "a quoted value that holds a line end": b'5;a="\r\nhello\r\n0\r\n\r\n"\r\n',
+    "a quoted value that ends in a backslash": b'5;a="b\\"\r\nhello\r\n0\r\n\r\n',
+    "a quoted control byte": b'5;a="\\\x01"\r\nhello\r\n0\r\n\r\n',
+    "a quoted value and more": b'5;a="b"c\r\nhello\r\n0\r\n\r\n',
+    "an extension of the last chunk with LF": b"5\r\nhello\r\n0;a\n\r\n",
     "no end of the data": b"5\r\nhello0\r\n\r\n",
     "LF after the data": b"5\r\nhello\n0\r\n\r\n",
     "CR after the data": b"5\r\nhello\r0\r\n\r\n",
     "two bytes after the data": b"5\r\nhelloXX0\r\n\r\n",
     "more data than the size": b"5\r\nhello!\r\n0\r\n\r\n",
+    "less data than the size": b"5\r\nhell\r\n0\r\n\r\n",
+    "an empty line between chunks": b"5\r\nhello\r\n\r\n0\r\n\r\n",
+    "a request where the last line should end": b"5\r\nhello\r\n0\r\nPOST /echo HTTP/1.1\r\nHost: a\r\n\r\n",
+    "CR instead of the end": b"5\r\nhello\r\n0\r\n\r\r\n",
     "LF at the end": b"5\r\nhello\r\n0\r\n\n",
     "LF after the last size": b"5\r\nhello\r\n0\n\r\n",
     "a trailer without a colon": b"0\r\nX-A\r\n\r\n",
     "a trailer without a name": b"0\r\n: a\r\n\r\n",
     "a trailer that is folded": b"0\r\nX-A: a\r\n b\r\n\r\n",
+    "white space before the first trailer": b"0\r\n X-A: a\r\n\r\n",
     "a trailer with a bare CR": b"0\r\nX-A: a\rb\r\n\r\n",
     "a trailer with LF alone": b"0\r\nX-A: a\n\r\n",
     "a trailer with a NUL": b"0\r\nX-A: \x00\r\n\r\n",
@@ -120,6 +169,7 @@ BAD_CHUNKS = {
     # RFC 9110 6.5.1
     "a length as a trailer": b"0\r\nContent-Length: 5\r\n\r\n",
     "a coding as a trailer": b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a length as a trailer, in lower case": b"5\r\nhello\r\n0\r\nX-A: b\r\ncontent-length: 0\r\n\r\n",
 }
 
 BAD_HEADS = {
@@ -139,6 +189,22 @@ BAD_HEADS = {
     "Host with an open bracket": (request(host=b"Host: [::1"), 400),
     "Host with IPv6 without brackets": (request(host=b"Host: ::1"), 400),
     "Host above ASCII": (request(host="Host: b\u00fccher".encode()), 400),
+    "Host of two colons": (request(host=b"Host: a:1:2"), 400),
+    "Host with a signed port": (request(host=b"Host: a:+1"), 400),
+    "Host of a port alone": (request(host=b"Host: :80"), 400),
+    "Host that is a URI": (request(host=b"Host: http://a"), 400),
+    "Host with a query": (request(host=b"Host: a?b"), 400),
+    "Host with a fragment": (request(host=b"Host: a#b"), 400),
+    "Host with a backslash": (request(host=b"Host: a\\b"), 400),
+    "Host with an escape of no digits": (request(host=b"Host: a%zz"), 400),
+    "Host with a NUL": (request(host=b"Host: a\x00"), 400),
+    "Host in brackets that is IPv4": (request(host=b"Host: [127.0.0.1]"), 400),
+    "Host with a zone": (request(host=b"Host: [fe80::1%25lo]"), 400),
+    "Host with nine groups": (request(host=b"Host: [1:2:3:4:5:6:7:8:9]"), 400),
+    "Host with brackets and more": (request(host=b"Host: [::1]a"), 400),
+    "two Hosts in HTTP/1.0": (request(b"host: a", line=b"POST /echo HTTP/1.0"), 400),
+    "an invalid Host beside a URI": (request(host=b"Host: a/b", line=b"POST http://a/echo HTTP/1.1"), 400),
+    "no Host beside a URI": (b"POST http://a/echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
     # RFC 9112 2.3, 3
     "HTTP/9.9": (request(line=b"POST /echo HTTP/9.9"), 505),
     "HTTP/2.0": (request(line=b"POST /echo HTTP/2.0"), 505),
@@ -151,6 +217,21 @@ BAD_HEADS = {
     "http/1.1": (request(line=b"POST /echo http/1.1"), 400),
     "HTTPS/1.1": (request(line=b"POST /echo HTTPS/1.1"), 400),
     "no version": (b"POST /echo\r\nHost: a\r\n\r\n", 400),
+    "HTTP/0.9 as it was": (b"GET /echo\r\n", 400),
+    "HTTP/2 with prior knowledge": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "HTTP/1,1": (request(line=b"POST /echo HTTP/1,1"), 400),
+    "HTTP/1.1.1": (request(line=b"POST /echo HTTP/1.1.1"), 400),
+    "HTTP/-1.1": (request(line=b"POST /echo HTTP/-1.1"), 400),
+    "HTTP 1.1": (request(line=b"POST /echo HTTP 1.1"), 400),
+    "HTTP/\uff11.1": (request(line="POST /echo HTTP/\uff11.1".encode()), 400),
+    "a tab after the version": (request(line=b"POST /echo HTTP/1.1\t"), 400),
+    "two CRs after the version": (request(line=b"POST /echo HTTP/1.1\r"), 400),
+    "two spaces before the version": (request(line=b"POST /echo  HTTP/1.1"), 400),
+    "a tab before the version": (request(line=b"POST /echo\tHTTP/1.1"), 400),
+    "LF before the method": (b"\n" + request(), 400),
+    "CR before the method": (b"\r" + request(), 400),
+    "white space in the line before": (b" \r\n" + request(), 400),
+    "a byte order mark": (b"\xef\xbb\xbf" + request(), 400),
     "a space after the version": (request(line=b"POST /echo HTTP/1.1 "), 400),
     "two spaces after the method": (request(line=b"POST  /echo HTTP/1.1"), 400),
     "a tab after the method": (request(line=b"POST\t/echo HTTP/1.1"), 400),
@@ -162,10 +243,22 @@ BAD_HEADS = {
     "a method in lower case": (request(line=b"post /echo HTTP/1.1"), 400),
     "a method nobody knows": (request(line=b"FROB /echo HTTP/1.1"), 400),
     "CONNECT": (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405),
+    "CONNECT to a path": (b"CONNECT /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    "a method that is the beginning of another": (request(line=b"OPTION * HTTP/1.1"), 400),
+    "a method of another protocol": (request(line=b"DESCRIBE /echo HTTP/1.1"), 400),
+    "a method without end": (b"A" * 50, 400),
     # RFC 9112 3.2; RFC 3986
     "a fragment": (request(line=b"POST /echo#x HTTP/1.1"), 400),
     "no slash": (request(line=b"POST echo HTTP/1.1"), 400),
     "an asterisk without OPTIONS": (request(line=b"POST * HTTP/1.1"), 400),
+    "more than an asterisk": (request(line=b"OPTIONS *a HTTP/1.1"), 400),
+    "an authority without CONNECT": (request(line=b"POST a:80 HTTP/1.1"), 400),
+    "a backslash for a slash": (request(line=b"POST \\echo HTTP/1.1"), 400),
+    "a query alone": (request(line=b"POST ?echo HTTP/1.1"), 400),
+    "a fragment alone": (request(line=b"POST # HTTP/1.1"), 400),
+    "a URI with one slash": (request(line=b"POST http:/echo HTTP/1.1"), 400),
+    "a URI with a port that is none": (request(line=b"POST http://a:b/echo HTTP/1.1"), 400),
+    "a URI with a bad address": (request(line=b"POST http://[::1/echo HTTP/1.1"), 400),
     "another scheme": (request(line=b"POST ftp://a/echo HTTP/1.1"), 400),
     "a URI without a host": (request(line=b"POST http:///echo HTTP/1.1"), 400),
     "a URI with a user": (request(line=b"POST http://user@a/echo HTTP/1.1"), 400),
@@ -178,12 +271,34 @@ BAD_HEADS = {
     # RFC 9112 6.1: a coding that is not understood; in HTTP/1.0 the framing is faulty
     "gzip": (request(b"Transfer-Encoding: gzip"), 501),
     "gzip, chunked": (request(b"Transfer-Encoding: gzip, chunked"), 501),
+    "chunked, gzip": (request(b"Transfer-Encoding: chunked, gzip"), 501),
+    "identity": (request(b"Transfer-Encoding: identity"), 501),
+    "chunked and nothing": (request(b"Transfer-Encoding: chunked,"), 501),
+    "nothing": (request(b"Transfer-Encoding: "), 501),
+    "chunked in quotes": (request(b'Transfer-Encoding: "chunked"'), 501),
+    "two words": (request(b"Transfer-Encoding: chunked x"), 501),
+    "gzip, then chunked": (request(b"Transfer-Encoding: gzip", CHUNKED), 501),
+    "chunked, then identity": (request(CHUNKED, b"Transfer-Encoding: identity"), 501),
+    "gzip with an offered upgrade": (
+        request(b"Connection: Upgrade", b"Upgrade: h2c", b"Transfer-Encoding: gzip"),
+        501,
+    ),
     "chunked twice": (request(CHUNKED, CHUNKED), 501),
     "xchunked": (request(b"Transfer-Encoding: xchunked"), 501),
     "chunked with a parameter": (request(b"Transfer-Encoding: chunked;a=b"), 501),
     "chunked in HTTP/1.0": (request(CHUNKED, line=b"POST /echo HTTP/1.0", body=chunked(b"x")), 400),
     # RFC 9110 10.1.1
     "an expectation nobody meets": (request(b"Expect: 200-ok", b"Content-Length: 0"), 417),
+    "an empty expectation": (request(b"Expect: ", b"Content-Length: 0"), 417),
+    "an expectation with a parameter": (request(b"Expect: 100-continue;a=b", b"Content-Length: 0"), 417),
+    "an expectation and a bad one": (request(b"Expect: 100-continue, a", b"Content-Length: 5", body=b"hello"), 417),
+    # RFC 9112 3, 6585 5, 9110 15.5.14: what is well formed and too much
+    "a target too long": (request(line=b"POST /" + b"a" * 9000 + b" HTTP/1.1"), 414),
+    "headers too many": (request(*[b"X-A: b"] * 101), 431),
+    "a header too large": (request(b"X-A: " + b"b" * 17_000), 431),
+    "a length too large": (request(b"Content-Length: 8388609"), 413),
+    "a chunk too large": (in_chunks(b"800001\r\nhello"), 413),
+    "trailers too many": (in_chunks(b"0\r\n" + b"X-A: b\r\n" * 101 + b"\r\n"), 431),
 }
 
 REFUSED = (
@@ -209,6 +324,32 @@ SERVED = {
     "Proxy-Connection: close": request(b"Proxy-Connection: close", b"Content-Length: 5", body=b"hello"),
     "bytes above ASCII in a value": request(b"X-A: \xe9", b"Content-Length: 5", body=b"hello"),
     "empty lines before": b"\r\n\r\n" + request(b"Content-Length: 5", body=b"hello"),
+    # RFC 9110 5.6.3: white space is spaces and tabs
+    "white space around a length": request(b"Content-Length:\t 5 \t", body=b"hello"),
+    "a length with zeros": request(b"Content-Length: 0000000000000000000000005", body=b"hello"),
+    "a coding in capitals": request(b"TRANSFER-ENCODING:CHUNKED ", body=chunked(b"hello")),
+    "a name of every sign": request(b"!#$%&'*+-.^_`|~: b", b"Content-Length: 5", body=b"hello"),
+    "a value that is empty": request(b"X-A:", b"X-B: ", b"Content-Length: 5", body=b"hello"),
+    "names that are nearly a length": request(
+        b"Content_Length: 7", b"Content-Lengt: 7", b"Content-Length-X: 7", b"Content-Length: 5", body=b"hello"
+    ),
+    "trailers that name the connection": in_chunks(b"5\r\nhello\r\n0\r\nConnection: close\r\nUpgrade: x\r\n\r\n"),
+    "a trailer with a bad request as its value": in_chunks(b"5\r\nhello\r\n0\r\nX-A: POST / HTTP/1.1\r\n\r\n"),
+    "a quoted semicolon in an extension": in_chunks(b'5;a=";\\"";b\r\nhello\r\n0\r\n\r\n'),
+    "an offered upgrade with chunks": request(
+        b"Connection: Upgrade", b"Upgrade: h2c", CHUNKED, body=b"5\r\nhello\r\n0\r\n\r\n"
+    ),
+    "an upgrade that the connection does not name": request(b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"),
+    "an expectation in capitals": request(b"EXPECT: 100-CONTINUE", b"Content-Length: 5", body=b"hello"),
+    "an unknown expectation in HTTP/1.0": request(
+        b"Expect: a", b"Connection: keep-alive", b"Content-Length: 5", line=b"POST /echo HTTP/1.0", body=b"hello"
+    ),
+    # RFC 9112 C.2.2: means nothing, whatever llhttp makes of it
+    "Proxy-Connection: close": request(b"Proxy-Connection: close", b"Content-Length: 5", body=b"hello"),
+    "Proxy-Connection: close, in chunks": request(b"Proxy-Connection: close", CHUNKED, body=chunked(b"hello")),
+    "Proxy-Connection: upgrade": request(
+        b"Proxy-Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"
+    ),
 }
 
 SHORT_OF_AN_END = {
@@ -216,6 +357,19 @@ SHORT_OF_AN_END = {
     "chunked": in_chunks(b"5\r\nhello\r\n0\r\nX-A: b\r\n\r\n"),
     "query": head(b"GET", b"/echo?hello"),
     "OPTIONS with a body": head(b"OPTIONS", b"/echo", b"Content-Length: 5") + b"hello",
+}
+
+
+# The problem that each status comes with here.
+KINDS = {
+    400: "malformed-request",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    414: "target-too-long",
+    417: "expectation-failed",
+    431: "headers-too-large",
+    501: "transfer-encoding-not-supported",
+    505: "version-not-supported",
 }
 
 
@@ -227,6 +381,13 @@ async def gateway(embedded: JobServer) -> AsyncIterator[RunningGateway]:
     async with running_gateway([embedded.address]) as gateway:
         yield gateway
     await worker.close()
+
+
+async def final(client: HttpClient) -> Response:
+    """The next response that is no interim one."""
+    while (response := await client.response()).status < 200:
+        pass
+    return response
 
 
 async def sent_in_pieces(client: HttpClient, sent: bytes, size: int) -> None:
@@ -251,6 +412,7 @@ class TestRefused:
             await sent_in_pieces(client, sent + SMUGGLED, size)
             answer = await client.response()
             assert (answer.status, answer.headers[b"connection"]) == (status, b"close")
+            assert answer.kind() == KINDS[status]
             assert answer.problem()["detail"]
             assert await client.rest() == b""
         assert embedded.submitted == 0
@@ -272,7 +434,7 @@ class TestServed:
     async def test_what_the_rules_allow_is_served_and_so_is_what_follows(self, gateway, name, size):
         async with HttpClient(gateway.address) as client:
             await sent_in_pieces(client, SERVED[name] + post(b"/reverse", b"abc"), size)
-            assert [(await client.response()).body for _ in range(2)] == [b"hello", b"cba"]
+            assert [(await final(client)).body for _ in range(2)] == [b"hello", b"cba"]
 
     async def test_a_body_that_nobody_asked_for_is_not_the_next_request(self, embedded, gateway):
         # CL.0 (Kettle, "Browser-powered desync attacks", 2022): a path that is answered by its head has a body, too.
@@ -282,6 +444,135 @@ class TestServed:
                 assert (await client.response()).status in (204, 400, 404, 405)
             assert (await client.ask(post(b"/echo", b"next"))).body == b"next"
         assert embedded.submitted == 1
+
+    async def test_a_path_that_is_answered_by_its_head_still_needs_a_flawless_body(self, embedded, gateway):
+        # The answer is out before the fault: it stays the only one, and the connection ends with it.
+        for line, status in ((b"POST /", 404), (b"DELETE /echo", 405), (b"POST /v1/x", 404), (b"POST /echo?x", 400)):
+            for body in (b"0x5\r\nhello\r\n0\r\n\r\n", b"5\r\nhello!\r\n0\r\n\r\n", b"0\r\nX-A\r\n\r\n"):
+                async with HttpClient(gateway.address) as client:
+                    client.send(request(CHUNKED, line=line + b" HTTP/1.1", body=body), SMUGGLED)
+                    assert (await client.response()).status == status
+                    assert await client.rest() == b""
+        assert embedded.submitted == 0
+
+    async def test_OPTIONS_gets_its_2xx_only_for_a_flawless_body(self, embedded, gateway):  # noqa: N802
+        for body in BAD_CHUNKS.values():
+            async with HttpClient(gateway.address) as client:
+                client.send(request(CHUNKED, line=b"OPTIONS * HTTP/1.1", body=body), SMUGGLED)
+                assert (await client.response()).status == 400
+                assert await client.rest() == b""
+        assert embedded.submitted == 0
+
+
+class TestNeighbours:
+    """Parsers go from one client to the next: whatever one sends, the next one finds a clean parser."""
+
+    @pytest.mark.parametrize("name", REFUSED | SERVED)
+    async def test_nobody_else_s_request_is_spoiled(self, gateway, name):
+        sent = REFUSED[name][0] if name in REFUSED else SERVED[name]
+        async with HttpClient(gateway.address) as one:
+            one.send(sent)
+            await final(one)
+        async with HttpClient(gateway.address) as two:
+            for _ in range(2):
+                assert (await two.ask(post(b"/echo", b"clean"))).body == b"clean"
+
+
+def outcome(*pieces: bytes) -> list[object]:
+    """What a parser makes of these pieces: a tuple for each request, the status that refuses the last one, or None."""
+    parser = RequestParser(Limits())
+    outcomes: list[object] = []
+    tail = b""
+    try:
+        for piece in pieces:
+            tail += piece
+            offset = 0
+            while offset < len(tail):
+                offset = parser.feed(tail, offset)
+                if parser.event == Event.MORE:
+                    break
+                if parser.event == Event.REQUEST_COMPLETE:
+                    read = parser.request
+                    outcomes.append((read.path, read.query, read.body, read.keep_alive, read.content_length))
+                    parser.next_request()
+            tail = tail[offset:]
+    except RequestError as error:
+        return [*outcomes, error.status]
+    return [*outcomes, None]
+
+
+class TestCuts:
+    @pytest.mark.parametrize("name", REFUSED | SERVED)
+    async def test_wherever_the_pieces_are_cut_the_outcome_is_the_same(self, name):
+        sent = REFUSED[name][0] if name in REFUSED else SERVED[name]
+        whole = outcome(sent + SMUGGLED)
+        if name in REFUSED:
+            assert whole == [REFUSED[name][1]]
+        else:
+            assert len(whole) == 3
+            assert whole[-1] is None
+        # In the long ones the cuts that matter are near the ends.
+        for cut in range(1, len(sent)) if len(sent) < 1000 else (*range(1, 300), *range(len(sent) - 300, len(sent))):
+            assert outcome(sent[:cut], sent[cut:] + SMUGGLED) == whole, cut
+        assert outcome(*(bytes([byte]) for byte in sent + SMUGGLED)) == whole
+
+
+TOKEN = set(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+DIGITS = set(b"0123456789")
+HEX_DIGITS = DIGITS | set(b"ABCDEFabcdef")
+BLANKS = set(b" \t")
+# RFC 9110 5.5
+FIELD_VALUE = {0x09, *range(0x20, 0x7F), *range(0x80, 0x100)}
+VISIBLE = set(range(0x21, 0x7F))
+
+# A request with its last @ as a gap, and which bytes may stand there: all others are refused.
+PLACES = {
+    "name": (request(b"X-A@: b"), TOKEN | {0x3A}),
+    "first of a name": (request(b"@A: b"), TOKEN),
+    "value": (request(b"X-A: a@b"), FIELD_VALUE),
+    "before a length": (request(b"Content-Length: @0"), DIGITS | BLANKS),
+    "behind a length": (request(b"Content-Length: 0@"), DIGITS | BLANKS),
+    "within a length": (request(b"Content-Length: 0@0"), DIGITS),
+    "before a coding": (request(b"Transfer-Encoding:@chunked", body=b"0\r\n\r\n"), BLANKS),
+    "target": (request(line=b"POST /a@b HTTP/1.1"), VISIBLE - set(b"#%")),
+    "escape": (request(line=b"POST /a%2@ HTTP/1.1"), HEX_DIGITS),
+    "method": (request(line=b"POST@ /a HTTP/1.1"), set()),
+    "between target and version": (request(line=b"POST /a@HTTP/1.1"), {0x20}),
+    "HTTP's slash": (request(line=b"POST /a HTTP@1.1"), {0x2F}),
+    "the version's point": (request(line=b"POST /a HTTP/1@1"), {0x2E}),
+    "major version": (request(line=b"POST /a HTTP/@.1"), {0x31}),
+    "minor version": (request(line=b"POST /a HTTP/1.@"), {0x30, 0x31}),
+    "behind the version": (request(line=b"POST /a HTTP/1.1@"), set()),
+    "before the line": (b"@" + request(), set()),
+    # RFC 3986 3.2.2: unreserved and sub-delims
+    "Host": (request(host=b"Host: a@b"), (TOKEN - set(b"#%^`|")) | set(b"(),;=")),
+    "port": (request(host=b"Host: a:8@"), DIGITS | BLANKS),
+    "chunk extension": (in_chunks(b"0;@\r\n\r\n"), TOKEN),
+    "quoted extension": (in_chunks(b'0;a="@"\r\n\r\n'), FIELD_VALUE - set(b'"\\')),
+    "escaped extension": (in_chunks(b'0;a="\\@"\r\n\r\n'), FIELD_VALUE),
+    "first of a chunk's end": (in_chunks(b"1\r\nx@\n0\r\n\r\n"), {0x0D}),
+    "last of a chunk's end": (in_chunks(b"1\r\nx\r@0\r\n\r\n"), {0x0A}),
+    "behind a size": (in_chunks(b"0@\r\n\r\n"), HEX_DIGITS),
+    "trailer's name": (in_chunks(b"0\r\nX-A@: b\r\n\r\n"), TOKEN | {0x3A}),
+    "trailer's value": (in_chunks(b"0\r\nX-A: a@b\r\n\r\n"), FIELD_VALUE),
+}
+
+
+class TestEveryByte:
+    @pytest.mark.parametrize("place", PLACES)
+    async def test_only_what_the_grammar_allows_may_stand_there(self, place):
+        sent, allowed = PLACES[place]
+        before, _, behind = sent.rpartition(b"@")
+        accepted, cut_otherwise = set(), set()
+        for byte in range(256):
+            whole = before + bytes([byte]) + behind
+            read = outcome(whole)
+            # Longer lengths and chunks wait for more: what counts is that nothing is refused.
+            if read[-1] is None:
+                accepted.add(byte)
+            if outcome(*(whole[index : index + 1] for index in range(len(whole)))) != read:
+                cut_otherwise.add(byte)
+        assert (accepted, cut_otherwise) == (allowed, set())
 
 
 class TestCutShort:
@@ -312,6 +603,12 @@ class TestSplitting:
         answer = await ask(gateway.address, post(path, b"x"))
         assert (answer.status, answer.kind()) == (400, "malformed-function")
         assert embedded.submitted == 0
+
+    async def test_no_result_does(self, gateway):
+        result = b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+        async with HttpClient(gateway.address) as client:
+            client.send(post(b"/echo", result), post(b"/reverse", b"abc"))
+            assert [(await client.response()).body for _ in range(2)] == [result, b"cba"]
 
 
 class TestLinger:
