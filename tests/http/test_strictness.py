@@ -552,7 +552,7 @@ PLACES = {
     "escaped extension": (in_chunks(b'0;a="\\@"\r\n\r\n'), FIELD_VALUE),
     "first of a chunk's end": (in_chunks(b"1\r\nx@\n0\r\n\r\n"), {0x0D}),
     "last of a chunk's end": (in_chunks(b"1\r\nx\r@0\r\n\r\n"), {0x0A}),
-    "behind a size": (in_chunks(b"0@\r\n\r\n"), HEX_DIGITS),
+    "behind a size": (in_chunks(b"f@\r\n\r\n"), HEX_DIGITS),
     "trailer's name": (in_chunks(b"0\r\nX-A@: b\r\n\r\n"), TOKEN | {0x3A}),
     "trailer's value": (in_chunks(b"0\r\nX-A: a@b\r\n\r\n"), FIELD_VALUE),
 }
