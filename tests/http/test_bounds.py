@@ -108,9 +108,13 @@ class TestConnections:
             busy.send(POST)
             handle, _, _, _ = await worker.take()
             assert (await idle.ask(OPTIONS)).status == 204
-            answers = await asyncio.gather(*(ask(gateway.address, OPTIONS) for _ in range(2)))
-            assert [answer.status for answer in answers] == [204, 204]
+            newcomers = [HttpClient(gateway.address) for _ in range(2)]
+            await asyncio.gather(*(newcomer.connect() for newcomer in newcomers))
+            assert [(await newcomer.ask(OPTIONS)).status for newcomer in newcomers] == [204, 204]
             assert gateway.count("http.connections_evicted") == 1
+            assert await idle.rest() == b""
+            for newcomer in newcomers:
+                await newcomer.close()
             worker.complete(handle, b"served")
             assert (await busy.response()).body == b"served"
 

@@ -320,8 +320,6 @@ SERVED = {
     "an offered upgrade": request(
         b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"
     ),
-    # RFC 9112 C.2.2: it means nothing.
-    "Proxy-Connection: close": request(b"Proxy-Connection: close", b"Content-Length: 5", body=b"hello"),
     "bytes above ASCII in a value": request(b"X-A: \xe9", b"Content-Length: 5", body=b"hello"),
     "empty lines before": b"\r\n\r\n" + request(b"Content-Length: 5", body=b"hello"),
     # RFC 9110 5.6.3: white space is spaces and tabs
