@@ -281,6 +281,25 @@ class TestContinue:
         assert (await client.response()).status == 100
         assert (await client.ask(b"hello")).body == b"hello"
 
+    @with_settings(body_timeout_s=0.3, body_rate_grace_s=0.3)
+    @pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["sized", "chunked"])
+    @pytest.mark.parametrize("sends", [True, False], ids=["served", "too-slow"])
+    async def test_the_body_s_time_begins_with_it(self, embedded, client, worker, samples, framing, sends):
+        # RFC 9110 10.1.1: who waits for it is not slow, however long the answers before it take.
+        client.send(POST, head(b"POST", b"/echo", framing, EXPECT))
+        handle, _, _, _ = await worker.take()
+        await asyncio.sleep(0.6)
+        worker.complete(handle, b"first")
+        assert (await client.response()).body == b"first"
+        assert (await client.response()).status == 100
+        if sends:
+            client.send(b"hello" if framing == SIZED else chunked(b"hello"))
+            assert (await client.response()).body == b"hello"
+        else:
+            assert (await client.response()).status == 408
+            assert await client.rest() == b""
+        assert embedded.submitted == 1 + sends
+
     async def test_it_is_spared_when_the_body_comes_while_earlier_answers_are_due(self, client, worker, samples):
         client.send(POST, head(b"POST", b"/echo", SIZED, EXPECT))
         handle, _, _, _ = await worker.take()

@@ -600,6 +600,9 @@ cdef class HttpConnection(RequestOwner):
         elif request.continue_due and not closes:
             request.continue_due = False
             buffers.append(CONTINUE)
+            # Who has waited for it was not slow.
+            self.body_began_tick = self.server.wheel.tick
+            self.body_bytes = 0
         if buffers:
             self._write(buffers)
             if not self.write_paused:
@@ -756,6 +759,8 @@ cdef class HttpConnection(RequestOwner):
         if self.read_paused or self.state == ANSWERING:
             return self._arm(NO_DEADLINE)
         if self.parser is not None and self.parser.head_done:
+            if self.parser.request.continue_due:
+                return self._arm(NO_DEADLINE)
             return 0 if self.deadline_kind == BODY else self._arm(BODY)
         # A lone CR is half an empty line, which begins no head (RFC 9112 2.2) and buys no time.
         if self.parser is not None or (self.tail is not None and (self.server.draining or self.tail != b"\r")):
