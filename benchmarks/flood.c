@@ -4,7 +4,8 @@
  *
  * KIND: see kinds[]; "mixed" takes the quick ones in turn. CONNECTIONS: open at once, at most. RATE: new ones a second,
  * 0 for as many as go. COUNT: in all, 0 for any number. SECONDS: the end, whatever is left. The quick kinds connect,
- * send, read what comes to its end and begin anew; the slow ones stay until the server closes or time is up.
+ * send, read what comes to its end and begin anew; the slow ones stay until the server closes or time is up; "no-read"
+ * sends requests for as long as the server takes them and never reads an answer.
  * The source address is 127.0.0.2 and above, one of 200 in turn, so that no pair of ports is used again too soon.
  * One JSON object goes to standard output. */
 
@@ -27,11 +28,12 @@
 #define MAX_SECONDS 900
 #define MAX_COUNT 2000000
 
-enum { QUICK, LEAVE, DRIP, HOLD };
+enum { QUICK, LEAVE, DRIP, HOLD, DEAF };
 
 struct kind {
     const char *name;
-    int manner;           /* QUICK reads the answer, LEAVE closes after sending, DRIP adds a byte a second, HOLD waits */
+    int manner;           /* QUICK reads the answer, LEAVE closes after sending, DRIP adds a byte a second, HOLD
+                             waits, DEAF sends all it can and reads nothing */
     const char *bytes;
     size_t size;
 };
@@ -50,10 +52,11 @@ static struct kind kinds[] = {
     {"oversize", QUICK, TEXT(HEAD "Content-Length: 1000000000\r\n\r\n")},
     {"half-head", LEAVE, TEXT(HEAD "X-Half: ")},
     {"connect", LEAVE, TEXT("")},
-    {"no-read", LEAVE, pipelined, 0},
+    {"requests-and-leave", LEAVE, pipelined, 0},
     {"slow-head", DRIP, TEXT(HEAD "X-Slow: ")},
     {"slow-body", DRIP, TEXT(HEAD "Content-Length: 100000\r\n\r\n")},
     {"held-head", HOLD, TEXT(HEAD "X-Held: ")},
+    {"no-read", DEAF, pipelined, 0},
 };
 #define QUICK_KINDS 9
 #define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
@@ -86,7 +89,7 @@ static void end(int index)
 static void begin(int port, struct kind *kind)
 {
     struct sockaddr_in source = {.sin_family = AF_INET}, target = {.sin_family = AF_INET, .sin_port = htons(port)};
-    int one = 1, index = unused[--unused_count];
+    int one = 1, small = 4096, index = unused[--unused_count];
     struct connection *connection = &connections[index];
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u32 = index};
     source.sin_addr.s_addr = htonl(0x7F000002 + opened % SOURCES);
@@ -99,6 +102,8 @@ static void begin(int port, struct kind *kind)
     connection->kind = kind;
     connection->sent = connection->answered = 0;
     connection->next_drip_s = now_s() + 1;
+    if (kind->manner == DEAF)
+        setsockopt(connection->descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     setsockopt(connection->descriptor, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     opened++;
     if (bind(connection->descriptor, (struct sockaddr *)&source, sizeof source) < 0
@@ -119,6 +124,17 @@ static void serve(int index, unsigned events)
     ssize_t got;
     if (connection->descriptor < 0)
         return;
+    if (connection->kind->manner == DEAF) {
+        if (events & (EPOLLERR | EPOLLHUP)) {
+            resets++;
+            end(index);
+            return;
+        }
+        while (events & EPOLLOUT
+               && send(connection->descriptor, connection->kind->bytes, connection->kind->size, MSG_NOSIGNAL) > 0)
+            ;
+        return;
+    }
     if (!connection->sent && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
         if (events & EPOLLERR || send(connection->descriptor, connection->kind->bytes, connection->kind->size,
                                       MSG_NOSIGNAL) < 0) {
@@ -179,7 +195,7 @@ int main(int count_of_arguments, char **arguments)
     while ((filled = strlen(pipelined)) < 4000)
         strcat(pipelined, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
     kinds[4].size = strlen(header_flood);
-    kinds[8].size = strlen(pipelined);
+    kinds[8].size = kinds[12].size = strlen(pipelined);
     for (index = MAX_CONNECTIONS - 1; index >= 0; index--) {
         connections[index].descriptor = -1;
         unused[unused_count++] = index;

@@ -317,18 +317,38 @@ class TestPipelining:
 
 
 class TestRefusals:
-    async def test_one_is_prompt_and_those_of_a_flood_come_with_the_next_tick(self, gateway):
+    async def test_one_is_prompt_and_those_of_a_flood_come_later_but_not_together(self, gateway):
         assert (await ask(gateway.address, b"AAA\r\n")).status == 400
         assert gateway.count("http.refusals_delayed") == 0
         clients = [await HttpClient(gateway.address).connect() for _ in range(300)]
-        for client in clients:
+        loop = asyncio.get_running_loop()
+        waited_s = []
+
+        async def refused(client, later_s):
+            await asyncio.sleep(later_s)
             client.send(b"AAA\r\n")
-        answers = await asyncio.gather(*(client.response() for client in clients))
-        assert {answer.status for answer in answers} == {400}
-        assert 0 < gateway.count("http.refusals_delayed") <= 301 - 64
+            sent_s = loop.time()
+            assert (await client.response()).status == 400
+            waited_s.append(loop.time() - sent_s)
+
+        await asyncio.gather(*(refused(client, 0.0002 * number) for number, client in enumerate(clients)))
+        delayed = gateway.count("http.refusals_delayed")
+        assert 0 < delayed <= 301 - 64
+        assert sum(waited >= 0.045 for waited in waited_s) >= delayed
+        # They came over 60 ms, and each waits for itself.
+        assert min(waited_s) < 0.04
         for client in clients:
             assert await client.rest() == b""
             await client.close()
+        await gateway.let_go()
+
+    async def test_one_that_waits_is_forgotten_with_its_client(self, gateway):
+        clients = [await HttpClient(gateway.address).connect() for _ in range(100)]
+        for client in clients:
+            client.send(b"AAA\r\n")
+        await gateway.reaches("http.refusals_delayed", 1)
+        for client in clients:
+            client.reset()
         await gateway.let_go()
 
     async def test_one_that_waits_behind_good_requests_keeps_its_place(self, gateway, worker):

@@ -509,6 +509,19 @@ class TestClientsThatMisbehave:
             await eventually(lambda: gateway.count("http.connections") == 1)
 
     @with_settings(write_timeout_s=0.3)
+    async def test_an_answer_that_lies_unread_in_the_kernel_is_given_up(self, gateway, worker):
+        async with HttpClient(gateway.address, receive_buffer_bytes=4096) as deaf:
+            deaf.writer.transport.pause_reading()
+            deaf.send(POST)
+            handle, _, _, _ = await worker.take()
+            # Small enough for the kernel to take it all, too large for the client's buffers.
+            worker.complete(handle, bytes(192 * 1024))
+            await gateway.reaches("http.requests_answered", 1)
+            assert gateway.count("budget.held_bytes") == 0
+            await gateway.let_go()
+            assert gateway.count("http.writes_timed_out") == 0
+
+    @with_settings(write_timeout_s=0.3)
     async def test_one_that_reads_slowly_is_not_cut_off(self, gateway, worker):
         loop = asyncio.get_running_loop()
         result = bytes(16 * MEBIBYTE)

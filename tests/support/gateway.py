@@ -24,6 +24,7 @@ HELD = (
     "http.connections",
     "http.requests_in_flight",
     "http.refused_connections",
+    "http.waiting_refusals",
     "http.addresses",
     "gateway.open_exchanges",
     "admission.jobs",

@@ -14,9 +14,17 @@ cpdef enum:
     # Clients refused at accept that linger, beside max_connections; above, they are closed at once and may miss the
     # answer.
     MAX_REFUSED_CONNECTIONS = 256
-    # Malformed and late requests that are answered at once, a tick of the wheel; the others wait for the next tick, so
-    # that who floods as fast as the answers come is slowed down and everybody else is not (HAProxy: tarpit).
+    # Malformed and late requests that are answered at once, a tick of the wheel; each of the others waits for
+    # REFUSAL_DELAY_MS, so that who floods as fast as the answers come is slowed down and everybody else is not
+    # (HAProxy: tarpit).
     PROMPT_REFUSALS = 64
+    REFUSAL_DELAY_MS = 50
+    # How often it is looked whose time has come, and how many are answered at most in a loop turn: those who wait
+    # leave as evenly as they came, since a hundred answered together would hold up everybody else.
+    REFUSAL_TICK_MS = 2
+    REFUSALS_PER_TURN = 16
+    # Refusals that wait at once; above, they are answered at once.
+    MAX_WAITING_REFUSALS = 10000
     # Of the bytes that came when a request was refused, shown in the log.
     EXAMPLE_BYTES = 64
     # Idle parsers kept for the next request, whichever connection it comes from.
@@ -40,8 +48,6 @@ cdef enum DeadlineKind:
     BODY
     KEEPALIVE
     WRITE
-    # A refusal waits for the next tick.
-    REFUSAL
     LINGER
 
 
@@ -67,6 +73,8 @@ cdef class HttpServer:
     # Connections with something to write in this loop turn.
     cdef list dirty
     cdef list idle_parsers
+    # Connections whose refusal waits, the next one due first; at most MAX_WAITING_REFUSALS.
+    cdef object waiting_refusals
     # The tick of the last refusal, and how many it had.
     cdef long long refusal_tick
     cdef int refusals_in_tick
@@ -84,7 +92,7 @@ cdef class HttpServer:
     cdef readonly unsigned long long requests_answered
     # Requests refused by the parser or by a deadline.
     cdef readonly unsigned long long requests_refused
-    # Refusals that waited for the next tick.
+    # Refusals that did not leave at once.
     cdef readonly unsigned long long refusals_delayed
     # Requests whose client was gone before the answer.
     cdef readonly unsigned long long requests_abandoned
@@ -97,9 +105,9 @@ cdef class HttpServer:
     # The connection waits for a client's next request from now on; it does not any more.
     cdef int link_idle(self, HttpConnection connection) except -1
     cdef int unlink_idle(self, HttpConnection connection) except -1
+    # Whether the connection's refusal must wait; it is in waiting_refusals then.
+    cdef bint refusal_waits(self, HttpConnection connection) except -1
     # Something was refused: counted, and the first of a kind kept as an example.
-    # Whether a refusal must wait for the next tick.
-    cdef bint refusal_waits(self) noexcept
     cdef int note(self, str kind, HttpConnection connection, bytes data) except -1
     # Why a new connection is not let in; None if it is.
     cdef object refusal(self, HttpConnection connection)
@@ -128,8 +136,9 @@ cdef class HttpConnection(RequestOwner):
     cdef int in_flight
     # It stands in server.dirty.
     cdef bint dirty
-    # The last answer is a refusal that waits for the next tick.
+    # The last answer is a refusal that waits until this loop time.
     cdef bint refusal_waits
+    cdef double refusal_due_s
     cdef bint read_paused
     # The client does not read: the kernel's buffer for it is full.
     cdef bint write_paused
@@ -153,6 +162,8 @@ cdef class HttpConnection(RequestOwner):
     cdef int begin_drain(self) except -1
     cdef int refuse_unfinished(self) except -1
     cdef int flush(self) except -1
+    # The refusal has waited long enough.
+    cdef int refusal_due(self) except -1
     cdef int abort(self) except -1
     cdef int _process(self, bytes data) except -1
     cdef int _keep_tail(self, bytes tail) except -1

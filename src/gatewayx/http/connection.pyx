@@ -16,6 +16,7 @@ is in doubt, while draining. Then it lingers, so that the client can read the an
 """
 
 import asyncio
+import collections
 import logging
 import socket
 
@@ -82,6 +83,7 @@ cdef class HttpServer:
         self.connections = set()
         self.dirty = []
         self.idle_parsers = []
+        self.waiting_refusals = collections.deque()
         self.emptied = asyncio.Event()
 
     def connection(self):
@@ -111,6 +113,7 @@ cdef class HttpServer:
         return {
             "connections": len(self.connections),
             "refused_connections": self.refused_connections,
+            "waiting_refusals": len(self.waiting_refusals),
             "addresses": len(self.addresses),
             "requests_in_flight": self.requests_in_flight,
             "idle_parsers": len(self.idle_parsers),
@@ -141,15 +144,35 @@ cdef class HttpServer:
             event[0] += 1
         return 0
 
-    cdef bint refusal_waits(self) noexcept:
+    cdef bint refusal_waits(self, HttpConnection connection) except -1:
+        cdef Py_ssize_t waiting = len(self.waiting_refusals)
         if self.wheel.tick != self.refusal_tick:
             self.refusal_tick = self.wheel.tick
             self.refusals_in_tick = 0
         self.refusals_in_tick += 1
-        if self.refusals_in_tick <= PROMPT_REFUSALS:
+        if self.refusals_in_tick <= PROMPT_REFUSALS or waiting >= MAX_WAITING_REFUSALS:
             return False
         self.refusals_delayed += 1
+        connection.refusal_due_s = self.loop.time() + REFUSAL_DELAY_MS / 1000.0
+        self.waiting_refusals.append(connection)
+        if waiting == 0:
+            self.loop.call_later(REFUSAL_DELAY_MS / 1000.0, self._answer_waiting)
         return True
+
+    def _answer_waiting(self):
+        """Write the refusals whose time has come."""
+        cdef double now_s = self.loop.time()
+        cdef HttpConnection connection
+        for _ in range(REFUSALS_PER_TURN):
+            if not self.waiting_refusals:
+                return
+            connection = <HttpConnection> self.waiting_refusals[0]
+            if connection.refusal_due_s > now_s:
+                self.loop.call_later(fmax(connection.refusal_due_s - now_s, REFUSAL_TICK_MS / 1000.0), self._answer_waiting)
+                return
+            self.waiting_refusals.popleft()
+            connection.refusal_due()
+        self.loop.call_soon(self._answer_waiting)
 
     cdef object refusal(self, HttpConnection connection):
         cdef Limits limits = self.limits
@@ -323,10 +346,6 @@ cdef class HttpConnection(RequestOwner):
         self.write_paused = False
         self.body_began_tick += self.server.wheel.tick - self.paused_tick
         self._left()
-        if self.refusal_waits:
-            # Its deadline has given way to that of the write.
-            self.refusal_waits = False
-            self._mark_dirty()
         if self.state == LINGERING:
             self._arm(LINGER)
         elif self.state != CLOSED:
@@ -494,7 +513,7 @@ cdef class HttpConnection(RequestOwner):
             request.closes = True
             self._mark_dirty()
             return 0
-        self.refusal_waits = self.server.refusal_waits()
+        self.refusal_waits = self.server.refusal_waits(self)
         return self.answer_problem(request, error.status, error.kind, error.detail, error.headers)
 
     cdef int _internal_error(self, Request request) except -1:
@@ -556,10 +575,14 @@ cdef class HttpConnection(RequestOwner):
         self.server.budget.hold(request.held_bytes)
         if request is self.first:
             if self.refusal_waits:
-                self._arm(REFUSAL)
+                self._arm(NO_DEADLINE)
             else:
                 self._mark_dirty()
         return 0
+
+    cdef int refusal_due(self) except -1:
+        self.refusal_waits = False
+        return self._mark_dirty()
 
     cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
         if self.server.builder.empty_error_bodies:
@@ -581,6 +604,8 @@ cdef class HttpConnection(RequestOwner):
         if self.state != READING and self.state != ANSWERING:
             return 0
         while request is not None and request.answered() and not closes:
+            if self.refusal_waits and request is self.last:
+                break
             buffers.append(request.response)
             if request.response_body is not None:
                 buffers.append(request.response_body)
@@ -737,8 +762,6 @@ cdef class HttpConnection(RequestOwner):
             return wheel.arm(self, self._body_left_s())
         if kind == LINGER:
             return wheel.arm(self, LINGER_S)
-        if kind == REFUSAL:
-            return wheel.arm(self, 0)
         self.left_bytes = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
         return wheel.arm(self, limits.write_timeout_s)
 
@@ -776,9 +799,6 @@ cdef class HttpConnection(RequestOwner):
         self._arm(NO_DEADLINE)
         if self.state == CLOSED and kind != WRITE:
             return 0
-        if kind == REFUSAL:
-            self.refusal_waits = False
-            return self._mark_dirty()
         if kind == HEAD:
             return self._refuse(HEAD_TOO_SLOW, b"" if self.tail is None else self.tail)
         if kind == BODY:

@@ -39,6 +39,11 @@ TICK_S = 0.1
 DEADLINES_PER_TURN = 32
 # Connections that the kernel accepts while the loop is busy; it caps this at net.core.somaxconn.
 BACKLOG = 4096
+# Bytes of answers that the kernel takes for one client beyond what is on its way: without a bound it takes up to
+# 4 MiB (net.ipv4.tcp_wmem) for each client that never reads, and the byte budget knows nothing of them.
+MAX_UNSENT_BYTES = 256 * 1024
+# The kernel ends a connection whose answer lies unread in its buffers so much later than we would.
+USER_TIMEOUT_GRACE_S = 1.0
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
 # Descriptors beside the connections: listeners, the loop's own, logs.
@@ -127,7 +132,7 @@ class GatewayProcess:
     async def start(self) -> None:
         """Listen, once every job server was tried. Raises StartError."""
         try:
-            self._sockets = [_bound_socket(address) for address in self.settings.listen]
+            self._sockets = [_bound_socket(address, self.settings.write_timeout_s) for address in self.settings.listen]
             self._tick()
             await self.pool.start()
             for bound in self._sockets:
@@ -262,8 +267,12 @@ def raise_open_files(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _bound_socket(address: Address) -> socket.socket:
-    """A socket bound to `address` and not listening yet. Raises StartError."""
+def _bound_socket(address: Address, write_timeout_s: float) -> socket.socket:
+    """A socket bound to `address` and not listening yet. Raises StartError.
+
+    What is set here the kernel sets for every connection that is accepted (tcp(7)): answers that lie in its buffers
+    and are not read for write_timeout_s end the connection, even one that is closed on our side.
+    """
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -271,6 +280,9 @@ def _bound_socket(address: Address) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+            user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind(target)
