@@ -189,7 +189,9 @@ class Comparison:
         for attempt in range(MAX_ATTEMPTS):
             wait_until_quiet(self._processes, self.settings.max_disturbance)
             watch = Watch(self._processes)
-            calm = good_traffic(port, duration_s)
+            # Sampling takes processor time itself, so the calm has it too.
+            with Sampler(self._targets[port]):
+                calm = good_traffic(port, duration_s)
             flood = self._flood(port, kind, connections, duration_s + 1, rate=rate)
             with flood, Sampler(self._targets[port]) as sampler:
                 time.sleep(0.5)
