@@ -54,6 +54,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
     server: tuple[Address, ...] = (Address("127.0.0.1", 4730),)
+    balance: str = "fewest"
+    require_worker: bool = False
+    status_interval_s: float = 2.0
+    server_check_interval_s: float = 5.0
+    function_server: tuple = ()
+    refuse_client_unique: bool = False
+    cancel_abandoned: bool = True
+    max_queued: tuple = ()
+    server_ca: str | None = None
+    server_certificate: str | None = None
+    server_key: str | None = None
     connections_per_server: int = 2
     function: tuple[str, ...] = ()
     max_connections: int = 10_000

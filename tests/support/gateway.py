@@ -32,6 +32,7 @@ HELD = (
     "budget.held_bytes",
     "pool.outstanding_jobs",
     "pool.unsent_bytes",
+    "pool.pins",
 )
 
 

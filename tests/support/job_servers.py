@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -61,6 +62,9 @@ class ScriptedConnection(asyncio.Protocol):
         if self.is_text:
             *lines, self.line = (self.line + data).split(b"\n")
             for line in lines:
+                if line == b"status":
+                    self.send(*self.server.status_lines(), b".\n")
+                    continue
                 self.server.commands.append(line)
                 self.send(b"OK\n")
             return
@@ -73,6 +77,10 @@ class ScriptedConnection(asyncio.Protocol):
             assert found.arguments == (b"exceptions",)
             if self.server.greets:
                 self.send(OPTION_RES)
+        elif found.type == PacketType.ECHO_REQ:
+            self.server.echoes += 1
+            if self.server.echoing:
+                self.answer(PacketType.ECHO_RES, *found.arguments)
         else:
             assert found.type in SUBMIT_TYPES, found
             self.submissions.put_nowait(Submission(found.type, *found.arguments))
@@ -127,7 +135,12 @@ class ScriptedJobServer:
         self.greets = greets
         self.reads = reads
         self.open: set[ScriptedConnection] = set()
-        # Text commands that came.
+        # Whether ECHO_REQ is answered, and how many came.
+        self.echoing = True
+        self.echoes = 0
+        # What `status` tells: function to (queued, running, workers).
+        self.status: dict[bytes, tuple[int, int, int]] = {}
+        # Text commands that came, `status` aside.
         self.commands: list[bytes] = []
         self.accepted: asyncio.Queue[ScriptedConnection] = asyncio.Queue()
 
@@ -135,6 +148,13 @@ class ScriptedJobServer:
     def address(self) -> tuple[str, int]:
         """(host, port) to connect to."""
         return ("127.0.0.1", self.port)
+
+    def status_lines(self) -> list[bytes]:
+        """The answer to `status` without its end."""
+        return [
+            b"%b\t%d\t%d\t%d\n" % (function, queued + running, running, workers)
+            for function, (queued, running, workers) in self.status.items()
+        ]
 
     async def connection(self) -> ScriptedConnection:
         """The next connection for jobs."""
@@ -191,6 +211,13 @@ class FakeTransport:
     def abort(self) -> None:
         """asyncio."""
 
+    def get_extra_info(self, name: str) -> object:
+        """asyncio."""
+        return self if name == "socket" else None
+
+    def setsockopt(self, *arguments: int) -> None:
+        """socket."""
+
 
 class FakeLoop:
     """The running loop, whose connections to job servers are FakeTransports that come up at once."""
@@ -201,6 +228,10 @@ class FakeLoop:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loop, name)
+
+    async def getaddrinfo(self, host: str, port: int, **arguments: int):
+        """asyncio."""
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
 
     async def create_connection(self, factory, host: str, port: int):
         """asyncio."""

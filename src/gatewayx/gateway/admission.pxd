@@ -1,5 +1,8 @@
 """Which functions may be asked for, and how many jobs may be in flight."""
 
+from gatewayx.function_table cimport FunctionTable
+from gatewayx.gearman.pool cimport Pool
+
 
 cdef class Admission:
     # Names that may be asked for, and beginnings of such; None for any.
@@ -9,11 +12,12 @@ cdef class Admission:
     # Envoy by max_requests of a cluster (1,024).
     cdef readonly Py_ssize_t max_jobs
     cdef readonly Py_ssize_t jobs
-    # Bounds by function name, and by beginnings of names, the longest first; a bound counts each function by itself.
-    cdef dict function_limits
-    cdef tuple prefix_limits
-    # There are bounds by function.
-    cdef bint bounds_functions
+    # Bounds on the jobs in flight of a function; each counts by itself.
+    cdef FunctionTable job_bounds
+    # Bounds on the jobs that may be queued of a function at every job server it may go to.
+    cdef FunctionTable queue_bounds
+    # Refuse jobs for which no job server has a worker.
+    cdef bint require_worker
     # Jobs in flight of each function that has a bound; at most max_jobs entries.
     cdef dict function_jobs
     # Requests refused for want of room.
@@ -21,9 +25,8 @@ cdef class Admission:
 
     # Whether jobs of this function may be submitted at all.
     cdef bint allows(self, bytes function)
-    # Why there is no room for another job of the function, as the kind and the detail of a problem; None if there is.
-    cdef tuple refusal(self, bytes function)
+    # Why no job of the function is submitted now, as the kind and the detail of a problem; None if one is.
+    cdef tuple refusal(self, bytes function, Pool pool)
     # A job is submitted; it is over. Each enter() is followed by one leave().
     cdef int enter(self, bytes function) except -1
     cdef int leave(self, bytes function) except -1
-    cdef Py_ssize_t _limit(self, bytes function) except -2

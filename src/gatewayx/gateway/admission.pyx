@@ -1,4 +1,4 @@
-"""Which functions may be asked for, and how many jobs may be in flight.
+"""Which functions may be asked for, how many jobs may be in flight, and how many may wait for a worker.
 
 A request is looked at twice: when its head is there, so that a body is not sent for nothing, and when its job is about
 to be submitted, which is what counts. A body that comes slowly takes no job's place.
@@ -6,6 +6,13 @@ to be submitted, which is what counts. A body that comes slowly takes no job's p
 
 cimport cython
 
+from gatewayx.function_table cimport FunctionTable
+from gatewayx.gearman.pool cimport Pool
+
+NO_WORKER = ("no-worker", "no job server has a worker for this function; nothing was submitted")
+QUEUE_TOO_LONG = (
+    "queue-too-long", "as many jobs of this function wait at every job server as may; nothing was submitted"
+)
 TOO_MANY_JOBS = ("too-many-jobs", "as many jobs are in flight as may be; nothing was submitted")
 TOO_MANY_FUNCTION_JOBS = (
     "too-many-function-jobs", "as many jobs of this function are in flight as may be; nothing was submitted"
@@ -17,19 +24,27 @@ cdef class Admission:
     """What may be submitted.
 
     functions: names that may be asked for, as bytes, `*` at the end standing for any rest; empty for any function.
-    max_jobs: jobs in flight, above 0. max_function_jobs: (name, bound) pairs, the name as in functions; of several that
-    fit a function the full name holds, then the longest beginning. Each function is counted by itself.
+    max_jobs: jobs in flight, above 0. max_function_jobs: (name, bound) pairs as in FunctionTable, for the jobs in flight
+    of each function. max_queued: such pairs for the jobs that wait at the job servers, as `status` tells.
+    require_worker: whether a job server must have a worker for the function.
     """
 
-    def __init__(self, *, functions=(), Py_ssize_t max_jobs=10_000, max_function_jobs=()):
+    def __init__(
+        self,
+        *,
+        functions=(),
+        Py_ssize_t max_jobs=10_000,
+        max_function_jobs=(),
+        max_queued=(),
+        bint require_worker=False,
+    ):
         if functions:
             self.functions = frozenset(name for name in functions if not name.endswith(b"*"))
-            self.function_prefixes = tuple(name[:-1] for name in functions if name.endswith(b"*"))
+            self.function_prefixes = tuple(name.removesuffix(b"*") for name in functions if name.endswith(b"*"))
         self.max_jobs = max_jobs
-        self.function_limits = {name: bound for name, bound in max_function_jobs if not name.endswith(b"*")}
-        prefixes = [(name[:-1], bound) for name, bound in max_function_jobs if name.endswith(b"*")]
-        self.prefix_limits = tuple(sorted(prefixes, key=lambda limit: len(limit[0]), reverse=True))
-        self.bounds_functions = bool(max_function_jobs)
+        self.job_bounds = FunctionTable(max_function_jobs)
+        self.queue_bounds = FunctionTable(max_queued)
+        self.require_worker = require_worker
         self.function_jobs = {}
 
     def counters(self):
@@ -41,39 +56,38 @@ cdef class Admission:
             return True
         return function.startswith(self.function_prefixes)
 
-    cdef tuple refusal(self, bytes function):
+    cdef tuple refusal(self, bytes function, Pool pool):
+        cdef tuple found = None
         if self.jobs >= self.max_jobs:
+            found = TOO_MANY_JOBS
+        elif self.require_worker and pool.lacks_workers(function):
+            found = NO_WORKER
+        else:
+            if not self.job_bounds.empty:
+                bound = self.job_bounds.find(function)
+                if bound is not None and self.function_jobs.get(function, 0) >= bound:
+                    found = TOO_MANY_FUNCTION_JOBS
+            if not self.queue_bounds.empty:
+                bound = self.queue_bounds.find(function)
+                # Fewest is -1 where a job server has not told.
+                if bound is not None and pool.fewest_queued(function) >= bound:
+                    found = QUEUE_TOO_LONG
+        if found is not None:
             self.refused += 1
-            return TOO_MANY_JOBS
-        if self.bounds_functions:
-            limit = self._limit(function)
-            if limit >= 0 and self.function_jobs.get(function, 0) >= limit:
-                self.refused += 1
-                return TOO_MANY_FUNCTION_JOBS
-        return None
+        return found
 
     cdef int enter(self, bytes function) except -1:
         self.jobs += 1
-        if self.bounds_functions and self._limit(function) >= 0:
+        if not self.job_bounds.empty and self.job_bounds.find(function) is not None:
             self.function_jobs[function] = self.function_jobs.get(function, 0) + 1
         return 0
 
     cdef int leave(self, bytes function) except -1:
         self.jobs -= 1
-        if self.bounds_functions and self._limit(function) >= 0:
+        if not self.job_bounds.empty and self.job_bounds.find(function) is not None:
             left = self.function_jobs[function] - 1
             if left:
                 self.function_jobs[function] = left
             else:
                 del self.function_jobs[function]
         return 0
-
-    cdef Py_ssize_t _limit(self, bytes function) except -2:
-        """The function's bound; -1 for none."""
-        limit = self.function_limits.get(function)
-        if limit is not None:
-            return limit
-        for prefix, bound in self.prefix_limits:
-            if function.startswith(prefix):
-                return bound
-        return -1

@@ -16,6 +16,8 @@ cdef class Gateway(RequestHandler):
     cdef bytes content_type
     # Default and maximum of a job's wait.
     cdef double job_timeout_s
+    # Clients may not give uniques.
+    cdef bint refuse_client_unique
     # Answer as gearmand's HTTP plugin where it differs on purpose.
     cdef bint plugin_compat
     # "gatewayx-", what tells this process from all others, "-"; a number makes it the unique of one job.
@@ -37,16 +39,19 @@ cdef class Exchange(JobListener):
     cdef Job job
     cdef bytes function
     cdef bytes unique
-    # It was made for this job alone.
+    # It was made for this job alone; the client gave it. Neither for the "-" of plugin_compat.
     cdef bint own_unique
+    cdef bint client_unique
     # Its job counts in flight.
     cdef bint entered
+    cdef bint background
     # One of the SUBMIT_JOB* types.
     cdef int packet_type
     cdef double timeout_s
 
     cdef int submit(self) except -1
     cdef int abandon(self) except -1
+    cdef bint _would_mix(self, long long background_key, bytes workload) except -1
     cdef int _close(self) except -1
     cdef bytes _headers(self, Job job, bytes command)
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1

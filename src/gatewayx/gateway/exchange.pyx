@@ -32,6 +32,11 @@ logger = logging.getLogger("gatewayx.gateway")
 RETRY_AFTER = b"Retry-After: 1\r\n"
 # What begins with this is made here, and only here.
 UNIQUE_PREFIX = b"gatewayx-"
+# A job server drops the job of both when the connection of the foreground one is lost.
+MIXED_UNIQUE = (
+    "a foreground and a background job with this unique would be one job, which is lost with the foreground one's "
+    "connection; the other of them was submitted and has not ended as far as is known; this one was not submitted"
+)
 # A timeout with more digits is no timeout.
 MAX_TIMEOUT_DIGITS = 32
 
@@ -71,7 +76,8 @@ cdef class Gateway(RequestHandler):
     """Makes a job of each request.
 
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
-    default and maximum of a job's wait. max_function_bytes: longest name of a function.
+    default and maximum of a job's wait. max_function_bytes: longest name of a function. refuse_client_unique: clients may
+    not give uniques.
     plugin_compat: answer as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs
     from it on purpose.
     """
@@ -84,6 +90,7 @@ cdef class Gateway(RequestHandler):
         bytes content_type,
         double job_timeout_s,
         Py_ssize_t max_function_bytes=512,
+        bint refuse_client_unique=False,
         bint plugin_compat=False,
     ):
         self.pool = pool
@@ -91,6 +98,7 @@ cdef class Gateway(RequestHandler):
         self.max_function_bytes = max_function_bytes
         self.content_type = content_type
         self.job_timeout_s = job_timeout_s
+        self.refuse_client_unique = refuse_client_unique
         self.plugin_compat = plugin_compat
         # 100 random bits tell processes, hosts and restarts apart.
         process = base64.b32encode(os.urandom(15))[:20].lower()
@@ -122,7 +130,7 @@ cdef class Gateway(RequestHandler):
             )
         try:
             exchange = self._exchange(request)
-            refusal = self.admission.refusal(exchange.function)
+            refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
                 return request.owner.answer_problem(request, 503, refusal[0], refusal[1], RETRY_AFTER)
             exchange.gateway = self
@@ -181,7 +189,10 @@ cdef class Gateway(RequestHandler):
             seen |= header
             value = (<bytes> headers[index + 1]).strip(b" \t")
             if header == UNIQUE:
+                if self.refuse_client_unique:
+                    raise HeaderError("X-Gearman-Unique is not taken here: the gateway makes every unique")
                 exchange.unique = _unique(value)
+                exchange.client_unique = True
             elif header == BACKGROUND:
                 if value != b"true" and value != b"false":
                     raise HeaderError("X-Gearman-Background is neither 'true' nor 'false'")
@@ -192,6 +203,7 @@ cdef class Gateway(RequestHandler):
                 priority = PRIORITIES[value]
             elif header == TIMEOUT:
                 exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
+        exchange.background = background
         exchange.packet_type = SUBMIT_TYPES[priority][background]
         return 0
 
@@ -237,6 +249,8 @@ cdef class Exchange(JobListener):
         cdef Request request = self.request
         cdef bytes workload = request.body
         cdef tuple refusal
+        cdef Pool pool = self.gateway.pool
+        cdef long long background_key = 0
         if request.method == GET or request.method == HEAD:
             if PyBytes_GET_SIZE(workload):
                 # A chunked body shows its length only now.
@@ -244,13 +258,26 @@ cdef class Exchange(JobListener):
                     None, 400, "unexpected-body", "the workload of a GET is its query, so it has no body", None
                 )
             workload = b"" if request.query is None else request.query
-        refusal = self.gateway.admission.refusal(self.function)
+        refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
             return self._answer_problem(None, 503, refusal[0], refusal[1], RETRY_AFTER)
+        if self.client_unique:
+            background_key = pool.background_key(self.function, self.unique, workload)
+            if background_key and self._would_mix(background_key, workload):
+                return self._answer_problem(None, 409, "unique-in-use", MIXED_UNIQUE, None)
+            if not self.background:
+                background_key = 0
         self.gateway.admission.enter(self.function)
         self.entered = True
-        self.job = self.gateway.pool.submit(
-            self, self.packet_type, self.function, self.unique, workload, self.timeout_s, self.own_unique
+        self.job = pool.submit(
+            self,
+            self.packet_type,
+            self.function,
+            self.unique,
+            workload,
+            self.timeout_s,
+            self.own_unique,
+            background_key,
         )
         # The packet holds it now.
         request.body = None
@@ -259,6 +286,13 @@ cdef class Exchange(JobListener):
                 None, 503, "no-job-server", "no job server takes jobs now; nothing was submitted", RETRY_AFTER
             )
         return 0
+
+    cdef bint _would_mix(self, long long background_key, bytes workload) except -1:
+        """Whether the job server would merge a foreground and a background job."""
+        cdef Pool pool = self.gateway.pool
+        if pool.knows_background(background_key, self.function):
+            return not self.background
+        return self.background and pool.has_pinned(self.function, self.unique, workload)
 
     cdef int abandon(self) except -1:
         """No answer is wanted any more."""
@@ -313,12 +347,14 @@ cdef class Exchange(JobListener):
             job,
             503,
             "job-refused",
-            f"the job server refused the job and has not queued it: {_printable(code)}: {_printable(text)}",
+            f"no job server has queued the job, the last one tried answered {_printable(code)}: {_printable(text)}",
             RETRY_AFTER,
         )
 
     cdef int job_timed_out(self, Job job) except -1:
-        if job.background:
+        if not job.written:
+            detail = f"no job server took the job within {self.timeout_s:g} s; nothing was submitted"
+        elif job.background:
             detail = f"no confirmation within {self.timeout_s:g} s; whether the job was queued is not known"
         else:
             detail = f"no result within {self.timeout_s:g} s"

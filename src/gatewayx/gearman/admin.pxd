@@ -3,11 +3,47 @@
 cdef enum:
     # Cancellations that are sent or about to be and not answered; above, further ones are left out.
     MAX_PENDING_CANCELS = 16384
+    # A line of an answer; gearmand's longest name of a function is below 8 KiB.
+    MAX_LINE_BYTES = 16384
+    # Functions with workers or jobs, of one job server; above, the others count as not known.
+    MAX_FUNCTIONS = 65536
+
+
+cdef class FunctionStatus:
+    """One function at one job server, as its last `status` said."""
+    # Jobs that no worker has yet, and those that one has.
+    cdef readonly Py_ssize_t queued
+    cdef readonly Py_ssize_t running
+    # Workers that can do it.
+    cdef readonly Py_ssize_t workers
+    # The number of the first `status` since which it has always had jobs; 0 for longer than is known.
+    cdef readonly long long busy_since
+
+
+cdef class AdminSlot:
+    """What is known of one job server by text."""
+    # The text connection that is up; None while none is.
+    cdef AdminConnection current
+    # By function, those with workers or jobs; None while no answer is there.
+    cdef dict functions
+    # There are more functions than are kept.
+    cdef bint functions_left_out
+    # How many `status` were asked for so far, and the number of the last one answered.
+    cdef readonly long long asked
+    cdef readonly long long answered
+
+    # Workers for the function; -1 if that is not known.
+    cdef Py_ssize_t workers(self, bytes function)
+    # Jobs queued of the function; -1 if that is not known.
+    cdef Py_ssize_t queued(self, bytes function)
+    # Whether a job of the function that was accepted when `asked` was so much has ended, as far as can be told.
+    cdef bint has_ended(self, bytes function, long long asked)
 
 
 cdef class AdminConnection:
     cdef object loop
     cdef object transport
+    cdef AdminSlot slot
     # It has answered `version`.
     cdef readonly bint up
     cdef readonly bint closed
@@ -16,19 +52,30 @@ cdef class AdminConnection:
     # Futures for who keeps the connection: done when it comes up, and when it is gone.
     cdef readonly object came_up
     cdef readonly object gone
-    # Handles whose cancellation leaves with this loop turn.
-    cdef list handles
-    # Commands whose one-line answer has not come.
-    cdef readonly Py_ssize_t unanswered
+    # Host and port of the other side.
+    cdef tuple peer
+    # Jobs whose cancellation leaves with this loop turn.
+    cdef list cancelled_jobs
+    # What the answers that are due are: at most MAX_PENDING_CANCELS lines and one status.
+    cdef object due
+    # How many of them are cancellations.
+    cdef readonly Py_ssize_t pending_cancels
+    # A line of which the end has not come.
+    cdef bytes partial
+    # The status that is being read; None otherwise.
+    cdef dict reading
+    cdef bint reading_left_out
+    # Loop time of the last byte, or of the last question when nothing was due.
+    cdef double heard_at_s
+    cdef double asked_at_s
     cdef readonly unsigned long long cancels_requested
     # For want of room.
     cdef readonly unsigned long long cancels_left_out
 
     # Ask that the job be taken out of the queue; gearmand's answer tells nothing, so none is awaited.
-    cdef int cancel(self, bytes handle) except -1
+    cdef int cancel(self, object job) except -1
+    cdef int _ask(self, int answer, bytes command) except -1
+    cdef int _line(self, bytes line) except -1
+    cdef int _status_line(self, bytes line) except -1
+    cdef int _status_ends(self) except -1
     cdef int _close(self, str reason) except -1
-
-
-cdef class AdminSlot:
-    """The text connection to one job server that is up; None while none is."""
-    cdef AdminConnection current

@@ -1,46 +1,137 @@
 """The text protocol of a job server, on a connection of its own, since its replies are not framed.
 
+Commands are answered in their order: `version` and `cancel job` with a line, `status` with lines up to one that is a
+dot. That order is all there is to tell the answers apart by.
+
 `cancel job <handle>` is answered OK for queued, running and cancelled jobs alike, and the job ends with a WORK_FAIL on
 the connection that submitted it (libgearman-server/text.cc). Handles begin at 1 again when a job server restarts, so a
 cancellation must reach the life of the job server that gave the handle: it is sent only on a connection that has been
-up since before the handle was given. A lost connection never comes up again; a new one is another object.
+up since before the handle was given, and only while the job's own connection lives. A lost connection never comes up
+again; a new one is another object.
+
+`status` has a line a function: its name, all its jobs, the running ones, the workers that can do it.
 """
 
+import re
+from collections import deque
+
 cimport cython
+
+# What answers a command.
+cdef enum:
+    VERSION
+    CANCELLATION
+    STATUS
+
+_STATUS_LINE = re.compile(rb"(.+)\t([0-9]{1,18})\t([0-9]{1,18})\t([0-9]{1,18})", re.DOTALL)
+
+
+@cython.final
+@cython.freelist(256)
+cdef class FunctionStatus:
+    """One function at one job server, as its last `status` said."""
+
+
+@cython.final
+cdef class AdminSlot:
+    """What is known of one job server by text."""
+
+    cdef Py_ssize_t workers(self, bytes function):
+        cdef FunctionStatus status
+        if self.functions is None:
+            return -1
+        status = <FunctionStatus> self.functions.get(function)
+        if status is not None:
+            return status.workers
+        return -1 if self.functions_left_out else 0
+
+    cdef Py_ssize_t queued(self, bytes function):
+        cdef FunctionStatus status
+        if self.functions is None:
+            return -1
+        status = <FunctionStatus> self.functions.get(function)
+        if status is not None:
+            return status.queued
+        return -1 if self.functions_left_out else 0
+
+    cdef bint has_ended(self, bytes function, long long asked):
+        cdef FunctionStatus status
+        if self.functions is None or self.answered <= asked:
+            return False
+        status = <FunctionStatus> self.functions.get(function)
+        if status is None:
+            return not self.functions_left_out
+        if status.queued + status.running == 0:
+            return True
+        # The status before the one since which it is busy had none, and was asked for after the job was accepted.
+        return status.busy_since > asked + 1
 
 
 @cython.final
 cdef class AdminConnection:
-    """A text connection; an asyncio protocol, to be given to create_connection(). loop: the event loop."""
+    """A text connection; an asyncio protocol, to be given to create_connection().
 
-    def __init__(self, loop):
+    loop: the event loop. slot: where what it learns is kept.
+    """
+
+    def __init__(self, loop, AdminSlot slot not None):
         self.loop = loop
+        self.slot = slot
         self.came_up = loop.create_future()
         self.gone = loop.create_future()
-        self.handles = []
+        self.cancelled_jobs = []
+        self.due = deque()
+        self.partial = b""
 
     def close(self, str reason):
         """Close at once; cancellations that have not left are dropped."""
         self._close(reason)
 
-    cdef int cancel(self, bytes handle) except -1:
+    def check(self, double silence_s):
+        """Close when nothing came for silence_s though something is due."""
+        if self.due and self.loop.time() - self.heard_at_s >= silence_s:
+            self._close(f"the job server gave no answer by text within {silence_s:g} s")
+
+    def ask_status(self, double interval_s):
+        """Ask for the status if that was so long ago and is answered."""
+        cdef double now_s = self.loop.time()
+        # A timer may be early by the loop's clock.
+        if self.up and now_s - self.asked_at_s >= 0.9 * interval_s and STATUS not in self.due:
+            self.asked_at_s = now_s
+            self.slot.asked += 1
+            self._ask(STATUS, b"status\n")
+
+    cdef int cancel(self, object job) except -1:
         if not self.up:
             return 0
-        if self.unanswered >= MAX_PENDING_CANCELS:
+        if self.pending_cancels >= MAX_PENDING_CANCELS:
             self.cancels_left_out += 1
             return 0
-        if not self.handles:
-            self.loop.call_soon(self._flush)
-        self.handles.append(handle)
-        self.unanswered += 1
-        self.cancels_requested += 1
+        if not self.cancelled_jobs:
+            self.loop.call_soon(self._cancel_jobs)
+        self.cancelled_jobs.append(job)
+        self.pending_cancels += 1
         return 0
 
-    def _flush(self):
-        cdef list handles = self.handles
-        self.handles = []
-        if self.up and not self.transport.is_closing():
-            self.transport.write(b"".join([b"cancel job %b\n" % handle for handle in handles]))
+    def _cancel_jobs(self):
+        jobs, self.cancelled_jobs = self.cancelled_jobs, []
+        # Those of a connection that is gone are gone with it, and the handle may be somebody else's by now.
+        handles = [job.handle for job in jobs if job.connected]
+        self.pending_cancels -= len(jobs) - len(handles)
+        if not self.up or not handles or self.transport.is_closing():
+            return
+        self.cancels_requested += len(handles)
+        if not self.due:
+            self.heard_at_s = self.loop.time()
+        self.due.extend([CANCELLATION] * len(handles))
+        self.transport.write(b"".join([b"cancel job %b\n" % handle for handle in handles]))
+
+    cdef int _ask(self, int answer, bytes command) except -1:
+        if not self.due:
+            self.heard_at_s = self.loop.time()
+        self.due.append(answer)
+        self.transport.write(command)
+        return 0
 
     def connection_made(self, transport):
         """asyncio: connected; an answer is what proves that the job server lives."""
@@ -48,17 +139,73 @@ cdef class AdminConnection:
         if self.closed:
             transport.abort()
             return
-        self.unanswered = 1
-        transport.write(b"version\n")
+        self.peer = transport.get_extra_info("peername")
+        self.asked_at_s = float("-inf")
+        self._ask(VERSION, b"version\n")
 
     def data_received(self, bytes data not None):
-        """asyncio: answers, of one line each."""
-        self.unanswered -= data.count(b"\n")
-        if self.unanswered < 0:
-            self._close("the job server answered more than it was asked")
-        elif not self.up and not self.closed and b"\n" in data:
+        """asyncio: answers."""
+        self.heard_at_s = self.loop.time()
+        lines = (self.partial + data).split(b"\n")
+        self.partial = lines.pop()
+        for line in lines:
+            if self.closed:
+                return
+            self._line(line)
+        if len(self.partial) > MAX_LINE_BYTES:
+            self._close("the job server sent a line without an end by text")
+
+    cdef int _line(self, bytes line) except -1:
+        if not self.due:
+            return self._close("the job server answered more than it was asked by text")
+        answer = self.due[0]
+        if answer == STATUS and line.rstrip(b"\r") != b".":
+            return self._status_line(line)
+        self.due.popleft()
+        if answer == CANCELLATION:
+            self.pending_cancels -= 1
+        elif answer == STATUS:
+            self._status_ends()
+        elif not self.up:
             self.up = True
             self.came_up.set_result(None)
+        return 0
+
+    cdef int _status_line(self, bytes line) except -1:
+        """A function; one that has neither workers nor jobs is not kept, as strangers can make any number of them."""
+        cdef FunctionStatus status, before
+        if self.reading is None:
+            self.reading = {}
+            self.reading_left_out = False
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            # A name with a line end in it; the gateway submits none.
+            return 0
+        function, jobs, running, workers = match.groups()
+        if int(jobs) == 0 and int(workers) == 0:
+            return 0
+        if len(self.reading) >= MAX_FUNCTIONS:
+            self.reading_left_out = True
+            return 0
+        status = FunctionStatus.__new__(FunctionStatus)
+        status.running = int(running)
+        status.queued = max(int(jobs) - status.running, 0)
+        status.workers = int(workers)
+        if int(jobs) and self.slot.functions is not None:
+            before = <FunctionStatus> self.slot.functions.get(function)
+            if before is not None and before.queued + before.running:
+                status.busy_since = before.busy_since
+            elif before is not None or not self.slot.functions_left_out:
+                status.busy_since = self.slot.asked
+        self.reading[function] = status
+        return 0
+
+    cdef int _status_ends(self) except -1:
+        self.slot.functions = {} if self.reading is None else self.reading
+        self.slot.functions_left_out = self.reading is not None and self.reading_left_out
+        self.slot.answered = self.slot.asked
+        self.reading = None
+        return 0
 
     def eof_received(self):
         """asyncio: the job server has closed its side."""
@@ -70,7 +217,7 @@ cdef class AdminConnection:
         self.transport = None
 
     def pause_writing(self):
-        """asyncio: the job server does not read; `unanswered` bounds what waits."""
+        """asyncio: the job server does not read; MAX_PENDING_CANCELS bounds what waits."""
 
     def resume_writing(self):
         """asyncio: the job server reads again."""
@@ -81,7 +228,11 @@ cdef class AdminConnection:
         self.closed = True
         self.up = False
         self.close_reason = reason
-        self.handles = []
+        self.cancelled_jobs = []
+        self.due.clear()
+        self.pending_cancels = 0
+        self.reading = None
+        self.slot.functions = None
         if self.transport is not None:
             self.transport.abort()
         if not self.came_up.done():
@@ -89,8 +240,3 @@ cdef class AdminConnection:
         if not self.gone.done():
             self.gone.set_result(None)
         return 0
-
-
-@cython.final
-cdef class AdminSlot:
-    """The text connection to one job server that is up; None while none is."""

@@ -10,6 +10,9 @@ cdef enum:
     MAX_UNSENT_BYTES = 67108864
     # Submissions of one loop turn go over one connection up to here, so that they cost one system call.
     OPEN_WRITE_BYTES = 32768
+    # Handed to the socket at once, and no more until the kernel has it: what a job server that does not read has not
+    # been given can still go to another.
+    WRITE_PORTION_BYTES = 262144
     # Jobs that nobody waits for any more but whose end the job server still owes, a connection; above, the oldest is
     # forgotten and what comes for it is dropped as for an unknown handle.
     MAX_ABANDONED_JOBS = 16384
@@ -35,14 +38,24 @@ cdef class JobListener:
     # The result is larger than the limit, or with job.over_budget than what the process may still hold. The job ran;
     # the rest is skipped.
     cdef int job_too_large(self, Job job) except -1
-    # The job server answered the submission with an ERROR packet: it is queued nowhere.
+    # Every job server tried answered the submission with an ERROR packet, this the last one: it is queued nowhere.
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1
     # No end within the job's wait.
     cdef int job_timed_out(self, Job job) except -1
     # One of the other methods has raised: the listener must end its own part, whatever it was about to do.
     cdef int job_broken(self, Job job) except -1
-    # The connection is gone; job.written tells whether the submission may have reached the job server.
+    # The connection is gone; job.written tells whether the submission may have reached the job server. One that has not
+    # was offered to the others first.
     cdef int job_lost(self, Job job) except -1
+
+
+cdef class JobRouter:
+    """Who gave a connection its jobs, and hears of what concerns other connections as well."""
+
+    # The job is queued nowhere and its listener waits: whether another connection has it now.
+    cdef bint move(self, Job job) except -1
+    # A background job that carries a client's own unique was accepted.
+    cdef int background_accepted(self, Job job) except -1
 
 
 cdef class Job(Expiring):
@@ -54,12 +67,26 @@ cdef class Job(Expiring):
     cdef JobServerConnection connection
     # The next submission that still waits for its JOB_CREATED or ERROR.
     cdef Job next_pending
+    cdef bytes function
+    # The submission: its packet, without the workload if that is large, and both their size. Kept until the job server
+    # has answered it, since it may have to go to another one; None then.
+    cdef bytes packet
+    cdef bytes workload
+    cdef Py_ssize_t packet_bytes
     # A background job ends with its JOB_CREATED: no WORK_* follows.
     cdef readonly bint background
     # Nobody else can wait for it: its unique was made for it alone. So it is cancelled when nobody waits any more.
     cdef readonly bint cancellable
+    # Others may have the same function and unique, or with the unique "-" the same workload: pin_key is a hash of what
+    # the job server merges by, and equal ones go the same way.
+    cdef bint pinned
+    cdef unsigned long long pin_key
+    # By which an accepted background job with a client's own unique is known; 0 for none.
+    cdef long long background_key
     # The submission was handed to the socket.
     cdef readonly bint written
+    # The job servers that answered ERROR, a bit each.
+    cdef unsigned long long refused_by
     # Its result did not fit the byte budget.
     cdef readonly bint over_budget
     # Its name at the job server, unique on this connection only; None until JOB_CREATED.
@@ -94,13 +121,18 @@ cdef class JobServerConnection:
     cdef object loop
     cdef object transport
     cdef DeadlineWheel wheel
+    cdef JobRouter router
     cdef AdminSlot admin_slot
     cdef ByteBudget budget
     cdef PacketReader reader
     # "host:port", for messages.
     cdef readonly str server_name
+    # The bit of the job server in Job.refused_by.
+    cdef unsigned long long server_bit
     # Which of the connections to this job server it is, from 0.
     cdef readonly int slot
+    # Host and port of the other side.
+    cdef tuple peer
     # Most bytes of a job's result, over all its packets.
     cdef readonly Py_ssize_t max_result_bytes
 
@@ -114,7 +146,15 @@ cdef class JobServerConnection:
     cdef readonly object came_up
     cdef readonly object gone
 
-    # Submissions in the order of their sending, each waiting for its JOB_CREATED or ERROR.
+    # Something came since the last check, and an ECHO_REQ was sent by it.
+    cdef bint heard
+    cdef bint echo_due
+    # Bytes handed to the transport so far, those that had left it at the last check, and the end of its ECHO_REQ.
+    cdef unsigned long long written_bytes
+    cdef unsigned long long left_bytes
+    cdef unsigned long long echo_end_bytes
+
+    # Submissions that were written, in that order, each waiting for its JOB_CREATED or ERROR.
     cdef Job first_pending
     cdef Job last_pending
     # Handle to the first Job that got it, until the last copy of the job's last packet.
@@ -124,16 +164,16 @@ cdef class JobServerConnection:
     cdef object abandoned_handles
     # Submissions whose end somebody waits for.
     cdef readonly Py_ssize_t outstanding
+    # Pin keys of the jobs that are under way here, and how many have each.
+    cdef dict pins
 
-    # Packets of this loop turn, or held back while the job server does not read; their jobs; their size.
+    # Submissions of this loop turn, or held back while the job server does not read; how many of them nobody waits for
+    # any more; the size of the others.
     cdef list unsent
-    cdef list unsent_jobs
-    cdef Py_ssize_t unsent_bytes
+    cdef Py_ssize_t unsent_abandoned
+    cdef readonly Py_ssize_t unsent_bytes
     cdef bint flush_scheduled
     cdef bint write_paused
-    # Bytes that the transport was given and has not sent as far as we know; up to the transport's high water they count
-    # as sent.
-    cdef Py_ssize_t sending_bytes
     # What the large packet that is being gathered has of the byte budget.
     cdef Py_ssize_t large_bytes
 
@@ -143,10 +183,18 @@ cdef class JobServerConnection:
     cdef bint accepts_jobs(self)
     # Submissions of this loop turn are about to leave, and one more fits into their write.
     cdef bint has_open_write(self)
-    cdef int submit(self, Job job, int packet_type, bytes function, bytes unique, bytes workload) except -1
+    # Jobs of this pin key are under way here.
+    cdef bint has_pin(self, unsigned long long key)
+    # The job's packet leaves with this loop turn.
+    cdef int submit(self, Job job) except -1
     # Nobody waits for this job any more; its listener hears nothing from now on.
     cdef int abandon(self, Job job) except -1
     cdef int _schedule_flush(self) except -1
+    cdef int _write(self, list buffers, Py_ssize_t size_bytes) except -1
+    cdef int _append_pending(self, Job job) except -1
+    cdef int _drop_packet(self, Job job) except -1
+    cdef int _unpin(self, Job job) except -1
+    cdef int _forget(self, Job first) except -1
     cdef int _packet(self) except -1
     cdef int _large_packet(self) except -1
     cdef int _job_created(self, bytes handle) except -1
@@ -160,5 +208,10 @@ cdef class JobServerConnection:
     cdef int _count_abandoned(self, Job first) except -1
     cdef bint _hold_result(self, Job first, Py_ssize_t size_bytes) noexcept
     cdef int _let_result_go(self, Job first) except -1
-    cdef int _sent(self) except -1
     cdef int _close(self, str reason) except -1
+
+
+# Make the job's packet, and count it in the budget until _drop_packet().
+cdef int make_packet(
+    Job job, ByteBudget budget, int packet_type, bytes function, bytes unique, bytes workload
+) except -1

@@ -8,9 +8,17 @@ Submissions with one function and unique on one connection are merged by the job
 the same handle, and every WORK_* packet comes once per JOB_CREATED. The first Job that got the handle stands in
 `jobs` for all of them; the first copy of a packet is told to every listener and the others are let pass.
 
-A job that nobody waits for any more stays in `jobs` until its end, so that its copies are still counted right.
+A job that nobody waits for any more stays in `jobs` until its end, so that its copies are still counted right. One that
+nobody waits for before it was written is never sent.
 
-What is held counts in the byte budget: packets until the kernel has them, results until their listeners were told.
+A job server that does not read is given WRITE_PORTION_BYTES and no more; the rest waits in `unsent`, bounded, and what
+waits there when the connection ends goes to another one through the router, as does what the job server's full queue
+refuses. So a packet is kept until it was answered, and counts in the byte budget until then; results count until their
+listeners were told.
+
+Every check sends an ECHO_REQ; a connection on which nothing at all has come by the next check is closed. Any byte is a
+sign of life, as an echo may wait behind a large result. While the ECHO_REQ has not left us, behind large workloads,
+it is enough that something does.
 
 A listener's exception is logged and ends nothing but that listener's part: the connection carries everybody's jobs.
 """
@@ -37,12 +45,17 @@ from gatewayx.gearman.packet cimport (
 )
 
 from gatewayx.gearman.errors import ProtocolError
-from gatewayx.gearman.packet import encode_option_req
+from gatewayx.gearman.packet import encode_echo_req, encode_option_req
 
 logger = logging.getLogger("gatewayx.gearman")
 
 # Above this the kernel's buffer is full and the rest waits in `unsent`, where it is bounded and not yet "written".
 cdef int WRITE_HIGH_WATER_BYTES = 65536
+
+# The code of the ERROR by which gearmand says that it has not queued the job, since its queue is full or its persistent
+# queue failed (libgearman-server/server.cc).
+cdef bytes QUEUE_ERROR = b"QUEUE_ERROR"
+cdef bytes ECHO_REQ = encode_echo_req(b"gatewayx")
 
 # Ends of a job that no packet type stands for, beside PacketType in _tell.
 cdef enum:
@@ -90,9 +103,24 @@ cdef class JobListener:
         raise NotImplementedError
 
 
+cdef class JobRouter:
+    """Who gave a connection its jobs; see the .pxd."""
+
+    cdef bint move(self, Job job) except -1:
+        return False
+
+    cdef int background_accepted(self, Job job) except -1:
+        return 0
+
+
 @cython.final
 cdef class Job(Expiring):
     """A submission and what the job server has said of it."""
+
+    @property
+    def connected(self):
+        """Whether the connection it was submitted over still lives."""
+        return not self.connection.closed
 
     cpdef int deadline_passed(self) except -1:
         cdef JobListener listener = self.listener
@@ -106,26 +134,32 @@ cdef class Job(Expiring):
 cdef class JobServerConnection:
     """A connection to the job server `server_name`; an asyncio protocol, to be given to create_connection().
 
-    loop: the event loop. wheel: where its jobs' deadlines hang. admin_slot: the job server's text connection.
-    slot: which of the connections to this job server it is. max_result_bytes: most bytes of one job's result.
-    budget: where packets and results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer proves life.
+    loop: the event loop. wheel: where its jobs' deadlines hang. router: who gave it its jobs. admin_slot: the job
+    server's text connection. server_number: which of the job servers it is, from 0 to 63. slot: which of the
+    connections to this job server it is. max_result_bytes: most bytes of one job's result. budget: where packets and
+    results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer
+    proves life.
     """
 
     def __init__(
         self,
         loop,
         DeadlineWheel wheel,
-        AdminSlot admin_slot,
+        JobRouter router not None,
+        AdminSlot admin_slot not None,
         ByteBudget budget not None,
         str server_name,
+        int server_number,
         int slot,
         Py_ssize_t max_result_bytes,
     ):
         self.loop = loop
         self.wheel = wheel
+        self.router = router
         self.admin_slot = admin_slot
         self.budget = budget
         self.server_name = server_name
+        self.server_bit = <unsigned long long> 1 << server_number
         self.slot = slot
         self.max_result_bytes = max_result_bytes
         self.reader = PacketReader(
@@ -135,8 +169,8 @@ cdef class JobServerConnection:
         self.gone = loop.create_future()
         self.jobs = {}
         self.abandoned_handles = deque()
+        self.pins = {}
         self.unsent = []
-        self.unsent_jobs = []
 
     def close(self, str reason):
         """Close at once; jobs that have not ended are lost."""
@@ -148,28 +182,33 @@ cdef class JobServerConnection:
     cdef bint has_open_write(self):
         return self.flush_scheduled and 0 < self.unsent_bytes < OPEN_WRITE_BYTES
 
-    cdef int submit(self, Job job, int packet_type, bytes function, bytes unique, bytes workload) except -1:
-        cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
-        cdef Py_ssize_t packet_bytes = 0
-        cdef bytes packet
-        if workload_bytes <= INLINE_WORKLOAD_BYTES:
-            packet = submit_packet(packet_type, function, unique, workload)
-            self.unsent.append(packet)
+    cdef bint has_pin(self, unsigned long long key):
+        return key in self.pins
+
+    def check(self, double silence_s):
+        """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
+        cdef unsigned long long left
+        if not self.up or self.closed:
+            return
+        left = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
+        if self.echo_due and not self.heard:
+            if left >= self.echo_end_bytes or left == self.left_bytes:
+                self._close(f"the job server gave no sign of life within {silence_s:g} s")
+                return
         else:
-            packet = submit_head(packet_type, function, unique, workload_bytes)
-            self.unsent.append(packet)
-            self.unsent.append(workload)
-            packet_bytes = workload_bytes
-        packet_bytes += PyBytes_GET_SIZE(packet)
-        self.unsent_bytes += packet_bytes
-        self.budget.hold(packet_bytes)
-        self.unsent_jobs.append(job)
+            self.heard = False
+            self.echo_due = True
+            self.written_bytes += PyBytes_GET_SIZE(ECHO_REQ)
+            self.echo_end_bytes = self.written_bytes
+            self.transport.write(ECHO_REQ)
+        self.left_bytes = left
+
+    cdef int submit(self, Job job) except -1:
+        self.unsent.append(job)
+        self.unsent_bytes += job.packet_bytes
         job.connection = self
-        if self.last_pending is None:
-            self.first_pending = job
-        else:
-            self.last_pending.next_pending = job
-        self.last_pending = job
+        if job.pinned:
+            self.pins[job.pin_key] = self.pins.get(job.pin_key, 0) + 1
         self.outstanding += 1
         return self._schedule_flush()
 
@@ -179,6 +218,14 @@ cdef class JobServerConnection:
             return 0
         self._release(job)
         if job.handle is None:
+            if not job.written:
+                self.unsent_bytes -= job.packet_bytes
+                self._drop_packet(job)
+                self._unpin(job)
+                self.unsent_abandoned += 1
+                if self.unsent_abandoned * 2 > len(self.unsent):
+                    self.unsent = [item for item in self.unsent if (<Job> item).listener is not None]
+                    self.unsent_abandoned = 0
             return 0
         first = <Job> self.jobs.get(job.handle)
         if first is not None:
@@ -188,10 +235,37 @@ cdef class JobServerConnection:
                 self._cancel(first)
         return 0
 
+    cdef int _drop_packet(self, Job job) except -1:
+        """The job server has answered the submission, or never will."""
+        self.budget.release(job.packet_bytes)
+        job.packet = None
+        job.workload = None
+        job.packet_bytes = 0
+        return 0
+
+    cdef int _unpin(self, Job job) except -1:
+        """The job server cannot merge anything with this job any more."""
+        if job.pinned:
+            left = self.pins.get(job.pin_key, 0) - 1
+            if left > 0:
+                self.pins[job.pin_key] = left
+            else:
+                self.pins.pop(job.pin_key, None)
+        return 0
+
+    cdef int _forget(self, Job first) except -1:
+        """Nothing more is expected for its handle."""
+        del self.jobs[first.handle]
+        self._unpin(first)
+        if first.merged is not None:
+            for merged in first.merged:
+                self._unpin(<Job> merged)
+        return 0
+
     cdef int _cancel(self, Job job) except -1:
         """Nobody waits for the job: no worker need begin it."""
         if job.cancellable and job.copies == 1 and job.admin is not None:
-            return job.admin.cancel(job.handle)
+            return job.admin.cancel(job)
         return 0
 
     cdef int _release(self, Job job) except -1:
@@ -211,7 +285,7 @@ cdef class JobServerConnection:
         if len(self.abandoned_handles) > MAX_ABANDONED_JOBS:
             oldest = <Job> self.jobs.get(self.abandoned_handles.popleft())
             if oldest is not None and oldest.waiting == 0 and not oldest.ended:
-                del self.jobs[oldest.handle]
+                self._forget(oldest)
                 self.abandoned_jobs -= 1
         return 0
 
@@ -237,9 +311,11 @@ cdef class JobServerConnection:
         if self.closed:
             transport.abort()
             return
+        self.peer = transport.get_extra_info("peername")
         transport.write(encode_option_req(b"exceptions"))
 
     def data_received(self, bytes data):
+        self.heard = True
         if self.closed:
             return
         cdef int taken
@@ -268,7 +344,6 @@ cdef class JobServerConnection:
 
     def resume_writing(self):
         self.write_paused = False
-        self._sent()
         if self.unsent:
             self._schedule_flush()
 
@@ -281,28 +356,52 @@ cdef class JobServerConnection:
         return 0
 
     def _flush(self):
-        cdef list packets = self.unsent
+        cdef list jobs = self.unsent
+        cdef list buffers = []
+        cdef Py_ssize_t size_bytes = 0
+        cdef Py_ssize_t index
+        cdef Job job
         self.flush_scheduled = False
-        if self.closed or self.write_paused or not packets or self.transport.is_closing():
+        if self.closed or self.write_paused or not jobs or self.transport.is_closing():
             return
-        for job in self.unsent_jobs:
-            (<Job> job).written = True
-        self.unsent_jobs = []
         self.unsent = []
-        self.sending_bytes += self.unsent_bytes
-        if self.unsent_bytes <= WRITE_HIGH_WATER_BYTES:
-            # One buffer is cheaper to write than many small ones.
-            self.transport.write(b"".join(packets))
-        else:
-            self.transport.writelines(packets)
-        self.unsent_bytes = 0
-        if not self.write_paused:
-            self._sent()
+        self.unsent_abandoned = 0
+        for index in range(len(jobs)):
+            job = <Job> jobs[index]
+            if job.listener is None:
+                continue
+            job.written = True
+            self._append_pending(job)
+            self.unsent_bytes -= job.packet_bytes
+            buffers.append(job.packet)
+            if job.workload is not None:
+                buffers.append(job.workload)
+            size_bytes += job.packet_bytes
+            if size_bytes >= WRITE_PORTION_BYTES:
+                self._write(buffers, size_bytes)
+                buffers = []
+                size_bytes = 0
+                if self.write_paused:
+                    self.unsent = jobs[index + 1:]
+                    return
+        if buffers:
+            self._write(buffers, size_bytes)
 
-    cdef int _sent(self) except -1:
-        """The kernel has what the transport was given."""
-        self.budget.release(self.sending_bytes)
-        self.sending_bytes = 0
+    cdef int _append_pending(self, Job job) except -1:
+        if self.last_pending is None:
+            self.first_pending = job
+        else:
+            self.last_pending.next_pending = job
+        self.last_pending = job
+        return 0
+
+    cdef int _write(self, list buffers, Py_ssize_t size_bytes) except -1:
+        self.written_bytes += size_bytes
+        if size_bytes <= WRITE_HIGH_WATER_BYTES:
+            # One buffer is cheaper to write than many small ones.
+            self.transport.write(b"".join(buffers))
+        else:
+            self.transport.writelines(buffers)
         return 0
 
     # Reading.
@@ -372,9 +471,6 @@ cdef class JobServerConnection:
         if job is None:
             self._close(f"the job server sent {packet_name} without a pending submission")
             return None
-        if not job.written:
-            self._close(f"the job server sent {packet_name} for a submission that it has not been sent")
-            return None
         self.first_pending = job.next_pending
         job.next_pending = None
         if self.first_pending is None:
@@ -389,13 +485,23 @@ cdef class JobServerConnection:
         if not _is_handle(handle):
             # It goes into a response's head, among other things.
             self._close("the job server sent a malformed handle")
+            self._drop_packet(job)
             return self._tell(job, LOST, None)
+        self._drop_packet(job)
         job.handle = handle
-        job.admin = self.admin_slot.current
         if job.background:
+            self._unpin(job)
+            if job.background_key:
+                self.router.background_accepted(job)
             return self._tell(job, PacketType.JOB_CREATED, None)
+        # A name may stand for several job servers; the text connection must be to the same one.
+        if self.admin_slot.current is not None and self.admin_slot.current.peer == self.peer:
+            job.admin = self.admin_slot.current
         first = <Job> self.jobs.get(handle)
-        if first is None or first.ended:
+        if first is not None and first.ended:
+            self._forget(first)
+            first = None
+        if first is None:
             job.copies = 1
             self.jobs[handle] = job
             if job.listener is None:
@@ -422,8 +528,17 @@ cdef class JobServerConnection:
         if job is None:
             return 0
         listener = job.listener
+        self._unpin(job)
         if listener is None:
-            return 0
+            return self._drop_packet(job)
+        if code == QUEUE_ERROR:
+            job.refused_by |= self.server_bit
+            job.written = False
+            self.outstanding -= 1
+            if self.router.move(job):
+                return 0
+            self.outstanding += 1
+        self._drop_packet(job)
         self._release(job)
         try:
             return listener.job_refused(job, code, text)
@@ -444,7 +559,7 @@ cdef class JobServerConnection:
                 if first.copies_seen >= first.copies:
                     first.copies_seen = 0
                     if first.ended:
-                        del self.jobs[handle]
+                        self._forget(first)
                 return 0
         last = (
             packet_type == PacketType.WORK_COMPLETE
@@ -453,7 +568,7 @@ cdef class JobServerConnection:
         )
         if last:
             if first.copies == 1:
-                del self.jobs[handle]
+                self._forget(first)
             first.ended = True
         if first.waiting == 0:
             self.dropped_packets += 1
@@ -555,17 +670,17 @@ cdef class JobServerConnection:
         self.closed = True
         self.up = False
         self.close_reason = reason
-        self.sending_bytes += self.unsent_bytes + self.large_bytes
-        self.unsent_bytes = self.large_bytes = 0
-        self._sent()
-        self.unsent = []
-        self.unsent_jobs = []
+        self.budget.release(self.large_bytes)
+        self.large_bytes = 0
+        unsent, self.unsent, self.unsent_bytes = self.unsent, [], 0
         job, self.first_pending, self.last_pending = self.first_pending, None, None
         jobs, self.jobs = self.jobs, {}
+        self.pins = {}
         self.abandoned_jobs = 0
         while job is not None:
             following = job.next_pending
             job.next_pending = None
+            self._drop_packet(job)
             self._tell(job, LOST, None)
             job = following
         for first in jobs.values():
@@ -574,6 +689,11 @@ cdef class JobServerConnection:
                 for merged in (<Job> first).merged:
                     self._tell(<Job> merged, LOST, None)
             self._let_result_go(<Job> first)
+        for item in unsent:
+            job = <Job> item
+            if job.listener is not None and not self.router.move(job):
+                self._drop_packet(job)
+                self._tell(job, LOST, None)
         if self.transport is not None:
             self.transport.abort()
         if not self.came_up.done():
@@ -581,6 +701,22 @@ cdef class JobServerConnection:
         if not self.gone.done():
             self.gone.set_result(None)
         return 0
+
+
+cdef int make_packet(
+    Job job, ByteBudget budget, int packet_type, bytes function, bytes unique, bytes workload
+) except -1:
+    cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
+    job.function = function
+    if workload_bytes <= INLINE_WORKLOAD_BYTES:
+        job.packet = submit_packet(packet_type, function, unique, workload)
+        job.packet_bytes = PyBytes_GET_SIZE(job.packet)
+    else:
+        job.packet = submit_head(packet_type, function, unique, workload_bytes)
+        job.workload = workload
+        job.packet_bytes = PyBytes_GET_SIZE(job.packet) + workload_bytes
+    budget.hold(job.packet_bytes)
+    return 0
 
 
 cdef int _listener_failed(JobListener listener, Job job) except -1:

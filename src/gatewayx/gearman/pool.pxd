@@ -2,52 +2,91 @@
 
 from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminSlot
-from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
+from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection
+
+cdef enum:
+    # Job servers, since each has a bit of Job.refused_by.
+    MAX_SERVERS = 64
+    # Background jobs with a client's unique that are remembered; above, the oldest is forgotten.
+    MAX_KNOWN_BACKGROUNDS = 65536
+
+
+cdef enum Balance:
+    # The server with the fewest jobs outstanding; equals take turns.
+    FEWEST
+    # Each in turn.
+    ROTATION
+    # The first configured.
+    IN_ORDER
 
 
 cdef class PooledServer:
     """One job server and the connections to it that are up."""
     cdef readonly str host
     cdef readonly int port
-    # "host:port", for messages.
+    cdef readonly bint tls
+    # "host:port" or "tls://host:port", as configured: for messages, and to rank it by.
     cdef readonly str name
     # Hash of the name.
     cdef unsigned long long name_hash
+    # Which one it is, from 0, and its bit.
+    cdef readonly int number
+    cdef unsigned long long bit
     cdef list connections
-    # The text connection.
+    # The text connection, and what it has told.
     cdef AdminSlot admin_slot
-    # The log has said that it is down: no line for each attempt.
+    # The log has said that it is down, and that its text connection is: no line for each attempt.
     cdef bint told_down
+    cdef bint told_text_down
 
+    # One of its connections is up.
+    cdef bint is_up(self)
     # Jobs whose end somebody waits for, over all its connections.
     cdef Py_ssize_t outstanding(self)
     # The connection over which this loop turn's jobs leave, or the one with the fewest jobs outstanding; None if none
     # takes another one.
     cdef JobServerConnection least_loaded(self)
-    # The same connection for the same key, as long as the same ones are up; None if none takes a job.
+    # The connection over which jobs of the key are under way, or else the same one for the same key as long as the same
+    # ones are up; None if that one takes no job.
     cdef JobServerConnection pinned(self, unsigned long long key)
 
 
-cdef class Pool:
+cdef class Pool(JobRouter):
     cdef object loop
     cdef DeadlineWheel wheel
     cdef ByteBudget budget
+    # PooledServer, in the order of the configuration.
     cdef list servers
+    # The servers that a function is mapped to, as bits; any for one that is not in it.
+    cdef FunctionTable function_servers
+    cdef Balance balance
+    cdef bint cancel_abandoned
     cdef int connections_per_server
     cdef Py_ssize_t max_result_bytes
+    cdef double status_interval_s
+    cdef double check_interval_s
+    # An ssl.SSLContext for the servers with TLS; None without any.
+    cdef object tls_context
     # One Task for each connection that is to be kept, not for each job.
     cdef list keepers
     # Connections that go down now are closed by us.
     cdef bint closing
     # Where the next search begins, so that equals take turns.
     cdef Py_ssize_t turn
+    # Background jobs with a client's unique that were submitted: a hash of what the job server merges them by, to the server and
+    # its AdminSlot.asked of that moment.
+    cdef dict known_backgrounds
     # Counted on connections that are gone.
     cdef unsigned long long dropped_packets_before
     cdef unsigned long long cancels_requested_before
+    # Jobs that went to another connection, since the first one was lost or its job server's queue was full.
+    cdef readonly unsigned long long moved_jobs
 
-    # None when no job server takes jobs now. cancellable: the unique was made for this job alone, so that it may be
-    # taken out of the queue once its listener does not wait any more.
+    # None when no job server takes jobs now. own_unique: it was made for this job alone, so that nothing is merged with
+    # it and it may be taken out of the queue once its listener does not wait any more. background_key: as told by
+    # background_key() for a background job, 0 for none.
     cdef Job submit(
         self,
         JobListener listener,
@@ -56,9 +95,22 @@ cdef class Pool:
         bytes unique,
         bytes workload,
         double timeout_s,
-        bint cancellable,
+        bint own_unique,
+        long long background_key,
     )
-    cdef JobServerConnection choose(self)
+    # What a job with a client's unique is merged by, as a number; 0 for one that is merged with nothing.
+    cdef long long background_key(self, bytes function, bytes unique, bytes workload) except? 0
+    # A background job of that key was submitted, and has not ended as far as is known.
+    cdef bint knows_background(self, long long key, bytes function)
+    # A job that would be merged with this one is under way here, or its end is still owed.
+    cdef bint has_pinned(self, bytes function, bytes unique, bytes workload)
+    cdef int _remember_background(self, Job job) except -1
+    # Every job server that the function may go to and that is up is known to have no worker for it.
+    cdef bint lacks_workers(self, bytes function)
+    # Fewest jobs queued of the function at one of these job servers; -1 when it is not known of one of them.
+    cdef Py_ssize_t fewest_queued(self, bytes function)
+    cdef unsigned long long _mapped(self, bytes function)
+    cdef JobServerConnection _choose(self, bytes function, unsigned long long among)
     # For jobs that the job server may merge with others: the same function and unique go the same way, so that they
     # are merged, and each gets the whole result.
-    cdef JobServerConnection choose_pinned(self, bytes function, bytes unique, bytes workload)
+    cdef JobServerConnection _choose_pinned(self, unsigned long long key, unsigned long long among)

@@ -1,43 +1,61 @@
 """The job servers behind this process.
 
 gearmand does not cluster: each job server is on its own, and a job goes to one of them. Each configured connection is
-kept by a Task that connects, waits until it is lost, and comes back after a pause: exponential back-off with full
+kept by a Task that connects, watches until it is lost, and comes back after a pause: exponential back-off with full
 jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so that gateways do not return all at once.
+
+Which one gets a job: of those that its function is mapped to and that are up, for a pinned job the first by rank that
+takes it; else one that has workers for the function, else one of which that is not known, else any; of equals by the
+balance. A job that was queued nowhere, since its connection ended before it was written or the job server's queue is
+full, goes to the next one in the same way (`move`).
 """
 
 import asyncio
 import logging
 import random
+import socket
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
-from gatewayx.gearman.connection cimport Job, JobListener, JobServerConnection
+from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
 from gatewayx.gearman.packet cimport PacketType
 
 logger = logging.getLogger("gatewayx.gearman")
 
 # A start waits this long for each job server's first answer.
 FIRST_ATTEMPT_S = 1.0
-# An attempt that has not led to an answered OPTION_REQ is given up.
+# An attempt on one address that has not led to an answered OPTION_REQ is given up.
 CONNECT_TIMEOUT_S = 5.0
+# Of the addresses that a name stands for, so many are tried.
+MAX_ADDRESSES = 16
 # Of a workload by which a job is pinned; equal ones still go the same way.
 MAX_HASHED_BYTES = 4096
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
+# The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
+TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+
+BALANCES = {"fewest": FEWEST, "rotation": ROTATION, "in-order": IN_ORDER}
+
+cdef unsigned long long ALL_SERVERS = 0xFFFFFFFFFFFFFFFF
 
 
 @cython.final
 cdef class PooledServer:
-    """One job server at host:port."""
+    """One job server at host:port; number: which one it is, from 0."""
 
-    def __init__(self, str host, int port):
+    def __init__(self, int number, str host, int port, bint tls=False):
+        self.number = number
+        self.bit = <unsigned long long> 1 << number
         self.host = host
         self.port = port
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.tls = tls
+        self.name = ("tls://" if tls else "") + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         self.name_hash = _hash(0, self.name.encode())
         self.connections = []
         self.admin_slot = AdminSlot()
@@ -46,6 +64,12 @@ cdef class PooledServer:
     def connected(self):
         """How many connections to it are up."""
         return len(self.connections)
+
+    cdef bint is_up(self):
+        for connection in self.connections:
+            if (<JobServerConnection> connection).up:
+                return True
+        return False
 
     cdef Py_ssize_t outstanding(self):
         cdef Py_ssize_t total = 0
@@ -70,39 +94,64 @@ cdef class PooledServer:
         cdef unsigned long long rank, highest = 0
         for item in self.connections:
             connection = <JobServerConnection> item
+            if not connection.up:
+                continue
+            if connection.has_pin(key):
+                best = connection
+                break
             rank = _mixed(key + <unsigned long long> connection.slot)
-            if connection.accepts_jobs() and (best is None or rank > highest):
+            if best is None or rank > highest:
                 best = connection
                 highest = rank
-        return best
+        return best if best is not None and best.accepts_jobs() else None
 
 
 @cython.final
-cdef class Pool:
+cdef class Pool(JobRouter):
     """Connections to all job servers.
 
-    loop: the event loop. wheel: where the jobs' deadlines hang. addresses: (host, port) of each job server.
-    connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where packets and
-    results are counted; without one they have a budget of their own.
+    loop: the event loop. wheel: where the jobs' deadlines hang. servers: (host, port) or (host, port, tls) of each job
+    server, 1 to 64. connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where
+    packets and results are counted; without one they have a budget of their own. balance: one of BALANCES.
+    function_servers: (name, numbers of servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
+    to drop jobs that nobody waits for. status_interval_s: how often each job server's `status` is read. check_interval_s:
+    how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls.
     """
 
     def __init__(
         self,
         loop,
         DeadlineWheel wheel,
-        addresses,
+        servers,
         *,
         int connections_per_server,
         Py_ssize_t max_result_bytes,
         ByteBudget budget=None,
+        str balance="fewest",
+        function_servers=(),
+        bint cancel_abandoned=True,
+        double status_interval_s=2,
+        double check_interval_s=5,
+        tls_context=None,
     ):
         self.loop = loop
         self.wheel = wheel
         self.budget = ByteBudget() if budget is None else budget
-        self.servers = [PooledServer(host, port) for host, port in addresses]
+        self.servers = [PooledServer(number, *server) for number, server in enumerate(servers)]
+        if not 1 <= len(self.servers) <= MAX_SERVERS:
+            raise ValueError(f"there must be 1 to {MAX_SERVERS} job servers")
+        self.function_servers = FunctionTable(
+            [(name, sum(1 << number for number in set(numbers))) for name, numbers in function_servers]
+        )
+        self.balance = BALANCES[balance]
+        self.cancel_abandoned = cancel_abandoned
         self.connections_per_server = connections_per_server
         self.max_result_bytes = max_result_bytes
+        self.status_interval_s = status_interval_s
+        self.check_interval_s = check_interval_s
+        self.tls_context = tls_context
         self.keepers = []
+        self.known_backgrounds = {}
 
     async def start(self):
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
@@ -114,7 +163,7 @@ cdef class Pool:
         await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
         for server in self.servers:
             if not server.connected:
-                self._tell_down(server, "no connection yet")
+                self._tell_down(server, False, "no connection yet")
 
     async def close(self):
         """Close every connection; jobs that have not ended are lost."""
@@ -130,6 +179,9 @@ cdef class Pool:
         cdef dict totals = {"connections": 0, "outstanding_jobs": 0, "abandoned_jobs": 0, "unsent_bytes": 0}
         totals["dropped_packets"] = self.dropped_packets_before
         totals["cancels_requested"] = self.cancels_requested_before
+        totals["moved_jobs"] = self.moved_jobs
+        totals["known_backgrounds"] = len(self.known_backgrounds)
+        totals["pins"] = 0
         for server in self.servers:
             if (<PooledServer> server).admin_slot.current is not None:
                 totals["cancels_requested"] += (<PooledServer> server).admin_slot.current.cancels_requested
@@ -140,6 +192,7 @@ cdef class Pool:
                 totals["abandoned_jobs"] += connection.abandoned_jobs
                 totals["unsent_bytes"] += connection.unsent_bytes
                 totals["dropped_packets"] += connection.dropped_packets
+                totals["pins"] += len(connection.pins)
         return totals
 
     cdef Job submit(
@@ -150,14 +203,19 @@ cdef class Pool:
         bytes unique,
         bytes workload,
         double timeout_s,
-        bint cancellable,
+        bint own_unique,
+        long long background_key,
     ):
         cdef Job job
         cdef JobServerConnection connection
-        if cancellable:
-            connection = self.choose()
+        cdef unsigned long long among = self._mapped(function)
+        cdef unsigned long long pin_key = 0
+        cdef bint pinned = not own_unique and (unique != b"-" or PyBytes_GET_SIZE(workload) > 0)
+        if pinned:
+            pin_key = _pin_key(function, unique, workload)
+            connection = self._choose_pinned(pin_key, among)
         else:
-            connection = self.choose_pinned(function, unique, workload)
+            connection = self._choose(function, among)
         if connection is None:
             return None
         job = Job.__new__(Job)
@@ -167,45 +225,145 @@ cdef class Pool:
             or packet_type == PacketType.SUBMIT_JOB_HIGH_BG
             or packet_type == PacketType.SUBMIT_JOB_LOW_BG
         )
-        job.cancellable = cancellable and not job.background
-        connection.submit(job, packet_type, function, unique, workload)
+        job.cancellable = own_unique and not job.background and self.cancel_abandoned
+        job.pinned = pinned
+        job.pin_key = pin_key
+        job.background_key = background_key
+        make_packet(job, self.budget, packet_type, function, unique, workload)
+        connection.submit(job)
+        if background_key:
+            self._remember_background(job)
         self.wheel.arm(job, timeout_s)
         return job
 
-    cdef JobServerConnection choose(self):
-        """The least loaded connection of the server with the fewest jobs outstanding; equals take turns."""
+    cdef bint move(self, Job job) except -1:
+        cdef JobServerConnection connection
+        cdef unsigned long long among = self._mapped(job.function) & ~job.refused_by
+        if self.closing:
+            return False
+        if job.pinned:
+            connection = self._choose_pinned(job.pin_key, among)
+        else:
+            connection = self._choose(job.function, among)
+        if connection is None:
+            return False
+        self.moved_jobs += 1
+        connection.submit(job)
+        return True
+
+    cdef int background_accepted(self, Job job) except -1:
+        return self._remember_background(job)
+
+    cdef int _remember_background(self, Job job) except -1:
+        cdef PooledServer server
+        for item in self.servers:
+            server = <PooledServer> item
+            if server.bit == job.connection.server_bit:
+                # As if it were new: it is forgotten last.
+                self.known_backgrounds.pop(job.background_key, None)
+                self.known_backgrounds[job.background_key] = (server, server.admin_slot.asked)
+        if len(self.known_backgrounds) > MAX_KNOWN_BACKGROUNDS:
+            del self.known_backgrounds[next(iter(self.known_backgrounds))]
+        return 0
+
+    cdef long long background_key(self, bytes function, bytes unique, bytes workload) except? 0:
+        if unique == b"-":
+            if not workload:
+                return 0
+            return hash((function, unique, workload)) or 1
+        return hash((function, unique)) or 1
+
+    cdef bint knows_background(self, long long key, bytes function):
+        known = self.known_backgrounds.get(key)
+        if known is None:
+            return False
+        if (<PooledServer> known[0]).admin_slot.has_ended(function, known[1]):
+            del self.known_backgrounds[key]
+            return False
+        return True
+
+    cdef bint has_pinned(self, bytes function, bytes unique, bytes workload):
+        cdef unsigned long long key = _pin_key(function, unique, workload)
+        for server in self.servers:
+            for connection in (<PooledServer> server).connections:
+                if (<JobServerConnection> connection).has_pin(key):
+                    return True
+        return False
+
+    cdef bint lacks_workers(self, bytes function):
+        cdef PooledServer server
+        cdef unsigned long long among = self._mapped(function)
+        cdef bint found = False
+        for item in self.servers:
+            server = <PooledServer> item
+            if among & server.bit and server.is_up():
+                if server.admin_slot.workers(function) != 0:
+                    return False
+                found = True
+        return found
+
+    cdef Py_ssize_t fewest_queued(self, bytes function):
+        cdef PooledServer server
+        cdef unsigned long long among = self._mapped(function)
+        cdef Py_ssize_t queued, fewest = -1
+        for item in self.servers:
+            server = <PooledServer> item
+            if among & server.bit and server.is_up():
+                queued = server.admin_slot.queued(function)
+                if queued < 0:
+                    return -1
+                if fewest < 0 or queued < fewest:
+                    fewest = queued
+        return fewest
+
+    cdef unsigned long long _mapped(self, bytes function):
+        if self.function_servers.empty:
+            return ALL_SERVERS
+        servers = self.function_servers.find(function)
+        return ALL_SERVERS if servers is None else <unsigned long long> servers
+
+    cdef JobServerConnection _choose(self, bytes function, unsigned long long among):
         cdef Py_ssize_t count = len(self.servers)
-        cdef Py_ssize_t index, outstanding, fewest = 0
+        cdef Py_ssize_t index, workers, outstanding, fewest = 0
+        # 2: it has workers, 1: that is not known, 0: it has none.
+        cdef int grade, highest = -1
         cdef PooledServer server
         cdef JobServerConnection connection, best = None
+        if count == 1:
+            server = <PooledServer> self.servers[0]
+            return server.least_loaded() if among & server.bit else None
         for index in range(count):
-            server = <PooledServer> self.servers[(self.turn + index) % count]
-            outstanding = server.outstanding()
-            if best is not None and outstanding >= fewest:
+            server = <PooledServer> self.servers[index if self.balance == IN_ORDER else (self.turn + index) % count]
+            if not among & server.bit or not server.connections:
+                continue
+            workers = server.admin_slot.workers(function)
+            grade = 2 if workers > 0 else 1 if workers < 0 else 0
+            outstanding = server.outstanding() if self.balance == FEWEST else 0
+            if grade < highest or (grade == highest and outstanding >= fewest):
                 continue
             connection = server.least_loaded()
             if connection is not None:
                 best = connection
+                highest = grade
                 fewest = outstanding
         self.turn = (self.turn + 1) % count
         return best
 
-    cdef JobServerConnection choose_pinned(self, bytes function, bytes unique, bytes workload):
+    cdef JobServerConnection _choose_pinned(self, unsigned long long key, unsigned long long among):
         """The first by rank of the servers that take jobs (rendezvous hashing, Thaler and Ravishankar, 1996).
 
         The hash is fixed, so every process and every gateway with the same server names ranks them alike.
         """
-        cdef unsigned long long key = _hash(_hash(0, function) + 1, unique)
         cdef unsigned long long rank, highest = 0
+        cdef PooledServer server
         cdef JobServerConnection connection, best = None
-        if unique == b"-":
-            if not workload:
-                return self.choose()
-            key = _hash(key + <unsigned long long> len(workload), workload[:MAX_HASHED_BYTES])
-        for server in self.servers:
-            rank = _mixed(key ^ (<PooledServer> server).name_hash)
+        for item in self.servers:
+            server = <PooledServer> item
+            if not among & server.bit:
+                continue
+            rank = _mixed(key ^ server.name_hash)
             if best is None or rank > highest:
-                connection = (<PooledServer> server).pinned(key)
+                connection = server.pinned(key)
                 if connection is not None:
                     best = connection
                     highest = rank
@@ -219,47 +377,102 @@ cdef class Pool:
 
     def _job_connection(self, PooledServer server, int slot):
         return JobServerConnection(
-            self.loop, self.wheel, server.admin_slot, self.budget, server.name, slot, self.max_result_bytes
+            self.loop,
+            self.wheel,
+            self,
+            server.admin_slot,
+            self.budget,
+            server.name,
+            server.number,
+            slot,
+            self.max_result_bytes,
         )
 
     def _admin_connection(self, PooledServer server, int slot):
-        return AdminConnection(self.loop)
+        return AdminConnection(self.loop, server.admin_slot)
 
     async def _keep_connected(self, PooledServer server, make_connection, int slot, tried):
         backoff_s = BACKOFF_FIRST_S
         while not self.closing:
-            connection = make_connection(server, slot)
+            connection = None
             try:
-                await asyncio.wait_for(self._connect(server, connection), CONNECT_TIMEOUT_S)
-                if self.closing:
-                    # wait_for() may swallow a cancellation that meets its end (bpo-37658).
-                    return
+                connection = await self._connect(server, make_connection, slot)
                 backoff_s = BACKOFF_FIRST_S
                 self._came_up(server, connection)
                 if not tried.done():
                     tried.set_result(None)
-                await connection.gone
-            except (OSError, UnicodeError, asyncio.TimeoutError) as error:
-                connection.close(str(error) or f"no answer within {CONNECT_TIMEOUT_S:g} s")
-            except Exception:
+                await self._watch(connection)
+                reason = connection.close_reason
+            except (OSError, UnicodeError) as error:
+                reason = str(error)
+            except Exception as error:
                 logger.exception("an attempt to connect to job server %s failed", server.name)
+                reason = str(error)
             finally:
-                connection.close("the gateway is stopping")
-                self._went_down(server, connection)
+                if connection is not None:
+                    connection.close("the gateway is stopping")
+                    self._went_down(server, connection)
                 if not tried.done():
                     tried.set_result(None)
+            self._tell_down(server, make_connection == self._admin_connection, reason)
             await asyncio.sleep(random.uniform(0, backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
-    async def _connect(self, PooledServer server, connection):
-        await self.loop.create_connection(lambda: connection, server.host, server.port)
+    async def _connect(self, PooledServer server, make_connection, int slot):
+        """A connection that is up, to the first of the server's addresses that answers. Raises OSError, UnicodeError."""
+        try:
+            found = await asyncio.wait_for(
+                self.loop.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM), CONNECT_TIMEOUT_S
+            )
+        except asyncio.TimeoutError:
+            raise OSError(f"its name was not resolved within {CONNECT_TIMEOUT_S:g} s") from None
+        reasons = []
+        for family, _, _, _, address in found[:MAX_ADDRESSES]:
+            connection = make_connection(server, slot)
+            try:
+                await asyncio.wait_for(self._come_up(server, connection, address[0]), CONNECT_TIMEOUT_S)
+                if self.closing:
+                    # wait_for() may swallow a cancellation that meets its end (bpo-37658).
+                    raise asyncio.CancelledError
+                return connection
+            except asyncio.TimeoutError:
+                reason = f"no answer within {CONNECT_TIMEOUT_S:g} s"
+            except OSError as error:
+                reason = str(error)
+            except BaseException:
+                connection.close("the gateway is stopping")
+                raise
+            connection.close(reason)
+            reasons.append(reason if len(found) == 1 else f"{address[0]}: {reason}")
+        raise OSError("; ".join(reasons) or "its name has no address")
+
+    async def _come_up(self, PooledServer server, connection, address):
+        tls = {"ssl": self.tls_context, "server_hostname": server.host} if server.tls else {}
+        transport, _ = await self.loop.create_connection(lambda: connection, address, server.port, **tls)
+        upstream = transport.get_extra_info("socket")
+        upstream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in TCP_KEEPALIVE:
+            upstream.setsockopt(socket.IPPROTO_TCP, option, value)
         await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
         if not connection.up:
             raise ConnectionResetError(connection.close_reason)
 
+    async def _watch(self, connection):
+        """Return once the connection is gone, and see to it that a silent one goes."""
+        cdef double interval_s = self.check_interval_s
+        if isinstance(connection, AdminConnection):
+            interval_s = min(interval_s, self.status_interval_s)
+            connection.ask_status(self.status_interval_s)
+        while not connection.closed:
+            await asyncio.wait((connection.gone,), timeout=interval_s)
+            connection.check(self.check_interval_s)
+            if isinstance(connection, AdminConnection):
+                connection.ask_status(self.status_interval_s)
+
     def _came_up(self, PooledServer server, connection):
         if isinstance(connection, AdminConnection):
             server.admin_slot.current = connection
+            server.told_text_down = False
             return
         if not server.connections:
             logger.info("job server %s is connected", server.name)
@@ -274,13 +487,23 @@ cdef class Pool:
         self.dropped_packets_before += (<JobServerConnection> connection).dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
-        if not server.connections and not self.closing:
-            self._tell_down(server, connection.close_reason)
 
-    def _tell_down(self, PooledServer server, reason):
-        if not server.told_down:
+    def _tell_down(self, PooledServer server, bint text, reason):
+        """Say once that the server is down, or that its text connection is, which makes it unknown, not unusable."""
+        if self.closing or server.connections and not text:
+            return
+        if text and server.connections and not server.told_text_down:
+            server.told_text_down = True
+            logger.warning("job server %s does not answer by text, trying again: %s", server.name, reason)
+        elif not text and not server.told_down:
             server.told_down = True
             logger.warning("job server %s is not connected, trying again: %s", server.name, reason)
+
+cdef unsigned long long _pin_key(bytes function, bytes unique, bytes workload):
+    cdef unsigned long long key = _hash(_hash(0, function) + 1, unique)
+    if unique == b"-":
+        key = _hash(key + <unsigned long long> len(workload), workload[:MAX_HASHED_BYTES])
+    return key
 
 
 cdef unsigned long long _hash(unsigned long long seed, bytes text) noexcept:

@@ -29,6 +29,8 @@ from gatewayx.http.response import ResponseBuilder
 from gatewayx.server import logs
 
 if TYPE_CHECKING:
+    import ssl
+
     from gatewayx.config import Settings
 
 logger = logging.getLogger("gatewayx")
@@ -61,15 +63,23 @@ class GatewayProcess:
         self.pool = Pool(
             self.loop,
             self.wheel,
-            [(server.host, server.port) for server in settings.server],
+            settings.server,
             connections_per_server=settings.connections_per_server,
             max_result_bytes=settings.max_result_bytes,
             budget=self.budget,
+            balance=settings.balance,
+            function_servers=_servers_by_function(settings),
+            cancel_abandoned=settings.cancel_abandoned,
+            status_interval_s=settings.status_interval_s,
+            check_interval_s=settings.server_check_interval_s,
+            tls_context=_tls_context(settings),
         )
         self.admission = Admission(
             functions=[name.encode() for name in settings.function],
             max_jobs=settings.max_jobs,
             max_function_jobs=[(bound.name.encode(), bound.jobs) for bound in settings.max_function_jobs],
+            max_queued=[(bound.name.encode(), bound.jobs) for bound in settings.max_queued],
+            require_worker=settings.require_worker,
         )
         self.gateway = Gateway(
             self.pool,
@@ -77,6 +87,7 @@ class GatewayProcess:
             content_type=settings.content_type.encode("latin-1"),
             job_timeout_s=settings.job_timeout_s,
             max_function_bytes=settings.max_function_bytes,
+            refuse_client_unique=settings.refuse_client_unique,
             plugin_compat=settings.plugin_compat,
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
@@ -245,6 +256,23 @@ async def _serve(settings: Settings) -> int:
     await process.drain()
     logger.info("stopped")
     return 0
+
+
+def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
+    """The numbers of the job servers that each function is mapped to."""
+    numbers: dict[bytes, list[int]] = {}
+    for entry in settings.function_server:
+        numbers.setdefault(entry.name.encode(), []).append(settings.server.index(entry.server))
+    return list(numbers.items())
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """For the job servers with TLS; None without any. Raises StartError."""
+    if not any(getattr(server, "tls", False) for server in settings.server):
+        return None
+    from gatewayx.gearman.tls import client_context
+
+    return client_context(settings.server_ca, settings.server_certificate, settings.server_key)
 
 
 def raise_open_files(settings: Settings) -> None:
