@@ -49,6 +49,13 @@ class FunctionBound(NamedTuple):
     jobs: int
 
 
+class FunctionServer(NamedTuple):
+    """A function is mapped to a server."""
+
+    name: str
+    server: Address
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway runs with; `SETTINGS` says what each field means. Times are seconds, sizes are bytes."""
 

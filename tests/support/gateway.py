@@ -32,7 +32,6 @@ HELD = (
     "budget.held_bytes",
     "pool.outstanding_jobs",
     "pool.unsent_bytes",
-    "pool.pins",
 )
 
 

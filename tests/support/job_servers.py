@@ -63,7 +63,9 @@ class ScriptedConnection(asyncio.Protocol):
             *lines, self.line = (self.line + data).split(b"\n")
             for line in lines:
                 if line == b"status":
-                    self.send(*self.server.status_lines(), b".\n")
+                    self.server.statuses += 1
+                    if self.server.tells_status:
+                        self.send(*self.server.status_lines(), b".\n")
                     continue
                 self.server.commands.append(line)
                 self.send(b"OK\n")
@@ -124,13 +126,16 @@ class ScriptedConnection(asyncio.Protocol):
 
 
 class ScriptedJobServer:
-    """Accepts gateways' connections; the test answers for it, text commands are answered OK. An asynchronous context
-    manager.
+    """Accepts gateways' connections; the test answers for it, text commands are answered OK.
 
-    port: 0 for any free one. greets: answer OPTION_REQ. reads: read what comes; without it is frozen, but accepts.
+    An asynchronous context manager.
+
+    host, port: where to listen, port 0 for any free one.
+    greets: answer OPTION_REQ. reads: read what comes; without it is frozen, but accepts.
     """
 
-    def __init__(self, *, port: int = 0, greets: bool = True, reads: bool = True) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, greets: bool = True, reads: bool = True) -> None:
+        self.host = host
         self.port = port
         self.greets = greets
         self.reads = reads
@@ -138,6 +143,9 @@ class ScriptedJobServer:
         # Whether ECHO_REQ is answered, and how many came.
         self.echoing = True
         self.echoes = 0
+        # Whether `status` is answered, and how many came.
+        self.tells_status = True
+        self.statuses = 0
         # What `status` tells: function to (queued, running, workers).
         self.status: dict[bytes, tuple[int, int, int]] = {}
         # Text commands that came, `status` aside.
@@ -147,7 +155,7 @@ class ScriptedJobServer:
     @property
     def address(self) -> tuple[str, int]:
         """(host, port) to connect to."""
-        return ("127.0.0.1", self.port)
+        return (self.host, self.port)
 
     def status_lines(self) -> list[bytes]:
         """The answer to `status` without its end."""
@@ -163,7 +171,7 @@ class ScriptedJobServer:
     async def start(self) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()
-        self.listener = await loop.create_server(lambda: ScriptedConnection(self), "127.0.0.1", self.port)
+        self.listener = await loop.create_server(lambda: ScriptedConnection(self), self.host, self.port)
         self.port = self.listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

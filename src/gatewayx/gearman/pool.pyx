@@ -421,9 +421,7 @@ cdef class Pool(JobRouter):
     async def _connect(self, PooledServer server, make_connection, int slot):
         """A connection that is up, to the first of the server's addresses that answers. Raises OSError, UnicodeError."""
         try:
-            found = await asyncio.wait_for(
-                self.loop.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM), CONNECT_TIMEOUT_S
-            )
+            found = await asyncio.wait_for(resolve(self.loop, server.host, server.port), CONNECT_TIMEOUT_S)
         except asyncio.TimeoutError:
             raise OSError(f"its name was not resolved within {CONNECT_TIMEOUT_S:g} s") from None
         reasons = []
@@ -498,6 +496,11 @@ cdef class Pool(JobRouter):
         elif not text and not server.told_down:
             server.told_down = True
             logger.warning("job server %s is not connected, trying again: %s", server.name, reason)
+
+async def resolve(loop, host, port):
+    """The addresses that a name stands for, as getaddrinfo() tells them. Raises OSError, UnicodeError."""
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
 
 cdef unsigned long long _pin_key(bytes function, bytes unique, bytes workload):
     cdef unsigned long long key = _hash(_hash(0, function) + 1, unique)

@@ -1,0 +1,797 @@
+"""Which job server a job goes to when there are several, and where it goes next when that one does not queue it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gatewayx.address import Address
+from gatewayx.config import FunctionBound, FunctionServer
+from gatewayx.gearman import pool
+from gatewayx.gearman.packet import PacketType
+from support.gateway import RunningGateway, eventually, running_gateway
+from support.http import HttpClient, ask, post
+from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, response
+
+pytestmark = pytest.mark.anyio
+
+BACKGROUND = b"X-Gearman-Background: true"
+TOGETHER = b"X-Gearman-Unique: together"
+FULL = (b"QUEUE_ERROR", b"Job queue is full")
+MEBIBYTE = 1024 * 1024
+
+# How long the gateway needs to learn what a `status` says, in these tests.
+STATUS_INTERVAL_S = 0.05
+
+
+class Behind:
+    """Scripted job servers, the gateway in front of them, and its connections to them, one each."""
+
+    def __init__(
+        self, gateway: RunningGateway, servers: list[ScriptedJobServer], upstreams: list[ScriptedConnection]
+    ) -> None:
+        self.gateway = gateway
+        self.servers = servers
+        self.upstreams = upstreams
+
+    async def send(self, workload: bytes, *headers: bytes, function: bytes = b"/f") -> HttpClient:
+        """A new client that has sent a request."""
+        client = await HttpClient(self.gateway.address).connect()
+        client.send(post(function, workload, *headers))
+        return client
+
+    async def submitted_to(self) -> int:
+        """The number of the job server that has the next submission."""
+        await eventually(lambda: any(not upstream.submissions.empty() for upstream in self.upstreams))
+        [number] = [number for number, upstream in enumerate(self.upstreams) if not upstream.submissions.empty()]
+        return number
+
+    async def serve(self, *, expected: bytes) -> int:
+        """Run the next job with its workload as the result; the number of its job server."""
+        number = await self.submitted_to()
+        assert (await self.upstreams[number].complete(b"H:1", expected)).workload == expected
+        return number
+
+    async def number_for(self, workload: bytes, *headers: bytes, function: bytes = b"/f") -> int:
+        """The job server to which a request goes, which is served by it."""
+        client = await self.send(workload, *headers, function=function)
+        number = await self.serve(expected=workload)
+        assert (await client.response()).body == workload
+        await client.close()
+        return number
+
+    async def status(self, **workers: int | None) -> None:
+        """Return once the gateway knows that the servers, named s0, s1 …, have so many workers for `f`."""
+        for name, count in workers.items():
+            self.servers[int(name[1:])].status[b"f"] = (0, 0, count)
+        await self.next_status()
+
+    async def next_status(self) -> None:
+        """Return once every job server has been asked for its status and has answered."""
+        asked = [server.statuses for server in self.servers]
+        await eventually(
+            lambda: all(server.statuses >= count + 2 for server, count in zip(self.servers, asked, strict=True))
+        )
+
+
+@asynccontextmanager
+async def behind(count: int, **settings: object) -> AsyncIterator[Behind]:
+    """So many scripted job servers and a gateway with one connection to each."""
+    servers = [ScriptedJobServer() for _ in range(count)]
+    try:
+        for server in servers:
+            await server.start()
+        options = {"connections_per_server": 1, "status_interval_s": STATUS_INTERVAL_S} | settings
+        async with running_gateway([server.address for server in servers], **options) as gateway:
+            yield Behind(gateway, servers, [await server.connection() for server in servers])
+    finally:
+        for server in servers:
+            await server.stop()
+
+
+class TestFullQueues:
+    async def test_a_full_queue_sends_the_job_to_the_next_server(self):
+        async with behind(3) as all_of:
+            client = await all_of.send(b"w")
+            tried = []
+            for _ in range(2):
+                tried.append(await all_of.submitted_to())
+                await all_of.upstreams[tried[-1]].submission()
+                all_of.upstreams[tried[-1]].answer(PacketType.ERROR, *FULL)
+            tried.append(await all_of.serve(expected=b"w"))
+            assert sorted(tried) == [0, 1, 2]
+            answer = await client.response()
+            assert (answer.status, answer.body) == (200, b"w")
+            assert all_of.gateway.count("pool.moved_jobs") == 2
+            await client.close()
+
+    @pytest.mark.parametrize("headers", [(), (TOGETHER,), (BACKGROUND,)], ids=["foreground", "pinned", "background"])
+    async def test_all_full_is_503_and_each_was_tried_once(self, headers):
+        async with behind(3) as all_of:
+            client = await all_of.send(b"x" * 100_000, *headers)
+            tried = []
+            for _ in range(3):
+                tried.append(await all_of.submitted_to())
+                assert (await all_of.upstreams[tried[-1]].submission()).workload == b"x" * 100_000
+                all_of.upstreams[tried[-1]].answer(PacketType.ERROR, *FULL)
+            answer = await client.response()
+            assert (answer.status, answer.kind()) == (503, "job-refused")
+            assert "QUEUE_ERROR" in answer.problem()["detail"]
+            assert int(answer.headers[b"retry-after"]) >= 1
+            assert sorted(tried) == [0, 1, 2]
+            await client.close()
+
+    async def test_any_other_ERROR_is_503_at_once(self):  # noqa: N802
+        async with behind(2) as all_of:
+            client = await all_of.send(b"w")
+            upstream = all_of.upstreams[await all_of.submitted_to()]
+            await upstream.submission()
+            upstream.answer(PacketType.ERROR, b"NOT_NICE", b"go away")
+            answer = await client.response()
+            assert (answer.status, answer.kind()) == (503, "job-refused")
+            assert "NOT_NICE" in answer.problem()["detail"]
+            assert all(upstream.submissions.empty() for upstream in all_of.upstreams)
+            await client.close()
+
+    async def test_a_job_nobody_waits_for_is_not_offered_again(self):
+        async with behind(2) as all_of:
+            client = await all_of.send(b"w")
+            upstream = all_of.upstreams[await all_of.submitted_to()]
+            await upstream.submission()
+            client.reset()
+            await eventually(lambda: all_of.gateway.count("pool.outstanding_jobs") == 0)
+            upstream.answer(PacketType.ERROR, *FULL)
+            assert await all_of.number_for(b"another") in (0, 1)
+            assert all_of.gateway.count("pool.moved_jobs") == 0
+
+    async def test_a_moved_job_keeps_its_deadline(self):
+        async with behind(2) as all_of:
+            client = await all_of.send(b"w", b"X-Gearman-Timeout: 0.2")
+            upstream = all_of.upstreams[await all_of.submitted_to()]
+            await upstream.submission()
+            upstream.answer(PacketType.ERROR, *FULL)
+            await all_of.upstreams[await all_of.submitted_to()].accept(b"H:1")
+            assert (await client.response()).status == 504
+            await client.close()
+            for upstream in all_of.upstreams:
+                upstream.answer(PacketType.WORK_FAIL, b"H:1")
+
+    async def test_real_queues_that_are_full(self, embedded, tmp_gearmand):
+        addresses = (embedded.address, tmp_gearmand.address)
+        async with (
+            running_gateway(addresses) as gateway,
+            hand_worker(addresses[0], b"f") as worker,
+            hand_worker(addresses[1], b"f") as other,
+        ):
+            for address in addresses:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(b"maxqueue f 1\n")
+                assert b"OK" in await reader.readline()
+                writer.close()
+                await writer.wait_closed()
+            answers = [await ask(gateway.address, post(b"/f", b"%d" % number, BACKGROUND)) for number in range(3)]
+            assert [answer.status for answer in answers] == [200, 200, 503]
+            assert "QUEUE_ERROR" in answers[2].problem()["detail"]
+            taken = []
+            for each in (worker, other):
+                handle, _, _, workload = await each.take()
+                each.complete(handle)
+                taken.append(workload)
+            assert sorted(taken) == [b"0", b"1"]
+
+
+class TestServersThatDie:
+    async def test_what_was_not_written_goes_to_another_server(self):
+        async with behind(2, job_timeout_s=5) as all_of:
+            frozen = await all_of.number_for(b"first", TOGETHER)
+            all_of.servers[frozen].reads = False
+            all_of.upstreams[frozen].transport.pause_reading()
+            # One of 8 MiB fills every buffer, so that it counts as sent and the next ones do not.
+            stuck = await all_of.send(b"x" * 8 * MEBIBYTE, TOGETHER)
+            await eventually(lambda: all_of.gateway.count("pool.outstanding_jobs") == 1)
+            waiting = [await all_of.send(b"%d" % number, TOGETHER) for number in range(3)]
+            await all_of.gateway.reaches("pool.outstanding_jobs", 4)
+            await eventually(lambda: all_of.gateway.count("pool.unsent_bytes") > 0)
+            held = all_of.gateway.count("budget.held_bytes")
+            assert held > 8 * MEBIBYTE
+            await all_of.servers[frozen].stop()
+            for number, client in enumerate(waiting):
+                assert await all_of.serve(expected=b"%d" % number) == 1 - frozen
+                assert (await client.response()).body == b"%d" % number
+                await client.close()
+            answer = await stuck.response()
+            assert (answer.status, answer.kind()) == (502, "outcome-unknown")
+            assert all_of.gateway.count("pool.moved_jobs") == 3
+            await stuck.close()
+
+    async def test_what_nobody_waits_for_any_more_is_never_sent(self):
+        async with behind(1, job_timeout_s=0.3, server_check_interval_s=60) as all_of:
+            [upstream] = all_of.upstreams
+            all_of.servers[0].reads = False
+            upstream.transport.pause_reading()
+            clients = [await all_of.send(b"x" * 8 * MEBIBYTE)]
+            await all_of.gateway.reaches("pool.outstanding_jobs", 1)
+            clients += [await all_of.send(b"%d" % number) for number in range(20)]
+            answers = [await client.response() for client in clients]
+            assert {answer.status for answer in answers} == {504}
+            assert "nothing was submitted" in answers[-1].problem()["detail"]
+            assert all_of.gateway.count("pool.unsent_bytes") == 0
+            all_of.servers[0].reads = True
+            upstream.transport.resume_reading()
+            upstream.answer(PacketType.ECHO_RES, b"alive")
+            assert (await upstream.submission()).workload == b"x" * 8 * MEBIBYTE
+            upstream.answer(PacketType.JOB_CREATED, b"H:0")
+            upstream.answer(PacketType.WORK_FAIL, b"H:0")
+            assert await all_of.number_for(b"after") == 0
+            for client in clients:
+                await client.close()
+
+    async def test_one_that_does_not_read_is_full_and_the_others_get_the_jobs(self):
+        body = bytes(40 * MEBIBYTE)
+        async with behind(2, max_body_bytes=len(body), job_timeout_s=20, server_check_interval_s=60) as all_of:
+            frozen = await all_of.number_for(b"first", TOGETHER)
+            all_of.upstreams[frozen].transport.pause_reading()
+            stuck = []
+            for number in range(3):
+                stuck.append(await all_of.send(body, TOGETHER))
+                await all_of.gateway.reaches("pool.outstanding_jobs", number + 1)
+            assert 2 * len(body) <= all_of.gateway.count("pool.unsent_bytes") < 2 * len(body) + 1000
+            assert await all_of.number_for(b"next in rank", TOGETHER) == 1 - frozen
+            await all_of.servers[frozen].stop()
+            for _ in range(2):
+                assert await all_of.serve(expected=body) == 1 - frozen
+            answers = [await client.response() for client in stuck]
+            assert sorted(answer.status for answer in answers) == [200, 200, 502]
+            for client in stuck:
+                await client.close()
+
+
+class TestPins:
+    async def test_a_job_joins_the_one_under_way_though_another_connection_is_first_by_rank_again(self):
+        async with (
+            ScriptedJobServer() as server,
+            running_gateway([server.address], connections_per_server=2, status_interval_s=STATUS_INTERVAL_S) as gateway,
+        ):
+            upstreams = [await server.connection() for _ in range(2)]
+            all_of = Behind(gateway, [server, server], upstreams)
+            first_by_rank = await all_of.number_for(b"which", TOGETHER)
+            upstreams[first_by_rank].close()
+            await eventually(lambda: gateway.count("pool.connections") == 1)
+            under_way = upstreams[1 - first_by_rank]
+            first = await all_of.send(b"w", TOGETHER)
+            await under_way.accept(b"H:1")
+            upstreams[first_by_rank] = await server.connection()
+            await eventually(lambda: gateway.count("pool.connections") == 2)
+            second = await all_of.send(b"w", TOGETHER)
+            await under_way.accept(b"H:1")
+            for _ in range(2):
+                under_way.answer(PacketType.WORK_COMPLETE, b"H:1", b"once")
+            assert [(await client.response()).body for client in (first, second)] == [b"once", b"once"]
+            assert gateway.count("pool.pins") == 0
+            assert await all_of.number_for(b"which", TOGETHER) == first_by_rank
+            for client in (first, second):
+                await client.close()
+
+    async def test_one_goes_to_its_server_whatever_workers_and_load(self):
+        async with behind(2) as all_of:
+            number = await all_of.number_for(b"w", TOGETHER)
+            await all_of.status(**{f"s{number}": 0, f"s{1 - number}": 5})
+            busy = await all_of.send(b"busy", TOGETHER)
+            await all_of.upstreams[number].accept(b"H:busy")
+            assert await all_of.number_for(b"w", TOGETHER) == number
+            all_of.upstreams[number].answer(PacketType.WORK_FAIL, b"H:busy")
+            await busy.response()
+            await busy.close()
+
+    async def test_dash_goes_by_its_workload_and_without_one_nowhere_in_particular(self):
+        async with behind(2) as all_of:
+            dash = b"X-Gearman-Unique: -"
+            same = {await all_of.number_for(b"the same", dash) for _ in range(6)}
+            assert len(same) == 1
+            assert len({await all_of.number_for(b"%d" % number, dash) for number in range(12)}) == 2
+            assert {await all_of.number_for(b"", dash) for _ in range(4)} == {0, 1}
+
+
+class TestWorkers:
+    async def test_servers_with_workers_come_first_then_those_of_which_it_is_not_known(self):
+        async with behind(3) as all_of:
+            await all_of.status(s0=0, s1=1, s2=0)
+            assert [await all_of.number_for(b"w") for _ in range(3)] == [1, 1, 1]
+            # A busy one with workers is better than an idle one without.
+            busy = await all_of.send(b"busy")
+            await all_of.upstreams[1].accept(b"H:busy")
+            assert await all_of.number_for(b"w") == 1
+            await all_of.status(s1=0)
+            assert {await all_of.number_for(b"w") for _ in range(4)} == {0, 2}
+            all_of.upstreams[1].answer(PacketType.WORK_FAIL, b"H:busy")
+            await busy.response()
+            await busy.close()
+
+    async def test_a_server_that_does_not_tell_is_better_than_one_without(self):
+        async with behind(2) as all_of:
+            await all_of.status(s0=0)
+            all_of.servers[1].tells_status = False
+            for connection in [connection for connection in all_of.servers[1].open if connection.is_text]:
+                connection.close()
+            await eventually(lambda: len(all_of.servers[1].open) == 1)
+            assert [await all_of.number_for(b"w") for _ in range(3)] == [1, 1, 1]
+
+    async def test_require_worker_is_503_at_once(self):
+        async with behind(2, require_worker=True) as all_of:
+            await all_of.status(s0=0, s1=0)
+            answer = await ask(all_of.gateway.address, post(b"/f", b"w"))
+            assert (answer.status, answer.kind()) == (503, "no-worker")
+            assert int(answer.headers[b"retry-after"]) >= 1
+            assert all_of.gateway.count("admission.refused") == 1
+            await all_of.status(s1=1)
+            assert await all_of.number_for(b"w") == 1
+
+    async def test_require_worker_refuses_nothing_while_a_server_does_not_tell(self):
+        async with behind(2, require_worker=True) as all_of:
+            all_of.servers[1].tells_status = False
+            for connection in [connection for connection in all_of.servers[1].open if connection.is_text]:
+                connection.close()
+            all_of.servers[0].status[b"f"] = (0, 0, 0)
+            await eventually(lambda: all_of.servers[0].statuses >= 5)
+            assert await all_of.number_for(b"w") == 1
+
+    async def test_require_worker_with_real_job_servers(self, embedded, tmp_gearmand):
+        async with (
+            running_gateway(
+                [embedded.address, tmp_gearmand.address], require_worker=True, status_interval_s=STATUS_INTERVAL_S
+            ) as gateway,
+            HttpClient(gateway.address) as client,
+        ):
+
+            async def refused() -> None:
+                """Until the gateway has learned that there is no worker, jobs wait in vain."""
+                while (await client.ask(post(b"/g", b"early", b"X-Gearman-Timeout: 0.05"))).status != 503:
+                    pass
+
+            await asyncio.wait_for(refused(), 10)
+            async with hand_worker(tmp_gearmand.address, b"g") as worker:
+                client.send(post(b"/h", b"w"))
+                assert (await client.response()).kind() == "no-worker"
+                taking = asyncio.create_task(worker.take())
+                while not taking.done():
+                    answer = await client.ask(post(b"/g", b"w", b"X-Gearman-Timeout: 0.05"))
+                    assert answer.status == 504 or answer.kind() == "no-worker"
+                handle, _, _, workload = await taking
+                assert workload == b"w"
+                worker.complete(handle)
+            await asyncio.wait_for(refused(), 10)
+
+
+class TestQueues:
+    async def test_max_queued_is_503_when_every_server_has_so_many(self):
+        bounds = (FunctionBound("*", 10), FunctionBound("f", 2))
+        async with behind(2, max_queued=bounds) as all_of:
+            all_of.servers[0].status[b"f"] = (2, 0, 1)
+            all_of.servers[1].status[b"f"] = (1, 7, 1)
+            await all_of.next_status()
+            await all_of.number_for(b"w")
+            all_of.servers[1].status[b"f"] = (2, 0, 1)
+            await all_of.next_status()
+            answer = await ask(all_of.gateway.address, post(b"/f", b"w"))
+            assert (answer.status, answer.kind()) == (503, "queue-too-long")
+            assert int(answer.headers[b"retry-after"]) >= 1
+            await all_of.number_for(b"w", function=b"/other")
+
+
+class TestFunctionServers:
+    async def test_a_function_goes_to_the_servers_it_is_mapped_to_and_to_no_other(self):
+        servers = [ScriptedJobServer() for _ in range(3)]
+        for server in servers:
+            await server.start()
+        addresses = [Address(*server.address) for server in servers]
+        mapping = (
+            FunctionServer("f", addresses[0]),
+            FunctionServer("image-*", addresses[1]),
+            FunctionServer("image-*", addresses[2]),
+            FunctionServer("image-small", addresses[0]),
+        )
+        async with running_gateway(addresses, connections_per_server=1, function_server=mapping) as gateway:
+            all_of = Behind(gateway, servers, [await server.connection() for server in servers])
+            assert {await all_of.number_for(b"w") for _ in range(4)} == {0}
+            assert {await all_of.number_for(b"w", function=b"/image-x") for _ in range(4)} == {1, 2}
+            assert {await all_of.number_for(b"w", function=b"/image-small") for _ in range(4)} == {0}
+            assert {await all_of.number_for(b"w", function=b"/any") for _ in range(6)} == {0, 1, 2}
+            unique = [b"X-Gearman-Unique: %d" % number for number in range(8)]
+            assert {await all_of.number_for(b"w", each, function=b"/f") for each in unique} == {0}
+            # Nor when it has no room, or is down.
+            client = await all_of.send(b"w")
+            await all_of.upstreams[0].submission()
+            all_of.upstreams[0].answer(PacketType.ERROR, *FULL)
+            assert (await client.response()).kind() == "job-refused"
+            await client.close()
+            await servers[0].stop()
+            await eventually(lambda: gateway.count("pool.connections") == 2)
+            assert (await ask(gateway.address, post(b"/f", b"w"))).kind() == "no-job-server"
+        for server in servers[1:]:
+            await server.stop()
+
+
+class TestBalance:
+    async def test_rotation_takes_each_in_turn_whatever_is_outstanding(self):
+        async with behind(3, balance="rotation") as all_of:
+            clients, turns = [], []
+            for number in range(6):
+                clients.append(await all_of.send(b"%d" % number))
+                turns.append(await all_of.submitted_to())
+                await all_of.upstreams[turns[-1]].accept(b"H:%d" % number)
+                if turns[-1] == 0:
+                    all_of.upstreams[0].answer(PacketType.WORK_COMPLETE, b"H:%d" % number, b"")
+            assert turns[:3] == turns[3:]
+            assert sorted(turns[:3]) == [0, 1, 2]
+            for number, turn in enumerate(turns):
+                if turn:
+                    all_of.upstreams[turn].answer(PacketType.WORK_COMPLETE, b"H:%d" % number, b"")
+            for client in clients:
+                assert (await client.response()).status == 200
+                await client.close()
+
+    async def test_in_order_takes_the_first_that_is_up(self):
+        async with behind(3, balance="in-order") as all_of:
+            assert [await all_of.number_for(b"w") for _ in range(4)] == [0, 0, 0, 0]
+            await all_of.servers[0].stop()
+            await eventually(lambda: all_of.gateway.count("pool.connections") == 2)
+            assert [await all_of.number_for(b"w") for _ in range(4)] == [1, 1, 1, 1]
+
+
+class TestMixedUniques:
+    async def test_a_foreground_job_that_would_join_an_accepted_background_job_is_409(self):
+        async with behind(1) as all_of, HttpClient(all_of.gateway.address) as client:
+            [upstream] = all_of.upstreams
+            all_of.servers[0].status[b"f"] = (1, 0, 0)
+            client.send(post(b"/f", b"w", TOGETHER, BACKGROUND))
+            await upstream.accept(b"H:1")
+            assert (await client.response()).status == 200
+            answer = await client.ask(post(b"/f", b"w", TOGETHER))
+            assert (answer.status, answer.kind()) == (409, "unique-in-use")
+            # Another function or unique is another job, and a second background job may join the first.
+            await all_of.number_for(b"w", b"X-Gearman-Unique: other")
+            await all_of.number_for(b"w", TOGETHER, function=b"/g")
+            client.send(post(b"/f", b"w", TOGETHER, BACKGROUND))
+            await upstream.accept(b"H:1")
+            assert (await client.response()).status == 200
+            await all_of.next_status()
+            assert (await client.ask(post(b"/f", b"w", TOGETHER))).status == 409
+            # Once the job server has no job of the function it has ended.
+            del all_of.servers[0].status[b"f"]
+            await all_of.next_status()
+            await all_of.number_for(b"w", TOGETHER)
+            assert all_of.gateway.count("pool.known_backgrounds") == 0
+
+    async def test_one_that_has_ended_is_known_to_have_though_the_function_is_busy_again(self):
+        async with behind(1) as all_of, HttpClient(all_of.gateway.address) as client:
+            client.send(post(b"/f", b"w", TOGETHER, BACKGROUND))
+            await all_of.upstreams[0].accept(b"H:1")
+            assert (await client.response()).status == 200
+            await all_of.next_status()
+            all_of.servers[0].status[b"f"] = (5, 0, 0)
+            await all_of.next_status()
+            await all_of.number_for(b"w", TOGETHER)
+
+    async def test_a_background_job_that_is_not_accepted_yet_counts_and_so_does_one_whose_client_left(self):
+        async with behind(1) as all_of:
+            all_of.servers[0].status[b"f"] = (1, 0, 0)
+            first = await all_of.send(b"w", TOGETHER, BACKGROUND)
+            await all_of.upstreams[0].submission()
+            assert (await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER))).status == 409
+            first.reset()
+            await eventually(lambda: all_of.gateway.count("pool.outstanding_jobs") == 0)
+            all_of.upstreams[0].answer(PacketType.JOB_CREATED, b"H:1")
+            await all_of.next_status()
+            assert (await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER))).status == 409
+
+    async def test_a_background_job_that_would_join_a_foreground_job_is_409(self):
+        async with behind(1) as all_of:
+            [upstream] = all_of.upstreams
+            client = await all_of.send(b"w", TOGETHER)
+            await upstream.accept(b"H:1")
+            answer = await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER, BACKGROUND))
+            assert (answer.status, answer.kind()) == (409, "unique-in-use")
+            # Nor after its client has left: the job lives on.
+            client.reset()
+            await eventually(lambda: all_of.gateway.count("pool.outstanding_jobs") == 0)
+            assert (await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER, BACKGROUND))).status == 409
+            upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"")
+            await eventually(lambda: all_of.gateway.count("pool.pins") == 0)
+            background = await all_of.send(b"w", TOGETHER, BACKGROUND)
+            await upstream.accept(b"H:2")
+            assert (await background.response()).status == 200
+            await background.close()
+
+    async def test_dash_is_told_apart_by_the_workload(self):
+        async with behind(1) as all_of, HttpClient(all_of.gateway.address) as client:
+            all_of.servers[0].status[b"f"] = (1, 0, 0)
+            dash = b"X-Gearman-Unique: -"
+            client.send(post(b"/f", b"w", dash, BACKGROUND))
+            await all_of.upstreams[0].accept(b"H:1")
+            assert (await client.response()).status == 200
+            assert (await client.ask(post(b"/f", b"w", dash))).status == 409
+            await all_of.number_for(b"another", dash)
+            for _ in range(2):
+                await all_of.number_for(b"", dash)
+
+    async def test_uniques_of_clients_can_be_forbidden(self):
+        async with behind(1, refuse_client_unique=True) as all_of:
+            answer = await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER))
+            assert (answer.status, answer.kind()) == (400, "malformed-header")
+            assert "X-Gearman-Unique" in answer.problem()["detail"]
+            await all_of.number_for(b"w")
+
+    async def test_a_real_background_job_is_not_lost_with_a_foreground_one(self, tmp_gearmand):
+        async with running_gateway([tmp_gearmand.address], status_interval_s=STATUS_INTERVAL_S) as gateway:
+            assert (await ask(gateway.address, post(b"/f", b"w", TOGETHER, BACKGROUND))).status == 200
+            assert (await ask(gateway.address, post(b"/f", b"w", TOGETHER))).status == 409
+        async with hand_worker(tmp_gearmand.address, b"f") as worker:
+            handle, _, unique, _ = await worker.take()
+            assert unique == b"together"
+            worker.complete(handle)
+
+
+class TestNames:
+    async def test_all_addresses_of_a_name_are_tried_and_it_is_resolved_at_each_attempt(self, monkeypatch):
+        asked = []
+
+        async def resolve(loop, host, port):
+            asked.append(host)
+            # At first the old address alone.
+            found = ["127.0.0.2"] if len(asked) <= 2 else ["127.0.0.2", "127.0.0.1"]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+        monkeypatch.setattr(pool, "resolve", resolve)
+        async with (
+            ScriptedJobServer() as server,
+            running_gateway([("job-server.test", server.port)], connections_per_server=1) as gateway,
+        ):
+            await server.connection()
+            await gateway.reaches("pool.connections", 1)
+            assert len(asked) >= 3
+            assert set(asked) == {"job-server.test"}
+
+    @pytest.mark.parametrize("accepts", [True, False], ids=["accepts-and-is-silent", "does-not-answer-the-connect"])
+    async def test_an_address_that_hangs_is_given_up_for_the_next(self, monkeypatch, accepts):
+        with socket.socket() as hanging:
+            hanging.bind(("127.0.0.2", 0))
+            port = hanging.getsockname()[1]
+            hanging.listen(100 if accepts else 0)
+            fillers = []
+            if not accepts:
+                # A full queue of connections makes the kernel drop further SYNs.
+                for _ in range(3):
+                    fillers.append(socket.socket())
+                    fillers[-1].setblocking(False)
+                    fillers[-1].connect_ex(("127.0.0.2", port))
+
+            async def resolve(loop, host, port):
+                return [
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+                    for address in ("127.0.0.2", "127.0.0.1")
+                ]
+
+            monkeypatch.setattr(pool, "resolve", resolve)
+            monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 0.3)
+            async with (
+                ScriptedJobServer(port=port) as server,
+                running_gateway([("job-server.test", port)], connections_per_server=1) as gateway,
+            ):
+                await server.connection()
+                await gateway.reaches("pool.connections", 1)
+            for filler in fillers:
+                filler.close()
+
+    async def test_a_name_that_is_not_resolved_is_given_up_and_tried_again(self, monkeypatch):
+        asked = []
+
+        async def resolve(loop, host, port):
+            asked.append(host)
+            if len(asked) <= 2:
+                await asyncio.sleep(60)
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(pool, "resolve", resolve)
+        monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 0.1)
+        async with running_gateway([("job-server.test", 4730)], connections_per_server=1) as gateway:
+            await eventually(lambda: len(asked) >= 5)
+            assert (await ask(gateway.address, post(b"/f"))).kind() == "no-job-server"
+
+
+class TestSignsOfLife:
+    async def test_a_silent_connection_is_replaced_within_two_intervals(self):
+        async with behind(2, server_check_interval_s=0.2) as all_of:
+            frozen = all_of.servers[0]
+            frozen.echoing = False
+            began_s = asyncio.get_running_loop().time()
+            await all_of.upstreams[0].closed()
+            assert 0.15 < asyncio.get_running_loop().time() - began_s < 0.7
+            all_of.upstreams[0] = await frozen.connection()
+            # The other one is asked as often and lives.
+            assert all_of.servers[1].echoes >= 1
+            assert not all_of.upstreams[1].lost.done()
+
+    async def test_any_byte_is_a_sign_of_life(self):
+        async with behind(1, server_check_interval_s=0.15) as all_of:
+            [server], [upstream] = all_of.servers, all_of.upstreams
+            server.echoing = False
+            client = await all_of.send(b"w")
+            await upstream.accept(b"H:1")
+            result = response(PacketType.WORK_COMPLETE, b"H:1", bytes(20))
+            for index in range(len(result)):
+                upstream.send(result[index : index + 1])
+                await asyncio.sleep(0.05)
+            assert (await client.response()).body == bytes(20)
+            assert server.echoes >= 3
+            await client.close()
+            await upstream.closed()
+
+    async def test_a_workload_that_leaves_slowly_is_one_while_the_echo_waits_behind_it(self):
+        async with behind(1, server_check_interval_s=0.2) as all_of:
+            [server], [upstream] = all_of.servers, all_of.upstreams
+            upstream.transport.pause_reading()
+            upstream.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client = await all_of.send(b"x" * 8 * MEBIBYTE)
+            await all_of.gateway.reaches("pool.outstanding_jobs", 1)
+            while upstream.submissions.empty():
+                # For a moment only, so that the 8 MiB take several intervals.
+                upstream.transport.resume_reading()
+                await asyncio.sleep(0.002)
+                if upstream.submissions.empty():
+                    upstream.transport.pause_reading()
+                    await asyncio.sleep(0.05)
+                assert not upstream.lost.done()
+            upstream.transport.resume_reading()
+            await upstream.complete(b"H:1", b"done")
+            assert (await client.response()).body == b"done"
+            assert server.echoes >= 1
+            await client.close()
+
+    async def test_a_frozen_gearmand_gets_no_new_jobs_after_two_intervals(self, tmp_gearmand, embedded):
+        async with (
+            running_gateway([tmp_gearmand.address, embedded.address], server_check_interval_s=0.3) as gateway,
+            hand_worker(embedded.address, b"f") as worker,
+            HttpClient(gateway.address) as client,
+        ):
+            await gateway.reaches("pool.connections", 4)
+            tmp_gearmand.pause()
+            await asyncio.sleep(0.7)
+            assert gateway.count("pool.connections") == 2
+            for number in range(6):
+                client.send(post(b"/f", b"%d" % number))
+                handle, _, _, workload = await worker.take()
+                worker.complete(handle, workload)
+                assert (await client.response()).body == b"%d" % number
+            tmp_gearmand.resume()
+            await gateway.reaches("pool.connections", 4)
+
+    async def test_the_kernel_watches_too(self):
+        async with behind(1) as all_of:
+            here = all_of.upstreams[0].transport.get_extra_info("peername")
+            found = []
+            for descriptor in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as candidate:
+                    if candidate.getsockname() == here:
+                        found.append(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+                        found.append(candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+            assert found == [1, 10]
+
+
+class TestText:
+    async def test_a_silent_text_connection_is_replaced(self):
+        async with behind(1, server_check_interval_s=0.2) as all_of:
+            [server] = all_of.servers
+            server.tells_status = False
+            [text] = [connection for connection in server.open if connection.is_text]
+            await text.closed()
+            server.tells_status = True
+            await eventually(lambda: [other for other in server.open if other.is_text and other is not text])
+            assert not all_of.upstreams[0].lost.done()
+            await all_of.status(s0=3)
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [b"OK\n" * 3, b"x" * 20_000, b".\n.\n"],
+        ids=["more-answers-than-questions", "a-line-without-an-end", "more-ends-than-questions"],
+    )
+    async def test_nonsense_ends_the_text_connection_alone(self, nonsense):
+        async with behind(1, status_interval_s=60) as all_of:
+            [server] = all_of.servers
+            await eventually(lambda: server.statuses == 1)
+            [text] = [connection for connection in server.open if connection.is_text]
+            await asyncio.sleep(0.02)
+            text.send(nonsense)
+            await text.closed()
+            assert await all_of.number_for(b"w") == 0
+
+    async def test_lines_that_are_no_functions_are_passed_over_and_pieces_put_together(self):
+        async with behind(1, require_worker=True, status_interval_s=60) as all_of:
+            [server] = all_of.servers
+            server.tells_status = False
+            [text] = [connection for connection in server.open if connection.is_text]
+            text.close()
+            await eventually(lambda: server.statuses >= 2)
+            [text] = [connection for connection in server.open if connection.is_text and not connection.lost.done()]
+            lines = b"half\nof a name\t1\nx\t-1\t0\t5\nf\t1\t0\t2\nidle\t0\t0\t0\nwith\ttab\t0\t0\t1\n.\n"
+            for index in range(len(lines)):
+                text.send(lines[index : index + 1])
+                await asyncio.sleep(0)
+            await eventually(lambda: not text.transport.get_write_buffer_size())
+
+            assert await all_of.number_for(b"w") == 0
+            assert (await ask(all_of.gateway.address, post(b"/x", b"w"))).kind() == "no-worker"
+            assert (await ask(all_of.gateway.address, post(b"/idle", b"w"))).kind() == "no-worker"
+
+    async def test_a_status_of_many_functions_is_bounded_and_the_others_count_as_not_known(self):
+        async with behind(1, require_worker=True) as all_of:
+            [server] = all_of.servers
+            server.status = {b"f%d" % number: (0, 0, 1) for number in range(65_536 + 10)}
+            await all_of.next_status()
+            assert await all_of.number_for(b"w", function=b"/not-among-them") == 0
+            server.status = {b"f": (0, 0, 1)}
+            await all_of.next_status()
+            assert (await ask(all_of.gateway.address, post(b"/f1", b"w"))).kind() == "no-worker"
+
+
+class TestCancellation:
+    TIMEOUT = b"X-Gearman-Timeout: 0.1"
+
+    async def test_it_can_be_switched_off(self):
+        async with behind(1, cancel_abandoned=False) as all_of:
+            client = await all_of.send(b"w", self.TIMEOUT)
+            await all_of.upstreams[0].accept(b"H:1")
+            assert (await client.response()).status == 504
+            await all_of.number_for(b"after")
+            assert all_of.servers[0].commands == [b"version"]
+            assert all_of.gateway.count("pool.cancels_requested") == 0
+            all_of.upstreams[0].answer(PacketType.WORK_FAIL, b"H:1")
+            await client.close()
+
+    async def test_nothing_is_cancelled_at_another_server_of_the_same_name(self, monkeypatch):
+        # The text connection is asked for first.
+        addresses = ["127.0.0.1", "127.0.0.2"]
+
+        async def resolve(loop, host, port):
+            # Two job servers behind one name: the first for jobs, the second for text.
+            address = addresses.pop()
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+        monkeypatch.setattr(pool, "resolve", resolve)
+        async with (
+            ScriptedJobServer() as server,
+            ScriptedJobServer(host="127.0.0.2", port=server.port) as other,
+            running_gateway([("job-server.test", server.port)], connections_per_server=1) as gateway,
+            HttpClient(gateway.address) as client,
+        ):
+            upstream = await server.connection()
+            await eventually(lambda: other.commands == [b"version"])
+            client.send(post(b"/f", b"w", self.TIMEOUT))
+            await upstream.accept(b"H:1")
+            assert (await client.response()).status == 504
+            upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"")
+            await eventually(lambda: gateway.count("pool.abandoned_jobs") == 0)
+            assert gateway.count("pool.cancels_requested") == 0
+            assert other.commands == [b"version"]
+
+    async def test_a_worker_that_starts_later_is_never_given_an_abandoned_job(self, tmp_gearmand):
+        async with running_gateway([tmp_gearmand.address]) as gateway:
+            clients = [await HttpClient(gateway.address).connect() for _ in range(20)]
+            for client in clients:
+                client.send(post(b"/f", b"abandoned"))
+            await gateway.reaches("pool.outstanding_jobs", 20)
+            for client in clients:
+                client.reset()
+            await gateway.reaches("pool.cancels_requested", 20)
+            await eventually(lambda: gateway.count("pool.abandoned_jobs") == 0)
+            async with HttpClient(gateway.address) as client, hand_worker(tmp_gearmand.address, b"f") as worker:
+                client.send(post(b"/f", b"wanted"))
+                handle, _, _, workload = await worker.take()
+                assert workload == b"wanted"
+                worker.complete(handle, b"done")
+                assert (await client.response()).body == b"done"
