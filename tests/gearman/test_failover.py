@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -675,8 +676,8 @@ class TestSignsOfLife:
         async with behind(1) as all_of:
             here = all_of.upstreams[0].transport.get_extra_info("peername")
             found = []
-            for descriptor in os.listdir("/proc/self/fd"):
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as candidate:
+            for descriptor in range(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as candidate:
                     if candidate.getsockname() == here:
                         found.append(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
                         found.append(candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
