@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import gatewayx
-from gatewayx.address import Address
+from gatewayx.address import Address, ServerAddress
 from gatewayx.cli import main
 from gatewayx.config import NO_ENTRIES, SETTINGS, Setting, Settings
 from gatewayx.errors import StartError
@@ -21,6 +21,20 @@ FLAGS = {
     "listen": (["--listen", "[::1]:0", "--listen", "a:81"], "[::1]:0,a:81"),
     "server": (["--server", "a:1", "--server", "b:2"], "a:1,b:2"),
     "connections_per_server": (["--connections-per-server", "4"], "4"),
+    "balance": (["--balance", "rotation"], "rotation"),
+    "function_server": (
+        ["--function-server", "a=127.0.0.1:4730", "--function-server", "b*=127.0.0.1:4730"],
+        "a=127.0.0.1:4730,b*=127.0.0.1:4730",
+    ),
+    "require_worker": (["--require-worker"], "true"),
+    "max_queued": (["--max-queued", "9", "--max-queued", "resize=5"], "*=9,resize=5"),
+    "status_interval_s": (["--status-interval", "0.5"], "0.5"),
+    "server_check_interval_s": (["--server-check-interval", "1"], "1"),
+    "cancel_abandoned": (["--no-cancel-abandoned"], "false"),
+    "refuse_client_unique": (["--refuse-client-unique"], "true"),
+    "server_ca": (["--server-ca", "ca.pem"], "ca.pem"),
+    "server_certificate": (["--server-certificate", "a.pem"], "a.pem"),
+    "server_key": (["--server-key", "k.pem"], "k.pem"),
     "function": (["--function", "resize", "--function", "mail/*"], "resize,mail/*"),
     "max_function_jobs": (["--max-function-jobs", "resize=5", "--max-function-jobs", "*=7"], "resize=5,*=7"),
     "max_function_bytes": (["--max-function", "64"], "64"),
@@ -135,7 +149,7 @@ def test_help_groups_the_settings() -> None:
     lines = invoke("serve", "--help").output.splitlines()
 
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Options:", "Addresses:", "Functions:", "Limits:", "Timeouts:", "Answers:"]
+    assert titles == ["Options:", "Addresses:", "Job servers:", "Functions:", "Limits:", "Timeouts:", "Answers:"]
 
 
 def test_check_reads_the_file_and_the_environment(tmp_path: Path) -> None:
@@ -169,7 +183,7 @@ def test_a_switch_that_a_lower_level_turned_on_can_be_turned_off() -> None:
             ["--server", ""],
             {},
             "gatewayx: server = '' (flag --server) is not allowed: it must be 1 to 64 different HOST:PORT, "
-            "an IPv6 host in brackets, the port from 1 to 65535\n",
+            "an IPv6 host in brackets, the port from 1 to 65535, tls:// before it for TLS\n",
         ),
         (
             [],
@@ -214,7 +228,7 @@ def test_serve_runs_the_gateway_with_the_effective_settings(server: ModuleType) 
 
     assert result.exit_code == 0
     assert result.output == ""
-    assert server.given == [Settings(server=(Address("a", 1),), max_body_bytes=1024)]
+    assert server.given == [Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)]
 
 
 def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayx.address import Address
+from gatewayx.address import Address, ServerAddress
 from gatewayx.config import (
     CONFIG_VARIABLE,
     LARGEST_WORKLOAD_BYTES,
     SETTINGS,
     FunctionBound,
+    FunctionServer,
     Setting,
     Settings,
+    Switch,
     describe,
     load,
     markdown_table,
@@ -30,8 +32,19 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 DEFAULTS = {
     "listen": (Address("127.0.0.1", 8080),),
-    "server": (Address("127.0.0.1", 4730),),
+    "server": (ServerAddress("127.0.0.1", 4730),),
     "connections_per_server": 2,
+    "balance": "fewest",
+    "function_server": (),
+    "require_worker": False,
+    "max_queued": (),
+    "status_interval_s": 2.0,
+    "server_check_interval_s": 5.0,
+    "cancel_abandoned": True,
+    "refuse_client_unique": False,
+    "server_ca": None,
+    "server_certificate": None,
+    "server_key": None,
     "function": (),
     "max_function_jobs": (),
     "max_function_bytes": 512,
@@ -59,6 +72,8 @@ DEFAULTS = {
     "plugin_compat": False,
 }
 
+SERVER = ServerAddress("127.0.0.1", 4730)
+
 # Setting → (TOML, variable, flag), each a text in its level's own spelling and the value it must give.
 LEVELS: dict[str, tuple[tuple[str, object], tuple[str, object], tuple[object, object]]] = {
     "listen": (
@@ -67,11 +82,30 @@ LEVELS: dict[str, tuple[tuple[str, object], tuple[str, object], tuple[object, ob
         (("10.0.0.3:80", "[::1]:80"), (Address("10.0.0.3", 80), Address("::1", 80))),
     ),
     "server": (
-        ('"one:4730,two:4730"', (Address("one", 4730), Address("two", 4730))),
-        ("three:4730", (Address("three", 4730),)),
-        (("four:4730", "five:4730"), (Address("four", 4730), Address("five", 4730))),
+        ('"one:4730,two:4730"', (ServerAddress("one", 4730), ServerAddress("two", 4730))),
+        ("tls://three:4730", (ServerAddress("three", 4730, tls=True),)),
+        (("four:4730", "tls://[::1]:1"), (ServerAddress("four", 4730), ServerAddress("::1", 1, tls=True))),
     ),
     "connections_per_server": (("3", 3), ("4", 4), ("64", 64)),
+    "balance": (('"rotation"', "rotation"), ("in-order", "in-order"), ("fewest", "fewest")),
+    "function_server": (
+        ('["a=b*=127.0.0.1:4730"]', (FunctionServer("a=b*", ServerAddress("127.0.0.1", 4730)),)),
+        ("a=127.0.0.1:4730,b=127.0.0.1:4730", tuple(FunctionServer(name, SERVER) for name in ("a", "b"))),
+        (("a,b=127.0.0.1:4730", "*=127.0.0.1:4730"), tuple(FunctionServer(name, SERVER) for name in ("a,b", "*"))),
+    ),
+    "require_worker": (("true", True), ("false", False), (True, True)),
+    "max_queued": (
+        ("7", (FunctionBound("*", 7),)),
+        ("3,a=b=0", (FunctionBound("*", 3), FunctionBound("a=b", 0))),
+        (("a,b=5", "1000000"), (FunctionBound("a,b", 5), FunctionBound("*", 1_000_000))),
+    ),
+    "status_interval_s": (("0.5", 0.5), ("0.05", 0.05), ("3600", 3600.0)),
+    "server_check_interval_s": (("0.5", 0.5), ("0.05", 0.05), ("3600", 3600.0)),
+    "cancel_abandoned": (("false", False), ("true", True), (False, False)),
+    "refuse_client_unique": (("true", True), ("false", False), (True, True)),
+    "server_ca": (('"ca.pem"', "ca.pem"), ("/a b/ä.pem", "/a b/ä.pem"), ("c", "c")),
+    "server_certificate": (('"a.pem"', "a.pem"), ("b.pem", "b.pem"), ("c", "c")),
+    "server_key": (('"a.pem"', "a.pem"), ("b.pem", "b.pem"), ("c", "c")),
     "function": (
         ('["resize", "a,b", "mail/*"]', ("resize", "a,b", "mail/*")),
         ("one,two*", ("one", "two*")),
@@ -166,10 +200,46 @@ BAD_TYPES = [
     "a/b c",
 ]
 
+BAD_SERVERS = [
+    *BAD_ADDRESSES,
+    "a:0",
+    "TLS://a:1",
+    "tls:a:1",
+    "tls://",
+    "tls://tls://a:1",
+    "http://a:1",
+    "a:1,tls://a:1",
+]
+BAD_WORDS = ["", "1", "yes", "True", "TRUE", "on", "true "]
+BAD_PATHS = ["a\x00", "a\n", "\x7f", "a" * 4097]
+
 BAD_TEXTS: dict[str, list[str]] = {
     "listen": BAD_ADDRESSES,
-    "server": [*BAD_ADDRESSES, "a:0"],
+    "server": BAD_SERVERS,
     "connections_per_server": [*BAD_NUMBERS, "0", "65"],
+    "balance": ["", "Fewest", "fewest ", "random", "0"],
+    "function_server": [
+        ",",
+        "a",
+        "=a:1",
+        "a=",
+        "a=b",
+        "a=b:0",
+        "a=b:65536",
+        "a*b=c:1",
+        "a=b:1,a=b:1",
+        "a=b:1,",
+        "a\n=b:1",
+    ],
+    "require_worker": BAD_WORDS,
+    "max_queued": [*BAD_NAMES, "x", "=1", "a=", "a=-1", "-1", "1000001", "a=1000001", "1,2", "1,*=2", "1,"],
+    "status_interval_s": [*BAD_NUMBERS, "0", "0.049", "3600.1"],
+    "server_check_interval_s": [*BAD_NUMBERS, "0", "0.049", "3600.1"],
+    "cancel_abandoned": BAD_WORDS,
+    "refuse_client_unique": BAD_WORDS,
+    "server_ca": BAD_PATHS,
+    "server_certificate": BAD_PATHS,
+    "server_key": BAD_PATHS,
     "function": BAD_NAMES,
     "max_function_jobs": [*BAD_NAMES, "a", "=1", "a=", "a=-1", "a=1000001", "a=x", "a=\uff11", "a=1,a=2", "a=1,"],
     "max_function_bytes": [*BAD_SIZES, "0", "4097"],
@@ -194,7 +264,7 @@ BAD_TEXTS: dict[str, list[str]] = {
     "job_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
     "drain_timeout_s": [*BAD_NUMBERS, "86400.1"],
     "content_type": [*BAD_TYPES, f"text/{'a' * 252}"],
-    "plugin_compat": ["", "1", "yes", "True", "TRUE", "on", "true "],
+    "plugin_compat": BAD_WORDS,
 }
 
 # What no setting accepts from a TOML file, as TOML.
@@ -294,9 +364,29 @@ def test_each_level_sets_it_and_wins_over_the_lower_ones(setting: Setting, toml:
 
 
 def test_flags_not_given_leave_the_lower_levels_alone() -> None:
-    flags = dict.fromkeys(BY_NAME) | {"listen": (), "server": (), "function": (), "max_function_jobs": ()}
+    flags = dict.fromkeys(BY_NAME) | dict.fromkeys(
+        ("listen", "server", "function_server", "max_queued", "function", "max_function_jobs"), ()
+    )
 
     assert load(None, {"GATEWAYX_MAX_BODY": "1KiB"}, flags).settings == Settings(max_body_bytes=1024)
+
+
+@pytest.mark.parametrize("origin", ["flag", "environment", "file"])
+def test_a_function_is_mapped_to_one_of_the_job_servers_or_refused(origin: str, toml: Callable[[str], Path]) -> None:
+    servers = {"server": ("a:1", "tls://b:2")}
+    given = {
+        "flag": (None, {}, {"function_server": ("f=a:1", "g=b:2")}),
+        "environment": (None, {"GATEWAYX_FUNCTION_SERVER": "f=a:1,g=b:2"}, {}),
+        "file": (toml('function-server = ["f=a:1", "g=b:2"]'), {}, {}),
+    }[origin]
+    message = refusal(lambda: load(given[0], given[1], servers | given[2]))
+
+    assert message.startswith(f"function-server = 'g=b:2' ({origin} ")
+    assert "b:2 is none of the job servers (flag --server)" in message
+    assert load(None, {}, servers | {"function_server": ("f=a:1", "g=tls://b:2")}).settings.function_server == (
+        FunctionServer("f", ServerAddress("a", 1)),
+        FunctionServer("g", ServerAddress("b", 2, tls=True)),
+    )
 
 
 @every_setting
@@ -330,8 +420,8 @@ def test_a_bad_value_in_the_file_is_told_in_one_line(setting: Setting, toml: Cal
 @every_setting
 def test_a_boolean_is_a_value_of_switches_only(setting: Setting, toml: Callable[[str], Path]) -> None:
     path = toml(f"{setting.key} = true\n")
-    if setting.name == "plugin_compat":
-        assert load(path, {}, {}).settings.plugin_compat is True
+    if isinstance(setting.kind, Switch):
+        assert getattr(load(path, {}, {}).settings, setting.name) is True
     else:
         assert "= True (file " in refusal(lambda: load(path, {}, {}))
 

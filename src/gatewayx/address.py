@@ -1,4 +1,4 @@
-"""A TCP address as written in settings and messages: HOST:PORT."""
+"""TCP addresses as written in settings and messages: HOST:PORT, and tls://HOST:PORT for a job server behind TLS."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _ENDS_IN_NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$", re.ASCII)
 
 HIGHEST_PORT = 65535
+TLS_SCHEME = "tls://"
 
 
 class AddressError(ValueError):
@@ -47,6 +48,24 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         """HOST:PORT as `parse` reads it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ServerAddress(NamedTuple):
+    """Where a job server is, and whether it is reached by TLS. `host` and `port` are as in Address."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> ServerAddress:
+        """Read HOST:PORT or tls://HOST:PORT. Raises AddressError."""
+        tls = text.startswith(TLS_SCHEME)
+        return cls(*Address.parse(text.removeprefix(TLS_SCHEME)), tls)
+
+    def __str__(self) -> str:
+        """What `parse` reads."""
+        return f"{TLS_SCHEME if self.tls else ''}{Address(self.host, self.port)}"
 
 
 def _is_ipv6(host: str) -> bool:

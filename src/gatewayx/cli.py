@@ -118,9 +118,18 @@ def demo(listen: str) -> None:
 def check(config_path: str | None, **flags: object) -> None:
     """Print the effective settings and where each came from.
 
-    A setting that cannot be used is told in one line on standard error, and the exit code is 2.
+    A setting that cannot be used, or a file of TLS, is told in one line on standard error, and the exit code is 2.
     """
-    click.echo(describe(_load(config_path, flags)))
+    loaded = _load(config_path, flags)
+    click.echo(describe(loaded))
+    if any(server.tls for server in loaded.settings.server):
+        from gatewayx.gearman.tls import client_context
+
+        settings = loaded.settings
+        try:
+            client_context(settings.server_ca, settings.server_certificate, settings.server_key)
+        except StartError as error:
+            _stop(error, EXIT_WRONG_USE)
 
 
 def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple, NoReturn
 
 import msgspec
 
-from gatewayx.address import Address, AddressError
+from gatewayx.address import Address, AddressError, ServerAddress
 from gatewayx.errors import SettingError
 
 KIBIBYTE = 1024
@@ -50,29 +50,29 @@ class FunctionBound(NamedTuple):
 
 
 class FunctionServer(NamedTuple):
-    """A function is mapped to a server."""
+    """A job server that a function is mapped to; a name with `*` at its end stands for all that begin so."""
 
     name: str
-    server: Address
+    server: ServerAddress
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway runs with; `SETTINGS` says what each field means. Times are seconds, sizes are bytes."""
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
-    server: tuple[Address, ...] = (Address("127.0.0.1", 4730),)
+    server: tuple[ServerAddress, ...] = (ServerAddress("127.0.0.1", 4730),)
+    connections_per_server: int = 2
     balance: str = "fewest"
+    function_server: tuple[FunctionServer, ...] = ()
     require_worker: bool = False
+    max_queued: tuple[FunctionBound, ...] = ()
     status_interval_s: float = 2.0
     server_check_interval_s: float = 5.0
-    function_server: tuple = ()
-    refuse_client_unique: bool = False
     cancel_abandoned: bool = True
-    max_queued: tuple = ()
+    refuse_client_unique: bool = False
     server_ca: str | None = None
     server_certificate: str | None = None
     server_key: str | None = None
-    connections_per_server: int = 2
     function: tuple[str, ...] = ()
     max_connections: int = 10_000
     max_connections_per_address: int = 0
@@ -149,33 +149,50 @@ class AddressList(Kind):
             f"1 to {self.most} different HOST:PORT, an IPv6 host in brackets, the port from {self.lowest_port} to 65535"
         )
 
-    def parse(self, value: object) -> tuple[Address, ...]:
+    def parse(self, value: object) -> tuple[Address | ServerAddress, ...]:
         """See Kind."""
         texts = value.split(",") if isinstance(value, str) else value
         if not isinstance(texts, (list, tuple)) or not 1 <= len(texts) <= self.most:
             raise DisallowedValueError
         addresses = tuple(self._parse_one(text) for text in texts)
         # Port 0 is a different port every time.
-        fixed = [address for address in addresses if address.port]
+        fixed = [(address.host, address.port) for address in addresses if address.port]
         if len(set(fixed)) != len(fixed):
             raise DisallowedValueError
         return addresses
 
-    def _parse_one(self, text: object) -> Address:
+    def _parse_one(self, text: object) -> Address | ServerAddress:
         if not isinstance(text, str):
             raise DisallowedValueError
         try:
-            address = Address.parse(text.strip(" "))
+            address = self._read(text.strip(" "))
         except AddressError as error:
             raise DisallowedValueError from error
         if address.port < self.lowest_port:
             raise DisallowedValueError
         return address
 
+    def _read(self, text: str) -> Address | ServerAddress:
+        return Address.parse(text)
+
     def show(self, value: object) -> str:
         """See Kind."""
         assert isinstance(value, tuple)
         return ",".join(str(address) for address in value)
+
+
+class ServerList(AddressList):
+    """One or more distinct HOST:PORT or tls://HOST:PORT."""
+
+    metavar = "[tls://]HOST:PORT"
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"{super().allowed}, tls:// before it for TLS"
+
+    def _read(self, text: str) -> ServerAddress:
+        return ServerAddress.parse(text)
 
 
 class FunctionList(Kind):
@@ -254,6 +271,62 @@ class FunctionBounds(FunctionList):
         """See Kind."""
         assert isinstance(value, tuple)
         return ",".join(f"{bound.name}={bound.jobs}" for bound in value)
+
+
+class QueueBounds(FunctionBounds):
+    """As FunctionBounds, where N alone is for every function."""
+
+    metavar = "[NAME=]N"
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return (
+            f"1 to {self.most} NAME=N or N alone for every function, the names different and * only last, "
+            f"N from 0 to {self.highest}"
+        )
+
+    def _parse_one(self, text: object) -> object:
+        return super()._parse_one(f"*={text}" if isinstance(text, str) and "=" not in text else text)
+
+    def parse(self, value: object) -> tuple[object, ...]:
+        """See Kind."""
+        # TOML's true would pass as 1; a number of thousands of digits cannot be written out.
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= self.highest:
+            value = str(value)
+        return super().parse(value)
+
+
+class FunctionServers(FunctionList):
+    """None or several NAME=SERVER: the names as in FunctionList, though one may be mapped to several job servers."""
+
+    metavar = "NAME=[tls://]HOST:PORT"
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return (
+            f"1 to {self.most} different NAME=HOST:PORT or NAME=tls://HOST:PORT, * only last in the name, "
+            "the address as in server"
+        )
+
+    def _parse_one(self, text: object) -> object:
+        # A name may hold an equals sign, an address does not.
+        name, equals, address = text.rpartition("=") if isinstance(text, str) else ("", "", "")
+        if not equals:
+            raise DisallowedValueError
+        try:
+            server = ServerAddress.parse(address)
+        except AddressError as error:
+            raise DisallowedValueError from error
+        if not server.port:
+            raise DisallowedValueError
+        return FunctionServer(str(super()._parse_one(name)), server)
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        assert isinstance(value, tuple)
+        return ",".join(f"{entry.name}={entry.server}" for entry in value)
 
 
 class Integer(Kind):
@@ -378,6 +451,52 @@ class Switch(Kind):
         return "true" if value else "false"
 
 
+class Choice(Kind):
+    """One of several words."""
+
+    metavar = "WORD"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"one of {', '.join(self.words)}"
+
+    def parse(self, value: object) -> str:
+        """See Kind."""
+        if not isinstance(value, str) or value not in self.words:
+            raise DisallowedValueError
+        return value
+
+
+class FilePath(Kind):
+    """The path of a file, or none; whether it is there is seen when it is used."""
+
+    metavar = "FILE"
+    longest = 4096
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"a path of at most {self.longest} bytes without control characters"
+
+    def parse(self, value: object) -> str | None:
+        """See Kind."""
+        if value == "":
+            return None
+        if not isinstance(value, str) or any(char < " " or char == "\x7f" for char in value):
+            raise DisallowedValueError
+        if len(value.encode(errors="surrogateescape")) > self.longest:
+            raise DisallowedValueError
+        return value
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        return "" if value is None else str(value)
+
+
 class MediaType(Kind):
     """A Content-Type of printable ASCII: type/subtype and parameters (RFC 9110 8.3.1)."""
 
@@ -456,16 +575,103 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "server",
         "server",
-        AddressList(lowest_port=1),
+        ServerList(lowest_port=1),
         "Addresses",
-        "A Gearman job server; may be repeated.",
+        "A Gearman job server; may be repeated. With tls:// it is reached by TLS and never without.",
     ),
     Setting(
         "connections_per_server",
         "connections-per-server",
         Integer(1, 64),
-        "Addresses",
+        "Job servers",
         "Pipelined connections to each job server.",
+    ),
+    Setting(
+        "balance",
+        "balance",
+        Choice("fewest", "rotation", "in-order"),
+        "Job servers",
+        "Which job server gets a job when several may: the one with the fewest outstanding, each in turn, or the first "
+        "that is up. Jobs with a client's unique go by their unique.",
+        "HAProxy balance leastconn, roundrobin, first; libgearman: in order",
+    ),
+    Setting(
+        "function_server",
+        "function-server",
+        FunctionServers(),
+        "Job servers",
+        "A job server for a function, prefix* for all that begin so; may be repeated. Its jobs go to no other; those "
+        "of functions without one may go to any.",
+        "HAProxy use_backend",
+    ),
+    Setting(
+        "require_worker",
+        "require-worker",
+        Switch(),
+        "Job servers",
+        "Answer 503 at once when no job server has a worker for the function.",
+    ),
+    Setting(
+        "max_queued",
+        "max-queued",
+        QueueBounds(),
+        "Job servers",
+        "Jobs of a function that wait for a worker, prefix*=N for each that begins so, N alone for every function; may "
+        "be repeated. When every job server has so many, a further one is answered 503.",
+        "gearmand maxqueue; HAProxy maxqueue",
+    ),
+    Setting(
+        "status_interval_s",
+        "status-interval",
+        Duration(0.05, 3600),
+        "Job servers",
+        "How often each job server is asked for its workers and queues.",
+    ),
+    Setting(
+        "server_check_interval_s",
+        "server-check-interval",
+        Duration(0.05, 3600),
+        "Job servers",
+        "How often each connection to a job server must give a sign of life; one that is silent for as long again is "
+        "replaced.",
+        "HAProxy inter: 2",
+    ),
+    Setting(
+        "cancel_abandoned",
+        "cancel-abandoned",
+        Switch(),
+        "Job servers",
+        "Ask the job server to drop a foreground job for which nobody waits any more.",
+    ),
+    Setting(
+        "refuse_client_unique",
+        "refuse-client-unique",
+        Switch(),
+        "Job servers",
+        "Answer a request with X-Gearman-Unique 400, so that no two requests share a job.",
+    ),
+    Setting(
+        "server_ca",
+        "server-ca",
+        FilePath(),
+        "Job servers",
+        "PEM file of the authorities that job servers with tls:// are trusted by; without it the system's.",
+        "HAProxy ca-file",
+    ),
+    Setting(
+        "server_certificate",
+        "server-certificate",
+        FilePath(),
+        "Job servers",
+        "PEM file of the gateway's certificate for job servers with tls://.",
+        "HAProxy crt",
+    ),
+    Setting(
+        "server_key",
+        "server-key",
+        FilePath(),
+        "Job servers",
+        "PEM file of the key of server-certificate; without it the key is in the same file.",
     ),
     Setting(
         "function",
@@ -707,7 +913,18 @@ def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[st
             flag_value = setting.kind.from_flags(flag_value) if flag_value else None
         if flag_value is not None:
             apply(setting, flag_value, f"flag {setting.flag}")
-    return Loaded(settings=msgspec.structs.replace(_DEFAULTS, **values), origins=origins)
+    loaded = Loaded(settings=msgspec.structs.replace(_DEFAULTS, **values), origins=origins)
+    _check_function_servers(loaded)
+    return loaded
+
+
+def _check_function_servers(loaded: Loaded) -> None:
+    for entry in loaded.settings.function_server:
+        if entry.server not in loaded.settings.server:
+            raise SettingError(
+                f"function-server = {_escaped(f'{entry.name}={entry.server}')} ({loaded.origins['function_server']}) "
+                f"is not allowed: {entry.server} is none of the job servers ({loaded.origins['server']})"
+            )
 
 
 def describe(loaded: Loaded) -> str:

@@ -7,7 +7,7 @@ import signal
 
 import uvloop
 
-from gatewayx.address import Address
+from gatewayx.address import Address, ServerAddress
 from gatewayx.config import Settings
 from gatewayx.gearman.job_server import JobServer
 from gatewayx.gearman.sample_functions import FUNCTIONS
@@ -52,7 +52,8 @@ async def _serve(listen: Address) -> int:
     job_server_address = Address(*job_server.address)
     worker = Worker(job_server_address, FUNCTIONS)
     await worker.start()
-    gateway = GatewayProcess(Settings(listen=(listen,), server=(job_server_address,), drain_timeout_s=DRAIN_TIMEOUT_S))
+    settings = Settings(listen=(listen,), server=(ServerAddress(*job_server.address),), drain_timeout_s=DRAIN_TIMEOUT_S)
+    gateway = GatewayProcess(settings)
     try:
         await gateway.start()
         try:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatewayx.address import Address
+from gatewayx.address import ServerAddress
 from gatewayx.config import FunctionBound, FunctionServer
 from gatewayx.gearman import pool
 from gatewayx.gearman.packet import PacketType
@@ -390,7 +390,7 @@ class TestFunctionServers:
         servers = [ScriptedJobServer() for _ in range(3)]
         for server in servers:
             await server.start()
-        addresses = [Address(*server.address) for server in servers]
+        addresses = [ServerAddress(*server.address) for server in servers]
         mapping = (
             FunctionServer("f", addresses[0]),
             FunctionServer("image-*", addresses[1]),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
-from gatewayx.address import Address
+from gatewayx.address import Address, ServerAddress
 from gatewayx.config import Settings
 from gatewayx.server.worker import GatewayProcess
 from support.gearmand import die_with_parent
@@ -73,8 +73,10 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def running_gateway(servers: Iterable[tuple[str, int]], **settings: object) -> AsyncIterator[RunningGateway]:
-    """A gateway in front of `servers`, each (host, port); settings: fields of Settings.
+async def running_gateway(
+    servers: Iterable[tuple[str, int] | ServerAddress], **settings: object
+) -> AsyncIterator[RunningGateway]:
+    """A gateway in front of `servers`, each (host, port) or a ServerAddress; settings: fields of Settings.
 
     On leaving, no connection, request, exchange, job, byte or deadline may be left of what the test did, and after
     closing no task that was not there before.
@@ -83,7 +85,7 @@ async def running_gateway(servers: Iterable[tuple[str, int]], **settings: object
     process = GatewayProcess(
         Settings(
             listen=(Address("127.0.0.1", 0),),
-            server=tuple(Address(host, port) for host, port in servers),
+            server=tuple(ServerAddress(*server) for server in servers),
             **settings,
         )
     )

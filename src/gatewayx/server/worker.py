@@ -268,7 +268,7 @@ def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:
     """For the job servers with TLS; None without any. Raises StartError."""
-    if not any(getattr(server, "tls", False) for server in settings.server):
+    if not any(server.tls for server in settings.server):
         return None
     from gatewayx.gearman.tls import client_context
 
