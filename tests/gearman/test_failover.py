@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +14,10 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.config import FunctionBound, FunctionServer
 from gatewayx.gearman import pool
-from gatewayx.gearman.packet import PacketType
+from gatewayx.gearman.packet import Magic, PacketReader, PacketType
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
-from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, response
+from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, hand_worker, response
 
 pytestmark = pytest.mark.anyio
 
@@ -634,25 +633,52 @@ class TestSignsOfLife:
             await upstream.closed()
 
     async def test_a_workload_that_leaves_slowly_is_one_while_the_echo_waits_behind_it(self):
-        async with behind(1, server_check_interval_s=0.2) as all_of:
-            [server], [upstream] = all_of.servers, all_of.upstreams
-            upstream.transport.pause_reading()
-            upstream.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-            client = await all_of.send(b"x" * 8 * MEBIBYTE)
-            await all_of.gateway.reaches("pool.outstanding_jobs", 1)
-            while upstream.submissions.empty():
-                # For a moment only, so that the 8 MiB take several intervals.
-                upstream.transport.resume_reading()
-                await asyncio.sleep(0.002)
-                if upstream.submissions.empty():
-                    upstream.transport.pause_reading()
-                    await asyncio.sleep(0.05)
-                assert not upstream.lost.done()
-            upstream.transport.resume_reading()
-            await upstream.complete(b"H:1", b"done")
-            assert (await client.response()).body == b"done"
-            assert server.echoes >= 1
-            await client.close()
+        loop = asyncio.get_running_loop()
+        with socket.socket() as listener:
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            upstreams: list[socket.socket] = []
+
+            async def greet(upstream: socket.socket) -> None:
+                if (await loop.sock_recv(upstream, 100)).startswith(b"version"):
+                    await loop.sock_sendall(upstream, b"OK slow\n")
+                    return
+                upstreams.append(upstream)
+                await loop.sock_sendall(upstream, OPTION_RES)
+
+            async def accept() -> None:
+                for _ in range(2):
+                    upstream, _ = await loop.sock_accept(listener)
+                    opened.enter_context(upstream)
+                    await greet(upstream)
+
+            with contextlib.ExitStack() as opened:
+                accepting = asyncio.create_task(accept())
+                async with (
+                    running_gateway(
+                        [listener.getsockname()], connections_per_server=1, server_check_interval_s=0.2
+                    ) as gateway,
+                    HttpClient(gateway.address) as client,
+                ):
+                    await accepting
+                    [upstream] = upstreams
+                    client.send(post(b"/f", bytes(8 * MEBIBYTE)))
+                    reader = PacketReader(Magic.REQUEST)
+                    began_s = loop.time()
+                    found = []
+                    while PacketType.ECHO_REQ not in found:
+                        reader.feed(await loop.sock_recv(upstream, 32768))
+                        found += [packet.type for packet in reader.packets()]
+                        await asyncio.sleep(0.004)
+                    assert found[0] == PacketType.SUBMIT_JOB
+                    assert loop.time() - began_s > 0.6
+                    done = response(PacketType.JOB_CREATED, b"H:1") + response(
+                        PacketType.WORK_COMPLETE, b"H:1", b"done"
+                    )
+                    await loop.sock_sendall(upstream, done)
+                    assert (await client.response()).body == b"done"
 
     async def test_a_frozen_gearmand_gets_no_new_jobs_after_two_intervals(self, tmp_gearmand, embedded):
         async with (
@@ -676,8 +702,8 @@ class TestSignsOfLife:
         async with behind(1) as all_of:
             here = all_of.upstreams[0].transport.get_extra_info("peername")
             found = []
-            for descriptor in range(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as candidate:
+            for path in await asyncio.to_thread(os.listdir, "/proc/self/fd"):
+                with contextlib.suppress(OSError), socket.fromfd(int(path), socket.AF_INET, 0) as candidate:
                     if candidate.getsockname() == here:
                         found.append(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
                         found.append(candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))

@@ -149,10 +149,11 @@ cdef class JobServerConnection:
     # Something came since the last check, and an ECHO_REQ was sent by it.
     cdef bint heard
     cdef bint echo_due
-    # Bytes handed to the transport so far, those that had left it at the last check, and the end of its ECHO_REQ.
-    cdef unsigned long long written_bytes
-    cdef unsigned long long left_bytes
-    cdef unsigned long long echo_end_bytes
+    # Bytes handed to the transport so far, those that had arrived at the other side's kernel by the last check, and the
+    # end of its ECHO_REQ.
+    cdef long long written_bytes
+    cdef long long arrived_bytes
+    cdef long long echo_end_bytes
 
     # Submissions that were written, in that order, each waiting for its JOB_CREATED or ERROR.
     cdef Job first_pending

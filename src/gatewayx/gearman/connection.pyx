@@ -17,13 +17,16 @@ refuses. So a packet is kept until it was answered, and counts in the byte budge
 listeners were told.
 
 Every check sends an ECHO_REQ; a connection on which nothing at all has come by the next check is closed. Any byte is a
-sign of life, as an echo may wait behind a large result. While the ECHO_REQ has not left us, behind large workloads,
-it is enough that something does.
+sign of life, as an echo may wait behind a large result. While the ECHO_REQ is on its way, behind large workloads, it is
+enough that the other side's kernel takes something: a frozen job server's takes no more than its buffer.
 
 A listener's exception is logged and ends nothing but that listener's part: the connection carries everybody's jobs.
 """
 
+import fcntl
 import logging
+import sys
+import termios
 from collections import deque
 
 cimport cython
@@ -187,12 +190,12 @@ cdef class JobServerConnection:
 
     def check(self, double silence_s):
         """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
-        cdef unsigned long long left
+        cdef long long arrived
         if not self.up or self.closed:
             return
-        left = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
+        arrived = self.written_bytes - <long long> self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
         if self.echo_due and not self.heard:
-            if left >= self.echo_end_bytes or left == self.left_bytes:
+            if arrived >= self.echo_end_bytes or arrived == self.arrived_bytes:
                 self._close(f"the job server gave no sign of life within {silence_s:g} s")
                 return
         else:
@@ -201,7 +204,7 @@ cdef class JobServerConnection:
             self.written_bytes += PyBytes_GET_SIZE(ECHO_REQ)
             self.echo_end_bytes = self.written_bytes
             self.transport.write(ECHO_REQ)
-        self.left_bytes = left
+        self.arrived_bytes = arrived
 
     cdef int submit(self, Job job) except -1:
         self.unsent.append(job)
@@ -726,6 +729,11 @@ cdef int _listener_failed(JobListener listener, Job job) except -1:
     except Exception:
         logger.exception("a job's listener failed again")
     return 0
+
+
+cdef long long _unacknowledged(transport):
+    """Bytes that the other side's kernel has not taken (tcp(7), SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 cdef bint _is_handle(bytes handle) noexcept:
