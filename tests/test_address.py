@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatewayx.address import Address, AddressError
+from gatewayx.address import Address, AddressError, ServerAddress
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,22 @@ def test_an_address_is_read_and_written_back_the_same(text: str, host: str, port
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         Address.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost:4730", ServerAddress("localhost", 4730)),
+        ("tls://localhost:4730", ServerAddress("localhost", 4730, tls=True)),
+        ("tls://[::1]:1", ServerAddress("::1", 1, tls=True)),
+    ],
+)
+def test_a_server_s_address_is_read_and_written_back_the_same(text: str, address: ServerAddress) -> None:
+    assert ServerAddress.parse(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize("text", ["", "tls://", "tls:a:1", "TLS://a:1", "tls://tls://a:1", "http://a:1", "tls://a"])
+def test_what_is_no_server_s_address_is_refused(text: str) -> None:
+    with pytest.raises(AddressError):
+        ServerAddress.parse(text)

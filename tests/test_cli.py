@@ -170,6 +170,15 @@ def test_a_switch_that_a_lower_level_turned_on_can_be_turned_off() -> None:
     assert row_of(result.output, "plugin-compat") == ["false", "flag --plugin-compat"]
 
 
+def test_check_finds_a_file_of_TLS_that_cannot_be_used(tmp_path: Path) -> None:  # noqa: N802
+    missing = tmp_path / "ca.pem"
+    result = invoke("check", "--server", "tls://a:1", "--server-ca", str(missing))
+
+    assert result.exit_code == 2
+    assert result.stderr == f"gatewayx: server-ca = '{missing}' cannot be used: No such file or directory\n"
+    assert invoke("check", "--server", "a:1", "--server-ca", str(missing)).exit_code == 0
+
+
 @pytest.mark.parametrize("command", ["check", "serve"])
 @pytest.mark.parametrize(
     ("arguments", "environ", "line"),
