@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := packet_reader http_connection
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-asan fuzz lint build wheel bench clean gearmand
+.PHONY: help demo test test-asan chaos fuzz lint build wheel bench clean gearmand
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -37,6 +37,9 @@ test-asan: gearmand $(SANITIZED_BUILT) ## Run all tests with the address and und
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
 		$(BIN)/python -m pytest --hypothesis-profile=slow $(ARGS)
+
+chaos: gearmand build ## Kill, freeze and fill job servers at full length (`make test` has short runs); ARGS are pytest's.
+	CHAOS=1 $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 fuzz: $(FUZZ_BUILT) ## Fuzz each target for FUZZ_SECONDS, guided by coverage; see CONTRIBUTING.md.
 	for target in $(FUZZ_TARGETS); do \

@@ -12,7 +12,9 @@ from gatewayx.gearman.job_server import JobServer
 from support.gearmand import Gearmand
 
 # The helpers' assertions shall tell as much as the tests' own.
-pytest.register_assert_rewrite("support.gateway", "support.http", "support.job_servers", "support.peer")
+pytest.register_assert_rewrite(
+    "support.account", "support.gateway", "support.http", "support.job_servers", "support.peer"
+)
 
 # For builds that are slow on purpose, such as those with sanitizers.
 hypothesis.settings.register_profile("slow", deadline=None)

@@ -195,6 +195,13 @@ cdef class Pool(JobRouter):
                 totals["pins"] += len(connection.pins)
         return totals
 
+    def servers_now(self):
+        """Of each job server, by name: how many connections are up, and how many jobs are outstanding there."""
+        return {
+            server.name: {"connections": server.connected, "outstanding_jobs": (<PooledServer> server).outstanding()}
+            for server in self.servers
+        }
+
     cdef Job submit(
         self,
         JobListener listener,

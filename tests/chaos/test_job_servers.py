@@ -1,0 +1,366 @@
+"""Job servers that die, freeze, fill up and come back under load: every request is accounted for in the end.
+
+CHAOS=1 (`make chaos`) runs the same at full length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from support.account import FUNCTION, Account, Gearmands, KeptWorker, Load, Outcome
+from support.gateway import RunningGateway, eventually, running_gateway
+from support.http import HttpClient, post
+from support.peer import Peer, ask_text
+
+pytestmark = pytest.mark.anyio
+
+LONG = os.environ.get("CHAOS") == "1"
+
+CHECK_INTERVAL_S = 0.3
+
+
+def every_third(number: int) -> bool:
+    """Every third request is for a background job."""
+    return number % 3 == 2
+
+
+class Scene:
+    """Some gearmands, a worker for each, a gateway in front of them, and the account of what happens."""
+
+    def __init__(self, gearmands: Gearmands, account: Account, gateway: RunningGateway) -> None:
+        self.gearmands = gearmands
+        self.account = account
+        self.gateway = gateway
+
+    def load(self, clients: int, **options: object) -> Load:
+        """A load on the gateway."""
+        return Load(self.gateway.address, self.account, clients, **options)
+
+    async def answers(self, count: int) -> None:
+        """Return once so many more requests were told 200."""
+        wanted = self.good + count
+        await eventually(lambda: self.good >= wanted)
+
+    @property
+    def good(self) -> int:
+        """Requests that were told 200."""
+        return sum(outcome.status == 200 for outcome in self.account.told.values())
+
+    async def connected(self) -> None:
+        """Return once every connection is up."""
+        await eventually(lambda: self.gateway.count("pool.connections") == 2 * len(self.gearmands.ports))
+
+    async def settled(self) -> None:
+        """Return once no job is under way; fails if the account is not true."""
+        await self.gateway.let_go()
+        await asyncio.sleep(0.3)
+        self.account.check()
+
+
+@asynccontextmanager
+async def scene(
+    directory: Path, count: int, *, workers: bool = True, before_end_s: float = 0.0, **settings: object
+) -> AsyncIterator[Scene]:
+    """The scene, whose account is checked in the end."""
+    account = Account()
+    options = {"job_timeout_s": 5.0, "server_check_interval_s": CHECK_INTERVAL_S, "status_interval_s": 0.2} | settings
+    with Gearmands(directory, count) as gearmands:
+        async with AsyncExitStack() as stack:
+            for address in gearmands.addresses if workers else ():
+                worker = await stack.enter_async_context(KeptWorker(address, account, before_end_s=before_end_s))
+                await worker.registered.wait()
+            gateway = await stack.enter_async_context(running_gateway(gearmands.addresses, **options))
+            made = Scene(gearmands, account, gateway)
+            yield made
+            await made.settled()
+
+
+class TestKilled:
+    async def test_one_of_three_and_started_again(self, tmp_path):
+        async with scene(tmp_path, 3) as stage:
+            async with stage.load(32, background=every_third):
+                await stage.answers(200)
+                stage.gearmands.kill(0)
+                await stage.answers(500)
+                await stage.gearmands.start(0)
+                await stage.connected()
+                await stage.answers(500)
+            failures = stage.account.failures()
+            assert {outcome.status for outcome in failures.values()} <= {502}
+            assert len(failures) <= 32
+
+    async def test_all_three_and_started_again(self, tmp_path):
+        async with scene(tmp_path, 3) as stage, stage.load(16, background=every_third):
+            await stage.answers(100)
+            for number in range(3):
+                stage.gearmands.kill(number)
+            await eventually(lambda: {503} <= {told.status for told in stage.account.failures().values()})
+            for number in range(3):
+                await stage.gearmands.start(number)
+            await stage.connected()
+            await stage.answers(300)
+
+    async def test_one_after_the_other(self, tmp_path):
+        async with scene(tmp_path, 3) as stage:
+            async with stage.load(32, background=every_third):
+                for number in (0, 1, 2, 0, 1, 2) if LONG else (0, 1, 2):
+                    stage.gearmands.kill(number)
+                    await stage.answers(200)
+                    await stage.gearmands.start(number)
+                    await stage.connected()
+            assert {outcome.status for outcome in stage.account.failures().values()} <= {502}
+
+    async def test_one_of_two_under_64_connections_costs_its_jobs_in_flight_and_no_more(self, tmp_path):
+        async with scene(tmp_path, 2) as stage:
+            loop = asyncio.get_running_loop()
+            name = f"127.0.0.1:{stage.gearmands.ports[0]}"
+
+            def share() -> dict[str, int]:
+                return stage.gateway.process.pool.servers_now()[name]
+
+            async with stage.load(64):
+                await stage.answers(1000)
+                in_flight = share()["outstanding_jobs"]
+                stage.gearmands.kill(0)
+                killed_s = loop.time()
+                # What was written since, until the gateway is told, is in flight there as well.
+                await eventually(lambda: not share()["connections"])
+                await asyncio.sleep(1.2)
+                failures = stage.account.failures()
+                assert len(failures) <= 64
+                assert in_flight <= 64
+                assert max([stage.account.times_s[workload] for workload in failures] or [killed_s]) < killed_s + 1
+                await stage.gearmands.start(0)
+                started_s = loop.time()
+                await eventually(lambda: share()["outstanding_jobs"] >= 16)
+                assert loop.time() < started_s + 12
+                await stage.answers(1000)
+            assert stage.account.failures() == failures
+
+
+class TestFrozen:
+    async def test_one_of_three_and_thawed(self, tmp_path):
+        async with scene(tmp_path, 3, job_timeout_s=3.0) as stage, stage.load(32, background=every_third):
+            await stage.answers(200)
+            stage.gearmands.running[1].pause()
+            name = f"127.0.0.1:{stage.gearmands.ports[1]}"
+            began_s = asyncio.get_running_loop().time()
+            pool = stage.gateway.process.pool
+            await eventually(lambda: pool.servers_now()[name]["connections"] == 0)
+            assert asyncio.get_running_loop().time() - began_s < 2 * CHECK_INTERVAL_S + 1
+            await stage.answers(500)
+            assert pool.servers_now()[name]["outstanding_jobs"] == 0
+            stage.gearmands.running[1].resume()
+            await stage.connected()
+            await stage.answers(300)
+
+
+class TestRestarted:
+    async def test_a_cancellation_never_hits_a_job_of_the_next_life(self, tmp_path):
+        async with scene(tmp_path, 1, before_end_s=0.02) as stage:
+            random.seed(4)
+            for _ in range(10 if LONG else 4):
+                async with stage.load(8):
+                    await stage.answers(20)
+                    leaving = []
+                    for _ in range(40):
+                        client = await HttpClient(stage.gateway.address).connect()
+                        workload = stage.account.workload()
+                        stage.account.abandoned.add(workload)
+                        client.send(post(b"/" + FUNCTION, workload))
+                        leaving.append(client)
+                    # Handles begin at 1 again, and clients leave while that happens.
+                    for number, client in enumerate(leaving):
+                        if number == 20:
+                            stage.gearmands.kill(0)
+                            await stage.gearmands.start(0)
+                        client.reset()
+                        await asyncio.sleep(random.uniform(0, 0.005))
+                    await stage.connected()
+                    await stage.answers(20)
+            assert stage.gateway.count("pool.cancels_requested") > 0
+            # A cancelled job would have been told 500.
+            assert {outcome.status for outcome in stage.account.failures().values()} <= {502, 503}
+
+
+class TestFull:
+    async def test_queues_that_are_full(self, tmp_path):
+        async with scene(tmp_path, 3, before_end_s=0.05) as stage:
+            for number, most in enumerate((1, 2, 3)):
+                await ask_text(stage.gearmands.addresses[number], b"maxqueue %b %d" % (FUNCTION, most))
+            async with stage.load(64, background=every_third):
+                await stage.answers(300)
+            told = stage.account.check()
+            assert told[503, "job-refused"] > 0
+            assert set(told) <= {(200, ""), (503, "job-refused")}
+            assert stage.gateway.count("pool.moved_jobs") > 0
+
+
+class TestAbandoned:
+    async def test_clients_that_hang_up_in_the_middle_and_a_worker_that_comes_later(self, tmp_path):
+        count, wave = (10_000, 250) if LONG else (1_000, 250)
+        async with scene(tmp_path, 2, workers=False) as stage:
+            # Both job servers know the function, or they would not cancel.
+            for address in stage.gearmands.addresses:
+                async with Peer(address) as peer:
+                    await peer.can_do(FUNCTION)
+            abandoned = []
+            for _ in range(count // wave):
+                clients = [await HttpClient(stage.gateway.address).connect() for _ in range(wave)]
+                for number, client in enumerate(clients):
+                    abandoned.append(stage.account.workload())
+                    request = post(b"/" + FUNCTION, abandoned[-1])
+                    # Some leave in the middle of their request.
+                    client.send(request[: len(request) - 1] if number % 10 == 0 else request)
+                    if number % 2:
+                        await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
+                for number, client in enumerate(clients):
+                    if number % 3:
+                        client.reset()
+                    else:
+                        await client.close()
+            stage.account.abandoned |= set(abandoned)
+            await stage.gateway.let_go()
+            await eventually(lambda: stage.gateway.count("pool.abandoned_jobs") == 0)
+            assert stage.gateway.count("pool.cancels_requested") >= count * 0.85
+            async with AsyncExitStack() as stack:
+                for address in stage.gearmands.addresses:
+                    worker = await stack.enter_async_context(KeptWorker(address, stage.account))
+                    await worker.registered.wait()
+                async with stage.load(8):
+                    await stage.answers(200)
+            assert not set(stage.account.begun) & stage.account.abandoned
+
+
+class TestWorkersThatDie:
+    async def test_the_job_server_queues_their_jobs_again_and_each_request_has_one_answer(self, tmp_path):
+        account = Account()
+        with Gearmands(tmp_path, 1) as gearmands:
+            [address] = gearmands.addresses
+            async with (
+                KeptWorker(address, account, before_end_s=0.03) as mortal,
+                KeptWorker(address, account, before_end_s=0.01) as other,
+                running_gateway([address], job_timeout_s=5.0) as gateway,
+            ):
+                await mortal.registered.wait()
+                await other.registered.wait()
+                async with Load(gateway.address, account, 32):
+                    for _ in range(20 if LONG else 5):
+                        await eventually(lambda: len(mortal.in_hand) >= 4)
+                        await mortal.die()
+                await gateway.let_go()
+            assert account.orphaned
+            told = account.check()
+            assert set(told) == {(200, "")}
+            assert max(account.begun[workload] for workload in account.orphaned) == 2
+
+
+class TestTwoGateways:
+    async def test_with_the_same_uniques_share_each_job(self, tmp_path):
+        account = Account()
+        with Gearmands(tmp_path, 2) as gearmands:
+            async with AsyncExitStack() as stack:
+                for address in gearmands.addresses:
+                    worker = await stack.enter_async_context(KeptWorker(address, account, before_end_s=0.1))
+                    await worker.registered.wait()
+                gateways = [
+                    await stack.enter_async_context(running_gateway(addresses))
+                    for addresses in (gearmands.addresses, gearmands.addresses[::-1])
+                ]
+                clients = [
+                    await stack.enter_async_context(HttpClient(gateway.address)) for gateway in gateways for _ in "12"
+                ]
+                for _ in range(50 if LONG else 15):
+                    workload = account.workload()
+                    unique = b"X-Gearman-Unique: %b" % workload
+                    for client in clients:
+                        client.send(post(b"/" + FUNCTION, workload, unique))
+                    answers = [await client.response() for client in clients]
+                    assert {(answer.status, answer.body) for answer in answers} == {(200, workload[::-1])}
+                    account.answered(workload, answers[0])
+                assert account.check() == {(200, ""): len(account.asked)}
+
+
+class TestChurn:
+    async def test_kills_and_restarts_in_fast_motion_leave_nothing_behind(self, tmp_path):
+        rounds = 170 if LONG else 6
+        random.seed(5)
+        async with scene(tmp_path, 3, job_timeout_s=3.0, server_check_interval_s=0.5) as stage:
+            sizes: list[tuple[int, int]] = []
+
+            async def measured() -> None:
+                await stage.gateway.let_go()
+                await stage.connected()
+                await eventually(lambda: stage.gateway.count("pool.abandoned_jobs") == 0)
+                assert stage.gateway.count("pool.pins") == 0
+                gc.collect()
+                sizes.append((len(await asyncio.to_thread(os.listdir, "/proc/self/fd")), private_bytes()))
+
+            for number in range(rounds):
+                async with stage.load(16, background=every_third, headers=some_uniques):
+                    for victim in random.sample(range(3), 3):
+                        await stage.answers(5)
+                        stage.gearmands.kill(victim)
+                        await stage.gearmands.start(victim)
+                # Once it has all the room that it ever needs.
+                if number >= rounds // 3:
+                    await measured()
+                if LONG:
+                    # The account itself grows with every request.
+                    stage.account.check()
+                    stage.account.__init__()
+            assert stage.gearmands.kills == 3 * rounds
+            descriptors = [count for count, _ in sizes]
+            assert max(descriptors) <= descriptors[0] + 2
+            if LONG:
+                assert sizes[-1][1] - sizes[0][1] < 8 * 1024 * 1024
+
+
+def some_uniques(workload: bytes) -> tuple[bytes, ...]:
+    """A unique of its own for every fourth request."""
+    return (b"X-Gearman-Unique: %b" % workload,) if workload[-1] % 4 == 0 else ()
+
+
+def private_bytes() -> int:
+    """Private memory of this process."""
+    total = 0
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith(("Private_Clean", "Private_Dirty")):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+class TestAccount:
+    """The account is only worth something if it notices what is not true."""
+
+    @pytest.mark.parametrize(
+        ("told", "background", "begun", "fault"),
+        [
+            (Outcome(503, "not-submitted", b""), False, 1, "told that it was not submitted"),
+            (Outcome(200, "", b"wrong"), False, 1, "wrong"),
+            (Outcome(200, "", b"00000000"), False, 0, "never ran"),
+            (Outcome(200, "", b"00000000"), False, 2, "ran 2 times"),
+            (Outcome(502, "outcome-unknown", b""), True, 2, "ran 2 times"),
+            (Outcome(500, "job-failed", b""), False, 1, "job-failed"),
+            (None, False, 0, "assert"),
+        ],
+    )
+    def test_what_is_not_true_is_noticed(self, told, background, begun, fault):
+        account = Account()
+        workload = account.workload(background)
+        if told is not None:
+            account.told[workload] = told
+        account.begun[workload] = begun
+        if not begun:
+            del account.begun[workload]
+        with pytest.raises(AssertionError, match=fault):
+            account.check()
