@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servers import start_echo_workers, start_gateway, start_gearmand
+from servers import compile_program, start_echo_workers, start_gateway, start_gearmand
 
 from support import (
     BENCHMARKS,
@@ -171,8 +171,7 @@ class Comparison:
         self.settings = settings
         self.results = Results()
         self._processes = processes
-        self._program = processes.directory / "flood"
-        run_command(["cc", "-O2", "-o", str(self._program), str(BENCHMARKS / "flood.c")], timeout_s=60)
+        self._program = compile_program(processes, "flood.c")
         self._plugin, self._server_port, self._plugin_port = start_gearmand(
             processes, "-t 4 --hashtable-buckets 1000003"
         )

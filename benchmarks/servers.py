@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from support import (
     BENCHMARKS,
@@ -30,6 +31,15 @@ def start_gearmand(processes: ProcessSet, options: str) -> tuple[Process, int, i
     process = processes.start("plugin", command)
     process.wait_until_listening(port, http_port)
     return process, port, http_port
+
+
+def start_plain_gearmand(processes: ProcessSet, port: int, options: str = "") -> Process:
+    """A job server without the HTTP plugin, on a port that somebody has chosen, so that it can come back there."""
+    log = processes.directory / f"gearmand-{port}.gearmand-log"
+    command = [which("gearmand") or "gearmand", "-L", HOST, "-p", str(port), "-l", str(log), *shlex.split(options)]
+    process = processes.start("gearmand", command)
+    process.wait_until_listening(port)
+    return process
 
 
 def start_gateway(processes: ProcessSet, command: str, server_port: int) -> tuple[Process, int]:
@@ -61,19 +71,31 @@ def start_nginx(processes: ProcessSet) -> tuple[Process, int]:
     return process, port
 
 
-def start_echo_workers(processes: ProcessSet, server_port: int, function: str, count: int) -> None:
-    """libgearman workers, compiled at the first start."""
-    program = processes.directory / "echo_worker"
+def compile_program(processes: ProcessSet, source: str, *libraries: str) -> Path:
+    """A C program of this directory, compiled at its first use."""
+    program = processes.directory / Path(source).stem
     if not program.exists():
-        source = BENCHMARKS / "echo_worker.c"
         try:
-            run_command(["cc", "-O2", "-o", str(program), str(source), "-lgearman"], timeout_s=60)
+            run_command(["cc", "-O2", "-o", str(program), str(BENCHMARKS / source), *libraries], timeout_s=60)
         except BenchmarkError as error:
-            raise BenchmarkError(
-                f"cannot compile {source.name}: apt-get install gcc libgearman-dev ({error})"
-            ) from None
+            raise BenchmarkError(f"cannot compile {source}: apt-get install gcc libgearman-dev ({error})") from None
+    return program
+
+
+def start_echo_workers(processes: ProcessSet, server_port: int, function: str, count: int) -> None:
+    """libgearman workers."""
+    program = compile_program(processes, "echo_worker.c", "-lgearman")
     for _ in range(count):
         processes.start("workers", [str(program), HOST, str(server_port), function])
+    wait_for_workers(server_port, function, count)
+
+
+def start_respawning_echo_workers(processes: ProcessSet, server_port: int, function: str, count: int) -> None:
+    """libgearman workers that come back when their job server does, as under any supervisor."""
+    program = compile_program(processes, "echo_worker.c", "-lgearman")
+    again = 'while :; do "$0" "$@" 2>/dev/null; sleep 0.1; done'
+    for _ in range(count):
+        processes.start("workers", ["sh", "-c", again, str(program), HOST, str(server_port), function])
     wait_for_workers(server_port, function, count)
 
 

@@ -154,6 +154,11 @@ class Process:
         if self._popen.poll() is not None:
             raise BenchmarkError(f"{self.name} ended with status {self._popen.returncode}: {self._last_words()}")
 
+    def kill(self) -> None:
+        """Ends the process as a crash would."""
+        self._popen.kill()
+        self._popen.wait()
+
     def stop(self) -> None:
         """Ends the process and its session, politely first."""
         for signal_number in (signal.SIGTERM, signal.SIGKILL):

@@ -317,7 +317,7 @@ class TestChurn:
                 if LONG:
                     # The account itself grows with every request.
                     stage.account.check()
-                    stage.account.__init__()
+                    stage.account.forget()
             assert stage.gearmands.kills == 3 * rounds
             descriptors = [count for count, _ in sizes]
             assert max(descriptors) <= descriptors[0] + 2

@@ -61,6 +61,11 @@ class Account:
         """The requests that were not told 200."""
         return {workload: outcome for workload, outcome in self.told.items() if outcome.status != 200}
 
+    def forget(self) -> None:
+        """Begin anew; workloads are not used again."""
+        for record in (self.asked, self.told, self.abandoned, self.begun, self.ended, self.orphaned, self.times_s):
+            record.clear()
+
     def check(self) -> Counter[tuple[int, str]]:
         """Fail unless all that was told is true; returns how often each thing was told.
 
