@@ -2,8 +2,9 @@
 
     python benchmarks/failover_http.py HOST PORT FUNCTION CONNECTIONS SECONDS BIN_SECONDS
 
-Every connection asks for one job after the other. Prints one JSON object: began_s by time.monotonic(), bin_s, a list each of good and failed
-requests by bin, and how often each failure came: its status, or "lost" for a connection without an answer.
+Every connection asks for one job after the other. Prints one JSON object: began_s by time.monotonic(), bin_s, a list
+each of good and failed requests by bin, and how often each failure came: its status, or "lost" for a connection without
+an answer.
 """
 
 import asyncio

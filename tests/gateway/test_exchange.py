@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from gatewayx import __version__
+from gatewayx.gateway import exchange
 from gatewayx.gearman import packet
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
@@ -688,3 +689,50 @@ class TestPluginCompat:
         answer = await client.ask(request_bytes)
         assert (answer.status, answer.body) == (status, b"")
         assert b"content-type" not in answer.headers
+
+
+class Broken:
+    """Stands in for a table of the gateway's own code, and fails."""
+
+    def __contains__(self, value: object) -> bool:
+        raise RuntimeError("our own fault")
+
+
+class TestOurOwnFaults:
+    async def test_an_exception_while_a_head_is_read_is_500_and_ends_nothing_else(
+        self, gateway, client, worker, function, monkeypatch, caplog
+    ):
+        async with HttpClient(gateway.address) as other:
+            other.send(post(b"/" + function, b"undisturbed"))
+            handle, _, _, _ = await worker.take()
+            monkeypatch.setattr(exchange, "PRIORITIES", Broken())
+            answer = await client.ask(post(b"/" + function, b"body", b"X-Gearman-Priority: low"))
+            monkeypatch.undo()
+            assert (answer.status, answer.kind()) == (500, "internal-error")
+            assert "our own fault" not in answer.body.decode()
+            assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("our own fault",)]
+            worker.complete(handle, b"served")
+            assert (await other.response()).body == b"served"
+        # Nor the connection it came over.
+        client.send(post(b"/" + function, b"next", b"X-Gearman-Priority: low"))
+        handle, _, _, _ = await worker.take()
+        worker.complete(handle, b"next")
+        assert (await client.response()).body == b"next"
+
+    async def test_an_exception_while_a_job_is_submitted_is_500_and_holds_nothing(
+        self, gateway, client, worker, function, monkeypatch
+    ):
+        client.send(post(b"/" + function, b"w", b"X-Gearman-Unique: same"))
+        handle, _, _, _ = await worker.take()
+        # The text of a 409, which is looked up when it is answered.
+        monkeypatch.setattr(exchange, "MIXED_UNIQUE", 409)
+        async with HttpClient(gateway.address) as other:
+            request = post(b"/" + function, b"w", b"X-Gearman-Unique: same", b"X-Gearman-Background: true")
+            answer = await other.ask(request)
+            assert (answer.status, answer.kind()) == (500, "internal-error")
+            worker.complete(handle, b"served")
+            assert (await client.response()).body == b"served"
+            other.send(post(b"/" + function, b"next"))
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, b"next")
+            assert (await other.response()).body == b"next"

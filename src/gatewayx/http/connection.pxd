@@ -175,6 +175,7 @@ cdef class HttpConnection(RequestOwner):
     cdef int _hand_over(self, Request request) except -1
     cdef int _append(self, Request request) except -1
     cdef int _refuse(self, object error, bytes data) except -1
+    cdef int _answer_error(self, Request request, object error) except -1
     cdef int _internal_error(self, Request request) except -1
     cdef int _refuse_connection(self, object error) except -1
     cdef int _mark_dirty(self) except -1

@@ -442,9 +442,7 @@ cdef class HttpConnection(RequestOwner):
         self.server.note(TOO_MANY_BYTES.kind, self, request.path)
         self.server.handler.abandon(request)
         self._release(request)
-        return self.answer_problem(
-            request, TOO_MANY_BYTES.status, TOO_MANY_BYTES.kind, TOO_MANY_BYTES.detail, TOO_MANY_BYTES.headers
-        )
+        return self._answer_error(request, TOO_MANY_BYTES)
 
     cdef int _release(self, Request request) except -1:
         """What was held for the request is gone, or in other hands."""
@@ -514,6 +512,9 @@ cdef class HttpConnection(RequestOwner):
             self._mark_dirty()
             return 0
         self.refusal_waits = self.server.refusal_waits(self)
+        return self._answer_error(request, error)
+
+    cdef int _answer_error(self, Request request, object error) except -1:
         return self.answer_problem(request, error.status, error.kind, error.detail, error.headers)
 
     cdef int _internal_error(self, Request request) except -1:
