@@ -2,9 +2,8 @@
 
     python benchmarks/many_servers.py [--rounds 5] [--duration 4] [--output benchmarks/results] [--strict]
 
-Two gateways, one with one gearmand and four echo workers, one with four gearmands and a worker for each, loaded by wrk
-in turns. The workers are as many in both, so that only the job servers differ. What the rows mean is in
-benchmarks/README.md.
+Gateways in front of one and of four gearmands, each with two echo workers, loaded by wrk in turns; and, without a bar,
+in front of one with all eight. What the rows mean is in benchmarks/README.md.
 """
 
 import argparse
@@ -42,21 +41,21 @@ from support import (
 )
 
 FUNCTION = "echo"
-WORKERS = 4
+WORKERS_EACH = 2
 CONNECTIONS = 64
 COUNTS = (1, 4)
 KINDS = ("foreground", "background")
 MAX_ATTEMPTS = 4
 # As in plugin_comparison.py: the default of 991 buckets measures gearmand's hash chains.
-GEARMAND = "-t 2 --hashtable-buckets 1000003"
+GEARMAND = "-t 4 --hashtable-buckets 1000003"
 
 
-def start(processes: ProcessSet, count: int) -> int:
+def start(processes: ProcessSet, count: int, workers_each: int = WORKERS_EACH) -> int:
     """A gateway with so many job servers; its port."""
     ports = [free_port() for _ in range(count)]
     for port in ports:
         start_plain_gearmand(processes, port, GEARMAND)
-        start_echo_workers(processes, port, FUNCTION, WORKERS // count)
+        start_echo_workers(processes, port, FUNCTION, workers_each)
     servers = " ".join(f"--server {HOST}:{port}" for port in ports)
     return start_gateway(processes, "{python} -m gatewayx serve --listen {listen} " + servers, ports[0])[1]
 
@@ -71,38 +70,44 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="status 1 when a bar is missed")
     arguments = parser.parse_args()
     require_programs({"gearmand": "gearman-job-server", "wrk": "wrk", "cc": "gcc"})
-    found: dict[str, dict[int, list[dict[str, Any]]]] = {kind: {count: [] for count in COUNTS} for kind in KINDS}
+    all_workers = f"one with {COUNTS[1] * WORKERS_EACH} workers"
+    subjects = {"one": (COUNTS[0], WORKERS_EACH), "four": (COUNTS[1], WORKERS_EACH)}
+    subjects[all_workers] = (COUNTS[0], COUNTS[1] * WORKERS_EACH)
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {name: [] for name in subjects} for kind in KINDS}
     with tempfile.TemporaryDirectory() as directory, ProcessSet(Path(directory)) as processes:
-        gateways = {count: start(processes, count) for count in COUNTS}
+        gateways = {name: start(processes, *subject) for name, subject in subjects.items()}
         for number in range(arguments.rounds):
             for kind in KINDS:
-                for count in COUNTS[:: -1 if number % 2 else 1]:
+                for name in list(subjects)[:: -1 if number % 2 else 1]:
+                    if kind == "background" and name == all_workers:
+                        continue
                     # Background jobs go to a function without workers: they would go on after their turn.
-                    function = FUNCTION if kind == "foreground" else f"queued-{number}-{count}"
+                    function = FUNCTION if kind == "foreground" else f"queued-{number}-{name}"
                     tag = [run_tag()] + (["background"] if kind == "background" else [])
                     for _ in range(MAX_ATTEMPTS):
                         wait_until_quiet(processes, arguments.max_disturbance)
                         watch = Watch(processes)
-                        url = f"http://{HOST}:{gateways[count]}/{function}"
+                        url = f"http://{HOST}:{gateways[name]}/{function}"
                         load = run_wrk(url, BENCHMARKS / "unique_post.lua", tag, CONNECTIONS, arguments.duration)
                         used_s, disturbance = watch.stop()
                         if disturbance.share <= arguments.max_disturbance:
                             break
                     if load.error_count:
-                        raise BenchmarkError(f"{kind}, {count} job servers: {load.errors}")
-                    found[kind][count].append(
+                        raise BenchmarkError(f"{kind}, {name}: {load.errors}")
+                    found[kind][name].append(
                         {"load": asdict(load), "processor_s": used_s, "disturbance": disturbance.share}
                     )
-                told = ", ".join(
-                    f"{count} job servers {found[kind][count][-1]['load']['requests_per_s']:,.0f}/s" for count in COUNTS
-                )
+                speeds = {name: turns[-1]["load"]["requests_per_s"] for name, turns in found[kind].items() if turns}
+                told = ", ".join(f"{name} {speed:,.0f}/s" for name, speed in speeds.items())
                 print(f"round {number + 1}, {kind}: {told}", flush=True)
     rows: list[Row] = []
     for kind in KINDS:
-        speeds = {count: [turn["load"]["requests_per_s"] for turn in found[kind][count]] for count in COUNTS}
-        rows += [information(f"{kind}, {count} job servers", speeds[count], "/s", "") for count in COUNTS]
-        ratios = [many / one for one, many in zip(speeds[COUNTS[0]], speeds[COUNTS[1]], strict=True)]
-        rows.append(at_least(f"{kind}: four job servers against one", ratios, 1, TIMES, "", True))
+        rates = {
+            name: [turn["load"]["requests_per_s"] for turn in turns] for name, turns in found[kind].items() if turns
+        }
+        rows += [information(f"{kind}, {name}", values, "/s", "") for name, values in rates.items()]
+        ratios = [four / one for one, four in zip(rates["one"], rates["four"], strict=True)]
+        rows.append(at_least(f"{kind}: four job servers against one", ratios, 1, TIMES, ""))
     print(text_table(rows))
     machine = machine_description()
     measured = {

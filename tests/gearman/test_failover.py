@@ -418,6 +418,20 @@ class TestFunctionServers:
 
 
 class TestBalance:
+    @pytest.mark.parametrize(("count", "shares"), [(12, [0, 12]), (60, [30, 30])])
+    async def test_jobs_of_one_loop_turn_leave_together_as_long_as_that_is_fair(self, count, shares):
+        async with behind(2) as all_of, HttpClient(all_of.gateway.address) as client:
+            client.send(*(post(b"/f", b"%d" % number) for number in range(count)))
+            await all_of.gateway.reaches("pool.outstanding_jobs", count)
+            await eventually(lambda: sum(each.submissions.qsize() for each in all_of.upstreams) == count)
+            assert sorted(each.submissions.qsize() for each in all_of.upstreams) == shares
+            for upstream in all_of.upstreams:
+                number = 0
+                while not upstream.submissions.empty():
+                    number += 1
+                    await upstream.complete(b"H:%d" % number, b"")
+            assert {(await client.response()).status for _ in range(count)} == {200}
+
     async def test_rotation_takes_each_in_turn_whatever_is_outstanding(self):
         async with behind(3, balance="rotation") as all_of:
             clients, turns = [], []

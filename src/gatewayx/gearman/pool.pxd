@@ -9,6 +9,9 @@ from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerC
 cdef enum:
     # Job servers, since each has a bit of Job.refused_by.
     MAX_SERVERS = 64
+    # So many jobs more than the others a server may have, while jobs of this loop turn are about to leave for it: those
+    # that leave together cost one system call on either side.
+    TURN_JOBS = 16
     # Background jobs with a client's unique that are remembered; above, the oldest is forgotten.
     MAX_KNOWN_BACKGROUNDS = 65536
 
@@ -45,6 +48,8 @@ cdef class PooledServer:
     cdef bint is_up(self)
     # Jobs whose end somebody waits for, over all its connections.
     cdef Py_ssize_t outstanding(self)
+    # Jobs of this loop turn are about to leave for it, and one more fits into their write.
+    cdef bint has_open_write(self)
     # The connection over which this loop turn's jobs leave, or the one with the fewest jobs outstanding; None if none
     # takes another one.
     cdef JobServerConnection least_loaded(self)

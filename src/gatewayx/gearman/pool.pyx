@@ -77,6 +77,12 @@ cdef class PooledServer:
             total += (<JobServerConnection> connection).outstanding
         return total
 
+    cdef bint has_open_write(self):
+        for connection in self.connections:
+            if (<JobServerConnection> connection).has_open_write():
+                return True
+        return False
+
     cdef JobServerConnection least_loaded(self):
         cdef JobServerConnection connection, best = None
         for item in self.connections:
@@ -345,7 +351,11 @@ cdef class Pool(JobRouter):
                 continue
             workers = server.admin_slot.workers(function)
             grade = 2 if workers > 0 else 1 if workers < 0 else 0
-            outstanding = server.outstanding() if self.balance == FEWEST else 0
+            outstanding = 0
+            if self.balance == FEWEST:
+                outstanding = server.outstanding()
+                if server.has_open_write():
+                    outstanding -= TURN_JOBS
             if grade < highest or (grade == highest and outstanding >= fewest):
                 continue
             connection = server.least_loaded()
