@@ -110,7 +110,7 @@ def main() -> int:
         rows.append(at_least(f"{kind}: four job servers against one", ratios, 1, TIMES, ""))
     print(text_table(rows))
     machine = machine_description()
-    measured = {
+    measured: dict[str, Any] = {
         "date": now_text(),
         "revision": source_revision(),
         "machine": machine,
