@@ -23,7 +23,7 @@ import re
 from typing import NamedTuple
 
 from fuzz.world import Failures, JobServer, JobServerTransport, Loop, Transport
-from gatewayx.address import Address
+from gatewayx.address import ServerAddress
 from gatewayx.config import Settings
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server.worker import GatewayProcess
@@ -70,6 +70,7 @@ HELD = (
     "pool.outstanding_jobs",
     "pool.abandoned_jobs",
     "pool.unsent_bytes",
+    "pool.pins",
 )
 
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
@@ -151,7 +152,7 @@ class World:
         self.loop.connect = self.server.connect
         self.clients: list[Client] = []
         self.settings = Settings(
-            server=(Address("job-server", 4730),),
+            server=(ServerAddress("job-server", 4730),),
             connections_per_server=1 if bits & ONE_CONNECTION else 2,
             max_connections=2,
             max_pipelined=4,
@@ -224,7 +225,7 @@ class World:
         assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
             known = [held for held in gc.get_referents(connection.protocol) if type(held) is dict]
-            assert known == [{}], f"jobs that have ended are still known: {known}"
+            assert known == [{}, {}], f"jobs that have ended, or their pins, are still known: {known}"
 
     def answer_all(self) -> None:
         """Let every job come to its end, those of requests that are read only then too."""
@@ -332,7 +333,7 @@ class Play:
             connection.create()
         elif kind == 11 and connection.pending:
             if argument < 4:
-                connection.refuse()
+                connection.refuse(full=argument < 2)
             else:
                 connection.run_all()
         elif kind in (12, 13) and connection.jobs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 
@@ -12,6 +13,8 @@ from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, PacketReader, PacketTyp
 
 # A loop that has not come to rest after so many turns never does.
 MAX_TURNS = 2000
+# Of every transport; only its options are set, and its empty queue asked for.
+SOCKET = socket.socket()
 FOREGROUND_TYPES = frozenset({PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_HIGH})
 
 
@@ -41,6 +44,10 @@ class Loop(asyncio.BaseEventLoop):
     def call_exception_handler(self, context: dict[str, object]) -> None:
         """asyncio."""
         self.failures.append(context)
+
+    async def getaddrinfo(self, host: str, port: int, **arguments: int):
+        """asyncio: every name is this one address."""
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
 
     async def create_connection(self, factory: Callable[[], asyncio.Protocol], host: str, port: int):
         """asyncio: connect to a job server."""
@@ -151,7 +158,7 @@ class Transport:
 
     def get_extra_info(self, name: str) -> object:
         """asyncio."""
-        return ("127.0.0.1", 12345) if name == "peername" else None
+        return {"peername": ("127.0.0.1", 12345), "socket": SOCKET}.get(name)
 
     def is_closing(self) -> bool:
         """asyncio."""
@@ -247,8 +254,14 @@ class JobServerTransport(Transport):
             assert data.endswith(b"\n")
             self.loop.call_soon(self.receive, b"OK\n" * data.count(b"\n"))
             return
+        if data == b"status\n":
+            self.loop.call_soon(self.receive, b"f\t1\t0\t1\n.\n")
+            return
         self.reader.feed(data)
         for found in self.reader.packets():
+            if found.type == PacketType.ECHO_REQ:
+                self.loop.call_soon(self.send, PacketType.ECHO_RES, *found.arguments)
+                continue
             if found.type == PacketType.OPTION_REQ:
                 self.server.connections.append(self)
                 self.loop.call_soon(self.receive, packet.encode_option_res(b"exceptions"))
@@ -281,10 +294,10 @@ class JobServerTransport(Transport):
         self.server.uniques.setdefault(job.handle, set()).add(unique)
         self.send(PacketType.JOB_CREATED, job.handle)
 
-    def refuse(self) -> None:
-        """Answer the oldest submission with ERROR."""
+    def refuse(self, *, full: bool) -> None:
+        """Answer the oldest submission with ERROR, since its queue is full or for no reason."""
         self.pending.popleft()
-        self.send(PacketType.ERROR, b"QUEUE_\xff", b"too \r\n many")
+        self.send(PacketType.ERROR, b"QUEUE_ERROR" if full else b"QUEUE_\xff", b"too \r\n many")
 
     def work(self, job: Job, packet_type: int, data: bytes) -> None:
         """Send a WORK_* packet of a job, once for each that waits."""
