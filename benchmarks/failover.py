@@ -16,7 +16,6 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from servers import compile_program, start_gateway, start_plain_gearmand, start_respawning_echo_workers
 
@@ -29,15 +28,10 @@ from support import (
     at_most,
     free_port,
     information,
-    machine_description,
-    measured_rows_markdown,
-    now_text,
-    package_versions,
-    program_version,
     require_programs,
-    source_revision,
     text_table,
     wait_for_workers,
+    write_report,
 )
 
 FUNCTION = "echo"
@@ -230,26 +224,10 @@ def main() -> int:
                 )
     rows = rows_of(turns, arguments.connections)
     print(text_table(rows))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    machine = machine_description()
-    measured: dict[str, Any] = {
-        "date": now_text(),
-        "revision": source_revision(),
-        "machine": machine,
-        "versions": package_versions("uvloop", "httptools", "gatewayx")
-        | {"gearmand": program_version("gearmand", "-V")},
-        "settings": {"rounds": arguments.rounds, "connections": arguments.connections, "bin_s": BIN_S},
-        "rows": [asdict(row) for row in rows],
-        "turns": {subject: [asdict(turn) for turn in found] for subject, found in turns.items()},
-    }
-    (arguments.output / "failover.json").write_text(json.dumps(measured) + "\n")
-    told = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    (arguments.output / "failover.md").write_text(
-        "# A job server dies and comes back\n\n"
-        f"Measured {measured['date']} at {measured['revision']}, {machine['cores']} cores ({machine['processor']}), "
-        f"{machine['memory_bytes'] / 2**30:.1f} GiB, Linux {machine['kernel']}, {told}.\n\n"
-        f"![jobs a second and failures over time](failover.svg)\n\n{measured_rows_markdown(rows)}\n"
-    )
+    settings = {"rounds": arguments.rounds, "connections": arguments.connections, "bin_s": BIN_S}
+    raw = {subject: [asdict(turn) for turn in found] for subject, found in turns.items()}
+    title = "A job server dies and comes back"
+    write_report(arguments.output, "failover", title, rows, settings, raw, picture="failover.svg")
     draw(turns, arguments.output / "failover.svg")
     return 1 if arguments.strict and any(row.passed is False for row in rows) else 0
 

@@ -34,20 +34,15 @@ from support import (
     at_least,
     at_most,
     information,
-    machine_description,
-    measured_rows_markdown,
-    now_text,
-    package_versions,
-    program_version,
     raise_open_file_limit,
     require_programs,
     run_command,
     run_tag,
     run_wrk,
-    source_revision,
     text_table,
     wait_for_workers,
     wait_until_quiet,
+    write_report,
 )
 
 FUNCTION = "echo"
@@ -401,32 +396,6 @@ def each_row(kind: str, target: str, turn: dict[str, Any]) -> Row:
     return information(f"{kind}, {target}: share of good traffic kept", [turn["share"]], "", detail)
 
 
-def report(settings: Settings, results: Results) -> dict[str, Any]:
-    """Everything of a run, for the JSON file."""
-    return {
-        "date": now_text(),
-        "revision": source_revision(),
-        "machine": machine_description(),
-        "versions": package_versions("uvloop", "httptools", "gatewayx")
-        | {"gearmand": program_version("gearmand", "-V")},
-        "settings": asdict(settings),
-        "rows": [asdict(row) for row in results.rows],
-        "raw": results.raw,
-    }
-
-
-def markdown(measured: dict[str, Any], rows: list[Row]) -> str:
-    """The rows with where and when they were measured."""
-    machine, versions = measured["machine"], measured["versions"]
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return (
-        "# Malformed floods\n\n"
-        f"Measured {measured['date']} at {measured['revision']}, {machine['cores']} cores ({machine['processor']}), "
-        f"{machine['memory_bytes'] / 2**30:.1f} GiB, Linux {machine['kernel']}, {told}.\n\n"
-        f"{measured_rows_markdown(rows)}\n"
-    )
-
-
 def main() -> int:
     """Measure and report; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -461,11 +430,9 @@ def main() -> int:
         for section in sections:
             getattr(comparison, section)()
             print(text_table(comparison.results.rows), flush=True)
-    measured = report(settings, comparison.results)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "malformed_flood.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (arguments.output / "malformed_flood.md").write_text(markdown(measured, comparison.results.rows))
-    missed = [row for row in comparison.results.rows if row.passed is False]
+    results = comparison.results
+    write_report(arguments.output, "malformed_flood", "Malformed floods", results.rows, asdict(settings), results.raw)
+    missed = [row for row in results.rows if row.passed is False]
     return 1 if missed and arguments.strict else 0
 
 

@@ -7,7 +7,6 @@ in front of one with all eight. What the rows mean is in benchmarks/README.md.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import asdict
@@ -27,17 +26,12 @@ from support import (
     at_least,
     free_port,
     information,
-    machine_description,
-    measured_rows_markdown,
-    now_text,
-    package_versions,
-    program_version,
     require_programs,
     run_tag,
     run_wrk,
-    source_revision,
     text_table,
     wait_until_quiet,
+    write_report,
 )
 
 FUNCTION = "echo"
@@ -109,25 +103,8 @@ def main() -> int:
         ratios = [four / one for one, four in zip(rates["one"], rates["four"], strict=True)]
         rows.append(at_least(f"{kind}: four job servers against one", ratios, 1, TIMES, ""))
     print(text_table(rows))
-    machine = machine_description()
-    measured: dict[str, Any] = {
-        "date": now_text(),
-        "revision": source_revision(),
-        "machine": machine,
-        "versions": package_versions("uvloop", "httptools", "gatewayx")
-        | {"gearmand": program_version("gearmand", "-V")},
-        "rows": [asdict(row) for row in rows],
-        "turns": found,
-    }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "many_servers.json").write_text(json.dumps(measured, indent=1) + "\n")
-    told = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    (arguments.output / "many_servers.md").write_text(
-        "# One job server and four\n\n"
-        f"Measured {measured['date']} at {measured['revision']}, {machine['cores']} cores ({machine['processor']}), "
-        f"{machine['memory_bytes'] / 2**30:.1f} GiB, Linux {machine['kernel']}, {told}.\n\n"
-        f"{measured_rows_markdown(rows)}\n"
-    )
+    settings = {"rounds": arguments.rounds, "duration_s": arguments.duration, "gearmand": GEARMAND}
+    write_report(arguments.output, "many_servers", "One job server and four", rows, settings, found)
     return 1 if arguments.strict and any(row.passed is False for row in rows) else 0
 
 

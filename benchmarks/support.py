@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -513,6 +513,41 @@ def in_turns(turns: Sequence[Callable[[], None]], round_number: int) -> None:
     start = round_number % len(turns)
     for turn in [*turns[start:], *turns[:start]]:
         turn()
+
+
+def write_report(
+    directory: Path,
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    settings: Mapping[str, Any],
+    raw: Any,
+    *,
+    picture: str = "",
+) -> None:
+    """Writes NAME.json and NAME.md: the rows, with where and when they were measured. `raw` goes into the JSON only."""
+    machine = machine_description()
+    versions = package_versions("uvloop", "httptools", "gatewayx") | {"gearmand": program_version("gearmand", "-V")}
+    measured = {
+        "date": now_text(),
+        "revision": source_revision(),
+        "machine": machine,
+        "versions": versions,
+        "settings": dict(settings),
+        "rows": [asdict(row) for row in rows],
+        "raw": raw,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.json").write_text(json.dumps(measured, indent=1) + "\n")
+    told = ", ".join(f"{program} {version}" for program, version in versions.items())
+    text = (
+        f"# {title}\n\n"
+        f"Measured {measured['date']} at {measured['revision']}, {machine['cores']} cores ({machine['processor']}), "
+        f"{machine['memory_bytes'] / 2**30:.1f} GiB, Linux {machine['kernel']}, {told}.\n\n"
+    )
+    if picture:
+        text += f"![{title}]({picture})\n\n"
+    (directory / f"{name}.md").write_text(f"{text}{measured_rows_markdown(rows)}\n")
 
 
 def machine_description() -> dict[str, Any]:

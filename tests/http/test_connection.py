@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
-from gatewayx.gearman.job_server import JobServer
-from gatewayx.gearman.sample_functions import FUNCTIONS
-from gatewayx.gearman.worker import Worker
-from support.gateway import RunningGateway, eventually, running_gateway
+from support.gateway import eventually, with_settings
 from support.http import HttpClient, chunked, get, head, post
-from support.job_servers import HandWorker, hand_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -24,47 +19,6 @@ SIZED = b"Content-Length: 5"
 CHUNKED = b"Transfer-Encoding: chunked"
 EXPECT = b"Expect: 100-continue"
 MEBIBYTE = 1 << 20
-
-
-@pytest.fixture
-async def worker(embedded: JobServer) -> AsyncIterator[HandWorker]:
-    """A worker for FUNCTION, by hand."""
-    async with hand_worker(embedded.address, FUNCTION) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def samples(embedded: JobServer) -> AsyncIterator[Worker]:
-    """A worker that runs the sample functions by itself."""
-    worker = Worker(embedded.address, FUNCTIONS)
-    await worker.start()
-    yield worker
-    await worker.close()
-
-
-@pytest.fixture
-def settings() -> dict[str, object]:
-    """The gateway's settings; a test changes them by parametrizing `settings`."""
-    return {}
-
-
-@pytest.fixture
-async def gateway(embedded: JobServer, settings: dict[str, object]) -> AsyncIterator[RunningGateway]:
-    """A gateway in front of the embedded job server."""
-    async with running_gateway([embedded.address], **settings) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def client(gateway: RunningGateway) -> AsyncIterator[HttpClient]:
-    """A client of the gateway."""
-    async with HttpClient(gateway.address) as client:
-        yield client
-
-
-def with_settings(**settings: object) -> pytest.MarkDecorator:
-    """Run the test's gateway with these settings."""
-    return pytest.mark.parametrize("settings", [settings], ids=["-".join(settings)])
 
 
 class TestKeepAlive:

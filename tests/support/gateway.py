@@ -10,6 +10,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gatewayx.address import Address, ServerAddress
 from gatewayx.config import Settings
 from gatewayx.server.worker import GatewayProcess
@@ -98,6 +100,11 @@ async def running_gateway(
         await process.close()
     left = [task for task in asyncio.all_tasks() - before if "TestRunner" not in task.get_coro().__qualname__]
     assert not left
+
+
+def with_settings(**settings: object) -> pytest.MarkDecorator:
+    """Run the gateway of a test below tests/http with these settings."""
+    return pytest.mark.parametrize("settings", [settings], ids=["-".join(settings)])
 
 
 class ServeProcess:
