@@ -75,7 +75,23 @@ def settings_options(command: AnyFunction) -> AnyFunction:
     return click.option(CONFIG_FLAG, "config_path", metavar="FILE", help=config_help)(command)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class MainGroup(click.Group):
+    """The commands; `bench` is imported when it is asked for, so that `serve` starts without it."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Every name, `bench` included."""
+        return sorted([*super().list_commands(context), "bench"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return the command of this name."""
+        if name != "bench":
+            return super().get_command(context, name)
+        from gatewayx.bench.commands import bench
+
+        return bench
+
+
+@click.group(cls=MainGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="gatewayx", message="%(prog)s %(version)s")
 def main() -> None:
     """An HTTP/1.1 front for Gearman job servers: a request becomes a job, its result the response.

@@ -1,0 +1,460 @@
+"""`gatewayx bench`: its commands, one thin function each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, Union
+
+import click
+
+from gatewayx.bench import compare as comparing
+from gatewayx.bench import expectations, report, result
+from gatewayx.bench.display import Display, display, summary, verdict_table
+from gatewayx.bench.errors import RunError, UseError
+from gatewayx.bench.flood import KIND_NAMES, MIXED
+from gatewayx.bench.load import CHECKS, LEAST_UNIQUE_BYTES
+from gatewayx.bench.measurement import Measurement
+from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
+from gatewayx.bench.sampling import find_process
+
+EXIT_FAILED = 1
+EXIT_WRONG_USE = 2
+EXIT_EXPECTATION = 99
+
+MAX_CONNECTIONS = 50_000
+MAX_PIPELINE = 1024
+MAX_PROCESSES = 64
+MAX_RATE = 10_000_000
+MAX_DURATION_S = 86_400.0
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
+Result = Union[result.Run, result.Runs]
+
+
+def _options(*options: Callable[[AnyFunction], AnyFunction]) -> Callable[[AnyFunction], AnyFunction]:
+    def decorate(command: AnyFunction) -> AnyFunction:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _seconds(lowest: float) -> click.FloatRange:
+    return click.FloatRange(lowest, MAX_DURATION_S)
+
+
+request_options = _options(
+    click.option("--method", default="POST", show_default=True, metavar="METHOD", help="Of every request."),
+    click.option("--body", metavar="TEXT|@FILE", help="What to send, or the file that has it."),
+    click.option("--body-size", type=click.IntRange(0, MAX_BODY_BYTES), metavar="BYTES", help="Send so many bytes."),
+    click.option(
+        "--unique-bodies", is_flag=True, help="Number every body, so that no two are alike; it begins with the number."
+    ),
+    click.option("--background", is_flag=True, help="Ask for background jobs (X-Gearman-Background: true)."),
+    click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated."),
+    click.option(
+        "--check",
+        type=click.Choice(sorted(CHECKS)),
+        default="framing",
+        show_default=True,
+        help="What an answer's body must be besides well framed: as long as what was sent, the same, or reversed.",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=_seconds(0.05),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="For an answer; a request without one by then has failed.",
+    ),
+)
+target_options = _options(
+    click.option("--pid", type=click.IntRange(1), help="Sample this process and its descendants."),
+    click.option("--process", "process_name", metavar="NAME", help="Sample the process of this name."),
+    click.option("--allow-remote", is_flag=True, help="Load a machine other than this one."),
+)
+output_options = _options(
+    click.option("--json", "json_path", metavar="FILE|-", help="Write the result as JSON; - for standard output."),
+    click.option("--html", "html_path", metavar="FILE", help="Write a report; needs gatewayx[bench]."),
+)
+expectation_option = click.option(
+    "--expect",
+    "expected_texts",
+    multiple=True,
+    metavar="'p99<20ms'",
+    help="Exit with 99 unless this holds; may be repeated. Also errors<0.1%, rps>1000, memory<100MiB, good-p99<50ms …",
+)
+
+
+@click.group("bench", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def bench() -> None:
+    """Load an HTTP server and tell the truth about it.
+
+    Exit codes: 0 good, 99 an --expect failed, 1 could not run, 2 wrong use. Ctrl-C ends a run early and still reports.
+    """
+
+
+@bench.command("run")
+@click.argument("url")
+@_options(
+    click.option("--connections", type=click.IntRange(1, MAX_CONNECTIONS), default=64, show_default=True),
+    click.option("--duration", "duration_s", type=_seconds(0.1), default=10.0, show_default=True, metavar="SECONDS"),
+    click.option(
+        "--rate",
+        type=click.FloatRange(0, MAX_RATE, min_open=True),
+        metavar="PER_SECOND",
+        help="Open loop: so many requests a second are due whatever the server does. Without it each connection sends "
+        "its next request when it has its answer.",
+    ),
+    click.option(
+        "--pipeline",
+        type=click.IntRange(1, MAX_PIPELINE),
+        default=1,
+        show_default=True,
+        help="Requests under way on a connection at most.",
+    ),
+    click.option("--processes", type=click.IntRange(1, MAX_PROCESSES), default=1, show_default=True, help="That make load."),
+    click.option("--hdr", "hdr_path", metavar="FILE", help="Write the latency as HdrHistogram's text (.hgrm)."),
+)
+@request_options
+@target_options
+@expectation_option
+@output_options
+def run_command(
+    url: str,
+    connections: int,
+    duration_s: float,
+    rate: float | None,
+    pipeline: int,
+    processes: int,
+    hdr_path: str | None,
+    allow_remote: bool,
+    pid: int | None,
+    process_name: str | None,
+    expected_texts: tuple[str, ...],
+    json_path: str | None,
+    html_path: str | None,
+    **request: Any,
+) -> None:
+    """Load URL and report throughput, latency and errors."""
+
+    def prepare() -> tuple[Target, LoadSettings, int | None]:
+        load = _load_settings(
+            request,
+            connections=connections,
+            duration_s=duration_s,
+            rate=rate,
+            pipeline=pipeline,
+            processes=min(processes, connections),
+        )
+        return Target.parse(url, allow_remote=allow_remote), load, _pid(pid, process_name)
+
+    target, load, sampled = _sorted(prepare)
+    expected = _expected(expected_texts)
+    shown = _display(html_path)
+    measurement = _sorted(lambda: Measurement("run", target, load, pid=sampled, progress=shown.progress))
+    run = _measured(measurement.run, measurement.stop, shown)
+    run.expectations = [expectation.judge(run) for expectation in expected]
+    if hdr_path is not None:
+        _write(hdr_path, measurement.latency.percentile_distribution().encode())
+    _finish(run, [run], json_path, html_path, shown)
+
+
+@bench.command("flood")
+@click.argument("url")
+@_options(
+    click.option("--kind", type=click.Choice(KIND_NAMES), default=MIXED, show_default=True, help="What the flood is of."),
+    click.option(
+        "--connections",
+        type=click.IntRange(1, MAX_CONNECTIONS),
+        default=32,
+        show_default=True,
+        help="Of the flood, open at once at most.",
+    ),
+    click.option(
+        "--rate",
+        type=click.FloatRange(0, MAX_RATE, min_open=True),
+        metavar="PER_SECOND",
+        help="New connections of the flood a second; as many as go without it.",
+    ),
+    click.option(
+        "--duration", "duration_s", type=_seconds(0.1), default=10.0, show_default=True, metavar="SECONDS", help="Of the flood."
+    ),
+    click.option(
+        "--calm",
+        "calm_s",
+        type=_seconds(0.5),
+        default=3.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Good traffic alone, so long before and after the flood.",
+    ),
+    click.option("--good-connections", type=click.IntRange(1, MAX_CONNECTIONS), default=8, show_default=True),
+    click.option(
+        "--good-rate",
+        type=click.FloatRange(0, MAX_RATE, min_open=True),
+        metavar="PER_SECOND",
+        help="Good requests a second (open loop); as fast as they are answered without it.",
+    ),
+)
+@request_options
+@target_options
+@expectation_option
+@output_options
+def flood_command(
+    url: str,
+    kind: str,
+    connections: int,
+    rate: float | None,
+    duration_s: float,
+    calm_s: float,
+    good_connections: int,
+    good_rate: float | None,
+    allow_remote: bool,
+    pid: int | None,
+    process_name: str | None,
+    expected_texts: tuple[str, ...],
+    json_path: str | None,
+    html_path: str | None,
+    **request: Any,
+) -> None:
+    """Flood URL with bad clients, and see what good ones notice.
+
+    bad-line, bad-version, bad-chunk, nul, header-flood and oversize send what is wrong and read the answer; half-head and
+    connect leave without one; slow-head and slow-body send a byte a second; no-read sends and never reads; mixed takes
+    all in turn.
+    """
+
+    def prepare() -> tuple[Target, LoadSettings, int | None]:
+        load = _load_settings(request, connections=good_connections, duration_s=duration_s, rate=good_rate)
+        return Target.parse(url, allow_remote=allow_remote), load, _pid(pid, process_name)
+
+    target, load, sampled = _sorted(prepare)
+    expected = _expected(expected_texts)
+    shown = _display(html_path)
+    flood = FloodSettings(kind, connections, rate, duration_s, calm_s)
+    measurement = _sorted(
+        lambda: Measurement(f"flood of {kind}", target, load, flood=flood, pid=sampled, progress=shown.progress)
+    )
+    run = _measured(measurement.run, measurement.stop, shown)
+    run.expectations = [expectation.judge(run) for expectation in expected]
+    _finish(run, [run], json_path, html_path, shown)
+
+
+duration_option = click.option(
+    "--duration",
+    "duration_s",
+    type=_seconds(1.0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of each run.",
+)
+
+
+@bench.command("plugin")
+@duration_option
+@output_options
+def plugin_command(duration_s: float, json_path: str | None, html_path: str | None) -> None:
+    """Compare gatewayx with gearmand's own HTTP plugin.
+
+    Starts gearmand, workers and gateway itself and loads both targets in turns: foreground and background jobs with
+    1 to 256 connections, floods, memory. Needs gearmand on PATH.
+    """
+    _side_by_side(duration_s, json_path, html_path, with_plugin=True)
+
+
+@bench.command("demo")
+@duration_option
+@output_options
+def demo_command(duration_s: float, json_path: str | None, html_path: str | None) -> None:
+    """Measure gatewayx in front of the embedded job server: needs nothing installed."""
+    _side_by_side(duration_s, json_path, html_path, with_plugin=False)
+
+
+@bench.command("compare")
+@click.argument("files", nargs=-1, required=True, metavar="A.json B.json …")
+def compare_command(files: tuple[str, ...]) -> None:
+    """Compare results with those of the first file.
+
+    The table has ratios, and whether a difference is more than the noise within the runs.
+    """
+    if len(files) < 2:
+        _stop("compare needs two files or more", EXIT_WRONG_USE)
+    named = []
+    for name in files:
+        try:
+            named.append((name, result.decode(Path(name).read_bytes(), name)))
+        except OSError as error:
+            _stop(f"cannot read {name}: {error.strerror}", EXIT_FAILED)
+        except result.ResultError as error:
+            _stop(str(error), EXIT_WRONG_USE)
+    click.echo(comparing.table(comparing.comparison(named)))
+
+
+def _side_by_side(duration_s: float, json_path: str | None, html_path: str | None, *, with_plugin: bool) -> None:
+    from gatewayx.bench import side_by_side
+
+    shown = _display(html_path)
+    try:
+        with side_by_side.Services() as services:
+            if with_plugin:
+                server_port, plugin = side_by_side.start_gearmand(services)
+                others = [plugin]
+            else:
+                server_port, others = side_by_side.start_embedded_job_server(services), []
+            side_by_side.start_workers(services, server_port)
+            gateway = side_by_side.start_gateway(services, server_port)
+            comparison = side_by_side.Comparison([gateway, *others], server_port, duration_s, shown.progress)
+            _measured(comparison.run, comparison.stop, shown)
+            verdicts = comparison.verdicts()
+    except RunError as error:
+        _stop(str(error), EXIT_FAILED)
+    _finish(result.Runs(comparison.runs, verdicts), comparison.runs, json_path, html_path, shown, verdicts)
+
+
+def _load_settings(request: dict[str, Any], **settings: Any) -> LoadSettings:
+    body, body_size = request.pop("body"), request.pop("body_size")
+    if body is not None and body_size is not None:
+        raise UseError("--body and --body-size exclude each other")
+    content = None
+    if body_size is not None:
+        content = b"x" * body_size
+    elif body is not None:
+        content = _read_body(body)
+    if request["unique_bodies"] and len(content or b"") < LEAST_UNIQUE_BYTES:
+        raise UseError(f"--unique-bodies needs a body of {LEAST_UNIQUE_BYTES} bytes or more")
+    headers = []
+    for header in request.pop("headers"):
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise UseError(f"-H {header!a} is not of the form 'Name: value'")
+        headers.append((name, value.strip(" \t")))
+    request["method"] = request["method"].upper()
+    return LoadSettings(body=content, headers=tuple(headers), **request, **settings)
+
+
+def _read_body(text: str) -> bytes:
+    if not text.startswith("@"):
+        return os.fsencode(text)
+    try:
+        with Path(text[1:]).open("rb") as file:
+            content = file.read(MAX_BODY_BYTES + 1)
+    except OSError as error:
+        raise UseError(f"--body {text}: {error.strerror}") from None
+    if len(content) > MAX_BODY_BYTES:
+        raise UseError(f"--body {text}: more than {MAX_BODY_BYTES} bytes")
+    return content
+
+
+def _pid(pid: int | None, name: str | None) -> int | None:
+    if pid is not None and name is not None:
+        raise UseError("--pid and --process exclude each other")
+    return find_process(name) if name is not None else pid
+
+
+def _expected(texts: Sequence[str]) -> list[expectations.Expected]:
+    try:
+        return [expectations.parse(text) for text in texts]
+    except ValueError as error:
+        _stop(f"--expect: {error}", EXIT_WRONG_USE)
+
+
+def _display(html_path: str | None) -> Display:
+    shown = display()
+    if html_path is not None:
+        try:
+            report.require_plots()
+        except report.ReportError as error:
+            shown.note(f"gatewayx bench: {error}")
+    return shown
+
+
+AnyResult = TypeVar("AnyResult")
+
+
+def _sorted(prepare: Callable[[], AnyResult]) -> AnyResult:
+    """What `prepare` returns; an error ends the command with the exit code of whose fault it is."""
+    try:
+        return prepare()
+    except UseError as error:
+        _stop(str(error), EXIT_WRONG_USE)
+    except RunError as error:
+        _stop(str(error), EXIT_FAILED)
+
+
+def _measured(measure: Callable[[], Coroutine[Any, Any, AnyResult]], stop: Callable[[], None], shown: Display) -> AnyResult:
+    """Run a measurement; Ctrl-C ends it early, a second one at once."""
+
+    async def main() -> AnyResult:
+        stopping = False
+
+        def interrupted() -> None:
+            nonlocal stopping
+            if stopping:
+                os._exit(EXIT_FAILED)
+            stopping = True
+            stop()
+
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(signal_number, interrupted)
+        return await measure()
+
+    try:
+        return asyncio.run(main())
+    except UseError as error:
+        shown.close()
+        _stop(str(error), EXIT_WRONG_USE)
+    except RunError as error:
+        shown.close()
+        _stop(str(error), EXIT_FAILED)
+    finally:
+        shown.close()
+
+
+def _finish(
+    measured: Result,
+    runs: Sequence[result.Run],
+    json_path: str | None,
+    html_path: str | None,
+    shown: Display,
+    verdicts: Sequence[result.Verdict] = (),
+) -> NoReturn:
+    """Tell what was found, write what was asked for, and end with the exit code."""
+    told = verdict_table(verdicts) if verdicts else "\n".join(summary(run) for run in runs)
+    click.echo(told, err=json_path == "-")
+    if html_path is not None:
+        try:
+            report.write_report(Path(html_path), runs, verdicts)
+        except report.ReportError as error:
+            shown.note(f"gatewayx bench: no report is written: {error}")
+        except OSError as error:
+            _stop(f"cannot write {html_path}: {error.strerror}", EXIT_FAILED)
+    if json_path is not None:
+        _write(json_path, result.encode(measured))
+    failed = any(not expectation.passed for run in runs for expectation in run.expectations)
+    sys.exit(EXIT_EXPECTATION if failed else 0)
+
+
+def _write(path: str, content: bytes) -> None:
+    try:
+        if path == "-":
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        else:
+            Path(path).write_bytes(content)
+    except OSError as error:
+        _stop(f"cannot write {path}: {error.strerror}", EXIT_FAILED)
+
+
+def _stop(problem: str, exit_code: int) -> NoReturn:
+    click.echo(f"gatewayx bench: {problem}", err=True)
+    sys.exit(exit_code)

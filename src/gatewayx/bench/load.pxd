@@ -1,0 +1,133 @@
+"""The load generator: one process's share of the connections, open or closed loop."""
+
+from gatewayx.bench.response cimport ResponseReader
+from gatewayx.bench.sockets cimport Peer, Poller
+from gatewayx.histogram cimport Histogram
+
+cdef enum Check:
+    # The answer need only be one, of whatever body.
+    CHECK_FRAMING = 0
+    # The body is as long as the request's.
+    CHECK_LENGTH = 1
+    # The body is the request's.
+    CHECK_ECHO = 2
+    # The body is the request's, last byte first.
+    CHECK_REVERSE = 3
+
+cdef enum:
+    RECEIVE_BYTES = 262144
+    # Requests that are sent together are gathered in a buffer of this size.
+    GATHER_BYTES = 65536
+    STATUSES = 1000
+
+
+cdef class RequestTemplate:
+    # One request, head and body; where its serial number goes is written anew for each.
+    cdef bytearray text
+    cdef Py_ssize_t size
+    # Hexadecimal digits of the serial number, and where they are; 0 digits for requests that are all alike.
+    cdef Py_ssize_t serial_at
+    cdef int serial_digits
+    cdef Check check
+    # What the answer's body must be, and where the serial number is in it.
+    cdef bytearray expected
+    cdef Py_ssize_t expected_serial_at
+    cdef readonly Py_ssize_t body_bytes
+    cdef readonly bint to_head
+
+    cdef void number(self, unsigned long long serial) noexcept
+    cdef bint matches(self, unsigned long long serial, Py_ssize_t at, const char* piece, Py_ssize_t size) noexcept
+
+
+cdef class LoadConnection:
+    cdef LoadGenerator generator
+    # -1 while there is none.
+    cdef int descriptor
+    cdef bint connecting
+    # An answer has come on this connection: when it is lost, the next one is made at once.
+    cdef bint proved
+    # When the connection was begun if a request waits for it, in a closed loop; 0 otherwise.
+    cdef long long begun_ns
+    cdef long long connect_deadline_ns
+    # Requests under way, a ring of `generator.pipeline` places: when due, when sent, its number.
+    cdef long long* due_ns
+    cdef long long* sent_ns
+    cdef unsigned long long* serials
+    cdef int first
+    cdef int outstanding
+    # Of those the last so many have not been sent whole, and of the first of these so many bytes have been.
+    cdef int unsent
+    cdef Py_ssize_t unsent_at
+    cdef ResponseReader reader
+    # The body that comes is not what was expected.
+    cdef bint mismatch
+    # In the generator's list of those that can take a request, since when it can, and the next one there. One that
+    # no longer can is passed over when its turn comes.
+    cdef bint listed
+    cdef long long available_since_ns
+    cdef LoadConnection next_available
+
+    cdef int open(self, long long at_ns) except -1
+    cdef int handle(self, unsigned int events) except -1
+    cdef int receive_answers(self, long long at_ns, unsigned int events) except -1
+    cdef bint take(self, long long at_ns, const char* data, Py_ssize_t size) except -1
+    cdef bint answered(self, long long at_ns) except -1
+    cdef void add_request(self, long long due_ns, long long at_ns) noexcept
+    cdef Py_ssize_t _gather(self) noexcept
+    cdef int flush(self, long long at_ns) except -1
+    cdef int go_on(self, long long at_ns) except -1
+    cdef int lost(self, long long at_ns, int kind) except -1
+    cdef int sweep(self, long long at_ns) except -1
+    cdef void close(self) noexcept
+
+
+cdef class LoadGenerator:
+    cdef object loop
+    cdef Peer peer
+    cdef Poller poller
+    cdef RequestTemplate template
+    cdef list connections
+    cdef readonly int pipeline
+    cdef long long timeout_ns
+    # Requests a second; 0 for a closed loop.
+    cdef double rate
+    cdef int process
+    cdef int processes
+    cdef char* received
+    cdef char* gathered
+    # Connections that can take a request, the one that waits longest first; of an open loop only.
+    cdef LoadConnection first_available
+    cdef LoadConnection last_available
+    # The run: from when to when requests are sent. 0 before it begins.
+    cdef long long begins_ns
+    cdef long long ends_ns
+    cdef bint sending
+    # The number of the next request that is due, in an open loop.
+    cdef long long next_due
+    cdef unsigned long long next_serial
+    # Requests sent whole or in part, of them those until ends_ns and those that have not ended.
+    cdef readonly long long sent
+    cdef readonly long long sent_in_time
+    cdef readonly long long outstanding
+    # Good answers in all and until ends_ns; what else requests ended in.
+    cdef readonly long long good
+    cdef readonly long long good_in_time
+    cdef long long errors[6]
+    cdef long long statuses[STATUSES]
+    cdef readonly long long sent_bytes
+    cdef readonly long long received_bytes
+    # Latency from when due, from when sent, since the last snapshot, and how late we were ourselves.
+    cdef readonly Histogram latency
+    cdef readonly Histogram uncorrected
+    cdef readonly Histogram interval
+    cdef readonly Histogram lateness
+    # Of the last bad answer.
+    cdef readonly str bad_response
+    # Of the last failed connect.
+    cdef readonly int connect_errno
+
+    cdef void list_available(self, LoadConnection connection, long long since_ns) noexcept
+    cdef int send_due(self) except -1
+    cdef LoadConnection _take_available(self)
+    cdef long long due_ns(self, long long number) noexcept
+    cdef void failed(self, int kind) noexcept

@@ -1,0 +1,224 @@
+"""Sockets and the clock for who makes connections by the thousand: straight system calls, no objects.
+
+The sockets hang in an epoll descriptor of their own, which the event loop watches as one. So a turn of the loop costs
+one callback, not one for each socket, and the load is made about as cheaply as in C (epoll(7), "nested").
+"""
+
+import socket
+
+from libc.errno cimport EAGAIN, EINPROGRESS, errno
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, itimerspec, timespec
+from posix.unistd cimport close, read
+
+cdef extern from "<sys/socket.h>" nogil:
+    int c_socket "socket"(int domain, int kind, int protocol)
+    int c_connect "connect"(int descriptor, const sockaddr* address, socklen_t size)
+    int c_bind "bind"(int descriptor, const sockaddr* address, socklen_t size)
+    int setsockopt(int descriptor, int level, int name, const void* value, socklen_t size)
+    int getsockopt(int descriptor, int level, int name, void* value, socklen_t* size)
+    Py_ssize_t recv(int descriptor, void* buffer, size_t size, int flags)
+    Py_ssize_t send(int descriptor, const void* data, size_t size, int flags)
+    enum:
+        SOCK_STREAM
+        SOCK_NONBLOCK
+        SOCK_CLOEXEC
+        SOL_SOCKET
+        SO_ERROR
+        SO_RCVBUF
+        MSG_NOSIGNAL
+
+cdef extern from "<netinet/in.h>" nogil:
+    cdef struct in_addr:
+        uint32_t s_addr
+    cdef struct sockaddr_in:
+        unsigned short sin_family
+        unsigned short sin_port
+        in_addr sin_addr
+    cdef struct in6_addr:
+        unsigned char s6_addr[16]
+    cdef struct sockaddr_in6:
+        unsigned short sin6_family
+        unsigned short sin6_port
+        uint32_t sin6_scope_id
+        in6_addr sin6_addr
+    unsigned short htons(unsigned short value)
+    uint32_t htonl(uint32_t value)
+    enum:
+        AF_INET
+        AF_INET6
+        IPPROTO_TCP
+        IPPROTO_IP
+        IP_BIND_ADDRESS_NO_PORT
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_NODELAY
+
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int family, const char* text, void* address)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    int epoll_create1(int flags)
+    int epoll_ctl(int descriptor, int operation, int target, epoll_event* event)
+    int epoll_wait(int descriptor, epoll_event* events, int most, int timeout_ms)
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLLET
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int descriptor, int flags, const itimerspec* at, itimerspec* before)
+    enum:
+        TFD_NONBLOCK
+        TFD_CLOEXEC
+        TFD_TIMER_ABSTIME
+
+cdef uint32_t FIRST_SOURCE = 0x7F000002
+
+
+cdef long long now_ns() noexcept nogil:
+    """CLOCK_MONOTONIC: the same in all processes of a machine."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <long long> now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+def clock_ns():
+    """`now_ns` for Python."""
+    return now_ns()
+
+
+cdef class Peer:
+    """Whom connections are made to: an IPv4 or IPv6 address in numbers, and a port.
+
+    sources: connections come from so many addresses of the loopback in turn, since one address has 28,000 ports and
+    a flood uses more in a minute; 0 lets the kernel choose. Raises ValueError for what is no address.
+    """
+
+    def __init__(self, str host, int port, int sources=0):
+        cdef sockaddr_in* ipv4 = <sockaddr_in*> &self.address
+        cdef sockaddr_in6* ipv6 = <sockaddr_in6*> &self.address
+        cdef bytes text
+        number, _, scope = host.partition("%")
+        text = number.encode()
+        memset(&self.address, 0, sizeof(self.address))
+        if inet_pton(AF_INET, text, &ipv4.sin_addr) == 1:
+            ipv4.sin_family = AF_INET
+            ipv4.sin_port = htons(port)
+            self.address_bytes = sizeof(sockaddr_in)
+        elif inet_pton(AF_INET6, text, &ipv6.sin6_addr) == 1:
+            ipv6.sin6_family = AF_INET6
+            ipv6.sin6_port = htons(port)
+            if scope:
+                ipv6.sin6_scope_id = int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+            self.address_bytes = sizeof(sockaddr_in6)
+        else:
+            raise ValueError(f"{host!r} is not an IP address")
+        self.sources = sources
+
+    cdef int connect(self, int receive_buffer_bytes) noexcept:
+        cdef sockaddr_in source
+        cdef int one = 1
+        cdef int descriptor = c_socket(self.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if descriptor < 0:
+            return -1
+        setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        if receive_buffer_bytes:
+            setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &receive_buffer_bytes, sizeof(receive_buffer_bytes))
+        if self.sources:
+            memset(&source, 0, sizeof(source))
+            source.sin_family = AF_INET
+            source.sin_addr.s_addr = htonl(FIRST_SOURCE + self.next_source)
+            self.next_source = (self.next_source + 1) % self.sources
+            # The port is chosen at connect, where it need only be new for this peer (ip(7)).
+            setsockopt(descriptor, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one))
+            if c_bind(descriptor, <sockaddr*> &source, sizeof(source)) < 0:
+                close(descriptor)
+                return -1
+        if c_connect(descriptor, <sockaddr*> &self.address, self.address_bytes) < 0 and errno != EINPROGRESS:
+            close(descriptor)
+            return -1
+        return descriptor
+
+
+cdef class Poller:
+    """An epoll descriptor that a running loop watches. callback: called with nothing when sockets are ready."""
+
+    def __init__(self, loop, callback):
+        self.timer = -1
+        self.descriptor = epoll_create1(EPOLL_CLOEXEC)
+        if self.descriptor < 0:
+            raise OSError(errno, "cannot make an epoll descriptor")
+        self.loop = loop
+        loop.add_reader(self.descriptor, callback)
+
+    def close(self):
+        """Watch no more."""
+        if self.descriptor >= 0:
+            self.loop.remove_reader(self.descriptor)
+            close(self.descriptor)
+            self.descriptor = -1
+        if self.timer >= 0:
+            close(self.timer)
+            self.timer = -1
+
+    cdef int add(self, int descriptor, object owner) noexcept:
+        """Report every change of a socket's readiness with its owner, who must outlive it."""
+        cdef epoll_event event
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+        event.data.ptr = <void*> owner
+        return epoll_ctl(self.descriptor, EPOLL_CTL_ADD, descriptor, &event)
+
+    cdef int poll(self) noexcept:
+        cdef uint64_t alarms
+        cdef int count = epoll_wait(self.descriptor, self.ready, EVENTS_PER_TURN, 0)
+        cdef int index, kept = 0
+        for index in range(count):
+            if self.ready[index].data.ptr == NULL:
+                read(self.timer, &alarms, sizeof(alarms))
+            else:
+                self.ready[kept] = self.ready[index]
+                kept += 1
+        return kept
+
+    cdef int set_alarm(self, long long at_ns) noexcept:
+        """Have the callback called at a time of `now_ns`: uvloop's own timers are a millisecond coarse."""
+        cdef itimerspec when
+        cdef epoll_event event
+        if self.timer < 0:
+            self.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+            event.events = EPOLLIN
+            event.data.ptr = NULL
+            if self.timer < 0 or epoll_ctl(self.descriptor, EPOLL_CTL_ADD, self.timer, &event) < 0:
+                return -1
+        memset(&when, 0, sizeof(when))
+        when.it_value.tv_sec = at_ns // 1_000_000_000
+        when.it_value.tv_nsec = at_ns % 1_000_000_000
+        return timerfd_settime(self.timer, TFD_TIMER_ABSTIME, &when, NULL)
+
+
+cdef Py_ssize_t receive(int descriptor, char* buffer, Py_ssize_t size) noexcept nogil:
+    return recv(descriptor, buffer, size, 0)
+
+
+cdef Py_ssize_t transmit(int descriptor, const char* data, Py_ssize_t size) noexcept nogil:
+    return send(descriptor, data, size, MSG_NOSIGNAL)
+
+
+cdef bint would_block() noexcept nogil:
+    """After a call that failed: only because there is nothing to do now."""
+    return errno == EAGAIN
+
+
+cdef void disconnect(int descriptor) noexcept nogil:
+    close(descriptor)
+
+
+cdef int connect_error(int descriptor) noexcept nogil:
+    """Why a connection failed; 0 if it did not."""
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &size)
+    return error
