@@ -41,6 +41,9 @@ _PLOT_STYLE: Any = {
     "ytick.color": "#59636e",
 }
 
+# How far an axis goes beyond its highest value: a line along the frame is hard to see.
+HEADROOM = 1.08
+
 # What stands for no time at all on a logarithmic axis.
 SHORTEST_S = 1e-6
 
@@ -72,12 +75,12 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .75rem; border-bottom: 1px solid #e7ebef; text-align: right; vertical-align: top; }
-th:first-child, td.text { text-align: left; }
+th:first-child, .text { text-align: left; }
 th { font-weight: 600; }
 tbody th { font-weight: 400; white-space: nowrap; }
 tbody tr.group th { padding-top: .75rem; color: #59636e; font-size: .8rem; font-weight: 600; }
 td { white-space: nowrap; }
-td.text { max-width: 30rem; white-space: normal; overflow-wrap: anywhere; }
+td.text { min-width: 6rem; max-width: 30rem; white-space: normal; overflow-wrap: anywhere; }
 .warning { margin: .75rem 0; padding: .5rem .75rem; border-left: 4px solid #bf8700; background: #fff8e5; }
 .failed { color: #b42318; font-weight: 600; }
 .plot svg { display: block; width: 100%; min-width: 36rem; height: auto; }
@@ -276,8 +279,8 @@ def _expectation_section(runs: Sequence[Run]) -> str:
     if not rows:
         return ""
     return (
-        '<h2>Expectations</h2>\n<div class="scroll"><table>\n<thead><tr><th>Run</th><th>Expected</th><th>Measured</th>'
-        f"<th></th></tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+        '<h2>Expectations</h2>\n<div class="scroll"><table>\n<thead><tr><th>Run</th><th class="text">Expected</th>'
+        f"<th>Measured</th><th></th></tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
     )
 
 
@@ -484,7 +487,8 @@ def _timeline_section(runs: Sequence[Run]) -> str:
             for start_s, end_s in sorted(floods):
                 axes.axvspan(start_s, end_s, color="#d55e00", alpha=0.1, linewidth=0)
             axes.set(ylabel=name, xlim=(0, max(point.at_s for run in runs for point in run.timeline)))
-            axes.set_ylim(bottom=0)
+            highest = max(value for run in runs for point in run.timeline if (value := of(point)) is not None)
+            axes.set_ylim(0, HEADROOM * highest or 1)
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axes.set_xlabel("seconds")
 

@@ -26,7 +26,7 @@ async def _input_ended() -> None:
 
 async def worker(address: Address) -> None:
     """Echo every job of FUNCTION."""
-    service = Worker(address, {FUNCTION: echo})
+    service = Worker(address, {FUNCTION.encode(): echo})
     await service.start()
     await _input_ended()
     await service.close()

@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 GATEWAY, PLUGIN = "gatewayx", "plugin"
 CONNECTIONS = (1, 16, 64, 256)
 PAYLOAD_BYTES = 20
-FLOOD_KINDS = ("bad-line", "mixed")
+FLOOD_KINDS = ("bad-line", "bad-version", "header-flood", "slow-head")
 GOOD_CONNECTIONS = 8
 FLOOD_CONNECTIONS = 32
 WORKERS = 2
@@ -264,6 +264,7 @@ class Comparison:
             if any(run.flood is not None for run in runs.values()):
                 found.append(_verdict(f"{name}: good traffic kept", runs, _kept_share, lambda v: f"{v:.0%}", more_is_better=True))
                 found.append(_verdict(f"{name}: p99 of good traffic", runs, _good_p99_s, time_text, more_is_better=False))
+                found.append(_verdict(f"{name}: its connections", runs, _flooded_per_s, lambda v: f"{v:,.0f}/s", more_is_better=None))
                 found.append(_verdict(f"{name}: memory grown by", runs, _growth_bytes, size_text, more_is_better=None))
             else:
                 found.append(_verdict(f"{name}: throughput", runs, _rps, lambda v: f"{v:,.0f}/s", more_is_better=True))
@@ -287,6 +288,10 @@ def _kept_share(run: Run) -> float | None:
 
 def _good_p99_s(run: Run) -> float | None:
     return run.flood.during.p99_s if run.flood is not None else None
+
+
+def _flooded_per_s(run: Run) -> float | None:
+    return run.flood.rate_reached if run.flood is not None else None
 
 
 def _growth_bytes(run: Run) -> float | None:
