@@ -56,8 +56,9 @@ build: $(BUILT) $(INSTALLED) ## Compile in place and install for development.
 wheel: $(REQUIREMENTS) ## Build the sdist, and the wheel from it, into dist.
 	$(BIN)/python -m build
 
-bench: build ## Compare with gearmand's HTTP plugin; ARGS are the script's.
-	$(BIN)/python benchmarks/plugin_comparison.py $(ARGS)
+bench: gearmand build ## Measure every claim and write benchmarks/results, in under fifteen minutes; ARGS are the script's.
+	@.ci/install_packages wrk nginx-light gcc libgearman-dev
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 clean: ## Remove everything that was built, .venv included.
 	rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -101,3 +101,19 @@ class NativeSequentialClient:
                 return time.perf_counter() - started_at_s, result
             if packet_type != PacketType.JOB_CREATED:
                 raise BenchmarkError(f"unexpected packet of type {packet_type}: {bytes(data[:100])!r}")
+
+
+def open_idle_connections(port: int, count: int, sent: bytes, answered: bool) -> list[socket.socket]:
+    """Opens connections that each sent the same bytes and, when `answered`, read one answer."""
+    connections = []
+    for number in range(count):
+        connection = open_connection(port)
+        connection.sendall(sent)
+        if answered:
+            HttpAnswerReader(connection).read()
+        connections.append(connection)
+        # The plugin's queue of connections to accept is short.
+        if number % 16 == 0:
+            time.sleep(0.002)
+    time.sleep(0.5)
+    return connections

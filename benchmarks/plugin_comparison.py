@@ -9,7 +9,6 @@ What every row means is in benchmarks/README.md. A turn that others on the machi
 import argparse
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clients import ClosingClient, HttpAnswerReader, KeepAliveClient, NativeSequentialClient, open_connection, post_head
+from clients import ClosingClient, KeepAliveClient, NativeSequentialClient, open_idle_connections, post_head
 from servers import (
     GATEWAY_COMMAND,
     start_echo_workers,
@@ -300,22 +299,6 @@ def describe(turn: Turn) -> str:
         f"p99 {1e3 * load.latency_p99_s:.2f} ms, errors {load.error_count}; cores: {cpu_s}; "
         f"others {turn.disturbance.share:.0%}"
     )
-
-
-def open_idle_connections(port: int, count: int, sent: bytes, answered: bool) -> list[socket.socket]:
-    """Opens connections that each sent the same bytes and, when `answered`, read one answer."""
-    connections = []
-    for number in range(count):
-        connection = open_connection(port)
-        connection.sendall(sent)
-        if answered:
-            HttpAnswerReader(connection).read()
-        connections.append(connection)
-        # The plugin's queue of connections to accept is short.
-        if number % 16 == 0:
-            time.sleep(0.002)
-    time.sleep(0.5)
-    return connections
 
 
 def memory_per_connection_bytes(process: Process, port: int, count: int, sent: bytes, answered: bool) -> float:

@@ -51,10 +51,10 @@ def start_gateway(processes: ProcessSet, command: str, server_port: int) -> tupl
     return process, port
 
 
-def start_nginx(processes: ProcessSet) -> tuple[Process, int]:
-    """nginx that answers every request 200 with nothing."""
+def start_nginx(processes: ProcessSet, location: str = "return 200;", upstream: str = "") -> tuple[Process, int]:
+    """nginx with one worker process that answers every request 200 with nothing, or does what `location` says."""
     port = free_port()
-    directory = processes.directory / "nginx"
+    directory = processes.directory / f"nginx-{port}"
     directory.mkdir()
     temporary_paths = "".join(
         f"{module}_temp_path {directory}/{module};" for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -64,11 +64,18 @@ def start_nginx(processes: ProcessSet) -> tuple[Process, int]:
         f"daemon off; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log crit;\n"
         "events { worker_connections 4096; }\n"
         f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; {temporary_paths}\n"
-        f"  server {{ listen {HOST}:{port}; location / {{ return 200; }} }} }}\n"
+        f"  {upstream} server {{ listen {HOST}:{port}; location / {{ {location} }} }} }}\n"
     )
     process = processes.start("nginx", [which("nginx") or "nginx", "-c", str(configuration)])
     process.wait_until_listening(port)
     return process, port
+
+
+def start_nginx_proxy(processes: ProcessSet, target_port: int) -> tuple[Process, int]:
+    """nginx that passes every request on to another HTTP server, over kept connections."""
+    upstream = f"upstream target {{ server {HOST}:{target_port}; keepalive 256; }}"
+    location = 'proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection "";'
+    return start_nginx(processes, location, upstream)
 
 
 def compile_program(processes: ProcessSet, source: str, *libraries: str) -> Path:

@@ -469,11 +469,15 @@ def information(name: str, rounds: Sequence[float], unit: str, detail: str) -> R
 
 
 def _median_text(rounds: Sequence[float], unit: str) -> str:
-    return f"{median_of(rounds):.2f}{unit}"
+    return f"{_number_text(median_of(rounds))}{unit}"
+
+
+def _number_text(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
 
 
 def _rounds_text(rounds: Sequence[float], detail: str) -> str:
-    spread = f"{min(rounds):.2f} to {max(rounds):.2f}" if len(rounds) > 1 else ""
+    spread = f"{_number_text(min(rounds))} to {_number_text(max(rounds))}" if len(rounds) > 1 else ""
     return "; ".join(filter(None, [spread, detail]))
 
 
@@ -524,11 +528,16 @@ def write_report(
     raw: Any,
     *,
     picture: str = "",
+    meaning: str = "",
 ) -> None:
     """Writes NAME.json and NAME.md: the rows, with where and when they were measured. `raw` goes into the JSON only."""
     machine = machine_description()
     versions = package_versions("uvloop", "httptools", "gatewayx") | {"gearmand": program_version("gearmand", "-V")}
+    versions |= {program: program_version(program, "-v") for program in ("nginx", "wrk") if which(program)}
     measured = {
+        "title": title,
+        "meaning": meaning,
+        "picture": picture,
         "date": now_text(),
         "revision": source_revision(),
         "machine": machine,
@@ -545,6 +554,8 @@ def write_report(
         f"Measured {measured['date']} at {measured['revision']}, {machine['cores']} cores ({machine['processor']}), "
         f"{machine['memory_bytes'] / 2**30:.1f} GiB, Linux {machine['kernel']}, {told}.\n\n"
     )
+    if meaning:
+        text += f"{meaning}\n\n"
     if picture:
         text += f"![{title}]({picture})\n\n"
     (directory / f"{name}.md").write_text(f"{text}{measured_rows_markdown(rows)}\n")

@@ -1,7 +1,7 @@
--- wrk script: every request is a POST with a 20-byte payload that no other request of any thread or round carries
--- (gearmand's HTTP plugin gives identical payloads one job). Writes the outcome as one line of JSON on stderr.
+-- wrk script: every request is a POST with a payload of 20 bytes, or more, that no other request of any thread or round
+-- carries (gearmand's HTTP plugin gives identical payloads one job). Writes the outcome as one line of JSON on stderr.
 --
---   wrk -s unique_post.lua URL -- RUN_TAG [background]
+--   wrk -s unique_post.lua URL -- RUN_TAG [background|foreground [PAYLOAD_BYTES]]
 --
 -- RUN_TAG: eight characters that no other run against the same job server uses.
 
@@ -19,7 +19,8 @@ function init(arguments)
   if arguments[2] == "background" then
     wrk.headers["X-Gearman-Background"] = "true"
   end
-  local sample = string.format(payload_format, 0)
+  padding = string.rep("x", (tonumber(arguments[3]) or 20) - 20)
+  local sample = string.format(payload_format, 0) .. padding
   local whole_request = wrk.format("POST", nil, nil, sample)
   head = string.sub(whole_request, 1, #whole_request - #sample)
   sent = 0
@@ -27,7 +28,7 @@ end
 
 function request()
   sent = sent + 1
-  return head .. string.format(payload_format, sent)
+  return head .. string.format(payload_format, sent) .. padding
 end
 
 function done(summary, latency, requests)

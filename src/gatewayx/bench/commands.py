@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, Union
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -34,7 +35,7 @@ MAX_DURATION_S = 86_400.0
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
-Result = Union[result.Run, result.Runs]
+Result = result.Run | result.Runs
 
 
 def _options(*options: Callable[[AnyFunction], AnyFunction]) -> Callable[[AnyFunction], AnyFunction]:
@@ -46,8 +47,19 @@ def _options(*options: Callable[[AnyFunction], AnyFunction]) -> Callable[[AnyFun
     return decorate
 
 
-def _seconds(lowest: float) -> click.FloatRange:
-    return click.FloatRange(lowest, MAX_DURATION_S)
+class NumberRange(click.FloatRange):
+    """A range that NaN is not in: no comparison with a bound tells so."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, parameter, context)
+        if math.isnan(number):
+            self.fail(f"{value} is no number.", parameter, context)
+        return number
+
+
+def _seconds(lowest: float) -> NumberRange:
+    return NumberRange(lowest, MAX_DURATION_S)
 
 
 request_options = _options(
@@ -58,7 +70,9 @@ request_options = _options(
         "--unique-bodies", is_flag=True, help="Number every body, so that no two are alike; it begins with the number."
     ),
     click.option("--background", is_flag=True, help="Ask for background jobs (X-Gearman-Background: true)."),
-    click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated."),
+    click.option(
+        "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated."
+    ),
     click.option(
         "--check",
         type=click.Choice(sorted(CHECKS)),
@@ -109,7 +123,7 @@ def bench() -> None:
     click.option("--duration", "duration_s", type=_seconds(0.1), default=10.0, show_default=True, metavar="SECONDS"),
     click.option(
         "--rate",
-        type=click.FloatRange(0, MAX_RATE, min_open=True),
+        type=NumberRange(0, MAX_RATE, min_open=True),
         metavar="PER_SECOND",
         help="Open loop: so many requests a second are due whatever the server does. Without it each connection sends "
         "its next request when it has its answer.",
@@ -121,7 +135,9 @@ def bench() -> None:
         show_default=True,
         help="Requests under way on a connection at most.",
     ),
-    click.option("--processes", type=click.IntRange(1, MAX_PROCESSES), default=1, show_default=True, help="That make load."),
+    click.option(
+        "--processes", type=click.IntRange(1, MAX_PROCESSES), default=1, show_default=True, help="That make load."
+    ),
     click.option("--hdr", "hdr_path", metavar="FILE", help="Write the latency as HdrHistogram's text (.hgrm)."),
 )
 @request_options
@@ -159,7 +175,7 @@ def run_command(
 
     target, load, sampled = _sorted(prepare)
     expected = _expected(expected_texts)
-    shown = _display(html_path)
+    shown = _display(html_path, json_path, hdr_path)
     measurement = _sorted(lambda: Measurement("run", target, load, pid=sampled, progress=shown.progress))
     run = _measured(measurement.run, measurement.stop, shown)
     run.expectations = [expectation.judge(run) for expectation in expected]
@@ -171,7 +187,9 @@ def run_command(
 @bench.command("flood")
 @click.argument("url")
 @_options(
-    click.option("--kind", type=click.Choice(KIND_NAMES), default=MIXED, show_default=True, help="What the flood is of."),
+    click.option(
+        "--kind", type=click.Choice(KIND_NAMES), default=MIXED, show_default=True, help="What the flood is of."
+    ),
     click.option(
         "--connections",
         type=click.IntRange(1, MAX_CONNECTIONS),
@@ -181,12 +199,18 @@ def run_command(
     ),
     click.option(
         "--rate",
-        type=click.FloatRange(0, MAX_RATE, min_open=True),
+        type=NumberRange(0, MAX_RATE, min_open=True),
         metavar="PER_SECOND",
         help="New connections of the flood a second; as many as go without it.",
     ),
     click.option(
-        "--duration", "duration_s", type=_seconds(0.1), default=10.0, show_default=True, metavar="SECONDS", help="Of the flood."
+        "--duration",
+        "duration_s",
+        type=_seconds(0.1),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Of the flood.",
     ),
     click.option(
         "--calm",
@@ -200,7 +224,7 @@ def run_command(
     click.option("--good-connections", type=click.IntRange(1, MAX_CONNECTIONS), default=8, show_default=True),
     click.option(
         "--good-rate",
-        type=click.FloatRange(0, MAX_RATE, min_open=True),
+        type=NumberRange(0, MAX_RATE, min_open=True),
         metavar="PER_SECOND",
         help="Good requests a second (open loop); as fast as they are answered without it.",
     ),
@@ -228,9 +252,9 @@ def flood_command(
 ) -> None:
     """Flood URL with bad clients, and see what good ones notice.
 
-    bad-line, bad-version, bad-chunk, nul, header-flood and oversize send what is wrong and read the answer; half-head and
-    connect leave without one; slow-head and slow-body send a byte a second; no-read sends and never reads; mixed takes
-    all in turn.
+    bad-line, bad-version, bad-chunk, nul, header-flood and oversize send what is wrong and read the answer; half-head
+    and connect leave without one; slow-head and slow-body send a byte a second; no-read sends and never reads; mixed
+    takes all in turn.
     """
 
     def prepare() -> tuple[Target, LoadSettings, int | None]:
@@ -239,7 +263,7 @@ def flood_command(
 
     target, load, sampled = _sorted(prepare)
     expected = _expected(expected_texts)
-    shown = _display(html_path)
+    shown = _display(html_path, json_path)
     flood = FloodSettings(kind, connections, rate, duration_s, calm_s)
     measurement = _sorted(
         lambda: Measurement(f"flood of {kind}", target, load, flood=flood, pid=sampled, progress=shown.progress)
@@ -297,13 +321,13 @@ def compare_command(files: tuple[str, ...]) -> None:
             _stop(f"cannot read {name}: {error.strerror}", EXIT_FAILED)
         except result.ResultError as error:
             _stop(str(error), EXIT_WRONG_USE)
-    click.echo(comparing.table(comparing.comparison(named)))
+    click.echo(comparing.table(comparing.comparison(named)), nl=False)
 
 
 def _side_by_side(duration_s: float, json_path: str | None, html_path: str | None, *, with_plugin: bool) -> None:
     from gatewayx.bench import side_by_side
 
-    shown = _display(html_path)
+    shown = _display(html_path, json_path)
     try:
         with side_by_side.Services() as services:
             if with_plugin:
@@ -368,7 +392,11 @@ def _expected(texts: Sequence[str]) -> list[expectations.Expected]:
         _stop(f"--expect: {error}", EXIT_WRONG_USE)
 
 
-def _display(html_path: str | None) -> Display:
+def _display(html_path: str | None, *other_paths: str | None) -> Display:
+    """The display; what could not be written at the end is told before anything is measured."""
+    for path in (html_path, *other_paths):
+        if path not in (None, "-") and not (directory := Path(path).parent).is_dir():
+            _stop(f"cannot write {path}: there is no directory {directory}", EXIT_FAILED)
     shown = display()
     if html_path is not None:
         try:
@@ -391,7 +419,9 @@ def _sorted(prepare: Callable[[], AnyResult]) -> AnyResult:
         _stop(str(error), EXIT_FAILED)
 
 
-def _measured(measure: Callable[[], Coroutine[Any, Any, AnyResult]], stop: Callable[[], None], shown: Display) -> AnyResult:
+def _measured(
+    measure: Callable[[], Coroutine[Any, Any, AnyResult]], stop: Callable[[], None], shown: Display
+) -> AnyResult:
     """Run a measurement; Ctrl-C ends it early, a second one at once."""
 
     async def main() -> AnyResult:
@@ -431,15 +461,15 @@ def _finish(
     """Tell what was found, write what was asked for, and end with the exit code."""
     told = verdict_table(verdicts) if verdicts else "\n".join(summary(run) for run in runs)
     click.echo(told, err=json_path == "-")
-    if html_path is not None:
+    if json_path is not None:
+        _write(json_path, result.encode(measured))
+    if html_path is not None and runs:
         try:
             report.write_report(Path(html_path), runs, verdicts)
         except report.ReportError as error:
+            if str(error) != report.NO_PLOTS:
+                _stop(str(error), EXIT_FAILED)
             shown.note(f"gatewayx bench: no report is written: {error}")
-        except OSError as error:
-            _stop(f"cannot write {html_path}: {error.strerror}", EXIT_FAILED)
-    if json_path is not None:
-        _write(json_path, result.encode(measured))
     failed = any(not expectation.passed for run in runs for expectation in run.expectations)
     sys.exit(EXIT_EXPECTATION if failed else 0)
 

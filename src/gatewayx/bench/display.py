@@ -115,7 +115,9 @@ class LiveDisplay:
             start_bytes = progress.memory_start_bytes or point.server_memory_bytes
             grown = point.server_memory_bytes - start_bytes
             share = "" if point.server_cpu_share is None else f"{point.server_cpu_share:.0%}"
-            rows.append(("memory", f"{size_text(point.server_memory_bytes)} ({size_text(grown, signed=True)})", "CPU", share))
+            rows.append(
+                ("memory", f"{size_text(point.server_memory_bytes)} ({size_text(grown, signed=True)})", "CPU", share)
+            )
         if progress.flood is not None:
             flood = progress.flood
             rows.append(("flood", f"{flood.opened:,} connections", "answers", counts_text(flood.statuses)))
@@ -142,7 +144,10 @@ def display() -> Display:
 
 def summary(run: Run) -> str:
     """What a run found, for people."""
-    lines = [f"{run.name}: {run.target}", f"  {run.rps:,.1f} good answers/s, {run.requests:,} requests in {run.seconds:.1f} s"]
+    lines = [
+        f"{run.name}: {run.target}",
+        f"  {run.rps:,.1f} good answers/s, {run.requests:,} requests in {run.seconds:.1f} s",
+    ]
     if run.rate_reached is not None:
         lines.append(f"  rate reached {run.rate_reached:,.1f}/s of {run.settings['rate']:,.1f}/s")
     if run.latency_s is not None and run.latency_uncorrected_s is not None:
@@ -158,9 +163,11 @@ def summary(run: Run) -> str:
         server = run.server
         per_request = f", {1e6 * server.cpu_s / run.requests:.1f} \N{MICRO SIGN}s a request" if run.requests else ""
         lines.append(f"  server: {server.cpu_s:.2f} s of processor time{per_request}")
+        slope = size_text(server.memory_slope_bytes_per_s, signed=True)
         lines.append(
-            f"  server memory: {size_text(server.memory_start_bytes)} at the start, {size_text(server.memory_peak_bytes)} at most, "
-            f"{size_text(server.memory_end_bytes)} at the end, slope {size_text(server.memory_slope_bytes_per_s, signed=True)}/s"
+            f"  server memory: {size_text(server.memory_start_bytes)} at the start, "
+            f"{size_text(server.memory_peak_bytes)} at most, {size_text(server.memory_end_bytes)} at the end, "
+            f"slope {slope}/s"
         )
     if run.flood is not None:
         flood = run.flood
@@ -175,7 +182,8 @@ def summary(run: Run) -> str:
     if run.rate_reached is not None and not run.generator.limited and run.errors.get("not_sent"):
         lines.append("  the target did not keep up: requests were due while every connection waited for an answer")
     for expectation in run.expectations:
-        lines.append(f"  {'met' if expectation.passed else 'FAILED'}: {expectation.text}, measured {_number_text(expectation.measured)}")
+        met = "met" if expectation.passed else "FAILED"
+        lines.append(f"  {met}: {expectation.text}, measured {_number_text(expectation.measured)}")
     return "\n".join(lines)
 
 
@@ -227,7 +235,9 @@ def _latency_text(latency: Latency) -> str:
 
 
 def _good_text(good: GoodTraffic) -> str:
-    return f"{good.rps:>10,.0f}/s  p50 {time_text(good.p50_s):>8}  p99 {time_text(good.p99_s):>8}  errors {good.errors:,}"
+    return (
+        f"{good.rps:>10,.0f}/s  p50 {time_text(good.p50_s):>8}  p99 {time_text(good.p99_s):>8}  errors {good.errors:,}"
+    )
 
 
 def _number_text(value: float | None) -> str:

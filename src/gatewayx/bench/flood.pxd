@@ -29,6 +29,8 @@ cdef class FloodConnection:
     # -1 while there is none.
     cdef int descriptor
     cdef bint sent
+    # Who ignores: so many bytes of the text that is sent now have been.
+    cdef Py_ssize_t sent_bytes
     cdef bint answered
     cdef long long next_drip_ns
     # The next one that has no connection.

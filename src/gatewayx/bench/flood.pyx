@@ -84,6 +84,7 @@ cdef class FloodConnection:
         cdef FloodGenerator generator = self.generator
         self.kind = kind
         self.sent = False
+        self.sent_bytes = 0
         self.answered = False
         generator.opened += 1
         generator.open_now += 1
@@ -119,13 +120,19 @@ cdef class FloodConnection:
                 return 0
             self.sent = True
             self.next_drip_ns = now_ns() + DRIP_NS
-            transmit(self.descriptor, <const char*> self.kind.text, len(self.kind.text))
+            if self.kind.manner != IGNORES:
+                transmit(self.descriptor, <const char*> self.kind.text, len(self.kind.text))
             if self.kind.manner == LEAVES:
                 return self.end()
         if self.kind.manner == IGNORES:
             while events & EPOLLOUT:
-                if transmit(self.descriptor, <const char*> self.kind.text, len(self.kind.text)) < 0:
+                # Where the last time ended, or it would become a bad request.
+                size = transmit(
+                    self.descriptor, <const char*> self.kind.text + self.sent_bytes, len(self.kind.text) - self.sent_bytes
+                )
+                if size < 0:
                     break
+                self.sent_bytes = (self.sent_bytes + size) % len(self.kind.text)
             if events & (EPOLLERR | EPOLLHUP):
                 generator.resets += 1
                 return self.end()

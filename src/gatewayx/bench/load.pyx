@@ -175,7 +175,8 @@ cdef class LoadConnection:
             self.go_on(at_ns)
         elif events & EPOLLOUT and self.unsent:
             self.flush(at_ns)
-        if self.descriptor >= 0 and events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        # Lost and opened again meanwhile, it has nothing to read yet.
+        if self.descriptor >= 0 and not self.connecting and events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             return self.receive_answers(at_ns, events)
         return 0
 
@@ -566,6 +567,7 @@ cdef class LoadGenerator:
         self.interval.clear()
         return {
             "sent": self.sent,
+            "ended": self.sent - self.outstanding + self.errors[<int> CONNECT] + self.errors[<int> NOT_SENT],
             "sent_in_time": self.sent_in_time,
             "good": self.good,
             "good_in_time": self.good_in_time,

@@ -1,4 +1,4 @@
-"""One measurement: starts the processes that make the load, samples the target meanwhile, and puts the result together."""
+"""One measurement: starts the processes that make the load, samples the target meanwhile, and writes down the result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,6 +49,8 @@ FULL_CORE_SHARE = 0.95
 # For a process to start and connect, and to say its last words after its requests have timed out.
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
+# The shortest time that a run which was stopped is said to have lasted: nothing is divided by 0.
+LEAST_SECONDS = 0.001
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 LOAD, BEFORE, DURING, AFTER = "load", "before", "during", "after"
@@ -119,7 +122,7 @@ class Child:
             raise RunError(f"the load generator said nothing for {timeout_s:g} s") from None
         if not line:
             raise RunError(f"the load generator ended with status {await self._process.wait()}")
-        message = self._decoder.decode(line)
+        message: Message = self._decoder.decode(line)
         if isinstance(message, Failed):
             raise RunError(f"the load generator cannot run: {message.problem}")
         return message
@@ -169,12 +172,15 @@ class Measurement:
         self._samples: dict[int, Sample] = {}
         self._flood_now: FloodSnapshot | None = None
         self._stopped = False
+        self._stopped_ns = 0
         self._children: list[Child] = []
         self._begins_ns = 0
         self._last_at_s = 0.0
 
     def stop(self) -> None:
         """End early; the result tells what there is by then."""
+        if not self._stopped:
+            self._stopped_ns = time.monotonic_ns()
         self._stopped = True
         for child in self._children:
             child.stop()
@@ -193,6 +199,8 @@ class Measurement:
         flooder = await self._start_child(self._flood_plan(self.flood)) if self.flood is not None else None
         ready = [await child.hear(START_TIMEOUT_S) for child in self._children]
         self._check_connected([message for message in ready[: len(loads)] if isinstance(message, Ready)])
+        if self._stopped:
+            raise RunError("stopped before anything was measured")
         self._begins_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
         window = Window(self._begins_ns, self._begins_ns + round(self.duration_s * 1e9))
         for child in loads:
@@ -200,8 +208,6 @@ class Measurement:
         if flooder is not None and self.flood is not None:
             begins_ns = self._begins_ns + round(self.flood.calm_s * 1e9)
             flooder.tell(Window(begins_ns, begins_ns + round(self.flood.duration_s * 1e9)))
-        if self._stopped:
-            self.stop()
         sampling = asyncio.create_task(self._sample()) if self.tree is not None else None
         hearing = [self._hear_load(number, child) for number, child in enumerate(loads)]
         flooding = asyncio.create_task(self._hear_flood(flooder)) if flooder is not None else None
@@ -265,7 +271,7 @@ class Measurement:
         interval.heard += 1
         interval.at_ns = max(interval.at_ns, snapshot.at_ns)
         interval.good += snapshot.good - (last.good if last else 0)
-        interval.ended += _ended(snapshot) - (_ended(last) if last else 0)
+        interval.ended += snapshot.ended - (last.ended if last else 0)
         interval.errors += sum(snapshot.errors.values()) - (sum(last.errors.values()) if last else 0)
         interval.histogram.add_state(snapshot.interval)
         self._last[process] = snapshot
@@ -299,9 +305,7 @@ class Measurement:
             first = self.memory[0][1] if self.memory else None
             memory_start_bytes = None if first is None else int(first)
             self.progress(
-                Progress(
-                    self.name, at_s, self.duration_s, point, self.latency, memory_start_bytes, self._flood_now
-                )
+                Progress(self.name, at_s, self.duration_s, point, self.latency, memory_start_bytes, self._flood_now)
             )
 
     def _phase(self, at_s: float) -> str:
@@ -335,7 +339,9 @@ class Measurement:
             lateness.add_state(end.lateness)
             _add_counts(errors, end.snapshot.errors)
             _add_counts(statuses, end.snapshot.statuses)
-        seconds = min(self.duration_s, max(end.elapsed_s for end in ends)) if self._stopped else self.duration_s
+        # The intervals know nothing of what ended after the last of them.
+        self.latency = latency
+        seconds = self._seconds()
         sent = sum(end.snapshot.sent for end in ends)
         sent_in_time = sum(end.snapshot.sent_in_time for end in ends)
         open_loop = self.load.rate is not None
@@ -369,6 +375,12 @@ class Measurement:
             expectations=[],
         )
 
+    def _seconds(self) -> float:
+        """How long requests were sent."""
+        if not self._stopped:
+            return self.duration_s
+        return min(self.duration_s, max(LEAST_SECONDS, (self._stopped_ns - self._begins_ns) / 1e9))
+
     def _generator(self, ends: list[LoadEnd], lateness: Histogram) -> Generator:
         share = max(end.cpu_s / end.elapsed_s for end in ends)
         late_p99_s = lateness.percentile_s(99)
@@ -376,7 +388,9 @@ class Measurement:
         if share >= FULL_CORE_SHARE:
             reasons.append(f"a load process used {share:.0%} of its core: --processes more, or fewer requests")
         if late_p99_s > MOST_LATENESS_S:
-            reasons.append(f"one request in a hundred was sent {1e3 * late_p99_s:.1f} ms late or more, with a connection free")
+            reasons.append(
+                f"one request in a hundred was sent {1e3 * late_p99_s:.1f} ms late or more, with a connection free"
+            )
         return Generator(
             processes=len(ends),
             cpu_s=sum(end.cpu_s for end in ends),
@@ -392,7 +406,9 @@ class Measurement:
             return None
         first = self._samples[min(self._samples)]
         end = self.tree.sample() or self.tree.last
-        peak_bytes = max(start.memory_bytes, end.memory_bytes, *(sample.memory_bytes for sample in self._samples.values()))
+        peak_bytes = max(
+            start.memory_bytes, end.memory_bytes, *(sample.memory_bytes for sample in self._samples.values())
+        )
         return Server(
             pid=self.tree.pid,
             processes=end.processes,
@@ -444,7 +460,7 @@ class Measurement:
 def machine() -> dict[str, object]:
     """Where it was measured."""
     processor = "unknown"
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
         processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
     return {
         "processor": processor,
@@ -453,12 +469,6 @@ def machine() -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-
-
-def _ended(snapshot: LoadSnapshot) -> int:
-    """Requests that have ended: answered with whatever status, or failed without."""
-    without_answer = ("connect", "reset", "timeout", "not_sent")
-    return sum(snapshot.statuses.values()) + sum(snapshot.errors.get(kind, 0) for kind in without_answer)
 
 
 def _add_counts(totals: dict[str, int], counts: dict[str, int]) -> None:

@@ -10,7 +10,6 @@ import ipaddress
 import secrets
 import socket
 from dataclasses import dataclass
-from typing import Union
 from urllib.parse import urlsplit
 
 import msgspec
@@ -43,13 +42,14 @@ class Target:
             url = f"http://{url}"
         try:
             parts = urlsplit(url)
-            port = parts.port or DEFAULT_PORT
+            port = DEFAULT_PORT if parts.port is None else parts.port
         except ValueError as error:
             raise UseError(f"{url!a} is no URL: {error}") from None
-        if parts.scheme != "http" or not parts.hostname or parts.username is not None:
+        if parts.scheme != "http" or not parts.hostname or parts.username is not None or not port:
             raise UseError(f"{url!a} is not of the form http://HOST[:PORT]/PATH")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if not all(33 <= ord(character) <= 126 for character in path):
+        # Of the whole URL: urlsplit leaves line ends out without a word, and the host goes into a header.
+        if not all(33 <= ord(character) <= 126 for character in url):
             raise UseError(f"{url!a} has characters that must be percent-encoded")
         address = _look_up(parts.hostname, port)
         if not allow_remote and not _is_local(address):
@@ -146,7 +146,7 @@ class LoadPlan(msgspec.Struct, tag="load", frozen=True):
     address: str
     port: int
     head: bytes
-    body: Union[bytes, None]
+    body: bytes | None
     tag: bytes
     check: str
     connections: int
@@ -187,11 +187,12 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
 
 
 class LoadSnapshot(msgspec.Struct, tag="load", frozen=True):
-    """What a process has done up to the end of an interval; `interval` is a histogram's state of this interval alone."""
+    """What a process has done up to the end of an interval; `interval` is a histogram's state of that alone."""
 
     number: int
     at_ns: int
     sent: int
+    ended: int
     sent_in_time: int
     good: int
     good_in_time: int
@@ -199,19 +200,19 @@ class LoadSnapshot(msgspec.Struct, tag="load", frozen=True):
     statuses: dict[str, int]
     sent_bytes: int
     received_bytes: int
-    interval: list[Union[int, float]]
+    interval: list[int | float]
 
 
 class LoadEnd(msgspec.Struct, tag="load-end", frozen=True):
     """The last words: states of histograms, and what the process used from begin to end."""
 
     snapshot: LoadSnapshot
-    latency: list[Union[int, float]]
-    uncorrected: list[Union[int, float]]
-    lateness: list[Union[int, float]]
+    latency: list[int | float]
+    uncorrected: list[int | float]
+    lateness: list[int | float]
     cpu_s: float
     elapsed_s: float
-    bad_response: Union[str, None]
+    bad_response: str | None
 
 
 class FloodSnapshot(msgspec.Struct, tag="flood", frozen=True):
@@ -239,7 +240,7 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     problem: str
 
 
-Message = Union[Ready, LoadSnapshot, LoadEnd, FloodSnapshot, FloodEnd, Failed]
+Message = Ready | LoadSnapshot | LoadEnd | FloodSnapshot | FloodEnd | Failed
 
 
 def request_head(target: Target, settings: LoadSettings) -> bytes:
@@ -255,7 +256,9 @@ def request_head(target: Target, settings: LoadSettings) -> bytes:
     if settings.background:
         lines.append("X-Gearman-Background: true")
     for name, value in settings.headers:
-        if not name or not all(33 <= ord(character) <= 126 and character not in '()<>@,;:\\"/[]?={}' for character in name):
+        if not name or not all(
+            33 <= ord(character) <= 126 and character not in '()<>@,;:\\"/[]?={}' for character in name
+        ):
             raise UseError(f"{name!a} is no header's name")
         if HEADER_CONTROLS & set(map(ord, value)) or any(ord(character) > 255 for character in value):
             raise UseError(f"the value of {name} has characters that no header can have")

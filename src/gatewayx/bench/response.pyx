@@ -91,6 +91,8 @@ cdef class ResponseReader:
         if held == 0:
             end = <const char*> memmem(data, size, b"\r\n\r\n", 4)
             if end != NULL:
+                if end - data + 4 > MAX_HEAD_BYTES:
+                    return self._fail("a head or line that does not end")
                 self.consumed = end - data + 4
                 return self._body_of(data, end - data + 2)
             return self._hold(data, size)
@@ -102,6 +104,8 @@ cdef class ResponseReader:
             del self.held[held:]
             return self._hold(data, size)
         used = end - <const char*> self.held + 4
+        if used > MAX_HEAD_BYTES:
+            return self._fail("a head or line that does not end")
         self.consumed = used - held
         head = bytes(self.held[:used - 2])
         self.held.clear()
@@ -130,9 +134,10 @@ cdef class ResponseReader:
         cdef const char* line = head
         cdef const char* end = head + size
         cdef const char* line_end
+        cdef const char* colon
         cdef Py_ssize_t length
         cdef long long content_bytes = -1
-        cdef bint chunked = False
+        cdef bint chunked = False, closes = False
         if (size < 14 or memcmp(head, b"HTTP/1.", 7) or not (head[7] == b"0" or head[7] == b"1") or head[8] != b" "
                 or not (b"1" <= head[9] <= b"9") or not (b"0" <= head[10] <= b"9") or not (b"0" <= head[11] <= b"9")
                 or not (head[12] == b" " or head[12] == b"\r")):
@@ -151,23 +156,32 @@ cdef class ResponseReader:
                 self._fail("a header line without CRLF")
                 return False
             length = line_end - line - 1
+            colon = <const char*> memchr(line, b":", length)
+            # RFC 9112 5.1 and 5.2: what others may take for the header that says how long the body is, or for more of it.
+            if colon == NULL or colon == line or memchr(line, b" ", colon - line) or memchr(line, b"\t", colon - line):
+                self._fail("a header line without a name")
+                return False
             if line[0] == b"C" or line[0] == b"c":
-                if length > 15 and strncasecmp(line, b"Content-Length:", 15) == 0:
+                if length >= 15 and strncasecmp(line, b"Content-Length:", 15) == 0:
                     if content_bytes >= 0 or not _read_length(line + 15, length - 15, &content_bytes):
                         self._fail("a Content-Length that is no length")
                         return False
                 elif length > 11 and strncasecmp(line, b"Connection:", 11) == 0:
                     if _has_token(line + 11, length - 11, b"close", 5):
-                        self.keep_alive = False
+                        closes = True
                     elif _has_token(line + 11, length - 11, b"keep-alive", 10):
                         self.keep_alive = True
-            elif (line[0] == b"T" or line[0] == b"t") and length > 18 \
+            elif (line[0] == b"T" or line[0] == b"t") and length >= 18 \
                     and strncasecmp(line, b"Transfer-Encoding:", 18) == 0:
-                if not _has_token(line + 18, length - 18, b"chunked", 7):
+                # Nothing else was asked for (RFC 9112 6.1), nor may it be twice or in HTTP/1.0.
+                if chunked or head[7] == b"0" or not _is_chunked(line + 18, length - 18):
                     self._fail("a Transfer-Encoding that is not chunked")
                     return False
                 chunked = True
             line = line_end + 1
+        # RFC 9112 9.3: close outweighs keep-alive.
+        if closes:
+            self.keep_alive = False
         if chunked and content_bytes >= 0:
             self._fail("both Content-Length and Transfer-Encoding")
             return False
@@ -192,6 +206,8 @@ cdef class ResponseReader:
         if end == NULL:
             return self._hold(data, size)
         self.consumed = end - data + 1
+        if len(self.held) + self.consumed > MAX_HEAD_BYTES:
+            return self._fail("a head or line that does not end")
         line = bytes(self.held) + data[:self.consumed]
         self.held.clear()
         length = len(line)
@@ -230,6 +246,16 @@ cdef bint _read_length(const char* text, Py_ssize_t size, long long* length) noe
         position += 1
     length[0] = value
     return True
+
+
+cdef bint _is_chunked(const char* text, Py_ssize_t size) noexcept:
+    """Whether this is the one word, with blanks around it."""
+    while size and (text[0] == b" " or text[0] == b"\t"):
+        text += 1
+        size -= 1
+    while size and (text[size - 1] == b" " or text[size - 1] == b"\t"):
+        size -= 1
+    return size == 7 and strncasecmp(text, b"chunked", 7) == 0
 
 
 cdef bint _has_token(const char* text, Py_ssize_t size, const char* token, Py_ssize_t token_bytes) noexcept:

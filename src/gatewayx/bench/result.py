@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Union
+from typing import Any, Final, Literal
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 
 class ResultError(Exception):
@@ -69,11 +69,11 @@ class Point(msgspec.Struct, forbid_unknown_fields=True):
     requests: int
     rps: float
     errors: int
-    p50_s: Union[float, None]
-    p99_s: Union[float, None]
+    p50_s: float | None
+    p99_s: float | None
     # Processor time over time: 1.0 is one core.
-    server_cpu_share: Union[float, None]
-    server_memory_bytes: Union[int, None]
+    server_cpu_share: float | None
+    server_memory_bytes: int | None
     # "load", or of a flood "before", "during" or "after".
     phase: str
 
@@ -85,8 +85,8 @@ class GoodTraffic(msgspec.Struct, forbid_unknown_fields=True):
     requests: int
     rps: float
     errors: int
-    p50_s: Union[float, None]
-    p99_s: Union[float, None]
+    p50_s: float | None
+    p99_s: float | None
 
 
 class Flood(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,7 +95,7 @@ class Flood(msgspec.Struct, forbid_unknown_fields=True):
     kind: str
     connections: int
     # New connections a second that were asked for; null for as many as go.
-    rate: Union[float, None]
+    rate: float | None
     seconds: float
     opened: int
     rate_reached: float
@@ -115,7 +115,7 @@ class Expectation(msgspec.Struct, forbid_unknown_fields=True):
     """What --expect asked for and what was found."""
 
     text: str
-    measured: Union[float, None]
+    measured: float | None
     passed: bool
 
 
@@ -126,7 +126,7 @@ class Verdict(msgspec.Struct, forbid_unknown_fields=True):
     # One text for each target, by its name.
     measured: dict[str, str]
     # The first target's figure over the second's; null where one of them is missing.
-    ratio: Union[float, None]
+    ratio: float | None
     verdict: str
 
 
@@ -145,19 +145,19 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
     # Answers that came within `seconds`, a second.
     rps: float
     # Requests that were sent, a second; null without --rate.
-    rate_reached: Union[float, None]
+    rate_reached: float | None
     # From when a request was due; without --rate from when it was sent.
-    latency_s: Union[Latency, None]
+    latency_s: Latency | None
     # From when it was sent.
-    latency_uncorrected_s: Union[Latency, None]
+    latency_uncorrected_s: Latency | None
     # Every answer, by status.
     statuses: dict[str, int]
     # By kind: connect, reset, timeout, bad_response, status (400 and above), not_sent.
     errors: dict[str, int]
     bytes: Bytes
     generator: Generator
-    server: Union[Server, None]
-    flood: Union[Flood, None]
+    server: Server | None
+    flood: Flood | None
     timeline: list[Point]
     # Latency and how many requests had it, for curves: the whole of the histogram behind latency_s.
     histogram: list[tuple[float, int]]
@@ -183,7 +183,7 @@ class Runs(msgspec.Struct, forbid_unknown_fields=True):
     schema: Literal[1] = SCHEMA
 
 
-def encode(result: Union[Run, Runs]) -> bytes:
+def encode(result: Run | Runs) -> bytes:
     """JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
 

@@ -16,7 +16,7 @@ class Sample:
 
     processes: int
     cpu_s: float
-    """User and kernel time since each process started; of those that have ended meanwhile, up to the last sample."""
+    """User and kernel time since each process started; of threads that have ended meanwhile, up to the last sample."""
     memory_bytes: int
     """What nothing else shares: Private_Clean and Private_Dirty."""
 
@@ -26,7 +26,7 @@ class ProcessTree:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._cpu_ns: dict[int, int] = {}
+        self._cpu_ns: dict[str, int] = {}
         self.last = self._sample()
 
     def sample(self) -> Sample | None:
@@ -42,7 +42,7 @@ class ProcessTree:
         members = self._members()
         for pid in members:
             with contextlib.suppress(OSError):
-                self._cpu_ns[pid] = _cpu_ns(pid)
+                self._cpu_ns.update(_cpu_ns(pid))
         for pid in members[1:]:
             with contextlib.suppress(RunError):
                 memory_bytes += _private_bytes(pid)
@@ -51,8 +51,9 @@ class ProcessTree:
     def _members(self) -> list[int]:
         found = [self.pid]
         for pid in found:
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                with contextlib.suppress(OSError):
+            # One that ends while it is looked at.
+            with contextlib.suppress(OSError):
+                for children in Path(f"/proc/{pid}/task").glob("*/children"):
                     found += [int(child) for child in children.read_text().split()]
         return found
 
@@ -87,12 +88,12 @@ def slope_per_s(points: list[tuple[float, float]]) -> float:
     return sum((at_s - middle_s) * (value - mean) for at_s, value in points) / spread if spread else 0.0
 
 
-def _cpu_ns(pid: int) -> int:
-    """By the scheduler's own count, in nanoseconds: times in stat have ticks of 10 ms."""
-    used_ns = 0
+def _cpu_ns(pid: int) -> dict[str, int]:
+    """Of each thread, by the scheduler's own count, in nanoseconds: times in stat have ticks of 10 ms."""
+    used_ns = {}
     for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with contextlib.suppress(OSError):
-            used_ns += int(schedstat.read_text().split()[0])
+            used_ns[schedstat.parent.name] = int(schedstat.read_text().split()[0])
     return used_ns
 
 

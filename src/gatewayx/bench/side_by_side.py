@@ -136,7 +136,16 @@ def start_embedded_job_server(services: Services) -> int:
 def start_gateway(services: Services, server_port: int) -> Contestant:
     """gatewayx with its defaults in front of a job server."""
     port = free_port()
-    command = [sys.executable, "-m", "gatewayx", "serve", "--listen", f"{HOST}:{port}", "--server", f"{HOST}:{server_port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "gatewayx",
+        "serve",
+        "--listen",
+        f"{HOST}:{port}",
+        "--server",
+        f"{HOST}:{server_port}",
+    ]
     return Contestant(GATEWAY, port, services.start(command, port))
 
 
@@ -185,7 +194,7 @@ def _accepts(port: int) -> bool:
 class Comparison:
     """The same loads on every target, one after the other in turns.
 
-    runner: measures, and returns the run; it may end early and set `stopped`.
+    progress: called at the end of each interval of each run.
     """
 
     def __init__(
@@ -261,17 +270,10 @@ class Comparison:
             name, _, contestant = run.name.rpartition(", ")
             by_name.setdefault(name, {})[contestant] = run
         for name, runs in by_name.items():
-            if any(run.flood is not None for run in runs.values()):
-                found.append(_verdict(f"{name}: good traffic kept", runs, _kept_share, lambda v: f"{v:.0%}", more_is_better=True))
-                found.append(_verdict(f"{name}: p99 of good traffic", runs, _good_p99_s, time_text, more_is_better=False))
-                found.append(_verdict(f"{name}: its connections", runs, _flooded_per_s, lambda v: f"{v:,.0f}/s", more_is_better=None))
-                found.append(_verdict(f"{name}: memory grown by", runs, _growth_bytes, size_text, more_is_better=None))
-            else:
-                found.append(_verdict(f"{name}: throughput", runs, _rps, lambda v: f"{v:,.0f}/s", more_is_better=True))
-                found.append(_verdict(f"{name}: p99", runs, _p99_s, time_text, more_is_better=False))
+            flooded = any(run.flood is not None for run in runs.values())
+            found += [figure.verdict(name, runs) for figure in (FLOOD_FIGURES if flooded else LOAD_FIGURES)]
         last = {name: run for runs in by_name.values() for name, run in runs.items()}
-        found.append(_verdict("memory at the end", last, _end_bytes, size_text, more_is_better=False))
-        return found
+        return [*found, LAST_FIGURE.verdict("in the end", last)]
 
 
 def _rps(run: Run) -> float | None:
@@ -302,28 +304,48 @@ def _end_bytes(run: Run) -> float | None:
     return run.server.memory_end_bytes if run.server is not None else None
 
 
-def _verdict(
-    name: str,
-    runs: dict[str, Run],
-    figure: Callable[[Run], float | None],
-    text: Callable[[float], str],
-    *,
-    more_is_better: bool | None,
-) -> Verdict:
-    """Of gatewayx's figure and, if there is one, the other's. Errors of gatewayx outweigh every figure."""
-    figures = {contestant: figure(run) for contestant, run in runs.items()}
-    measured = {contestant: "-" if value is None else text(value) for contestant, value in figures.items()}
-    ours, theirs = figures.get(GATEWAY), figures.get(PLUGIN)
-    ratio = ours / theirs if ours is not None and theirs else None
-    errors = runs[GATEWAY].error_count if GATEWAY in runs else 0
-    told = "answered rightly" if len(runs) == 1 else ""
-    if errors:
-        told = f"gatewayx: {errors:,} errors"
-    elif ratio is not None and more_is_better is not None:
+@dataclass(frozen=True)
+class Figure:
+    """What targets are compared by: how to get it from a run, how to write it, and whether more of it is better."""
+
+    name: str
+    of: Callable[[Run], float | None]
+    text: Callable[[float], str]
+    more_is_better: bool | None
+
+    def verdict(self, load: str, runs: dict[str, Run]) -> Verdict:
+        """Of gatewayx's figure and, if there is one, the plugin's. Errors of gatewayx outweigh every figure."""
+        figures = {contestant: self.of(run) for contestant, run in runs.items()}
+        measured = {contestant: "-" if value is None else self.text(value) for contestant, value in figures.items()}
+        ours, theirs = figures.get(GATEWAY), figures.get(PLUGIN)
+        ratio = ours / theirs if ours is not None and theirs else None
+        told = [self._better(ratio)] if len(runs) > 1 else ["answered rightly"]
+        if GATEWAY in runs and runs[GATEWAY].error_count:
+            told = [f"gatewayx: {runs[GATEWAY].error_count:,} errors"]
+        if PLUGIN in runs and runs[PLUGIN].error_count:
+            told.append(f"plugin: {runs[PLUGIN].error_count:,} errors")
+        return Verdict(f"{load}: {self.name}", measured, ratio, "; ".join(filter(None, told)))
+
+    def _better(self, ratio: float | None) -> str:
+        if ratio is None or self.more_is_better is None:
+            return ""
         if abs(ratio - 1) <= EQUAL_SHARE:
-            told = "equal"
-        else:
-            told = "gatewayx better" if (ratio > 1) == more_is_better else "gatewayx worse"
-    if PLUGIN in runs and runs[PLUGIN].error_count:
-        told += f"; plugin: {runs[PLUGIN].error_count:,} errors"
-    return Verdict(name, measured, ratio, told)
+            return "equal"
+        return "gatewayx better" if (ratio > 1) == self.more_is_better else "gatewayx worse"
+
+
+def _rate_text(value: float) -> str:
+    return f"{value:,.0f}/s"
+
+
+LOAD_FIGURES = (
+    Figure("throughput", _rps, _rate_text, more_is_better=True),
+    Figure("p99", _p99_s, time_text, more_is_better=False),
+)
+FLOOD_FIGURES = (
+    Figure("good traffic kept", _kept_share, "{:.0%}".format, more_is_better=True),
+    Figure("p99 of good traffic", _good_p99_s, time_text, more_is_better=False),
+    Figure("its connections", _flooded_per_s, _rate_text, more_is_better=None),
+    Figure("memory grown by", _growth_bytes, size_text, more_is_better=None),
+)
+LAST_FIGURE = Figure("private memory", _end_bytes, size_text, more_is_better=False)

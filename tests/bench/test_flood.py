@@ -1,0 +1,378 @@
+"""The floods against servers that do what a test says, and against the gateway: what is sent, what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gatewayx.bench.flood import FLOODED_HEADERS, KIND_NAMES, MIXED, OVERSIZE_BYTES, FloodGenerator, flood_kinds
+from gatewayx.bench.sockets import Peer, clock_ns
+from gatewayx.gearman.job_server import JobServer
+from support.gateway import WAIT_S, RunningGateway, eventually, running_gateway
+from support.scripted_server import LINGER_NOT
+
+pytestmark = pytest.mark.anyio
+
+SWEEP_S = 0.02
+TARGET = b"/a/b"
+HOST = b"example.test:81"
+SINGLE_KINDS = [name for name in KIND_NAMES if name != MIXED]
+# They stay until the server has had enough.
+SLOW_KINDS = ["slow-head", "slow-body", "no-read"]
+LEAVING_KINDS = ["half-head", "connect"]
+REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+async def flood(
+    address: tuple[str, int],
+    *kinds: str,
+    duration_s: float = 0.15,
+    connections: int = 4,
+    rate: float = 0,
+    sources: int = 0,
+) -> dict:
+    """Flood for so long; what the generator tells at the end."""
+    known = flood_kinds(TARGET, HOST)
+    generator = FloodGenerator(
+        asyncio.get_running_loop(),
+        Peer(*address, sources),
+        [known[kind] for kind in kinds],
+        connections=connections,
+        rate=rate,
+    )
+    begins_ns = clock_ns()
+    generator.begin(begins_ns, begins_ns + round(duration_s * 1e9))
+    while not generator.done:
+        await asyncio.sleep(SWEEP_S)
+        generator.sweep()
+        assert generator.open_now <= connections
+    told = generator.snapshot()
+    generator.finish()
+    assert generator.open_now == 0
+    assert told["highest_open"] <= connections
+    ended = sum(told["statuses"].values()) + told["closed_silently"] + told["resets"] + told["failed"]
+    assert ended + told["open_now"] <= told["opened"]
+    return told
+
+
+class Visit:
+    """One connection: where it came from, and what it sent when."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.data = b""
+        self.pieces: list[tuple[float, bytes]] = []
+
+
+class Server:
+    """Notes what comes; `answer` is called with each connection once it has sent something or ended."""
+
+    def __init__(self, answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self.answer = answer
+        self.visits: list[Visit] = []
+        self.open = 0
+        self.tasks: set[asyncio.Task[None] | None] = set()
+        self.address = ("127.0.0.1", 0)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        visit = Visit(writer.get_extra_info("peername")[0])
+        self.visits.append(visit)
+        self.tasks.add(asyncio.current_task())
+        self.open += 1
+        # Cancelled by the end of the test alone.
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while data := await reader.read(65536):
+                if not visit.data:
+                    await self.answer(writer)
+                visit.data += data
+                visit.pieces.append((asyncio.get_running_loop().time(), data))
+                if writer.is_closing():
+                    break
+        self.open -= 1
+        writer.close()
+
+
+@asynccontextmanager
+async def noting_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[Server]:
+    """A server on a free port of every address of the loopback."""
+    noting = Server(answer)
+    server = await asyncio.start_server(noting.serve, "127.0.0.1", 0)
+    noting.address = server.sockets[0].getsockname()[:2]
+    try:
+        yield noting
+    finally:
+        server.close()
+        for task in noting.tasks:
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*noting.tasks, return_exceptions=True)
+
+
+async def nothing(writer: asyncio.StreamWriter) -> None:
+    """Say nothing."""
+
+
+async def refuse(writer: asyncio.StreamWriter) -> None:
+    """Say 400 and close."""
+    writer.write(REFUSAL)
+    writer.close()
+
+
+HEAD = b"POST /a/b HTTP/1.1\r\nHost: example.test:81\r\n"
+
+# What a connection of each kind sends at first, as a pattern for all of it.
+SENT = {
+    "bad-line": b"AAA\r\n",
+    "bad-version": b"GET /a/b HTTP/4\\.7\r\nHost: example\\.test:81\r\n\r\n",
+    "bad-chunk": re.escape(HEAD) + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+    "nul": b"GET /a/b\\?\0 HTTP/1\\.1\r\nHost: example\\.test:81\r\n\r\n",
+    "header-flood": re.escape(HEAD) + b"(X-Flood: x\r\n){%d}\r\n" % FLOODED_HEADERS,
+    "half-head": re.escape(HEAD) + b"X-Half: ",
+    "slow-head": re.escape(HEAD) + b"X-Slow: ",
+    "slow-body": re.escape(HEAD) + b"Content-Length: 100000\r\n\r\n",
+    "no-read": b"(OPTIONS \\* HTTP/1\\.1\r\nHost: example\\.test:81\r\n\r\n){100,}.*",
+    "connect": b"",
+    "oversize": re.escape(HEAD) + b"Content-Length: %d\r\n\r\n" % OVERSIZE_BYTES,
+}
+
+
+def test_every_kind_is_known():
+    assert set(SENT) | {MIXED} == set(KIND_NAMES)
+    assert list(flood_kinds(TARGET, HOST)) == SINGLE_KINDS
+
+
+class TestScriptedServer:
+    @pytest.mark.parametrize("kind", SINGLE_KINDS)
+    async def test_each_kind_sends_what_it_says(self, kind):
+        async with noting_server(nothing) as server:
+            told = await flood(server.address, kind, connections=2, duration_s=0.1, rate=40)
+            await eventually(lambda: not server.open)
+        assert told["opened"] == len(server.visits) >= 2
+        for visit in server.visits:
+            assert re.fullmatch(SENT[kind], visit.data, re.DOTALL), visit.data[:200]
+
+    @pytest.mark.parametrize("kind", [kind for kind in SINGLE_KINDS if kind not in LEAVING_KINDS])
+    async def test_answers_are_counted_by_status(self, kind):
+        async with noting_server(refuse) as server:
+            told = await flood(server.address, kind, rate=100)
+        assert told["opened"] == pytest.approx(15, abs=2)
+        if kind == "no-read":
+            # It reads no answer: that the server has gone is all it sees.
+            assert told["statuses"] == {}
+            assert told["resets"] >= told["opened"] - 4
+        else:
+            assert told["statuses"].keys() == {"400"}
+            assert told["opened"] - 2 <= told["statuses"]["400"] <= told["opened"]
+            assert told["resets"] == told["closed_silently"] == 0
+
+    @pytest.mark.parametrize("kind", LEAVING_KINDS)
+    async def test_who_leaves_waits_for_nothing(self, kind):
+        async with noting_server(nothing) as server:
+            told = await flood(server.address, kind, rate=100)
+            await eventually(lambda: not server.open)
+        assert told["opened"] == len(server.visits)
+        assert told["statuses"] == {}
+        assert told["resets"] == told["closed_silently"] == told["failed"] == 0
+
+    async def test_what_is_no_answer_counts_as_status_0(self):
+        async def babble(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"SSH-2.0-OpenSSH\r\n")
+
+        async with noting_server(babble) as server:
+            told = await flood(server.address, "bad-line", rate=100)
+        assert told["statuses"].keys() == {"0"}
+
+    async def test_closed_without_a_word(self):
+        async def close(writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with noting_server(close) as server:
+            told = await flood(server.address, "bad-line", rate=100)
+        assert told["statuses"] == {}
+        assert told["opened"] - 2 <= told["closed_silently"] <= told["opened"]
+
+    async def test_reset(self):
+        async def reset(writer: asyncio.StreamWriter) -> None:
+            writer.get_extra_info("socket").setsockopt(*LINGER_NOT)
+            writer.transport.abort()
+
+        async with noting_server(reset) as server:
+            told = await flood(server.address, "bad-line", rate=100)
+        assert told["statuses"] == {}
+        assert told["opened"] - 2 <= told["resets"] <= told["opened"]
+
+    async def test_refused_connections_have_failed(self):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            told = await flood(unused.getsockname(), "bad-line", rate=100)
+        assert told["opened"] - 1 <= told["failed"] <= told["opened"]
+
+    async def test_connections_come_from_127_0_0_2_and_up_in_turn(self):
+        async with noting_server(refuse) as server:
+            await flood(server.address, "bad-line", rate=100, sources=3)
+        sources = [visit.source for visit in server.visits]
+        assert sources[:6] == ["127.0.0.2", "127.0.0.3", "127.0.0.4"] * 2
+        assert set(sources) == set(sources[:3])
+
+    async def test_without_sources_the_kernel_chooses(self):
+        async with noting_server(refuse) as server:
+            await flood(server.address, "bad-line", rate=100)
+        assert {visit.source for visit in server.visits} == {"127.0.0.1"}
+
+    @pytest.mark.parametrize("kind", ["bad-line", *SLOW_KINDS])
+    async def test_no_more_open_than_asked_for(self, kind):
+        async with noting_server(nothing) as server:
+            told = await flood(server.address, kind, connections=5)
+            assert told["opened"] == told["open_now"] == told["highest_open"] == len(server.visits) == 5
+            await eventually(lambda: not server.open)
+
+    async def test_more_than_a_burst_are_opened_in_time(self):
+        async with noting_server(nothing) as server:
+            told = await flood(server.address, "bad-line", connections=300)
+        assert told["opened"] == told["open_now"] == 300
+
+    @pytest.mark.parametrize("rate", [50, 400])
+    async def test_rate_is_kept(self, rate):
+        async with noting_server(refuse) as server:
+            told = await flood(server.address, "bad-line", connections=50, rate=rate, duration_s=0.5)
+        assert told["opened"] == pytest.approx(rate * 0.5, rel=0.1)
+
+    async def test_without_a_rate_the_next_comes_when_one_has_ended(self):
+        async with noting_server(refuse) as server:
+            told = await flood(server.address, "bad-line", connections=2, duration_s=0.2)
+        assert told["statuses"]["400"] > 20
+        assert told["highest_open"] == 2
+
+    async def test_slow_ones_drip_a_byte_a_second(self):
+        async with noting_server(nothing) as server:
+            floods = (flood(server.address, kind, duration_s=2.4) for kind in ("slow-head", "slow-body"))
+            await asyncio.gather(*floods)
+        assert len(server.visits) == 8
+        for visit in server.visits:
+            (began_s, first), *drips = visit.pieces
+            assert any(re.fullmatch(SENT[kind], first) for kind in ("slow-head", "slow-body"))
+            assert [data for _, data in drips] == [b"x", b"x"]
+            for number, (at_s, _) in enumerate(drips, 1):
+                assert number - 0.1 < at_s - began_s < number + 0.4
+
+    async def test_no_read_never_reads(self):
+        written = 0
+
+        async def answer(writer: asyncio.StreamWriter) -> None:
+            nonlocal written
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+                written += 65536
+
+        async with noting_server(answer) as server:
+            told = await flood(server.address, "no-read", connections=1, duration_s=0.5)
+        assert told["open_now"] == 1
+        assert told["resets"] == 0
+        # What the kernel holds for it on the server's side, whatever the time.
+        assert written < 16 * 1024 * 1024
+
+    async def test_no_read_sends_good_requests_also_when_the_server_takes_them_in_parts(self):
+        async def pause(writer: asyncio.StreamWriter) -> None:
+            # Until everything between the two is full.
+            await asyncio.sleep(0.2)
+
+        async with noting_server(pause) as server:
+            await flood(server.address, "no-read", connections=1, duration_s=0.4)
+            await eventually(lambda: not server.open)
+        [visit] = server.visits
+        request = b"OPTIONS * HTTP/1.1\r\nHost: example.test:81\r\n\r\n"
+        assert len(visit.data) > 1_000_000
+        assert visit.data == (request * (len(visit.data) // len(request) + 1))[: len(visit.data)]
+
+    async def test_mixed_sends_all_kinds_and_leaves_room_for_the_quick_ones(self):
+        async with noting_server(refuse) as server:
+            told = await flood(server.address, *SINGLE_KINDS, connections=12, duration_s=0.5)
+        for kind in SINGLE_KINDS:
+            assert any(re.fullmatch(SENT[kind], visit.data, re.DOTALL) for visit in server.visits), kind
+        assert told["opened"] > 100
+
+    async def test_slow_ones_of_a_mixed_flood_are_a_quarter_at_most(self):
+        async with noting_server(nothing) as server:
+            told = await flood(server.address, *SLOW_KINDS, "connect", connections=8, duration_s=0.2)
+        assert sum(bool(visit.data) for visit in server.visits) == 2
+        assert told["opened"] > 20
+
+
+@pytest.fixture
+async def gateway(embedded: JobServer) -> AsyncIterator[RunningGateway]:
+    """A gateway that has had enough of slow clients after half a second."""
+    async with running_gateway([embedded.address], header_timeout_s=0.5, body_rate_grace_s=0.5) as gateway:
+        yield gateway
+
+
+class TestGateway:
+    @pytest.mark.parametrize(
+        ("kind", "status"),
+        [
+            ("bad-line", "400"),
+            ("bad-version", "505"),
+            ("bad-chunk", "400"),
+            ("nul", "400"),
+            ("header-flood", "431"),
+            ("oversize", "413"),
+        ],
+    )
+    async def test_bad_requests_are_refused(self, gateway, kind, status):
+        told = await flood(gateway.address, kind, connections=8, rate=200, sources=200)
+        assert told["statuses"].keys() == {status}
+        assert told["opened"] - 4 <= told["statuses"][status] <= told["opened"]
+        assert told["opened"] == pytest.approx(30, rel=0.1)
+
+    @pytest.mark.parametrize("kind", LEAVING_KINDS)
+    async def test_who_leaves_is_forgotten(self, gateway, kind):
+        told = await flood(gateway.address, kind, connections=8, rate=200, sources=200)
+        assert told["opened"] == pytest.approx(30, rel=0.1)
+        assert told["statuses"] == {}
+        assert told["failed"] == told["resets"] == 0
+
+    @pytest.mark.parametrize("kind", ["slow-head", "slow-body"])
+    async def test_slow_ones_are_refused_in_time(self, gateway, kind):
+        told = await flood(gateway.address, kind, connections=3, duration_s=0.8)
+        assert told["statuses"] == {"408": 3}
+        assert told["opened"] == 6
+
+    async def test_who_does_not_read_is_held_and_let_go(self, gateway):
+        told = await flood(gateway.address, "no-read", connections=2, duration_s=0.4)
+        assert told["open_now"] + told["resets"] == told["opened"]
+        assert told["opened"] >= 2
+        assert told["statuses"] == {}
+
+    async def test_mixed_is_answered_each_by_its_status(self, gateway):
+        told = await flood(gateway.address, *SINGLE_KINDS, connections=24, rate=200, duration_s=0.5, sources=200)
+        assert told["statuses"].keys() >= {"400", "413", "431", "505"}
+        assert told["failed"] == 0
+        assert told["opened"] == pytest.approx(100, rel=0.1)
+
+
+async def test_stop_ends_early():
+    async with noting_server(refuse) as server:
+        generator = FloodGenerator(
+            asyncio.get_running_loop(),
+            Peer(*server.address),
+            [flood_kinds(TARGET, HOST)["bad-line"]],
+            connections=1,
+            rate=100,
+        )
+        begins_ns = clock_ns()
+        generator.begin(begins_ns, begins_ns + round(2 * WAIT_S * 1e9))
+        await eventually(lambda: len(server.visits) > 3)
+        assert not generator.done
+        generator.stop()
+        assert generator.done
+        generator.finish()
+        told = len(server.visits)
+        await asyncio.sleep(0.05)
+        assert len(server.visits) <= told + 1
