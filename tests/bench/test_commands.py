@@ -372,7 +372,7 @@ def test_demo_needs_nothing_and_tells_runs_and_verdicts_also_when_it_is_ended_ea
     assert all(run.errors == {} and run.server is not None for run in found.runs)
     names = [verdict.name for verdict in found.verdicts]
     assert names[:2] == ["foreground, 1 connections: throughput", "foreground, 1 connections: p99"]
-    assert names[-1] == "memory at the end"
+    assert names[-1] == "in the end: private memory"
     assert all(verdict.verdict == "answered rightly" for verdict in found.verdicts)
     assert "foreground, 16 connections: throughput" in errors
 

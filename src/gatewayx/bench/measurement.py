@@ -1,4 +1,4 @@
-"""One measurement: starts the processes that make the load, samples the target meanwhile, and writes down the result."""
+"""One measurement: starts the processes that make the load, samples the target meanwhile, writes down the result."""
 
 from __future__ import annotations
 

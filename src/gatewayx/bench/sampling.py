@@ -63,15 +63,24 @@ def find_process(name: str) -> int:
 
     The name is the program's file name, or the name the process has given itself. Raises UseError unless there is one.
     """
-    parents = {}
+    parents: dict[int, int] = {}
+    named = []
     for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int(directory.name)
+            parents[pid] = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
             words = (directory / "cmdline").read_bytes().split(b"\0")
             names = {(directory / "comm").read_text().strip(), *(Path(os.fsdecode(word)).name for word in words[:2])}
             if name in names and pid != os.getpid():
-                parents[pid] = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
-    roots = sorted(pid for pid, parent in parents.items() if parent not in parents and pid != os.getppid())
+                named.append(pid)
+
+    def has_named_ancestor(pid: int) -> bool:
+        while pid := parents.get(pid, 0):
+            if pid in named:
+                return True
+        return False
+
+    roots = sorted(pid for pid in named if not has_named_ancestor(pid) and pid != os.getppid())
     if len(roots) != 1:
         found = f"{len(roots)} processes are ({', '.join(map(str, roots[:10]))})" if roots else "no process is"
         raise UseError(f"{found} called {name!a}: give --pid")
