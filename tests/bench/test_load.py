@@ -608,8 +608,8 @@ class TestClosedLoop:
 
 
 class TestOpenLoop:
-    @pytest.mark.parametrize("rate", [200, 1000])
-    async def test_rate_is_reached_on_an_idle_server(self, rate):
+    async def test_rate_is_reached_on_an_idle_server(self):
+        rate = 1000
         async with scripted_server(echo) as server:
             outcome = await load(server.address, connections=32, rate=rate, duration_s=0.5)
         assert outcome.sent == outcome.good == rate * 0.5
@@ -636,7 +636,7 @@ class TestOpenLoop:
         async with scripted_server(echo) as server:
             outcomes = await asyncio.gather(
                 *(
-                    load(server.address, connections=4, rate=100, process=process, processes=3, duration_s=0.5)
+                    load(server.address, connections=4, rate=200, process=process, processes=3, duration_s=0.25)
                     for process in range(3)
                 )
             )
@@ -672,14 +672,14 @@ class TestOpenLoop:
             return ok()
 
         async with scripted_server(slow) as server:
-            outcome = await load(server.address, connections=1, rate=100, duration_s=0.5)
+            outcome = await load(server.address, connections=1, rate=100, duration_s=0.3)
         assert outcome.latency.percentile_s(90) > 0.1
         assert outcome.generator.lateness.percentile_s(90) < 0.01
 
     async def test_what_could_not_be_sent_is_told_and_in_the_latency(self):
         async with scripted_server(never) as server:
-            outcome = await load(server.address, connections=1, rate=100, duration_s=0.5, timeout_s=0.2)
-        assert outcome.sent + outcome.errors["not_sent"] == 100 * 0.5
+            outcome = await load(server.address, connections=1, rate=200, duration_s=0.25, timeout_s=0.2)
+        assert outcome.sent + outcome.errors["not_sent"] == 50
         assert 2 <= outcome.errors["timeout"] == outcome.sent <= 5
         assert set(outcome.errors) == {"timeout", "not_sent"}
         assert outcome.latency.count == 50
@@ -718,8 +718,8 @@ class TestOpenLoop:
                 template(b"." * 20, tag=TAG, check="echo"),
                 connections=1,
                 pipeline=3,
-                rate=60,
-                duration_s=0.5,
+                rate=120,
+                duration_s=0.25,
             )
         assert outcome.good == outcome.sent == 30
         assert server.connections == 1
@@ -729,7 +729,7 @@ class TestOpenLoop:
             return ok(b"", b"Connection: close")
 
         async with scripted_server(close) as server:
-            outcome = await load(server.address, rate=200, connections=4, duration_s=0.5)
+            outcome = await load(server.address, rate=400, connections=4, duration_s=0.25)
         assert outcome.errors == {}
         assert outcome.good == 100
 
