@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -25,6 +26,9 @@ BACKGROUND = b"X-Gearman-Background: true"
 TOGETHER = b"X-Gearman-Unique: together"
 FULL = (b"QUEUE_ERROR", b"Job queue is full")
 MEBIBYTE = 1024 * 1024
+
+# As in gearman/connection.pxd.
+MAX_ABANDONED_JOBS = 16384
 
 # How long the gateway needs to learn what a `status` says, in these tests.
 STATUS_INTERVAL_S = 0.05
@@ -457,6 +461,109 @@ class TestBalance:
             await eventually(lambda: all_of.gateway.count("pool.connections") == 2)
             assert [await all_of.number_for(b"w") for _ in range(4)] == [1, 1, 1, 1]
 
+    async def test_in_turn_skips_one_that_is_down_without_favouring_its_neighbour(self):
+        async with behind(3, balance="rotation") as all_of:
+            await all_of.servers[0].stop()
+            await eventually(lambda: all_of.gateway.count("pool.connections") == 2)
+            chosen = [await all_of.number_for(b"w") for _ in range(12)]
+            assert sorted(chosen) == [1] * 6 + [2] * 6
+
+
+class TestWhatIsKept:
+    """What remains of jobs that nobody waits for."""
+
+    async def test_joiners_that_leave_leave_nothing(self):
+        async with behind(1) as all_of:
+            [upstream] = all_of.upstreams
+            waits = await all_of.send(b"w", TOGETHER)
+            await upstream.accept(b"H:1")
+            leave = await HttpClient(all_of.gateway.address).connect()
+            before = _count_of_jobs()
+            count = 40
+            leave.send(*[post(b"/f", b"w", TOGETHER, b"X-Gearman-Timeout: 0.01")] * count)
+            for _ in range(count):
+                await upstream.accept(b"H:1")
+            for _ in range(count):
+                assert (await leave.response()).status == 504
+            assert _count_of_jobs() == before
+            for _ in range(count + 1):
+                upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"done")
+            assert (await waits.response()).body == b"done"
+            await eventually(lambda: all_of.gateway.count("pool.pins") == 0)
+            await waits.close()
+            await leave.close()
+
+    async def test_the_packet_of_a_written_job_goes_when_nobody_waits(self):
+        async with behind(1, job_timeout_s=0.1) as all_of:
+            client = await all_of.send(b"x" * MEBIBYTE)
+            await all_of.upstreams[0].submission()
+            assert (await client.response()).status == 504
+            await eventually(lambda: all_of.gateway.count("budget.held_bytes") == 0)
+            all_of.upstreams[0].answer(PacketType.JOB_CREATED, b"H:1")
+            all_of.upstreams[0].answer(PacketType.WORK_FAIL, b"H:1")
+            await client.close()
+
+    async def test_one_abandoned_job_is_remembered_though_thousands_were_abandoned_and_ended_since(self):
+        async with behind(1, cancel_abandoned=False, max_pipelined=1024) as all_of:
+            [upstream] = all_of.upstreams
+            gone = await all_of.send(b"w", TOGETHER, b"X-Gearman-Timeout: 0.05")
+            await upstream.accept(b"H:0")
+            assert (await gone.response()).status == 504
+            quick = await HttpClient(all_of.gateway.address).connect()
+            batch = 1000
+            for first in range(1, MAX_ABANDONED_JOBS + batch, batch):
+                handles = [b"H:%d" % number for number in range(first, first + batch)]
+                quick.send(*[post(b"/f", b"w", b"X-Gearman-Timeout: 0.05")] * batch)
+                for handle in handles:
+                    await upstream.accept(handle)
+                for _ in handles:
+                    assert (await quick.response()).status == 504
+                for handle in handles:
+                    upstream.answer(PacketType.WORK_COMPLETE, handle, b"")
+                await eventually(lambda: all_of.gateway.count("pool.abandoned_jobs") == 1)
+            joins = await all_of.send(b"w", TOGETHER)
+            await upstream.accept(b"H:0")
+            for packet_type, data in ((PacketType.WORK_DATA, b"once"), (PacketType.WORK_COMPLETE, b" and only")):
+                for _ in range(2):
+                    upstream.answer(packet_type, b"H:0", data)
+            assert (await joins.response()).body == b"once and only"
+            for client in (gone, quick, joins):
+                await client.close()
+
+
+class HangsUp(asyncio.Protocol):
+    """A job server that answers as if all were well, and closes."""
+
+    connections = 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        if data.startswith(b"version"):
+            self.transport.write(b"OK 1\n")
+        elif data.startswith(b"status"):
+            self.transport.write(b".\n")
+        else:
+            HangsUp.connections += 1
+            self.transport.write(OPTION_RES)
+            asyncio.get_running_loop().call_soon(self.transport.close)
+
+
+async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely():
+    HangsUp.connections = 0
+    listener = await asyncio.get_running_loop().create_server(HangsUp, "127.0.0.1", 0)
+    async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
+        await asyncio.sleep(1.5)
+    listener.close()
+    # 18 a second without back-off; the waits are up to 0.1, 0.2, 0.4, 0.8 … seconds, each a random part.
+    assert 2 <= HangsUp.connections <= 14
+
+
+def _count_of_jobs() -> int:
+    gc.collect()
+    return sum(type(thing).__name__ == "Job" for thing in gc.get_objects())
+
 
 class TestMixedUniques:
     async def test_a_foreground_job_that_would_join_an_accepted_background_job_is_409(self):
@@ -503,6 +610,23 @@ class TestMixedUniques:
             all_of.upstreams[0].answer(PacketType.JOB_CREATED, b"H:1")
             await all_of.next_status()
             assert (await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER))).status == 409
+
+    async def test_a_background_job_on_its_way_counts_though_no_status_knows_it_yet(self):
+        async with behind(1) as all_of:
+            first = await all_of.send(b"w", TOGETHER, BACKGROUND)
+            await all_of.upstreams[0].submission()
+            await all_of.next_status()
+            assert (await ask(all_of.gateway.address, post(b"/f", b"w", TOGETHER))).status == 409
+            all_of.upstreams[0].answer(PacketType.ERROR, b"code", b"text")
+            assert (await first.response()).status == 503
+            # It was refused: the next status that does not know it lets the unique go.
+            await all_of.next_status()
+            await all_of.next_status()
+            second = await all_of.send(b"w", TOGETHER)
+            await all_of.upstreams[0].complete(b"H:1", b"done")
+            assert (await second.response()).body == b"done"
+            await first.close()
+            await second.close()
 
     async def test_a_background_job_that_would_join_a_foreground_job_is_409(self):
         async with behind(1) as all_of:

@@ -23,6 +23,8 @@ cdef enum:
     CANCELLATION
     STATUS
 
+# How a line ends that is not kept.
+cdef bytes IDLE = b"\t0\t0\t0"
 _STATUS_LINE = re.compile(rb"(.+)\t([0-9]{1,18})\t([0-9]{1,18})\t([0-9]{1,18})", re.DOTALL)
 
 
@@ -177,6 +179,8 @@ cdef class AdminConnection:
         if self.reading is None:
             self.reading = {}
             self.reading_left_out = False
+        if line.endswith(IDLE):
+            return 0
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
             # A name with a line end in it; the gateway submits none.

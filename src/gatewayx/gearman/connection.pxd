@@ -54,8 +54,8 @@ cdef class JobRouter:
 
     # The job is queued nowhere and its listener waits: whether another connection has it now.
     cdef bint move(self, Job job) except -1
-    # A background job that carries a client's own unique was accepted.
-    cdef int background_accepted(self, Job job) except -1
+    # A background job that carries a client's own unique was accepted or refused, or its outcome will never be known.
+    cdef int background_settled(self, Job job) except -1
 
 
 cdef class Job(Expiring):
@@ -81,7 +81,7 @@ cdef class Job(Expiring):
     # the job server merges by, and equal ones go the same way.
     cdef bint pinned
     cdef unsigned long long pin_key
-    # By which an accepted background job with a client's own unique is known; 0 for none.
+    # By which a background job with a client's own unique is known; 0 for none.
     cdef long long background_key
     # The submission was handed to the socket.
     cdef readonly bint written
@@ -97,8 +97,9 @@ cdef class Job(Expiring):
 
     # The rest is used in the first submission that got the handle, for all that share it.
 
-    # The later ones, which the job server merged with it (same function and unique); None without.
-    cdef list merged
+    # The later ones that somebody waits for or waited for to the end, which the job server merged with it (same function
+    # and unique), in order; None without.
+    cdef dict merged
     # How many JOB_CREATED came for the handle: the job server sends every WORK_* packet that often.
     cdef int copies
     # How many copies of the packet at hand have come.
@@ -160,9 +161,8 @@ cdef class JobServerConnection:
     cdef Job last_pending
     # Handle to the first Job that got it, until the last copy of the job's last packet.
     cdef dict jobs
-    # How many of these nobody waits for, and the handles of the last MAX_ABANDONED_JOBS that came to that.
-    cdef readonly Py_ssize_t abandoned_jobs
-    cdef object abandoned_handles
+    # The handles of those that nobody waits for though they have not ended, the longest so first.
+    cdef readonly dict abandoned
     # Submissions whose end somebody waits for.
     cdef readonly Py_ssize_t outstanding
     # Pin keys of the jobs that are under way here, and how many have each.
@@ -195,6 +195,7 @@ cdef class JobServerConnection:
     cdef int _append_pending(self, Job job) except -1
     cdef int _drop_packet(self, Job job) except -1
     cdef int _unpin(self, Job job) except -1
+    cdef int _settle(self, Job job) except -1
     cdef int _forget(self, Job first) except -1
     cdef int _packet(self) except -1
     cdef int _large_packet(self) except -1

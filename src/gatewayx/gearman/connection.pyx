@@ -27,8 +27,6 @@ import fcntl
 import logging
 import sys
 import termios
-from collections import deque
-
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
@@ -112,7 +110,7 @@ cdef class JobRouter:
     cdef bint move(self, Job job) except -1:
         return False
 
-    cdef int background_accepted(self, Job job) except -1:
+    cdef int background_settled(self, Job job) except -1:
         return 0
 
 
@@ -130,7 +128,10 @@ cdef class Job(Expiring):
         if listener is None:
             return 0
         self.connection.abandon(self)
-        return listener.job_timed_out(self)
+        try:
+            return listener.job_timed_out(self)
+        except Exception:
+            return _listener_failed(listener, self)
 
 
 @cython.final
@@ -171,7 +172,7 @@ cdef class JobServerConnection:
         self.came_up = loop.create_future()
         self.gone = loop.create_future()
         self.jobs = {}
-        self.abandoned_handles = deque()
+        self.abandoned = {}
         self.pins = {}
         self.unsent = []
 
@@ -191,7 +192,7 @@ cdef class JobServerConnection:
     def check(self, double silence_s):
         """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
         cdef long long arrived
-        if not self.up or self.closed:
+        if not self.up or self.closed or self.transport.is_closing():
             return
         arrived = self.written_bytes - <long long> self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
         if self.echo_due and not self.heard:
@@ -221,10 +222,14 @@ cdef class JobServerConnection:
             return 0
         self._release(job)
         if job.handle is None:
-            if not job.written:
+            if job.written:
+                # It cannot go elsewhere any more.
+                self._drop_packet(job)
+            elif not self.closed:
                 self.unsent_bytes -= job.packet_bytes
                 self._drop_packet(job)
                 self._unpin(job)
+                self._settle(job)
                 self.unsent_abandoned += 1
                 if self.unsent_abandoned * 2 > len(self.unsent):
                     self.unsent = [item for item in self.unsent if (<Job> item).listener is not None]
@@ -232,6 +237,10 @@ cdef class JobServerConnection:
             return 0
         first = <Job> self.jobs.get(job.handle)
         if first is not None:
+            if first.merged is not None and job in first.merged:
+                # As many copies are owed as before; for the job itself nothing is kept.
+                del first.merged[job]
+                self._unpin(job)
             first.waiting -= 1
             if first.waiting == 0:
                 self._count_abandoned(first)
@@ -256,9 +265,14 @@ cdef class JobServerConnection:
                 self.pins.pop(job.pin_key, None)
         return 0
 
+    cdef int _settle(self, Job job) except -1:
+        """What becomes of the submission is known, or never will be."""
+        return self.router.background_settled(job) if job.background_key else 0
+
     cdef int _forget(self, Job first) except -1:
         """Nothing more is expected for its handle."""
         del self.jobs[first.handle]
+        self.abandoned.pop(first.handle, None)
         self._unpin(first)
         if first.merged is not None:
             for merged in first.merged:
@@ -278,18 +292,13 @@ cdef class JobServerConnection:
         return self.wheel.disarm(job)
 
     cdef int _count_abandoned(self, Job first) except -1:
-        cdef Job oldest
         if first.result_bytes > 0:
             first.incomplete = True
             first.gathered = None
             self._let_result_go(first)
-        self.abandoned_jobs += 1
-        self.abandoned_handles.append(first.handle)
-        if len(self.abandoned_handles) > MAX_ABANDONED_JOBS:
-            oldest = <Job> self.jobs.get(self.abandoned_handles.popleft())
-            if oldest is not None and oldest.waiting == 0 and not oldest.ended:
-                self._forget(oldest)
-                self.abandoned_jobs -= 1
+        self.abandoned[first.handle] = None
+        if len(self.abandoned) > MAX_ABANDONED_JOBS:
+            self._forget(<Job> self.jobs[next(iter(self.abandoned))])
         return 0
 
     cdef bint _hold_result(self, Job first, Py_ssize_t size_bytes) noexcept:
@@ -384,7 +393,7 @@ cdef class JobServerConnection:
                 self._write(buffers, size_bytes)
                 buffers = []
                 size_bytes = 0
-                if self.write_paused:
+                if self.write_paused or self.transport.is_closing():
                     self.unsent = jobs[index + 1:]
                     return
         if buffers:
@@ -494,8 +503,7 @@ cdef class JobServerConnection:
         job.handle = handle
         if job.background:
             self._unpin(job)
-            if job.background_key:
-                self.router.background_accepted(job)
+            self._settle(job)
             return self._tell(job, PacketType.JOB_CREATED, None)
         # A name may stand for several job servers; the text connection must be to the same one.
         if self.admin_slot.current is not None and self.admin_slot.current.peer == self.peer:
@@ -513,15 +521,13 @@ cdef class JobServerConnection:
             job.waiting = 1
             return self._tell(job, PacketType.JOB_CREATED, None)
         first.copies += 1
-        if first.merged is None:
-            first.merged = []
-        first.merged.append(job)
-        if job.listener is None:
-            return 0
-        if first.incomplete:
+        if job.listener is None or first.incomplete:
+            self._unpin(job)
             return self._tell(job, LOST, None)
-        if first.waiting == 0:
-            self.abandoned_jobs -= 1
+        if first.merged is None:
+            first.merged = {}
+        first.merged[job] = None
+        self.abandoned.pop(handle, None)
         first.waiting += 1
         return self._tell(job, PacketType.JOB_CREATED, None)
 
@@ -533,6 +539,7 @@ cdef class JobServerConnection:
         listener = job.listener
         self._unpin(job)
         if listener is None:
+            self._settle(job)
             return self._drop_packet(job)
         if code == QUEUE_ERROR:
             job.refused_by |= self.server_bit
@@ -541,6 +548,7 @@ cdef class JobServerConnection:
             if self.router.move(job):
                 return 0
             self.outstanding += 1
+        self._settle(job)
         self._drop_packet(job)
         self._release(job)
         try:
@@ -576,7 +584,7 @@ cdef class JobServerConnection:
         if first.waiting == 0:
             self.dropped_packets += 1
             if last:
-                self.abandoned_jobs -= 1
+                self.abandoned.pop(handle, None)
             elif packet_type == PacketType.WORK_DATA:
                 first.incomplete = True
             return 0
@@ -611,7 +619,7 @@ cdef class JobServerConnection:
             or event == PacketType.WORK_EXCEPTION
             or event == TOO_LARGE
         )
-        cdef list merged = first.merged
+        cdef list merged = None if first.merged is None else list(first.merged)
         if ends:
             first.waiting = 0
             if not first.ended:
@@ -679,23 +687,30 @@ cdef class JobServerConnection:
         job, self.first_pending, self.last_pending = self.first_pending, None, None
         jobs, self.jobs = self.jobs, {}
         self.pins = {}
-        self.abandoned_jobs = 0
+        self.abandoned = {}
         while job is not None:
             following = job.next_pending
             job.next_pending = None
             self._drop_packet(job)
+            self._settle(job)
             self._tell(job, LOST, None)
             job = following
         for first in jobs.values():
             self._tell(<Job> first, LOST, None)
             if (<Job> first).merged is not None:
-                for merged in (<Job> first).merged:
+                for merged in list((<Job> first).merged):
                     self._tell(<Job> merged, LOST, None)
             self._let_result_go(<Job> first)
         for item in unsent:
             job = <Job> item
-            if job.listener is not None and not self.router.move(job):
+            if job.listener is None:
                 self._drop_packet(job)
+                continue
+            self.outstanding -= 1
+            if not self.router.move(job):
+                self.outstanding += 1
+                self._drop_packet(job)
+                self._settle(job)
                 self._tell(job, LOST, None)
         if self.transport is not None:
             self.transport.abort()

@@ -109,7 +109,7 @@ cdef class Pool(JobRouter):
     cdef bint knows_background(self, long long key, bytes function)
     # A job that would be merged with this one is under way here, or its end is still owed.
     cdef bint has_pinned(self, bytes function, bytes unique, bytes workload)
-    cdef int _remember_background(self, Job job) except -1
+    cdef int _remember_background(self, Job job, bint settled) except -1
     # Every job server that the function may go to and that is up is known to have no worker for it.
     cdef bint lacks_workers(self, bytes function)
     # Fewest jobs queued of the function at one of these job servers; -1 when it is not known of one of them.

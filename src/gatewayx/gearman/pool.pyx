@@ -37,6 +37,10 @@ MAX_ADDRESSES = 16
 MAX_HASHED_BYTES = 4096
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
+# After a connection that lived so long the first wait is the shortest again.
+STEADY_S = 1.0
+# Above the number of every `status`.
+cdef long long NEVER_ASKED = <long long> 1 << 62
 # The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
 TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
@@ -195,7 +199,7 @@ cdef class Pool(JobRouter):
                 connection = <JobServerConnection> item
                 totals["connections"] += 1
                 totals["outstanding_jobs"] += connection.outstanding
-                totals["abandoned_jobs"] += connection.abandoned_jobs
+                totals["abandoned_jobs"] += len(connection.abandoned)
                 totals["unsent_bytes"] += connection.unsent_bytes
                 totals["dropped_packets"] += connection.dropped_packets
                 totals["pins"] += len(connection.pins)
@@ -245,7 +249,7 @@ cdef class Pool(JobRouter):
         make_packet(job, self.budget, packet_type, function, unique, workload)
         connection.submit(job)
         if background_key:
-            self._remember_background(job)
+            self._remember_background(job, False)
         self.wheel.arm(job, timeout_s)
         return job
 
@@ -262,19 +266,23 @@ cdef class Pool(JobRouter):
             return False
         self.moved_jobs += 1
         connection.submit(job)
+        if job.background_key:
+            self._remember_background(job, False)
         return True
 
-    cdef int background_accepted(self, Job job) except -1:
-        return self._remember_background(job)
+    cdef int background_settled(self, Job job) except -1:
+        return self._remember_background(job, True)
 
-    cdef int _remember_background(self, Job job) except -1:
+    cdef int _remember_background(self, Job job, bint settled) except -1:
+        """Where the job is, and from which `status` on it may be seen to have ended: from none while it may yet arrive."""
         cdef PooledServer server
         for item in self.servers:
             server = <PooledServer> item
             if server.bit == job.connection.server_bit:
                 # As if it were new: it is forgotten last.
                 self.known_backgrounds.pop(job.background_key, None)
-                self.known_backgrounds[job.background_key] = (server, server.admin_slot.asked)
+                asked = server.admin_slot.asked if settled else NEVER_ASKED
+                self.known_backgrounds[job.background_key] = (server, asked)
         if len(self.known_backgrounds) > MAX_KNOWN_BACKGROUNDS:
             del self.known_backgrounds[next(iter(self.known_backgrounds))]
         return 0
@@ -337,7 +345,8 @@ cdef class Pool(JobRouter):
 
     cdef JobServerConnection _choose(self, bytes function, unsigned long long among):
         cdef Py_ssize_t count = len(self.servers)
-        cdef Py_ssize_t index, workers, outstanding, fewest = 0
+        cdef Py_ssize_t index, number, workers, outstanding, fewest = 0
+        cdef Py_ssize_t chosen = self.turn
         # 2: it has workers, 1: that is not known, 0: it has none.
         cdef int grade, highest = -1
         cdef PooledServer server
@@ -346,7 +355,8 @@ cdef class Pool(JobRouter):
             server = <PooledServer> self.servers[0]
             return server.least_loaded() if among & server.bit else None
         for index in range(count):
-            server = <PooledServer> self.servers[index if self.balance == IN_ORDER else (self.turn + index) % count]
+            number = index if self.balance == IN_ORDER else (self.turn + index) % count
+            server = <PooledServer> self.servers[number]
             if not among & server.bit or not server.connections:
                 continue
             workers = server.admin_slot.workers(function)
@@ -361,9 +371,10 @@ cdef class Pool(JobRouter):
             connection = server.least_loaded()
             if connection is not None:
                 best = connection
+                chosen = number
                 highest = grade
                 fewest = outstanding
-        self.turn = (self.turn + 1) % count
+        self.turn = (chosen + 1) % count
         return best
 
     cdef JobServerConnection _choose_pinned(self, unsigned long long key, unsigned long long among):
@@ -414,12 +425,15 @@ cdef class Pool(JobRouter):
             connection = None
             try:
                 connection = await self._connect(server, make_connection, slot)
-                backoff_s = BACKOFF_FIRST_S
+                up_at_s = self.loop.time()
                 self._came_up(server, connection)
                 if not tried.done():
                     tried.set_result(None)
                 await self._watch(connection)
                 reason = connection.close_reason
+                # Who answers and then hangs up is no better than who does not answer.
+                if self.loop.time() - up_at_s >= STEADY_S:
+                    backoff_s = BACKOFF_FIRST_S
             except (OSError, UnicodeError) as error:
                 reason = str(error)
             except Exception as error:
