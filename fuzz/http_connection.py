@@ -225,7 +225,7 @@ class World:
         assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
             known = [held for held in gc.get_referents(connection.protocol) if type(held) is dict]
-            assert known == [{}, {}], f"jobs that have ended, or their pins, are still known: {known}"
+            assert known == [{}, {}, {}], f"jobs that have ended, their pins or handles are still known: {known}"
 
     def answer_all(self) -> None:
         """Let every job come to its end, those of requests that are read only then too."""

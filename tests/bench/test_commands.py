@@ -29,13 +29,13 @@ TIMEOUT_S = 20.0
 # A run's keys, in no order.
 RUN_KEYS = {
     *("schema", "name", "target", "settings", "date", "version", "machine", "seconds", "requests", "rps"),
-    *("rate_reached", "latency_s", "latency_uncorrected_s", "statuses", "errors", "bytes", "generator", "server"),
-    *("flood", "timeline", "histogram", "expectations"),
+    *("rate_reached", "latency_s", "latency_uncorrected_s", "statuses", "bad_response", "errors", "bytes", "generator"),
+    *("server", "flood", "timeline", "histogram", "expectations"),
 }
 LATENCY_KEYS = {"p50", "p90", "p99", "p999", "p9999", "max", "mean"}
 SERVER_KEYS = {
     *("pid", "processes", "cpu_s", "memory_start_bytes", "memory_peak_bytes", "memory_end_bytes"),
-    *("memory_growth_bytes", "memory_slope_bytes_per_s"),
+    *("memory_growth_bytes", "memory_slope_bytes_per_s", "ended_at_s"),
 }
 
 SHORT = ("--body", "hello", "--connections", "4", "--duration", "0.5")

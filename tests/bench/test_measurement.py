@@ -17,6 +17,7 @@ from gatewayx.gearman.job_server import JobServer
 from support.gateway import WAIT_S, ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.scripted_server import Request, ok, scripted_server
+from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio
 
@@ -219,6 +220,7 @@ async def test_memory_and_processor_time_of_the_server_are_sampled():
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         preexec_fn=die_with_parent,
+        env=without_sanitizer(),
     )
     try:
         port = int(await asyncio.wait_for(process.stdout.readline(), WAIT_S))
@@ -306,3 +308,28 @@ async def test_stop_before_the_flood_gives_a_result():
     check(run)
     assert run.flood.during.requests == 0
     assert run.flood.opened <= 2
+
+
+async def test_good_requests_that_hang_in_a_flood_count_in_it_and_not_after_it():
+    """A server that stalls from the middle of the flood on: what was due then is slow or failed then."""
+    stalled = asyncio.Event()
+
+    async def stalls(request: Request) -> bytes:
+        if stalled.is_set():
+            await asyncio.sleep(WAIT_S)
+        return ok(b"")
+
+    async with scripted_server(stalls) as server:
+        load = LoadSettings(connections=4, timeout_s=0.5, rate=200)
+        flood = FloodSettings("connect", 2, 20, 1.0, 0.5)
+        measurement = Measurement("stalls", target_at(server.address), load, flood=flood)
+        running = asyncio.ensure_future(measurement.run())
+        await eventually(lambda: len(measurement.points) >= 4)
+        stalled.set()
+        run = await running
+    assert run.flood is not None
+    assert run.flood.before.errors == 0
+    assert run.flood.during.errors > 20
+    assert run.flood.during.p99_s >= 0.4
+    told = (run.flood.before, run.flood.during, run.flood.after)
+    assert sum(good.requests for good in told) == run.requests

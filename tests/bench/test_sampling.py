@@ -16,6 +16,7 @@ from gatewayx.bench.errors import RunError, UseError
 from gatewayx.bench.sampling import ProcessTree, find_process, slope_per_s
 from support.gateway import WAIT_S
 from support.gearmand import die_with_parent
+from support.tools import without_sanitizer
 
 MEBIBYTE = 1024 * 1024
 
@@ -32,6 +33,7 @@ class Scripted:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=die_with_parent,
+            env=without_sanitizer(),
         )
         self.pid = self.process.pid
         try:

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import pytest
 
-from gatewayx.gearman import packet
+from gatewayx.gearman import packet, pool
 from gatewayx.gearman.packet import Magic, PacketType
 from gatewayx.gearman.worker import Worker
 from support.fault_proxy import DOWN, UP, FaultProxy
@@ -20,6 +20,12 @@ pytestmark = pytest.mark.anyio
 
 # One length for every job: the gateway's uniques of one process grow by a digit now and then.
 UNIQUE = b"unique-%06d"
+
+
+@pytest.fixture(autouse=True)
+def quick_reconnects(monkeypatch):
+    """Every connection is broken here within a moment; otherwise the gateway would try ever more rarely."""
+    monkeypatch.setattr(pool, "STEADY_S", 0.0)
 
 
 class Scene:

@@ -88,6 +88,7 @@ def make_server(**changes: Any) -> Server:
         memory_end_bytes=48 * 1024**2,
         memory_growth_bytes=1024**2,
         memory_slope_bytes_per_s=100.0,
+        ended_at_s=None,
     )
     return msgspec.structs.replace(server, **changes)
 
@@ -95,7 +96,15 @@ def make_server(**changes: Any) -> Server:
 def make_generator(**changes: Any) -> Generator:
     """A generator with room to spare."""
     generator = Generator(
-        processes=1, cpu_s=6.0, cpu_share=0.3, late_p99_s=0.0001, late_max_s=0.001, limited=False, reasons=[]
+        processes=1,
+        cpu_s=6.0,
+        cpu_share=0.3,
+        waited_share=0.01,
+        late_p99_s=0.0001,
+        late_max_s=0.001,
+        failed_connects={},
+        limited=False,
+        reasons=[],
     )
     return msgspec.structs.replace(generator, **changes)
 
@@ -116,6 +125,7 @@ def make_run(name: str = "load", **changes: Any) -> Run:
         latency_s=make_latency(),
         latency_uncorrected_s=make_latency(),
         statuses={"200": 19_950, "503": 50},
+        bad_response=None,
         errors={"status": 50},
         bytes=Bytes(sent=2_000_000, received=3_000_000),
         generator=make_generator(),

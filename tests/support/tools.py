@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 
 from support.gearmand import die_with_parent
@@ -32,3 +33,8 @@ async def run_tool(name: str, port: int, *arguments: str, stdin: bytes = b"") ->
             await process.wait()
     assert process.returncode is not None
     return process.returncode, output
+
+
+def without_sanitizer() -> dict[str, str]:
+    """The environment for a process whose memory is measured: the sanitizer's allocator keeps what was freed."""
+    return {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "PYTHONMALLOC")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -26,6 +27,7 @@ from gatewayx.bench.sampling import find_process
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
 EXIT_EXPECTATION = 99
+STANDARD_OUTPUT = 1
 
 MAX_CONNECTIONS = 50_000
 MAX_PIPELINE = 1024
@@ -99,6 +101,7 @@ output_options = _options(
     click.option("--json", "json_path", metavar="FILE|-", help="Write the result as JSON; - for standard output."),
     click.option("--html", "html_path", metavar="FILE", help="Write a report; needs gatewayx[bench]."),
 )
+hdr_option = click.option("--hdr", "hdr_path", metavar="FILE", help="Write the latency as HdrHistogram's text (.hgrm).")
 expectation_option = click.option(
     "--expect",
     "expected_texts",
@@ -138,11 +141,11 @@ def bench() -> None:
     click.option(
         "--processes", type=click.IntRange(1, MAX_PROCESSES), default=1, show_default=True, help="That make load."
     ),
-    click.option("--hdr", "hdr_path", metavar="FILE", help="Write the latency as HdrHistogram's text (.hgrm)."),
 )
 @request_options
 @target_options
 @expectation_option
+@hdr_option
 @output_options
 def run_command(
     url: str,
@@ -179,9 +182,7 @@ def run_command(
     measurement = _sorted(lambda: Measurement("run", target, load, pid=sampled, progress=shown.progress))
     run = _measured(measurement.run, measurement.stop, shown)
     run.expectations = [expectation.judge(run) for expectation in expected]
-    if hdr_path is not None:
-        _write(hdr_path, measurement.latency.percentile_distribution().encode())
-    _finish(run, [run], json_path, html_path, shown)
+    _finish(run, [run], json_path, html_path, shown, hdr=(hdr_path, measurement))
 
 
 @bench.command("flood")
@@ -232,6 +233,7 @@ def run_command(
 @request_options
 @target_options
 @expectation_option
+@hdr_option
 @output_options
 def flood_command(
     url: str,
@@ -242,6 +244,7 @@ def flood_command(
     calm_s: float,
     good_connections: int,
     good_rate: float | None,
+    hdr_path: str | None,
     allow_remote: bool,
     pid: int | None,
     process_name: str | None,
@@ -263,14 +266,14 @@ def flood_command(
 
     target, load, sampled = _sorted(prepare)
     expected = _expected(expected_texts)
-    shown = _display(html_path, json_path)
+    shown = _display(html_path, json_path, hdr_path)
     flood = FloodSettings(kind, connections, rate, duration_s, calm_s)
     measurement = _sorted(
         lambda: Measurement(f"flood of {kind}", target, load, flood=flood, pid=sampled, progress=shown.progress)
     )
     run = _measured(measurement.run, measurement.stop, shown)
     run.expectations = [expectation.judge(run) for expectation in expected]
-    _finish(run, [run], json_path, html_path, shown)
+    _finish(run, [run], json_path, html_path, shown, hdr=(hdr_path, measurement))
 
 
 duration_option = click.option(
@@ -342,7 +345,15 @@ def _side_by_side(duration_s: float, json_path: str | None, html_path: str | Non
             verdicts = comparison.verdicts()
     except RunError as error:
         _stop(str(error), EXIT_FAILED)
-    _finish(result.Runs(comparison.runs, verdicts), comparison.runs, json_path, html_path, shown, verdicts)
+    _finish(
+        result.Runs(comparison.runs, verdicts),
+        comparison.runs,
+        json_path,
+        html_path,
+        shown,
+        verdicts,
+        problem=comparison.problem,
+    )
 
 
 def _load_settings(request: dict[str, Any], **settings: Any) -> LoadSettings:
@@ -457,34 +468,60 @@ def _finish(
     html_path: str | None,
     shown: Display,
     verdicts: Sequence[result.Verdict] = (),
+    *,
+    hdr: tuple[str | None, Measurement] | None = None,
+    problem: str = "",
 ) -> NoReturn:
-    """Tell what was found, write what was asked for, and end with the exit code."""
-    told = verdict_table(verdicts) if verdicts else "\n".join(summary(run) for run in runs)
-    click.echo(told, err=json_path == "-")
+    """Write what was asked for, tell what was found, end with the exit code. Trouble with one loses no other."""
+    problems = [problem] if problem else []
     if json_path is not None:
-        _write(json_path, result.encode(measured))
+        problems += _written(json_path, result.encode(measured))
+    if hdr is not None and hdr[0] is not None:
+        problems += _written(hdr[0], hdr[1].latency.percentile_distribution().encode())
     if html_path is not None and runs:
         try:
             report.write_report(Path(html_path), runs, verdicts)
         except report.ReportError as error:
-            if str(error) != report.NO_PLOTS:
-                _stop(str(error), EXIT_FAILED)
-            shown.note(f"gatewayx bench: no report is written: {error}")
+            if str(error) == report.NO_PLOTS:
+                shown.note(f"gatewayx bench: no report is written: {error}")
+            else:
+                problems.append(str(error))
+    told = verdict_table(verdicts) if verdicts else "\n".join(summary(run) for run in runs)
+    try:
+        click.echo(told, err=json_path == "-")
+    except OSError as error:
+        problems.append(f"cannot tell what was found: {error.strerror}")
+    if problems:
+        _stop("; ".join(problems), EXIT_FAILED)
     failed = any(not expectation.passed for run in runs for expectation in run.expectations)
-    sys.exit(EXIT_EXPECTATION if failed else 0)
+    _exit(EXIT_EXPECTATION if failed else 0)
 
 
-def _write(path: str, content: bytes) -> None:
+def _written(path: str, content: bytes) -> list[str]:
+    """Write a file; what went wrong, if anything."""
     try:
         if path == "-":
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+            with os.fdopen(os.dup(STANDARD_OUTPUT), "wb") as output:
+                output.write(content)
         else:
             Path(path).write_bytes(content)
     except OSError as error:
-        _stop(f"cannot write {path}: {error.strerror}", EXIT_FAILED)
+        return [f"cannot write {path}: {error.strerror}"]
+    return []
+
+
+def _exit(exit_code: int) -> NoReturn:
+    """End, also when nobody reads what was told: Python would complain at its own flush and change the code."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(exit_code)
 
 
 def _stop(problem: str, exit_code: int) -> NoReturn:
-    click.echo(f"gatewayx bench: {problem}", err=True)
-    sys.exit(exit_code)
+    with contextlib.suppress(OSError):
+        click.echo(f"gatewayx bench: {problem}", err=True)
+    _exit(exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,11 +56,12 @@ class PlainDisplay:
             parts.append(f"memory {size_text(point.server_memory_bytes)}")
         if point.phase == "during" and progress.flood is not None:
             parts.append(f"flood {progress.flood.opened:,} connections")
-        print("  ".join(parts), file=sys.stderr, flush=True)
+        self.note("  ".join(parts))
 
     def note(self, text: str) -> None:
-        """One line."""
-        print(text, file=sys.stderr, flush=True)
+        """One line; who does not want to hear it does not lose the result."""
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -178,6 +180,12 @@ def summary(run: Run) -> str:
         )
         for phase, good in (("before", flood.before), ("during", flood.during), ("after", flood.after)):
             lines.append(f"    good traffic {phase:6} {_good_text(good)}")
+    if run.bad_response is not None:
+        lines.append(f"  the last bad response: {run.bad_response}")
+    if run.generator.failed_connects:
+        lines.append(f"  connections that failed: {counts_text(run.generator.failed_connects)}")
+    if run.server is not None and run.server.ended_at_s is not None:
+        lines.append(f"  THE SERVER ENDED after {run.server.ended_at_s:.1f} s")
     lines += [f"  the generator was the limit: {reason}" for reason in run.generator.reasons]
     if run.rate_reached is not None and not run.generator.limited and run.errors.get("not_sent"):
         lines.append("  the target did not keep up: requests were due while every connection waited for an answer")

@@ -19,6 +19,8 @@ cdef enum:
     # Requests that are sent together are gathered in a buffer of this size.
     GATHER_BYTES = 65536
     STATUSES = 1000
+    # Of a flood: before, during and after it.
+    PHASES = 3
 
 
 cdef class RequestTemplate:
@@ -121,6 +123,15 @@ cdef class LoadGenerator:
     cdef readonly Histogram uncorrected
     cdef readonly Histogram interval
     cdef readonly Histogram lateness
+    # From when to when the flood lasts; 0 without one. Of what was due before, in and after that time: latency, good
+    # answers, and requests that failed.
+    cdef long long flood_begins_ns
+    cdef long long flood_ends_ns
+    cdef list phase_latency
+    cdef long long phase_good[PHASES]
+    cdef long long phase_failed[PHASES]
+    # Connections that could not be made, by errno.
+    cdef readonly dict failed_connects
     # Of the last bad answer.
     cdef readonly str bad_response
     # Of the last failed connect.
@@ -130,4 +141,7 @@ cdef class LoadGenerator:
     cdef int send_due(self) except -1
     cdef LoadConnection _take_available(self)
     cdef long long due_ns(self, long long number) noexcept
-    cdef void failed(self, int kind) noexcept
+    cdef int phase_of(self, long long due_ns) noexcept
+    cdef void took(self, long long due_ns, long long sent_ns, long long ended_ns) noexcept
+    cdef void failed(self, int kind, long long due_ns) noexcept
+    cdef int not_connected(self, int error, long long begun_ns, long long at_ns) except -1

@@ -29,7 +29,7 @@ from gatewayx.bench.sockets cimport (
     would_block,
 )
 from gatewayx.histogram cimport Histogram
-from libc.errno cimport errno
+from libc.errno cimport ETIMEDOUT, errno
 
 cdef enum ErrorKind:
     CONNECT = 0
@@ -135,7 +135,7 @@ cdef class LoadConnection:
         PyMem_Free(self.sent_ns)
         PyMem_Free(self.serials)
 
-    cdef int open(self, long long now_ns) except -1:
+    cdef int open(self, long long at_ns) except -1:
         cdef LoadGenerator generator = self.generator
         self.reader.reset()
         self.mismatch = False
@@ -143,14 +143,14 @@ cdef class LoadConnection:
         self.unsent = 0
         self.unsent_at = 0
         # In a closed loop the next request has begun: it only waits to be sent.
-        self.begun_ns = now_ns if generator.sending and generator.rate == 0 else 0
-        self.connect_deadline_ns = now_ns + generator.timeout_ns
+        self.begun_ns = at_ns if generator.sending and generator.rate == 0 else 0
+        self.connect_deadline_ns = at_ns + generator.timeout_ns
         self.descriptor = generator.peer.connect(0)
         self.connecting = True
         if self.descriptor < 0 or generator.poller.add(self.descriptor, self) < 0:
-            generator.connect_errno = errno
+            error = errno
             self.close()
-            generator.failed(CONNECT)
+            return generator.not_connected(error, self.begun_ns, at_ns)
         return 0
 
     cdef void close(self) noexcept:
@@ -161,17 +161,18 @@ cdef class LoadConnection:
 
     cdef int handle(self, unsigned int events) except -1:
         cdef long long at_ns = now_ns()
+        cdef int error
         if self.descriptor < 0:
             return 0
         if self.connecting:
             if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                 return 0
-            self.generator.connect_errno = connect_error(self.descriptor)
-            if self.generator.connect_errno:
+            error = connect_error(self.descriptor)
+            if error:
                 self.close()
-                self.generator.failed(CONNECT)
-                return 0
+                return self.generator.not_connected(error, self.begun_ns, at_ns)
             self.connecting = False
+            self.available_since_ns = at_ns
             self.go_on(at_ns)
         elif events & EPOLLOUT and self.unsent:
             self.flush(at_ns)
@@ -200,6 +201,8 @@ cdef class LoadConnection:
             # A short read has emptied the socket (epoll(7), question 9), unless its end has come as well.
             if size < RECEIVE_BYTES and not events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
                 break
+            # What comes next comes later.
+            at_ns = now_ns()
         return self.go_on(at_ns)
 
     cdef bint take(self, long long at_ns, const char* data, Py_ssize_t size) except -1:
@@ -236,27 +239,26 @@ cdef class LoadConnection:
         cdef bint half_sent
         if self.outstanding == 0:
             generator.bad_response = "an answer to no request"
-            generator.failed(BAD_RESPONSE)
+            generator.failed(BAD_RESPONSE, at_ns)
             self.lost(at_ns, BAD_RESPONSE)
             return False
         half_sent = self.outstanding == self.unsent
         self.first = (place + 1) % generator.pipeline
         self.outstanding -= 1
         generator.outstanding -= 1
-        generator.latency.record_ns(at_ns - self.due_ns[place])
-        generator.interval.record_ns(at_ns - self.due_ns[place])
-        if generator.rate:
-            generator.uncorrected.record_ns(at_ns - self.sent_ns[place])
+        generator.took(self.due_ns[place], self.sent_ns[place], at_ns)
         generator.statuses[status] += 1
         if status >= 400:
-            generator.failed(BAD_STATUS)
+            generator.failed(BAD_STATUS, self.due_ns[place])
         elif template.check != CHECK_FRAMING and not template.to_head and (
             self.mismatch or self.reader.body_total_bytes != template.body_bytes
         ):
             generator.bad_response = "a body that is not the right one"
-            generator.failed(BAD_RESPONSE)
+            generator.failed(BAD_RESPONSE, self.due_ns[place])
         else:
             generator.good += 1
+            if generator.flood_ends_ns:
+                generator.phase_good[generator.phase_of(self.due_ns[place])] += 1
             if at_ns <= generator.ends_ns:
                 generator.good_in_time += 1
         self.mismatch = False
@@ -348,14 +350,11 @@ cdef class LoadConnection:
         while self.outstanding:
             if kind == TIMEOUT:
                 # It took this long at least; to leave it out would make the percentiles better than they were.
-                generator.latency.record_ns(at_ns - self.due_ns[self.first])
-                generator.interval.record_ns(at_ns - self.due_ns[self.first])
-                if generator.rate:
-                    generator.uncorrected.record_ns(at_ns - self.sent_ns[self.first])
+                generator.took(self.due_ns[self.first], self.sent_ns[self.first], at_ns)
+            generator.failed(kind, self.due_ns[self.first])
             self.first = (self.first + 1) % generator.pipeline
             self.outstanding -= 1
             generator.outstanding -= 1
-            generator.failed(kind)
             if kind == BAD_RESPONSE:
                 kind = RESET
         self.close()
@@ -373,7 +372,7 @@ cdef class LoadConnection:
         elif self.connecting:
             if at_ns > self.connect_deadline_ns:
                 self.close()
-                generator.failed(CONNECT)
+                return generator.not_connected(ETIMEDOUT, self.begun_ns, at_ns)
         elif self.outstanding and at_ns - self.sent_ns[self.first] > generator.timeout_ns:
             return self.lost(at_ns, TIMEOUT)
         return 0
@@ -426,6 +425,10 @@ cdef class LoadGenerator:
         self.lateness = Histogram()
         memset(self.errors, 0, sizeof(self.errors))
         memset(self.statuses, 0, sizeof(self.statuses))
+        memset(self.phase_good, 0, sizeof(self.phase_good))
+        memset(self.phase_failed, 0, sizeof(self.phase_failed))
+        self.phase_latency = [Histogram() for _ in range(PHASES)]
+        self.failed_connects = {}
         self.poller = Poller(loop, self.turn)
         self.connections = [LoadConnection(self) for _ in range(connections)]
 
@@ -444,11 +447,17 @@ cdef class LoadGenerator:
             count += connection.descriptor >= 0 and not connection.connecting
         return count
 
-    def begin(self, long long begins_ns, long long ends_ns):
-        """Send requests from one time of the clock to another; what was counted while connecting is forgotten."""
+    def begin(self, long long begins_ns, long long ends_ns, long long flood_begins_ns=0, long long flood_ends_ns=0):
+        """Send requests from one time of the clock to another; what was counted while connecting is forgotten.
+
+        flood_begins_ns, flood_ends_ns: when somebody floods the same target, for `phases`.
+        """
         cdef LoadConnection connection
         self.begins_ns = begins_ns
         self.ends_ns = ends_ns
+        self.flood_begins_ns = flood_begins_ns
+        self.flood_ends_ns = flood_ends_ns
+        self.failed_connects.clear()
         memset(self.errors, 0, sizeof(self.errors))
         self.sending = True
         for connection in self.connections:
@@ -497,9 +506,9 @@ cdef class LoadGenerator:
         return 0
 
     cdef void list_available(self, LoadConnection connection, long long since_ns) noexcept:
-        connection.available_since_ns = since_ns
         if connection.listed:
             return
+        connection.available_since_ns = since_ns
         connection.listed = True
         if self.first_available is None:
             self.first_available = connection
@@ -519,8 +528,30 @@ cdef class LoadGenerator:
         self.last_available = None
         return None
 
-    cdef void failed(self, int kind) noexcept:
+    cdef int phase_of(self, long long due_ns) noexcept:
+        return 0 if due_ns < self.flood_begins_ns else 1 if due_ns < self.flood_ends_ns else 2
+
+    cdef void took(self, long long due_ns, long long sent_ns, long long ended_ns) noexcept:
+        """Record how long a request took that was answered, or not in time."""
+        self.latency.record_ns(ended_ns - due_ns)
+        self.interval.record_ns(ended_ns - due_ns)
+        if self.rate:
+            self.uncorrected.record_ns(ended_ns - sent_ns)
+        if self.flood_ends_ns:
+            (<Histogram> self.phase_latency[self.phase_of(due_ns)]).record_ns(ended_ns - due_ns)
+
+    cdef void failed(self, int kind, long long due_ns) noexcept:
         self.errors[kind] += 1
+        if self.flood_ends_ns:
+            self.phase_failed[self.phase_of(due_ns)] += 1
+
+    cdef int not_connected(self, int error, long long begun_ns, long long at_ns) except -1:
+        """A connection could not be made. In a closed loop a request waited for it; in an open one that is still due."""
+        self.connect_errno = error
+        self.failed_connects[error] = self.failed_connects.get(error, 0) + 1
+        if self.rate == 0 and self.begins_ns:
+            self.failed(CONNECT, begun_ns if begun_ns else at_ns)
+        return 0
 
     def sweep(self):
         """What time brings: late answers, connections to be made again."""
@@ -545,20 +576,44 @@ cdef class LoadGenerator:
         if not self.rate:
             self.sending = False
 
-    def finish(self):
-        """Close everything. What was due and could not be sent, and what is still under way, has failed."""
+    def finish(self, bint cut_off=False):
+        """Close everything. What was due and could not be sent, and what is still under way, has failed.
+
+        cut_off: somebody did not want to wait; what is under way is left out of every count.
+        """
         cdef LoadConnection connection
         cdef long long at_ns = now_ns()
+        cdef long long due_ns
         self.sending = False
         for connection in self.connections:
             connection.proved = False
+            if cut_off:
+                self.sent -= connection.outstanding
+                self.outstanding -= connection.outstanding
+                connection.outstanding = 0
+            elif connection.connecting and connection.begun_ns and at_ns - connection.begun_ns > GRACE_NS:
+                self.failed(CONNECT, connection.begun_ns)
             connection.lost(at_ns, TIMEOUT)
         self.poller.close()
-        if self.rate:
-            while self.due_ns(self.next_due) < self.ends_ns:
-                self.latency.record_ns(at_ns - self.due_ns(self.next_due))
-                self.failed(NOT_SENT)
-                self.next_due += 1
+        while self.rate and self.due_ns(self.next_due) < self.ends_ns:
+            due_ns = self.due_ns(self.next_due)
+            self.latency.record_ns(at_ns - due_ns)
+            if self.flood_ends_ns:
+                (<Histogram> self.phase_latency[self.phase_of(due_ns)]).record_ns(at_ns - due_ns)
+            self.failed(NOT_SENT, due_ns)
+            self.next_due += 1
+
+    def phases(self):
+        """Of a run beside a flood, what was due before, in and after it: latency, good answers, failed requests."""
+        cdef int phase
+        return [
+            {
+                "latency": (<Histogram> self.phase_latency[phase]).state(),
+                "good": self.phase_good[phase],
+                "failed": self.phase_failed[phase],
+            }
+            for phase in range(PHASES)
+        ]
 
     def snapshot(self):
         """What has happened so far, as JSON can hold it; `interval` is the latency since the last snapshot."""
@@ -567,7 +622,7 @@ cdef class LoadGenerator:
         self.interval.clear()
         return {
             "sent": self.sent,
-            "ended": self.sent - self.outstanding + self.errors[<int> CONNECT] + self.errors[<int> NOT_SENT],
+            "ended": self.good + sum([self.errors[number] for number in range(len(ERROR_KINDS))]),
             "sent_in_time": self.sent_in_time,
             "good": self.good,
             "good_in_time": self.good_in_time,

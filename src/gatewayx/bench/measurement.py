@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import platform
 import sys
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -27,6 +28,7 @@ from gatewayx.bench.plan import (
     LoadSettings,
     LoadSnapshot,
     Message,
+    PhaseEnd,
     Ready,
     Target,
     Window,
@@ -46,12 +48,18 @@ LEAD_S = 0.1
 # A generator that sends later than this, one time in a hundred, is measured and not the target.
 MOST_LATENESS_S = 0.001
 FULL_CORE_SHARE = 0.95
+# Of the time a load process was ready to run: above, what it measures is the want of processors.
+WAITING_SHARE = 0.2
+# Reasons for a failed connect that are not the target's.
+OWN_LIMITS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS)
 # For a process to start and connect, and to say its last words after its requests have timed out.
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
 # The shortest time that a run which was stopped is said to have lasted: nothing is divided by 0.
 LEAST_SECONDS = 0.001
 MAX_LINE_BYTES = 16 * 1024 * 1024
+
+AnyKey = TypeVar("AnyKey")
 
 LOAD, BEFORE, DURING, AFTER = "load", "before", "during", "after"
 
@@ -166,7 +174,6 @@ class Measurement:
         self.memory: list[tuple[float, float]] = []
         self.points: list[Point] = []
         self.latency = Histogram()
-        self._phases = {phase: Histogram() for phase in (LOAD, BEFORE, DURING, AFTER)}
         self._intervals: dict[int, _Interval] = {}
         self._last: list[LoadSnapshot | None] = [None] * load.processes
         self._samples: dict[int, Sample] = {}
@@ -176,6 +183,7 @@ class Measurement:
         self._children: list[Child] = []
         self._begins_ns = 0
         self._last_at_s = 0.0
+        self._target_ended_at_s: float | None = None
 
     def stop(self) -> None:
         """End early; the result tells what there is by then."""
@@ -202,23 +210,25 @@ class Measurement:
         if self._stopped:
             raise RunError("stopped before anything was measured")
         self._begins_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
-        window = Window(self._begins_ns, self._begins_ns + round(self.duration_s * 1e9))
-        for child in loads:
-            child.tell(window)
+        flood_window = Window(0, 0)
         if flooder is not None and self.flood is not None:
             begins_ns = self._begins_ns + round(self.flood.calm_s * 1e9)
-            flooder.tell(Window(begins_ns, begins_ns + round(self.flood.duration_s * 1e9)))
+            flood_window = Window(begins_ns, begins_ns + round(self.flood.duration_s * 1e9))
+            flooder.tell(flood_window)
+        ends_ns = self._begins_ns + round(self.duration_s * 1e9)
+        for child in loads:
+            child.tell(Window(self._begins_ns, ends_ns, flood_window.begins_ns, flood_window.ends_ns))
         sampling = asyncio.create_task(self._sample()) if self.tree is not None else None
-        hearing = [self._hear_load(number, child) for number, child in enumerate(loads)]
-        flooding = asyncio.create_task(self._hear_flood(flooder)) if flooder is not None else None
+        hearing = [asyncio.ensure_future(self._hear_load(number, child)) for number, child in enumerate(loads)]
+        flooding = asyncio.ensure_future(self._hear_flood(flooder)) if flooder is not None else None
+        everyone = [*hearing, *filter(None, (flooding,))]
         try:
-            ends = await asyncio.gather(*hearing)
-            flood_end = await flooding if flooding is not None else None
+            # Whoever of them dies ends the run at once.
+            await asyncio.gather(*everyone)
         finally:
-            for task in (sampling, flooding):
-                if task is not None:
-                    task.cancel()
-        return self._result(ends, flood_end, start)
+            for task in filter(None, (sampling, *everyone)):
+                task.cancel()
+        return self._result([task.result() for task in hearing], flooding.result() if flooding else None, start)
 
     async def _start_child(self, plan: msgspec.Struct) -> Child:
         child = await Child.start()
@@ -286,7 +296,6 @@ class Measurement:
         self._last_at_s = at_s
         histogram = interval.histogram
         self.latency.add(histogram)
-        self._phases[phase].add(histogram)
         sample, before = self._samples.get(number), self._samples.get(number - 1)
         point = Point(
             at_s=round(at_s, 3),
@@ -324,6 +333,7 @@ class Measurement:
             await asyncio.sleep(max(0.0, due_s))
             sample = self.tree.sample()
             if sample is None:
+                self._target_ended_at_s = (time.monotonic_ns() - self._begins_ns) / 1e9
                 return
             self._samples[number] = sample
             self.memory.append(((number + 1) * self.interval_s, float(sample.memory_bytes)))
@@ -342,7 +352,6 @@ class Measurement:
         # The intervals know nothing of what ended after the last of them.
         self.latency = latency
         seconds = self._seconds()
-        sent = sum(end.snapshot.sent for end in ends)
         sent_in_time = sum(end.snapshot.sent_in_time for end in ends)
         open_loop = self.load.rate is not None
         settings = self.load.described() | {"duration_s": self.duration_s, "ended_early": self._stopped}
@@ -356,12 +365,13 @@ class Measurement:
             version=__version__,
             machine=machine(),
             seconds=seconds,
-            requests=sent + errors.get("not_sent", 0) + errors.get("connect", 0),
+            requests=sum(end.snapshot.good for end in ends) + sum(errors.values()),
             rps=sum(end.snapshot.good_in_time for end in ends) / seconds,
             rate_reached=sent_in_time / seconds if open_loop else None,
             latency_s=_latency(latency),
             latency_uncorrected_s=_latency(uncorrected if open_loop else latency),
             statuses=statuses,
+            bad_response=next((end.bad_response for end in ends if end.bad_response), None),
             errors=errors,
             bytes=Bytes(
                 sent=sum(end.snapshot.sent_bytes for end in ends),
@@ -369,7 +379,7 @@ class Measurement:
             ),
             generator=self._generator(ends, lateness),
             server=self._server(start),
-            flood=self._flood(flood_end) if flood_end is not None else None,
+            flood=self._flood(flood_end, ends, seconds) if flood_end is not None else None,
             timeline=self.points,
             histogram=latency.buckets(),
             expectations=[],
@@ -383,20 +393,30 @@ class Measurement:
 
     def _generator(self, ends: list[LoadEnd], lateness: Histogram) -> Generator:
         share = max(end.cpu_s / end.elapsed_s for end in ends)
+        waited_share = max(end.waited_s / end.elapsed_s for end in ends)
         late_p99_s = lateness.percentile_s(99)
+        failed_connects: dict[int, int] = {}
+        for end in ends:
+            _add_counts(failed_connects, end.failed_connects)
         reasons = []
         if share >= FULL_CORE_SHARE:
             reasons.append(f"a load process used {share:.0%} of its core: --processes more, or fewer requests")
+        if waited_share >= WAITING_SHARE:
+            reasons.append(f"a load process waited {waited_share:.0%} of the time for a processor that others had")
         if late_p99_s > MOST_LATENESS_S:
-            reasons.append(
-                f"one request in a hundred was sent {1e3 * late_p99_s:.1f} ms late or more, with a connection free"
-            )
+            late = f"{1e3 * late_p99_s:.1f} ms late or more, with a connection free"
+            reasons.append(f"one request in a hundred was sent {late}")
+        for error, count in failed_connects.items():
+            if error in OWN_LIMITS:
+                reasons.append(f"{count:,} connections could not be made: {os.strerror(error)} on this side")
         return Generator(
             processes=len(ends),
             cpu_s=sum(end.cpu_s for end in ends),
             cpu_share=share,
+            waited_share=waited_share,
             late_p99_s=late_p99_s,
             late_max_s=lateness.max_s,
+            failed_connects={errno.errorcode.get(error, str(error)): n for error, n in failed_connects.items()},
             limited=bool(reasons),
             reasons=reasons,
         )
@@ -418,10 +438,17 @@ class Measurement:
             memory_end_bytes=end.memory_bytes,
             memory_growth_bytes=end.memory_bytes - start.memory_bytes,
             memory_slope_bytes_per_s=slope_per_s(self.memory),
+            ended_at_s=self._target_ended_at_s,
         )
 
-    def _flood(self, end: FloodEnd) -> Flood:
+    def _flood(self, end: FloodEnd, ends: list[LoadEnd], run_seconds: float) -> Flood:
         assert self.flood is not None
+        calm_s, flood_s = self.flood.calm_s, self.flood.duration_s
+        borders_s = [min(border_s, run_seconds) for border_s in (0.0, calm_s, calm_s + flood_s, self.duration_s)]
+        before, during, after = (
+            _good_traffic([end.phases[phase] for end in ends], borders_s[phase + 1] - borders_s[phase])
+            for phase in range(3)
+        )
         told = end.snapshot
         seconds = max(end.elapsed_s, 1e-9)
         return Flood(
@@ -430,7 +457,7 @@ class Measurement:
             rate=self.flood.rate,
             seconds=seconds,
             opened=told.opened,
-            rate_reached=told.opened / seconds,
+            rate_reached=(told.opened - told.failed) / seconds,
             highest_open=told.highest_open,
             left_open=told.open_now,
             statuses=told.statuses,
@@ -438,23 +465,27 @@ class Measurement:
             resets=told.resets,
             failed=told.failed,
             good_connections=self.load.connections,
-            before=self._good_traffic(BEFORE),
-            during=self._good_traffic(DURING),
-            after=self._good_traffic(AFTER),
+            before=before,
+            during=during,
+            after=after,
         )
 
-    def _good_traffic(self, phase: str) -> GoodTraffic:
-        points = [point for point in self.points if point.phase == phase]
-        histogram = self._phases[phase]
-        seconds = sum(point.seconds for point in points)
-        return GoodTraffic(
-            seconds=seconds,
-            requests=sum(point.requests for point in points),
-            rps=sum(point.rps * point.seconds for point in points) / seconds if points else 0.0,
-            errors=sum(point.errors for point in points),
-            p50_s=histogram.percentile_s(50) if histogram.count else None,
-            p99_s=histogram.percentile_s(99) if histogram.count else None,
-        )
+
+def _good_traffic(phases: list[PhaseEnd], seconds: float) -> GoodTraffic:
+    """What became of the requests that were due in one phase, of all processes together."""
+    histogram = Histogram()
+    for phase in phases:
+        histogram.add_state(phase.latency)
+    good = sum(phase.good for phase in phases)
+    failed = sum(phase.failed for phase in phases)
+    return GoodTraffic(
+        seconds=seconds,
+        requests=good + failed,
+        rps=good / seconds if seconds else 0.0,
+        errors=failed,
+        p50_s=histogram.percentile_s(50) if histogram.count else None,
+        p99_s=histogram.percentile_s(99) if histogram.count else None,
+    )
 
 
 def machine() -> dict[str, object]:
@@ -471,7 +502,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def _add_counts(totals: dict[str, int], counts: dict[str, int]) -> None:
+def _add_counts(totals: dict[AnyKey, int], counts: dict[AnyKey, int]) -> None:
     for key, count in counts.items():
         totals[key] = totals.get(key, 0) + count
 

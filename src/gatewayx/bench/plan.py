@@ -7,10 +7,12 @@ LoadSnapshot or FloodSnapshot an interval, and at the end a LoadEnd or FloodEnd.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import secrets
 import socket
 import string
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +23,7 @@ DEFAULT_PORT = 80
 HEADER_CONTROLS = frozenset(range(32)) - {9} | {127}
 # Loopback addresses that a flood comes from, 127.0.0.2 and up.
 FLOOD_SOURCES = 200
+PROBE_TIMEOUT_S = 0.5
 TAG_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
 
@@ -71,18 +74,36 @@ def _look_up(host: str, port: int) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise RunError(f"cannot look up {host!a}: {getattr(error, 'strerror', None) or error}") from None
-    return str(found[0][4][0])
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    # As clients do: the first that takes a connection (RFC 8305), or the first for the error that it gives.
+    return next((address for address in addresses if len(addresses) == 1 or _accepts(address, port)), addresses[0])
 
 
-def _is_local(address: str) -> bool:
-    """Whether an address is one of this machine's: only those can be bound."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+def _accepts(address: str, port: int) -> bool:
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind(socket.getaddrinfo(address, 0, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4])
+        socket.create_connection((address, port), timeout=PROBE_TIMEOUT_S).close()
     except OSError:
         return False
     return True
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address is one of this machine's, as the kernel lists them (proc(5))."""
+    number = ipaddress.ip_address(address.partition("%")[0])
+    # Connecting to the unspecified address reaches this machine.
+    if number.is_loopback or number.is_unspecified:
+        return True
+    try:
+        if number.version == 6:
+            lines = Path("/proc/net/if_inet6").read_text().splitlines()
+            return any(int(line.split()[0], 16) == int(number) for line in lines)
+        lines = Path("/proc/net/fib_trie").read_text().splitlines()
+    except OSError:
+        return False
+    return any(
+        line.strip() == f"|-- {number}" and "/32 host LOCAL" in following
+        for line, following in itertools.pairwise(lines)
+    )
 
 
 @dataclass(frozen=True)
@@ -175,10 +196,12 @@ class FloodPlan(msgspec.Struct, tag="flood", frozen=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """From when to when to make load, by CLOCK_MONOTONIC."""
+    """From when to when to make load, by CLOCK_MONOTONIC, and from when to when there is a flood; 0 without one."""
 
     begins_ns: int
     ends_ns: int
+    flood_begins_ns: int = 0
+    flood_ends_ns: int = 0
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -205,6 +228,14 @@ class LoadSnapshot(msgspec.Struct, tag="load", frozen=True):
     interval: list[int | float]
 
 
+class PhaseEnd(msgspec.Struct, frozen=True):
+    """Of the requests that were due in one phase of a flood: a histogram's state, good answers, failures."""
+
+    latency: list[int | float]
+    good: int
+    failed: int
+
+
 class LoadEnd(msgspec.Struct, tag="load-end", frozen=True):
     """The last words: states of histograms, and what the process used from begin to end."""
 
@@ -212,8 +243,13 @@ class LoadEnd(msgspec.Struct, tag="load-end", frozen=True):
     latency: list[int | float]
     uncorrected: list[int | float]
     lateness: list[int | float]
+    phases: list[PhaseEnd]
     cpu_s: float
+    # Ready to run, with no processor free.
+    waited_s: float
     elapsed_s: float
+    # By errno.
+    failed_connects: dict[int, int]
     bad_response: str | None
 
 

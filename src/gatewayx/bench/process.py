@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,7 @@ from gatewayx.bench.plan import (
     LoadPlan,
     LoadSnapshot,
     Message,
+    PhaseEnd,
     Ready,
     Window,
 )
@@ -38,6 +40,8 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 # For every connection to come up before the start.
 CONNECT_TIMEOUT_S = 5.0
 OTHER_DESCRIPTORS = 32
+# For requests under way when somebody ends the run early; afterwards they are left out.
+STOP_PATIENCE_S = 1.0
 
 
 class Leader:
@@ -63,7 +67,9 @@ class Leader:
 
     def tell(self, message: Message) -> None:
         """Send a message; it waits in memory while the leader is busy."""
-        self._writer.write(self._encoder.encode(message) + b"\n")
+        # When the leader is gone nobody listens, and the input's end says so.
+        if not self._writer.is_closing():
+            self._writer.write(self._encoder.encode(message) + b"\n")
 
     def close(self) -> None:
         """Say no more; what is written still arrives."""
@@ -77,6 +83,11 @@ def raise_open_files(needed: int) -> None:
         raise ValueError(f"{needed} open files are needed and the hard limit is {hard}: use fewer connections")
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _waited_s() -> float:
+    """How long this process was ready to run and had no processor (schedstat's second figure)."""
+    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
 
 
 async def _connected(generator: LoadGenerator, connections: int) -> None:
@@ -129,32 +140,45 @@ async def load(leader: Leader, plan: LoadPlan) -> None:
     if window is None:
         return
     await asyncio.sleep(max(0.0, (window.begins_ns - clock_ns()) / 1e9))
-    began_cpu_s = time.process_time()
-    generator.begin(window.begins_ns, window.ends_ns)
+    began_cpu_s, began_waited_s = time.process_time(), _waited_s()
+    generator.begin(window.begins_ns, window.ends_ns, window.flood_begins_ns, window.flood_ends_ns)
     stopping = asyncio.create_task(_stop_when_told(leader, generator))
 
     def snapshot(number: int) -> LoadSnapshot:
         return LoadSnapshot(number=number, at_ns=min(clock_ns(), window.ends_ns), **generator.snapshot())
 
-    used: list[tuple[float, float]] = []
+    def use() -> tuple[float, float, float]:
+        elapsed_s = (clock_ns() - window.begins_ns) / 1e9
+        return time.process_time() - began_cpu_s, _waited_s() - began_waited_s, elapsed_s
+
+    used: list[tuple[float, float, float]] = []
 
     def tell(number: int) -> None:
         leader.tell(snapshot(number))
-        used[:] = [(time.process_time() - began_cpu_s, (clock_ns() - window.begins_ns) / 1e9)]
+        used[:] = [use()]
 
-    await _sweep_until_done(generator, window, plan.interval_s, tell)
-    stopping.cancel()
-    generator.finish()
+    sweeping = asyncio.create_task(_sweep_until_done(generator, window, plan.interval_s, tell))
+    await asyncio.wait((sweeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not sweeping.done():
+        await asyncio.wait((sweeping,), timeout=STOP_PATIENCE_S)
+    cut_off = not sweeping.done()
+    for task in (sweeping, stopping):
+        task.cancel()
+    await asyncio.gather(sweeping, stopping, return_exceptions=True)
+    generator.finish(cut_off)
     # Up to the last interval: afterwards only stragglers are waited for.
-    cpu_s, elapsed_s = used[0] if used else (time.process_time() - began_cpu_s, (clock_ns() - window.begins_ns) / 1e9)
+    cpu_s, waited_s, elapsed_s = used[0] if used else use()
     leader.tell(
         LoadEnd(
             snapshot=snapshot(-1),
             latency=generator.latency.state(),
             uncorrected=generator.uncorrected.state(),
             lateness=generator.lateness.state(),
+            phases=msgspec.convert(generator.phases(), list[PhaseEnd]) if window.flood_ends_ns else [],
             cpu_s=cpu_s,
+            waited_s=waited_s,
             elapsed_s=elapsed_s,
+            failed_connects=generator.failed_connects,
             bad_response=generator.bad_response,
         )
     )

@@ -43,6 +43,8 @@ class Server(msgspec.Struct, forbid_unknown_fields=True):
     memory_end_bytes: int
     memory_growth_bytes: int
     memory_slope_bytes_per_s: float
+    # When the process was found to have ended; null while it lived.
+    ended_at_s: float | None
 
 
 class Generator(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,9 +54,13 @@ class Generator(msgspec.Struct, forbid_unknown_fields=True):
     cpu_s: float
     # Of one core, of the busiest of its processes: 0 to 1.
     cpu_share: float
+    # Ready to run with no processor free, of the process that waited most: 0 to 1.
+    waited_share: float
     # From when a request was due, with a connection free for it, until it was sent.
     late_p99_s: float
     late_max_s: float
+    # Connections that could not be made, by the name of the error.
+    failed_connects: dict[str, int]
     # The figures tell about the generator and not about the target, for these reasons.
     limited: bool
     reasons: list[str]
@@ -152,6 +158,8 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
     latency_uncorrected_s: Latency | None
     # Every answer, by status.
     statuses: dict[str, int]
+    # What was wrong with the last bad_response; null without one.
+    bad_response: str | None
     # By kind: connect, reset, timeout, bad_response, status (400 and above), not_sent.
     errors: dict[str, int]
     bytes: Bytes

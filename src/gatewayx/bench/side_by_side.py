@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -162,11 +163,14 @@ def start_workers(services: Services, server_port: int) -> None:
 
 def queue_status(server_port: int) -> tuple[int, int, int]:
     """Jobs in all, jobs running and workers of FUNCTION, by the job server's `status`."""
-    with socket.create_connection((HOST, server_port), timeout=STOP_TIMEOUT_S) as connection:
-        connection.sendall(b"status\n")
-        told = b""
-        while not told.endswith(b".\n") and (piece := connection.recv(65536)):
-            told += piece
+    told = b""
+    try:
+        with socket.create_connection((HOST, server_port), timeout=STOP_TIMEOUT_S) as connection:
+            connection.sendall(b"status\n")
+            while not told.endswith(b".\n") and (piece := connection.recv(65536)):
+                told += piece
+    except OSError as error:
+        raise RunError(f"the job server does not tell its status: {error}") from None
     for line in told.decode(errors="replace").splitlines():
         name, *counts = line.split("\t")
         if name == FUNCTION and len(counts) == 3:
@@ -206,6 +210,8 @@ class Comparison:
     ) -> None:
         self.contestants = contestants
         self.runs: list[Run] = []
+        self.problem = ""
+        """Why it ended before its end, in one line."""
         self._server_port = server_port
         self._duration_s = duration_s
         self._progress = progress
@@ -251,16 +257,23 @@ class Comparison:
             self._current = Measurement(
                 f"{name}, {contestant.name}", target, load, flood=flood, pid=contestant.pid, progress=self._progress
             )
-            self.runs.append(await self._current.run())
-            self._empty_queue()
+            try:
+                self.runs.append(await self._current.run())
+                await self._empty_queue()
+            except RunError as error:
+                if not self.runs:
+                    raise
+                # What was measured before is worth telling, and where it ended as well.
+                self.problem = f"{name}, {contestant.name}: {error}"
+                self._stopped = True
 
-    def _empty_queue(self) -> None:
+    async def _empty_queue(self) -> None:
         """Wait until the workers have done what is queued: the next target must not pay for it."""
         deadline_s = time.monotonic() + QUEUE_TIMEOUT_S
-        while queue_status(self._server_port)[0] and not self._stopped:
+        while not self._stopped and (await asyncio.to_thread(queue_status, self._server_port))[0]:
             if time.monotonic() > deadline_s:
                 raise RunError(f"jobs are still queued after {QUEUE_TIMEOUT_S:g} s")
-            time.sleep(0.1)
+            await asyncio.sleep(0.1)
 
     def verdicts(self) -> list[Verdict]:
         """A line for each load and figure."""
