@@ -5,6 +5,7 @@ A claim is a script with one JSON, one table and one picture in results/. run_al
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -87,9 +88,12 @@ def bench(processes: ProcessSet, command: str, port: int, *arguments: str, pid: 
     for attempt in range(MAX_ATTEMPTS):
         wait_until_quiet(processes, MAX_DISTURBANCE, QUIET_TIMEOUT_S)
         watch = Watch(processes)
-        completed = subprocess.run(
-            [*DIE_WITH_SCRIPT, *words, "--json", "-"], capture_output=True, text=True, timeout=300, check=False
-        )
+        try:
+            completed = subprocess.run(
+                [*DIE_WITH_SCRIPT, *words, "--json", "-"], capture_output=True, text=True, timeout=300, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError(f"a run of {command} did not end: {' '.join(arguments)}") from None
         if completed.returncode:
             raise BenchmarkError(completed.stderr.strip().splitlines()[-1])
         _, disturbance = watch.stop()
@@ -120,13 +124,24 @@ def wrk_requests_per_s(
 
 
 def p99_ms(run: Run) -> float:
-    """Milliseconds."""
-    return 1e3 * float(run["latency_s"]["p99"])
+    """Milliseconds; not a number where nothing was answered."""
+    return 1e3 * float(run["latency_s"]["p99"]) if run["latency_s"] else math.nan
 
 
 def error_count(run: Run) -> int:
     """Requests without a good answer."""
     return sum(run["errors"].values())
+
+
+def remarks(runs: Sequence[Run]) -> str:
+    """What must be known of figures beside them: errors, and a generator that was the limit."""
+    told = []
+    if errors := sum(map(error_count, runs)):
+        told.append(f"{errors:,} errors")
+    if any(run["generator"]["limited"] for run in runs):
+        reasons = sorted({reason for run in runs for reason in run["generator"]["reasons"]})
+        told.append(f"limited: {reasons[0]}")
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def fail_on_errors(name: str, run: Run) -> None:

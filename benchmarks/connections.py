@@ -19,6 +19,7 @@ from claims import (
     load_arguments,
     main,
     p99_ms,
+    remarks,
     wrk_requests_per_s,
 )
 from servers import GATEWAY_COMMAND, start_echo_workers, start_gateway, start_gearmand
@@ -52,7 +53,7 @@ def measure(processes: ProcessSet, options: Options) -> Found:
         ours, theirs = runs["gatewayx"][count], runs["plugin"][count]
         pairs = list(zip(ours, theirs, strict=True))
         rates = f"gatewayx {median_of([run['rps'] for run in ours]):,.0f}/s (wrk {by_wrk[count]:,.0f}/s)"
-        rates += f", plugin {median_of([run['rps'] for run in theirs]):,.0f}/s"
+        rates += f"{remarks(ours)}, plugin {median_of([run['rps'] for run in theirs]):,.0f}/s{remarks(theirs)}"
         latencies = f"gatewayx {median_of([p99_ms(run) for run in ours]):.2f} ms"
         latencies += f", plugin {median_of([p99_ms(run) for run in theirs]):.2f} ms"
         rows.append(

@@ -9,6 +9,8 @@ asked with wrk and a flooder in C.
     python benchmarks/floods.py [--rounds 1] [--duration 2] [--output benchmarks/results]
 """
 
+import math
+
 from claims import (
     FUNCTION,
     GEARMAND,
@@ -18,6 +20,7 @@ from claims import (
     Run,
     bench,
     main,
+    remarks,
     wrk_requests_per_s,
 )
 from servers import GATEWAY_COMMAND, start_echo_workers, start_gateway, start_gearmand
@@ -32,12 +35,14 @@ CALM_S = 1.0
 
 def kept_share(run: Run) -> float:
     """Of the good traffic before the flood, how much there is during it."""
-    return float(run["flood"]["during"]["rps"] / run["flood"]["before"]["rps"])
+    before, during = run["flood"]["before"]["rps"], run["flood"]["during"]["rps"]
+    return float(during / before) if before else math.nan
 
 
 def good_p99_ms(run: Run) -> float:
     """Of good traffic during the flood."""
-    return 1e3 * float(run["flood"]["during"]["p99_s"])
+    p99_s = run["flood"]["during"]["p99_s"]
+    return math.nan if p99_s is None else 1e3 * float(p99_s)
 
 
 def growth_kib(run: Run) -> float:
@@ -78,6 +83,7 @@ def measure(processes: ProcessSet, options: Options) -> Found:
             detail = (
                 f"{per_s:,.0f} connections/s, answered {statuses}; "
                 f"good p99 {median_of([good_p99_ms(run) for run in found]):.2f} ms, memory +{growth:,.0f} KiB"
+                f"{remarks(found)}"
             )
             shares = [kept_share(run) for run in found]
             rows.append(information(f"{kind}, {name}: good traffic kept", shares, TIMES, detail))

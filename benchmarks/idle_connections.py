@@ -1,8 +1,8 @@
 """Idle connections, 0 to 10,000: what they cost in memory and what those who are not idle notice.
 
 Each idle connection of the gateway has had one request answered; the plugin closes after an answer, so its connections
-have sent nothing; nginx answers `return 200`. Beside them 8 clients ask for foreground jobs. Memory is private memory.
-`wrk` is the gateway's throughput by wrk with the most idle connections.
+have sent nothing; nginx answers `return 200` and holds 1,000 at most. Beside them 8 clients ask for foreground jobs.
+Memory is private memory. `wrk` is the gateway's throughput by wrk with the most idle connections.
 
     python benchmarks/idle_connections.py [--duration 2] [--output benchmarks/results]
 """

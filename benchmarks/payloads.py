@@ -18,6 +18,7 @@ from claims import (
     load_arguments,
     main,
     p99_ms,
+    remarks,
     wrk_requests_per_s,
 )
 from servers import GATEWAY_COMMAND, start_gateway, start_gearmand, start_raw_worker
@@ -58,7 +59,7 @@ def measure(processes: ProcessSet, options: Options) -> Found:
         pairs = list(zip(ours, theirs, strict=True))
         wrk = f" (wrk {by_wrk[size]:,.1f}/s)" if size in by_wrk else ""
         detail = f"gatewayx {median_of([run['rps'] for run in ours]):,.1f}/s{wrk}"
-        detail += f", plugin {median_of([run['rps'] for run in theirs]):,.1f}/s"
+        detail += f"{remarks(ours)}, plugin {median_of([run['rps'] for run in theirs]):,.1f}/s{remarks(theirs)}"
         rows.append(information(f"{size}: throughput", [a["rps"] / b["rps"] for a, b in pairs], TIMES, detail))
         detail = f"gatewayx {median_of([p99_ms(run) for run in ours]):.2f} ms"
         detail += f", plugin {median_of([p99_ms(run) for run in theirs]):.2f} ms"

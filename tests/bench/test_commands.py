@@ -385,3 +385,19 @@ def test_plugin_without_gearmand_is_exit_code_1_and_names_it(monkeypatch: pytest
     assert (code, output) == (1, b"")
     assert errors.startswith("gatewayx bench: gearmand is not on PATH")
     assert errors.count("\n") == 1
+
+
+def test_a_result_is_written_though_nobody_can_be_told(demo, tmp_path):
+    told = tmp_path / "told.json"
+    with Path("/dev/full").open("wb") as full:
+        exit_code, _, errors = bench("run", demo.echo, *SHORT, "--json", str(told), stdout=full)
+    assert exit_code == 1
+    assert "cannot tell what was found: No space left on device" in errors
+    assert result.decode(told.read_bytes(), "told.json")[0].requests
+
+
+def test_the_death_of_the_server_under_test_is_told(demo):
+    with subprocess.Popen(["sleep", "1"], preexec_fn=die_with_parent) as sampled:
+        exit_code, summary, _ = bench("run", demo.echo, *SHORT, "--duration", "2", "--pid", str(sampled.pid))
+    assert exit_code == 0
+    assert b"THE SERVER ENDED" in summary
