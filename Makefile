@@ -57,7 +57,8 @@ wheel: $(REQUIREMENTS) ## Build the sdist, and the wheel from it, into dist.
 	$(BIN)/python -m build
 
 bench: gearmand build ## Measure every claim and write benchmarks/results, in under fifteen minutes; ARGS are the script's.
-	@.ci/install_packages wrk nginx-light gcc libgearman-dev
+	@command -v wrk >/dev/null && command -v nginx >/dev/null && test -e /usr/include/libgearman-1.0/gearman.h \
+		|| .ci/install_packages wrk nginx-light gcc libgearman-dev
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 clean: ## Remove everything that was built, .venv included.
