@@ -154,35 +154,19 @@ def run_command(
     rate: float | None,
     pipeline: int,
     processes: int,
-    hdr_path: str | None,
-    allow_remote: bool,
-    pid: int | None,
-    process_name: str | None,
-    expected_texts: tuple[str, ...],
-    json_path: str | None,
-    html_path: str | None,
-    **request: Any,
+    **common: Any,
 ) -> None:
     """Load URL and report throughput, latency and errors."""
-
-    def prepare() -> tuple[Target, LoadSettings, int | None]:
-        load = _load_settings(
-            request,
-            connections=connections,
-            duration_s=duration_s,
-            rate=rate,
-            pipeline=pipeline,
-            processes=min(processes, connections),
-        )
-        return Target.parse(url, allow_remote=allow_remote), load, _pid(pid, process_name)
-
-    target, load, sampled = _sorted(prepare)
-    expected = _expected(expected_texts)
-    shown = _display(html_path, json_path, hdr_path)
-    measurement = _sorted(lambda: Measurement("run", target, load, pid=sampled, progress=shown.progress))
-    run = _measured(measurement.run, measurement.stop, shown)
-    run.expectations = [expectation.judge(run) for expectation in expected]
-    _finish(run, [run], json_path, html_path, shown, hdr=(hdr_path, measurement))
+    _measure(
+        "run",
+        url,
+        common,
+        connections=connections,
+        duration_s=duration_s,
+        rate=rate,
+        pipeline=pipeline,
+        processes=min(processes, connections),
+    )
 
 
 @bench.command("flood")
@@ -244,14 +228,7 @@ def flood_command(
     calm_s: float,
     good_connections: int,
     good_rate: float | None,
-    hdr_path: str | None,
-    allow_remote: bool,
-    pid: int | None,
-    process_name: str | None,
-    expected_texts: tuple[str, ...],
-    json_path: str | None,
-    html_path: str | None,
-    **request: Any,
+    **common: Any,
 ) -> None:
     """Flood URL with bad clients, and see what good ones notice.
 
@@ -259,21 +236,27 @@ def flood_command(
     and connect leave without one; slow-head and slow-body send a byte a second; no-read sends and never reads; mixed
     takes all in turn.
     """
-
-    def prepare() -> tuple[Target, LoadSettings, int | None]:
-        load = _load_settings(request, connections=good_connections, duration_s=duration_s, rate=good_rate)
-        return Target.parse(url, allow_remote=allow_remote), load, _pid(pid, process_name)
-
-    target, load, sampled = _sorted(prepare)
-    expected = _expected(expected_texts)
-    shown = _display(html_path, json_path, hdr_path)
     flood = FloodSettings(kind, connections, rate, duration_s, calm_s)
+    load = {"connections": good_connections, "duration_s": duration_s, "rate": good_rate}
+    _measure(f"flood of {kind}", url, common, flood, **load)
+
+
+def _measure(name: str, url: str, common: dict[str, Any], flood: FloodSettings | None = None, **load: Any) -> NoReturn:
+    """Measure once. common: what the options that `run` and `flood` share were given."""
+    output = {key: common.pop(key) for key in ("json_path", "html_path", "hdr_path")}
+    allow_remote, pid, process_name = (common.pop(key) for key in ("allow_remote", "pid", "process_name"))
+    expected = _expected(common.pop("expected_texts"))
+    settings = _sorted(lambda: _load_settings(common, **load))
+    target = _sorted(lambda: Target.parse(url, allow_remote=allow_remote))
+    sampled = _sorted(lambda: _pid(pid, process_name))
+    shown = _display(output["html_path"], output["json_path"], output["hdr_path"])
     measurement = _sorted(
-        lambda: Measurement(f"flood of {kind}", target, load, flood=flood, pid=sampled, progress=shown.progress)
+        lambda: Measurement(name, target, settings, flood=flood, pid=sampled, progress=shown.progress)
     )
     run = _measured(measurement.run, measurement.stop, shown)
     run.expectations = [expectation.judge(run) for expectation in expected]
-    _finish(run, [run], json_path, html_path, shown, hdr=(hdr_path, measurement))
+    hdr = (output["hdr_path"], measurement)
+    _finish(run, [run], output["json_path"], output["html_path"], shown, hdr=hdr)
 
 
 duration_option = click.option(
