@@ -29,5 +29,6 @@ cdef class Histogram:
 
     cpdef clear(self)
     cdef void record_ns(self, long long value_ns) noexcept nogil
+    cdef void record_many_ns(self, long long value_ns, long long times) noexcept nogil
     cdef _widen(self, long long count, long long lowest_ns, long long highest_ns, double sum_ns)
     cdef long long _value_at_rank_ns(self, long long rank) noexcept

@@ -59,15 +59,19 @@ cdef class Histogram:
 
     cdef void record_ns(self, long long value_ns) noexcept nogil:
         """Count a time in nanoseconds; one below 0 counts as 0."""
+        self.record_many_ns(value_ns, 1)
+
+    cdef void record_many_ns(self, long long value_ns, long long times) noexcept nogil:
+        """Count the same time so often, 1 or more."""
         if value_ns < 0:
             value_ns = 0
-        self.counts[bucket_of(value_ns)] += 1
+        self.counts[bucket_of(value_ns)] += times
         if self.count == 0 or value_ns < self.lowest_ns:
             self.lowest_ns = value_ns
         if value_ns > self.highest_ns:
             self.highest_ns = value_ns
-        self.count += 1
-        self.sum_ns += value_ns
+        self.count += times
+        self.sum_ns += <double> value_ns * times
 
     def record_s(self, double value_s):
         """Count a time in seconds. Raises ValueError for 285 years and more, and for NaN."""

@@ -141,6 +141,7 @@ cdef class LoadGenerator:
     cdef int send_due(self) except -1
     cdef LoadConnection _take_available(self)
     cdef long long due_ns(self, long long number) noexcept
+    cdef int _fail_unsent(self, long long at_ns) except -1
     cdef int phase_of(self, long long due_ns) noexcept
     cdef void took(self, long long due_ns, long long sent_ns, long long ended_ns) noexcept
     cdef void failed(self, int kind, long long due_ns) noexcept
