@@ -1,8 +1,9 @@
 """One gateway in front of 1 to 8 gearmands.
 
-Each gearmand has two libgearman workers. 64 connections, jobs of 20 unique bytes; background jobs go to a function that
-nobody works on. On a machine with as many cores as these processes more job servers bring more; on two cores they show
-that they cost nothing. `wrk` is the foreground throughput by wrk.
+Each gearmand has two libgearman workers. 64 connections, jobs of 20 unique bytes; background jobs go to a function
+that nobody works on. On a machine with cores for all of them more job servers bring more. On two cores their
+processes take the cores from each other: look at the gateway's processor time a job. `wrk` is the foreground
+throughput by wrk.
 
     python benchmarks/job_servers.py [--rounds 2] [--duration 2] [--output benchmarks/results]
 """
