@@ -469,6 +469,15 @@ class TestBalance:
             assert sorted(chosen) == [1] * 6 + [2] * 6
 
 
+async def test_a_connection_that_is_lost_beside_another_is_logged_with_the_reason(caplog):
+    async with behind(1, connections_per_server=2) as all_of:
+        await all_of.gateway.reaches("pool.connections", 2)
+        all_of.upstreams[0].send(b"garbage that is no packet")
+        await eventually(lambda: "a connection to job server" in caplog.text)
+        [line] = [record.getMessage() for record in caplog.records if "a connection to" in record.getMessage()]
+        assert "was lost, making it anew: " in line
+
+
 class TestWhatIsKept:
     """What remains of jobs that nobody waits for."""
 

@@ -445,7 +445,7 @@ cdef class Pool(JobRouter):
                     self._went_down(server, connection)
                 if not tried.done():
                     tried.set_result(None)
-            self._tell_down(server, make_connection == self._admin_connection, reason)
+            self._tell_down(server, make_connection == self._admin_connection, reason, lost=connection is not None)
             await asyncio.sleep(random.uniform(0, backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
@@ -517,9 +517,16 @@ cdef class Pool(JobRouter):
         if connection in server.connections:
             server.connections.remove(connection)
 
-    def _tell_down(self, PooledServer server, bint text, reason):
-        """Say once that the server is down, or that its text connection is, which makes it unknown, not unusable."""
-        if self.closing or server.connections and not text:
+    def _tell_down(self, PooledServer server, bint text, reason, *, lost=False):
+        """Say once that the server is down, or that its text connection is, which makes it unknown, not unusable.
+
+        lost: a connection was up and is gone; that is said each time, since jobs may have gone with it.
+        """
+        if self.closing:
+            return
+        if server.connections and not text:
+            if lost:
+                logger.warning("a connection to job server %s was lost, making it anew: %s", server.name, reason)
             return
         if text and server.connections and not server.told_text_down:
             server.told_text_down = True
