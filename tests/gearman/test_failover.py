@@ -489,7 +489,7 @@ class TestWhatIsKept:
             leave = await HttpClient(all_of.gateway.address).connect()
             before = _count_of_jobs()
             count = 40
-            leave.send(*[post(b"/f", b"w", TOGETHER, b"X-Gearman-Timeout: 0.01")] * count)
+            leave.send(*[post(b"/f", b"w", TOGETHER, b"X-Gearman-Timeout: 0.5")] * count)
             for _ in range(count):
                 await upstream.accept(b"H:1")
             for _ in range(count):
@@ -515,14 +515,14 @@ class TestWhatIsKept:
     async def test_one_abandoned_job_is_remembered_though_thousands_were_abandoned_and_ended_since(self):
         async with behind(1, cancel_abandoned=False, max_pipelined=1024) as all_of:
             [upstream] = all_of.upstreams
-            gone = await all_of.send(b"w", TOGETHER, b"X-Gearman-Timeout: 0.05")
+            gone = await all_of.send(b"w", TOGETHER, b"X-Gearman-Timeout: 0.2")
             await upstream.accept(b"H:0")
             assert (await gone.response()).status == 504
             quick = await HttpClient(all_of.gateway.address).connect()
             batch = 1000
             for first in range(1, MAX_ABANDONED_JOBS + batch, batch):
                 handles = [b"H:%d" % number for number in range(first, first + batch)]
-                quick.send(*[post(b"/f", b"w", b"X-Gearman-Timeout: 0.05")] * batch)
+                quick.send(*[post(b"/f", b"w", b"X-Gearman-Timeout: 0.2")] * batch)
                 for handle in handles:
                     await upstream.accept(handle)
                 for _ in handles:
