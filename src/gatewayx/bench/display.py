@@ -6,6 +6,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from gatewayx.bench.report import bytes_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -226,10 +228,7 @@ def time_text(value_s: float | None) -> str:
 def size_text(value_bytes: float, *, signed: bool = False) -> str:
     """A size with its unit."""
     sign = "+" if signed and value_bytes >= 0 else ""
-    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if abs(value_bytes) >= factor:
-            return f"{sign}{value_bytes / factor:.1f} {unit}"
-    return f"{sign}{value_bytes:.0f} B"
+    return sign + bytes_text(value_bytes)
 
 
 def counts_text(counts: dict[str, int]) -> str:

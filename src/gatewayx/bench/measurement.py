@@ -171,7 +171,6 @@ class Measurement:
         self.duration_s = load.duration_s if flood is None else flood.duration_s + 2 * flood.calm_s
         self.interval_s = max(LEAST_INTERVAL_S, self.duration_s / MOST_INTERVALS)
         self.tree = ProcessTree(pid) if pid is not None else None
-        self.memory: list[tuple[float, float]] = []
         self.points: list[Point] = []
         self.latency = Histogram()
         self._intervals: dict[int, _Interval] = {}
@@ -311,8 +310,8 @@ class Measurement:
         )
         self.points.append(point)
         if self.progress is not None:
-            first = self.memory[0][1] if self.memory else None
-            memory_start_bytes = None if first is None else int(first)
+            first = next(iter(self._samples.values()), None)
+            memory_start_bytes = None if first is None else first.memory_bytes
             self.progress(
                 Progress(self.name, at_s, self.duration_s, point, self.latency, memory_start_bytes, self._flood_now)
             )
@@ -336,7 +335,6 @@ class Measurement:
                 self._target_ended_at_s = (time.monotonic_ns() - self._begins_ns) / 1e9
                 return
             self._samples[number] = sample
-            self.memory.append(((number + 1) * self.interval_s, float(sample.memory_bytes)))
             number += 1
 
     def _result(self, ends: list[LoadEnd], flood_end: FloodEnd | None, start: Sample | None) -> Run:
@@ -437,7 +435,9 @@ class Measurement:
             memory_peak_bytes=peak_bytes,
             memory_end_bytes=end.memory_bytes,
             memory_growth_bytes=end.memory_bytes - start.memory_bytes,
-            memory_slope_bytes_per_s=slope_per_s(self.memory),
+            memory_slope_bytes_per_s=slope_per_s(
+                [(number * self.interval_s, float(sample.memory_bytes)) for number, sample in self._samples.items()]
+            ),
             ended_at_s=self._target_ended_at_s,
         )
 
