@@ -9,13 +9,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 
 from gatewayx.gearman import packet
-from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, PacketReader, PacketType
+from gatewayx.gearman.errors import ProtocolError
+from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, PacketReader, PacketType, Taken
 
 # A loop that has not come to rest after so many turns never does.
 MAX_TURNS = 2000
 # Of every transport; only its options are set, and its empty queue asked for.
 SOCKET = socket.socket()
 FOREGROUND_TYPES = frozenset({PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_HIGH})
+# Types of packets from which a response learns how its job has ended.
+END_TYPES = frozenset({PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION})
+WORK_TYPES = END_TYPES | {PacketType.WORK_DATA, PacketType.WORK_STATUS, PacketType.WORK_WARNING}
+# The reader of what a job server has sent keeps packets up to this; the gateway may keep none that is larger.
+MAX_KEPT_BYTES = 1 << 20
 
 
 class Loop(asyncio.BaseEventLoop):
@@ -202,7 +208,86 @@ class Job:
         self.handle = handle
         self.key = key
         self.copies = copies
-        self.result = b""
+
+
+class ToldJob:
+    """A job as the gateway must understand the packets that came: copies of each are counted as gearmand sends them."""
+
+    def __init__(self) -> None:
+        self.uniques: list[bytes] = []
+        self.data = b""
+        # Copies of the packet that is coming which have come.
+        self.seen = 0
+        self.ended = False
+
+
+class Told:
+    """What the bytes that the gateway got over one connection say, whoever made them and whatever he meant by them."""
+
+    def __init__(self, server: JobServer) -> None:
+        self.server = server
+        self.reader = PacketReader(Magic.RESPONSE, announce_large=True)
+        # Submissions that were written and have no answer, in the order in which they are answered.
+        self.unanswered: deque[tuple[int, bytes, bytes, bytes]] = deque()
+        # Jobs of which the gateway must still expect packets, by handle.
+        self.jobs: dict[bytes, ToldJob] = {}
+
+    @property
+    def expects(self) -> int:
+        """Most jobs and pins that the gateway may know of."""
+        return len(self.unanswered) + sum(len(job.uniques) for job in self.jobs.values())
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have come; what is no Gearman ends the connection."""
+        reader = self.reader
+        try:
+            reader.feed(data)
+            while (taken := reader.take()) != Taken.NEED_MORE:
+                if taken == Taken.PACKET:
+                    self._packet(reader.type, [reader.argument(index) for index in range(reader.argument_count)])
+                elif reader.body_bytes <= MAX_KEPT_BYTES:
+                    reader.keep()
+                else:
+                    reader.skip()
+        except ProtocolError:
+            return
+
+    def _packet(self, packet_type: int, arguments: list[bytes]) -> None:
+        if packet_type == PacketType.JOB_CREATED and self.unanswered:
+            self._created(arguments[0])
+        elif packet_type == PacketType.ERROR and self.unanswered:
+            self.unanswered.popleft()
+        elif packet_type in WORK_TYPES:
+            self._work(packet_type, arguments[0], arguments[1] if len(arguments) > 1 else b"")
+
+    def _created(self, handle: bytes) -> None:
+        packet_type, _, unique, _ = self.unanswered.popleft()
+        if packet_type not in FOREGROUND_TYPES:
+            self.server.told(handle, unique, PacketType.JOB_CREATED, b"")
+            return
+        job = self.jobs.get(handle)
+        if job is None or job.ended:
+            job = self.jobs[handle] = ToldJob()
+        job.uniques.append(unique)
+
+    def _work(self, packet_type: int, handle: bytes, data: bytes) -> None:
+        job = self.jobs.get(handle)
+        if job is None:
+            return
+        copies = len(job.uniques)
+        job.seen += 1
+        if job.seen == 1:
+            if packet_type == PacketType.WORK_DATA:
+                job.data += data
+            elif packet_type in END_TYPES:
+                job.ended = True
+                result = job.data + data if packet_type == PacketType.WORK_COMPLETE else data
+                for unique in job.uniques:
+                    self.server.told(handle, unique, packet_type, result)
+        if job.seen >= copies:
+            job.seen = 0
+            if job.ended:
+                del self.jobs[handle]
 
 
 class JobServer:
@@ -214,13 +299,10 @@ class JobServer:
         self.handle_number = 0
         # Every submission that came, in order: type, function, unique, workload.
         self.submissions: list[tuple[int, bytes, bytes, bytes]] = []
-        # The whole result of each job that completed, by handle, and the uniques that each handle stands for.
-        self.results: dict[bytes, bytes] = {}
-        self.uniques: dict[bytes, set[bytes]] = {}
+        # How the gateway was told that jobs have ended, by handle and unique: type of the packet and whole result.
+        self.ends: dict[tuple[bytes, bytes], set[tuple[int, bytes]]] = {}
         # Answer all at once and by itself.
         self.automatic = False
-        # Something else was sent than answers to what came.
-        self.sent_garbage = False
         # Cut what is sent into pieces of so many bytes; 0 for none.
         self.cut_bytes = 0
 
@@ -233,6 +315,10 @@ class JobServer:
         self.connections = [connection for connection in self.connections if not connection.closing]
         return self.connections
 
+    def told(self, handle: bytes, unique: bytes, packet_type: int, result: bytes) -> None:
+        """The gateway was told that a job has ended, or for one in the background that it is queued."""
+        self.ends.setdefault((handle, unique), set()).add((packet_type, result))
+
 
 class JobServerTransport(Transport):
     """One connection of the gateway to the scripted job server."""
@@ -241,6 +327,7 @@ class JobServerTransport(Transport):
         super().__init__(loop, protocol)
         self.server = server
         self.reader = PacketReader(Magic.REQUEST)
+        self.told = Told(server)
         # Submissions without an answer, and jobs that have not ended.
         self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
         self.jobs: list[Job] = []
@@ -257,21 +344,29 @@ class JobServerTransport(Transport):
         if data == b"status\n":
             self.loop.call_soon(self.receive, b"f\t1\t0\t1\n.\n")
             return
+        if self not in self.server.connections:
+            self.server.connections.append(self)
         self.reader.feed(data)
         for found in self.reader.packets():
             if found.type == PacketType.ECHO_REQ:
                 self.loop.call_soon(self.send, PacketType.ECHO_RES, *found.arguments)
                 continue
             if found.type == PacketType.OPTION_REQ:
-                self.server.connections.append(self)
                 self.loop.call_soon(self.receive, packet.encode_option_res(b"exceptions"))
                 continue
             assert found.type in SUBMIT_TYPES, found
             submission = (int(found.type), *found.arguments)
             self.server.submissions.append(submission)
             self.pending.append(submission)
+            self.told.unanswered.append(submission)
             if self.server.automatic:
                 self.loop.call_soon(self.run_all)
+
+    def receive(self, data: bytes) -> None:
+        """The gateway gets bytes."""
+        if not self.closing:
+            self.told.feed(data)
+        super().receive(data)
 
     def send(self, packet_type: int, *arguments: bytes) -> None:
         """Send a packet, in pieces if the server cuts."""
@@ -291,7 +386,6 @@ class JobServerTransport(Transport):
             job = Job(b"H:fuzz:%d" % self.server.handle_number, key, 0)
             self.jobs.append(job)
         job.copies += foreground
-        self.server.uniques.setdefault(job.handle, set()).add(unique)
         self.send(PacketType.JOB_CREATED, job.handle)
 
     def refuse(self, *, full: bool) -> None:
@@ -301,11 +395,7 @@ class JobServerTransport(Transport):
 
     def work(self, job: Job, packet_type: int, data: bytes) -> None:
         """Send a WORK_* packet of a job, once for each that waits."""
-        if packet_type in (PacketType.WORK_DATA, PacketType.WORK_COMPLETE):
-            job.result += data
-        if packet_type == PacketType.WORK_COMPLETE:
-            self.server.results[job.handle] = job.result
-        if packet_type in (PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION):
+        if packet_type in END_TYPES:
             self.jobs.remove(job)
         arguments = {PacketType.WORK_FAIL: (), PacketType.WORK_STATUS: (b"1", b"2")}.get(packet_type, (data,))
         for _ in range(job.copies):
