@@ -28,8 +28,6 @@ from gatewayx.http.request import ALLOW
 
 logger = logging.getLogger("gatewayx.gateway")
 
-# How soon a client may try again when nothing was submitted.
-RETRY_AFTER = b"Retry-After: 1\r\n"
 # What begins with this is made here, and only here.
 UNIQUE_PREFIX = b"gatewayx-"
 # A job server drops the job of both when the connection of the foreground one is lost.
@@ -132,7 +130,7 @@ cdef class Gateway(RequestHandler):
             exchange = self._exchange(request)
             refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
-                return request.owner.answer_problem(request, 503, refusal[0], refusal[1], RETRY_AFTER)
+                return request.owner.answer_problem(request, 503, refusal[0], refusal[1], None)
             exchange.gateway = self
             exchange.request = request
             request.context = exchange
@@ -260,7 +258,7 @@ cdef class Exchange(JobListener):
             workload = b"" if request.query is None else request.query
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
-            return self._answer_problem(None, 503, refusal[0], refusal[1], RETRY_AFTER)
+            return self._answer_problem(None, 503, refusal[0], refusal[1], None)
         if self.client_unique:
             background_key = pool.background_key(self.function, self.unique, workload)
             if background_key and self._would_mix(background_key, workload):
@@ -283,7 +281,7 @@ cdef class Exchange(JobListener):
         request.body = None
         if self.job is None:
             return self._answer_problem(
-                None, 503, "no-job-server", "no job server takes jobs now; nothing was submitted", RETRY_AFTER
+                None, 503, "no-job-server", "no job server takes jobs now; nothing was submitted", None
             )
         return 0
 
@@ -348,7 +346,7 @@ cdef class Exchange(JobListener):
             503,
             "job-refused",
             f"no job server has queued the job, the last one tried answered {_printable(code)}: {_printable(text)}",
-            RETRY_AFTER,
+            None,
         )
 
     cdef int job_timed_out(self, Job job) except -1:
@@ -363,7 +361,7 @@ cdef class Exchange(JobListener):
     cdef int job_lost(self, Job job) except -1:
         if not job.written:
             return self._answer_problem(
-                job, 503, "not-submitted", f"nothing was submitted: {_reason(job)}", RETRY_AFTER
+                job, 503, "not-submitted", f"nothing was submitted: {_reason(job)}", None
             )
         created = "had been created" if job.handle is not None else "may have been created"
         return self._answer_problem(
@@ -401,8 +399,8 @@ cdef class Exchange(JobListener):
 
     cdef int _answer_problem(self, Job job, int status, str kind, str detail, bytes headers) except -1:
         cdef Request request = self.request
-        if job is not None and (headers is None or headers is RETRY_AFTER):
-            headers = self._headers(job, None) + (headers or b"")
+        if job is not None and headers is None:
+            headers = self._headers(job, None)
         if request is not None and request.owner is not None:
             request.owner.answer_problem(request, status, kind, detail, headers)
         return self._close()

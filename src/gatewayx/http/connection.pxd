@@ -4,7 +4,7 @@ from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport Request, RequestHandler, RequestOwner, RequestParser
-from gatewayx.http.response cimport ResponseBuilder
+from gatewayx.http.response cimport ResponseBuilder, RetryAfter
 
 cpdef enum:
     # After the last answer, what the client still sends is dropped up to here and this long, so that closing with
@@ -58,6 +58,8 @@ cdef class HttpServer:
     cdef RequestHandler handler
     cdef ResponseBuilder builder
     cdef ByteBudget budget
+    # What every 503 and 429 says of when to come again.
+    cdef RetryAfter retry_after
     # All open connections, lingering ones too; at most limits.max_connections, refused ones aside.
     cdef set connections
     # How many of them were refused at accept; at most MAX_REFUSED_CONNECTIONS.
@@ -109,6 +111,8 @@ cdef class HttpServer:
     cdef bint refusal_waits(self, HttpConnection connection) except -1
     # Something was refused: counted, and the first of a kind kept as an example.
     cdef int note(self, str kind, HttpConnection connection, bytes data) except -1
+    # The header lines of a problem: those given, and Retry-After where the cause may pass.
+    cdef bytes problem_headers(self, int status, str kind, bytes headers)
     # Why a new connection is not let in; None if it is.
     cdef object refusal(self, HttpConnection connection)
 

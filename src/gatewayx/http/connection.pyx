@@ -29,7 +29,7 @@ from gatewayx.deadlines cimport DeadlineWheel
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport HEAD as METHOD_HEAD
 from gatewayx.http.request cimport Event, Request, RequestHandler, RequestOwner, RequestParser
-from gatewayx.http.response cimport INLINE_BODY_BYTES, ResponseBuilder, problem_body
+from gatewayx.http.response cimport INLINE_BODY_BYTES, ResponseBuilder, RetryAfter, problem_body
 
 from gatewayx.http.errors import RequestError
 from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
@@ -38,18 +38,15 @@ from libc.math cimport fmax, fmin
 
 logger = logging.getLogger("gatewayx.http")
 
-# Draining, overload: how soon a client may try again.
-RETRY_AFTER = b"Retry-After: 1\r\n"
-
-STOPPING = RequestError(503, "stopping", "the gateway is stopping and has not submitted the request", RETRY_AFTER)
+STOPPING = RequestError(503, "stopping", "the gateway is stopping and has not submitted the request")
 TOO_MANY_CONNECTIONS = RequestError(
-    503, "too-many-connections", "as many connections are open as may be, and none is idle", RETRY_AFTER
+    503, "too-many-connections", "as many connections are open as may be, and none is idle"
 )
 TOO_MANY_CONNECTIONS_PER_ADDRESS = RequestError(
-    429, "too-many-connections-per-address", "as many connections from your address are open as may be", RETRY_AFTER
+    429, "too-many-connections-per-address", "as many connections from your address are open as may be"
 )
 TOO_MANY_BYTES = RequestError(
-    503, "too-many-bytes", "the gateway holds as many bytes as it may; nothing was submitted", RETRY_AFTER
+    503, "too-many-bytes", "the gateway holds as many bytes as it may; nothing was submitted"
 )
 HEAD_TOO_SLOW = RequestError(408, "head-too-slow", "the head of the request did not arrive in time")
 BODY_TOO_SLOW = RequestError(408, "body-too-slow", "the body of the request did not arrive in time")
@@ -78,6 +75,7 @@ cdef class HttpServer:
         self.handler = handler
         self.builder = builder
         self.budget = budget
+        self.retry_after = RetryAfter(loop.time)
         self.addresses = {}
         self.events = {}
         self.connections = set()
@@ -143,6 +141,11 @@ cdef class HttpServer:
         else:
             event[0] += 1
         return 0
+
+    cdef bytes problem_headers(self, int status, str kind, bytes headers):
+        if status != 503 and status != 429:
+            return headers
+        return self.retry_after.line(kind) if headers is None else headers + self.retry_after.line(kind)
 
     cdef bint refusal_waits(self, HttpConnection connection) except -1:
         cdef Py_ssize_t waiting = len(self.waiting_refusals)
@@ -586,6 +589,7 @@ cdef class HttpConnection(RequestOwner):
         return self._mark_dirty()
 
     cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
+        headers = self.server.problem_headers(status, kind, headers)
         if self.server.builder.empty_error_bodies:
             return self.answer(request, status, None, headers, b"")
         return self.answer(request, status, PROBLEM_CONTENT_TYPE, headers, problem_body(status, kind, detail))
@@ -703,7 +707,8 @@ cdef class HttpConnection(RequestOwner):
         """Answer before any request, linger and close."""
         cdef HttpServer server = self.server
         server.note(error.kind, self, b"")
-        self.transport.write(server.builder.problem(error.status, error.kind, error.detail, error.headers, b"close"))
+        headers = server.problem_headers(error.status, error.kind, error.headers)
+        self.transport.write(server.builder.problem(error.status, error.kind, error.detail, headers, b"close"))
         if server.refused_connections >= MAX_REFUSED_CONNECTIONS:
             return self._close()
         self.refused = True

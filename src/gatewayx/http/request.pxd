@@ -69,7 +69,7 @@ cdef class RequestOwner(Expiring):
     """Who takes the answer to a request: the client's connection, which has deadlines of its own."""
     # headers: further header lines, each with its CRLF; None for none. body: bytes or bytearray.
     cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1
-    # An application/problem+json answer; kind is the end of its type.
+    # An application/problem+json answer; kind is the end of its type. A 503 or 429 gets Retry-After by itself.
     cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1
 
 

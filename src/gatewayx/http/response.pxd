@@ -3,6 +3,11 @@
 cdef enum:
     # Bodies up to here are copied behind their head, so that the answer is one buffer.
     INLINE_BODY_BYTES = 16384
+    # Retry-After at first, lowest and highest, in seconds, and what the highest grows to. Constant values bring everybody
+    # back at once; AWS and gRPC (connection backoff: 20 % jitter, 120 s) spread returns likewise.
+    MIN_RETRY_AFTER_S = 1
+    MAX_FIRST_RETRY_AFTER_S = 3
+    MAX_RETRY_AFTER_S = 30
 
 
 cdef class ResponseBuilder:
@@ -27,6 +32,17 @@ cdef class ResponseBuilder:
     )
     cdef bytes problem(self, int status, str kind, str detail, bytes headers, const char* connection)
     cpdef bint refresh(self, double now_s) except -1
+
+
+cdef class RetryAfter:
+    # Monotonic seconds.
+    cdef object clock
+    # State of the jitter, never 0 (xorshift64: Marsaglia, 2003).
+    cdef unsigned long long random_state
+    # Kind of refusal to [since when without a pause, when last]; as many entries as there are kinds.
+    cdef dict spells
+
+    cpdef bytes line(self, str kind)
 
 
 cdef bytes problem_body(int status, str kind, str detail)

@@ -1,5 +1,6 @@
 """Response heads and problem+json bodies. No I/O: values in, bytes out."""
 
+import random
 import time
 from http import HTTPStatus
 
@@ -26,6 +27,10 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Of the time that a kind of refusal has lasted, clients are asked to wait up to this part.
+cdef double RETRY_AFTER_SHARE = 0.3
+cdef tuple RETRY_AFTER_LINES = tuple(b"Retry-After: %d\r\n" % seconds for seconds in range(MAX_RETRY_AFTER_S + 1))
 
 
 @cython.final
@@ -115,6 +120,46 @@ cdef class ResponseBuilder:
             PyBytes_GET_SIZE(body),
             connection,
         )
+
+
+@cython.final
+cdef class RetryAfter:
+    """How soon clients may come again that were refused for now; one a process.
+
+    Each gets a value of its own between a lowest and a highest one, so that they do not come back together: 1 to 3 s at
+    first. While refusals of a kind go on, nothing has recovered, and both grow with the time that this has lasted, up
+    to 10 and 30 s. They are back at 1 to 3 s once nobody was refused for twice the highest value.
+
+    clock: tells monotonic seconds. seed: of the jitter, above 0; None for a random one.
+    """
+
+    def __init__(self, clock, seed=None):
+        self.clock = clock
+        self.random_state = random.getrandbits(63) | 1 if seed is None else seed
+        self.spells = {}
+
+    cpdef bytes line(self, str kind):
+        """The header line, with its CRLF, for one more refusal of this kind."""
+        cdef double now_s = self.clock()
+        cdef list spell = <list> self.spells.get(kind)
+        cdef int highest_s
+        cdef int lowest_s
+        if spell is None:
+            spell = self.spells[kind] = [now_s, now_s]
+        highest_s = _highest_retry_after(<double> spell[1] - <double> spell[0])
+        if now_s - <double> spell[1] > 2 * highest_s:
+            spell[0] = now_s
+        spell[1] = now_s
+        highest_s = _highest_retry_after(now_s - <double> spell[0])
+        lowest_s = max(MIN_RETRY_AFTER_S, highest_s // 3)
+        self.random_state ^= self.random_state << 13
+        self.random_state ^= self.random_state >> 7
+        self.random_state ^= self.random_state << 17
+        return <bytes> RETRY_AFTER_LINES[lowest_s + <int> (self.random_state % (highest_s - lowest_s + 1))]
+
+
+cdef int _highest_retry_after(double lasted_s) noexcept:
+    return <int> max(MAX_FIRST_RETRY_AFTER_S, min(MAX_RETRY_AFTER_S, lasted_s * RETRY_AFTER_SHARE))
 
 
 def http_date(second):
