@@ -2,8 +2,10 @@
 
 What must hold for any bytes and any order of events:
 - nothing is raised and nothing is logged as an error, the loop comes to rest, no closed transport is written to;
-- every response is whole and well formed; their jobs are in the order of the requests, each answered at most once; no
+- every response is whole and well formed, and what was written of it arrives, unless the client ends the connection or
+  reads nothing for the write timeout; their jobs are in the order of the requests, each answered at most once; no
   more responses than requests, and none is missing once all jobs have ended;
+- nothing is run behind an answer that says that it is the last one;
 - a response that tells how its job has ended holds exactly what the gateway was told for that request's job, by
   whatever bytes: a job server that is broken may answer for another, and then the gateway cannot know better;
 - a request that was cut short is never submitted: what a beginning of the bytes submits is a beginning of what all of
@@ -43,6 +45,10 @@ UNREFUSED_BYTES = 1 << 21
 SIZES = (1, 2, 3, 5, 9, 17, 33, 65, 127, 255, 500, 1000, 2000, 3000, 4000, 5000)
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 9.0, 10.0, 11.0, 20.0, 29.0, 31.0, 60.0, 76.0, 200.0)
 RESULTS = (b"", b"data", b"x" * 5000, b"y" * 66_000, b"z" * 140_000, b"too large" * 17_000)
+# A client that reads slowly takes so many times one of SIZES.
+SLOW_READS = 16
+# What the kernel takes for a job server that reads no more.
+JOB_SERVER_ROOMS_BYTES = (0, 13, 100, 1000, 5000)
 # Requests that fit into an input, by far.
 MAX_ROUNDS = 1000
 # More than any deadline, so that nothing waits any more.
@@ -132,6 +138,9 @@ class Client(Transport):
         super().__init__(loop, process.http.connection())
         self.data = data
         self.sent = 0
+        # It has reset the connection, or closed its sending side: requests of it may be dropped.
+        self.was_reset = False
+        self.has_hung_up = False
         self.protocol.connection_made(self)
 
     def send(self, size: int) -> None:
@@ -139,6 +148,17 @@ class Client(Transport):
         if self.reads and not self.closing and self.sent < len(self.data):
             begin, self.sent = self.sent, min(self.sent + size, len(self.data))
             self.receive(self.data[begin : self.sent])
+
+    def hang_up(self) -> None:
+        """Close the sending side, once the gateway has read what was sent."""
+        if self.reads and not self.closing:
+            self.has_hung_up = True
+            self.receive_eof()
+
+    def reset(self) -> None:
+        """End the connection at once."""
+        self.was_reset = True
+        self.lose(ConnectionResetError("reset"))
 
 
 class World:
@@ -194,6 +214,12 @@ class World:
             for client in self.clients:
                 client.take()
             self.answer_all()
+            for _ in range(MAX_ROUNDS):
+                if not self.expected_ends() or self.requests_in_flight <= len(self.clients):
+                    break
+                # Ends that never come: the requests that wait for them are too late at some time, then the next ones.
+                self.pass_time(LONG_S)
+                self.answer_all()
             self._check_ends()
             for client in self.clients:
                 if client.reads:
@@ -204,7 +230,7 @@ class World:
         counters = self.process.counters() | {"armed deadlines": self.process.wheel.armed}
         held = {name: counters[name] for name in (*HELD, "armed deadlines") if counters.get(name)}
         # A broken job server may have left out the end of a job, and nothing else.
-        expected = sum(connection.told.expects for connection in self.server.open())
+        expected = self.expected_ends()
         for name in ("pool.abandoned_jobs", "pool.pins"):
             if held.get(name, 0) <= expected:
                 held.pop(name, None)
@@ -213,23 +239,29 @@ class World:
         responses = [responses_of(bytes(client.written)) for client in self.clients]
         answered = counters["http.requests_answered"] + counters["http.connections_refused"]
         assert sum(map(len, responses)) <= answered, "more responses than requests"
+        self._check_all_answered(responses)
         for client, own in zip(self.clients, responses, strict=True):
             self._check_responses(client, own)
+            self._check_taken(client)
         self.check()
 
     def _check_ends(self) -> None:
-        """All jobs have ended and all clients read: at most an unfinished request and its deadline are left of each.
-
-        A broken job server may have begun a packet in which the ends of jobs are lost.
-        """
-        if any(connection.told.expects for connection in self.server.open()):
-            return
-        in_flight = self.process.counters()["http.requests_in_flight"]
-        assert in_flight <= len(self.clients), "a request is not answered though its job has ended"
+        """All jobs have ended and all clients read: at most an unfinished request and its deadline are left of each."""
+        assert self.requests_in_flight <= len(self.clients), "a request is not answered though its job has ended"
         assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
             known = [held for held in gc.get_referents(connection.protocol) if type(held) is dict]
-            assert known == [{}, {}, {}], f"jobs that have ended, their pins or handles are still known: {known}"
+            if not connection.told.expects:
+                assert known == [{}, {}, {}], f"jobs that have ended, their pins or handles are still known: {known}"
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Requests that have begun and are not answered."""
+        return self.process.counters()["http.requests_in_flight"]
+
+    def expected_ends(self) -> int:
+        """Jobs of which the gateway must still expect packets, since a broken job server has swallowed them."""
+        return sum(connection.told.expects for connection in self.server.open())
 
     def answer_all(self) -> None:
         """Let every job come to its end, those of requests that are read only then too."""
@@ -244,6 +276,23 @@ class World:
             for connection in busy:
                 connection.run_all()
         raise AssertionError("the gateway submits without end")
+
+    def _check_all_answered(self, responses: list[list[Response]]) -> None:
+        """Each job that was submitted has its answer: none belongs to a request behind the last one (RFC 9112 9.6).
+
+        Unless a client has gone: of its answers some may be missing.
+        """
+        if any(client.was_reset or client.has_hung_up or client.dropped_after_s is not None for client in self.clients):
+            return
+        submitted = {unique for _, _, unique, _ in self.server.submissions if OWN_UNIQUE.fullmatch(unique)}
+        answered = {response.headers.get(b"x-gearman-unique") for own in responses for response in own}
+        assert submitted <= answered, "a job was submitted whose request has no answer"
+
+    def _check_taken(self, client: Client) -> None:
+        """All that was written has left, unless the client has ended the connection, or has not read for too long."""
+        if client.was_reset or client.dropped_after_s is None:
+            return
+        assert client.dropped_after_s >= self.settings.write_timeout_s, "an answer that had begun was cut"
 
     def _check_responses(self, client: Client, responses: list[Response]) -> None:
         sent = client.data[: client.sent]
@@ -316,14 +365,13 @@ class Play:
         elif kind == 3:
             world.pass_time(PAUSES_S[argument])
         elif kind == 4:
-            client.peer_reads = False
+            client.stop_taking(SIZES[argument] - 1)
         elif kind == 5:
-            client.take()
+            client.take(None if argument < 8 else SIZES[argument] * SLOW_READS)
         elif kind == 6:
-            if client.reads:
-                client.receive_eof()
+            client.hang_up()
         elif kind == 7:
-            client.lose(ConnectionResetError("reset"))
+            client.reset()
         elif kind == 8 and argument < 8:
             self.open_client()
         elif kind == 8:
@@ -362,8 +410,9 @@ class Play:
             )
             connection.work(connection.jobs[-1], types[argument % len(types)], b"because of the job")
         elif kind == 15 and argument < 5:
-            connection.peer_reads = not connection.peer_reads
-            if connection.peer_reads:
+            if connection.room_bytes is None:
+                connection.stop_taking(JOB_SERVER_ROOMS_BYTES[argument])
+            else:
                 connection.take()
         elif kind == 15 and argument == 5:
             connection.lose(None)

@@ -22,6 +22,7 @@ END_TYPES = frozenset({PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketTyp
 WORK_TYPES = END_TYPES | {PacketType.WORK_DATA, PacketType.WORK_STATUS, PacketType.WORK_WARNING}
 # The reader of what a job server has sent keeps packets up to this; the gateway may keep none that is larger.
 MAX_KEPT_BYTES = 1 << 20
+WRITE_LIMIT_DIVISOR = 32
 
 
 class Loop(asyncio.BaseEventLoop):
@@ -88,22 +89,35 @@ class Loop(asyncio.BaseEventLoop):
 
 
 class Transport:
-    """What a protocol writes to. As with uvloop, a write to a closed one raises, and so does one after write_eof()."""
+    """What a protocol writes to: as with uvloop, the kernel takes at once what it has room for, and the rest waits.
+
+    abort() drops what waits; close() and write_eof() take effect once it has left. As with uvloop, a write to a closed
+    one raises, and so does one after write_eof().
+    """
 
     def __init__(self, loop: Loop, protocol: asyncio.Protocol) -> None:
         self.loop = loop
         self.protocol = protocol
-        # All that was written, whether it was taken or not.
+        # All that was written; the kernel has taken taken_bytes of it for the peer, and drops nothing of that.
         self.written = bytearray()
-        # What the peer has not taken.
-        self.waiting_bytes = 0
+        self.taken_bytes = 0
+        # What the kernel still takes; None while the peer reads.
+        self.room_bytes: int | None = None
         self.high_bytes = 65536
-        self.peer_reads = True
         self.told_to_pause = False
         self.reads = True
         self.closing = False
         self.wrote_eof = False
         self.lost = False
+        # When the kernel last took something, or something began to wait.
+        self.moved_at_s = loop.now_s
+        # How long nothing had moved when something that waited was dropped; None if nothing was.
+        self.dropped_after_s: float | None = None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was written and not taken."""
+        return 0 if self.dropped_after_s is not None else len(self.written) - self.taken_bytes
 
     def write(self, data: bytes) -> None:
         """asyncio."""
@@ -113,28 +127,49 @@ class Transport:
         """asyncio."""
         if self.closing or self.wrote_eof:
             raise RuntimeError("a write to a closed transport")
-        data = b"".join(buffers)
-        assert data, "an empty write"
-        self.written += data
-        if not self.peer_reads:
-            self.waiting_bytes += len(data)
-            if self.waiting_bytes > self.high_bytes and not self.told_to_pause:
-                self.told_to_pause = True
-                self.protocol.pause_writing()
-        self.wrote(data)
+        if not self.waiting_bytes:
+            self.moved_at_s = self.loop.now_s
+        before_bytes = len(self.written)
+        for data in buffers:
+            self.written += data
+        assert len(self.written) > before_bytes, "an empty write"
+        self._push()
+        if self.waiting_bytes > self.high_bytes and not self.told_to_pause:
+            self.told_to_pause = True
+            self.protocol.pause_writing()
 
-    def wrote(self, data: bytes) -> None:
-        """For the other side."""
-
-    def take(self) -> None:
-        """The peer reads all that waits."""
-        self.peer_reads = True
-        self.waiting_bytes = 0
-        if self.told_to_pause and not self.lost:
+    def _push(self) -> None:
+        """The kernel takes what it has room for."""
+        size_bytes = self.waiting_bytes
+        if self.room_bytes is not None:
+            size_bytes = min(size_bytes, self.room_bytes)
+            self.room_bytes -= size_bytes
+        if not size_bytes:
+            return
+        begin, self.taken_bytes = self.taken_bytes, self.taken_bytes + size_bytes
+        self.moved_at_s = self.loop.now_s
+        self.took(bytes(self.written[begin : self.taken_bytes]))
+        if self.told_to_pause and self.waiting_bytes <= self.high_bytes // 4 and not self.lost:
             self.told_to_pause = False
             self.protocol.resume_writing()
-        if self.closing:
-            self.lose(None)
+        if self.closing and not self.waiting_bytes:
+            self.loop.call_soon(self.lose, None)
+
+    def took(self, data: bytes) -> None:
+        """For the other side."""
+
+    def stop_taking(self, room_bytes: int) -> None:
+        """The peer reads no more; the kernel takes so many bytes until its buffers are full."""
+        self.room_bytes = room_bytes
+        self._push()
+
+    def take(self, size_bytes: int | None = None) -> None:
+        """The peer reads so many bytes; None for all, and whatever comes."""
+        if size_bytes is None or self.room_bytes is None:
+            self.room_bytes = None
+        else:
+            self.room_bytes += size_bytes
+        self._push()
 
     def write_eof(self) -> None:
         """asyncio."""
@@ -179,16 +214,21 @@ class Transport:
 
     def abort(self) -> None:
         """asyncio."""
+        self._drop()
         self.closing = True
-        self.waiting_bytes = 0
         self.loop.call_soon(self.lose, None)
 
     def lose(self, error: Exception | None) -> None:
         """The connection is gone."""
+        self._drop()
         self.closing = True
         if not self.lost:
             self.lost = True
             self.protocol.connection_lost(error)
+
+    def _drop(self) -> None:
+        if self.waiting_bytes:
+            self.dropped_after_s = self.loop.now_s - self.moved_at_s
 
     def receive(self, data: bytes) -> None:
         """The peer has sent bytes."""
@@ -332,8 +372,12 @@ class JobServerTransport(Transport):
         self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
         self.jobs: list[Job] = []
 
-    def wrote(self, data: bytes) -> None:
-        """The gateway has sent bytes."""
+    def set_write_buffer_limits(self, high: int) -> None:
+        """asyncio; lower by as much as workloads here are smaller than those that the limit is made for."""
+        super().set_write_buffer_limits(high // WRITE_LIMIT_DIVISOR)
+
+    def took(self, data: bytes) -> None:
+        """The job server gets bytes."""
         if data.startswith(b"version\n"):
             self.loop.call_soon(self.receive, b"OK 1\n")
             return
