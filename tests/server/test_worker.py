@@ -95,6 +95,22 @@ class TestStop:
             assert second.headers[b"connection"] == b"close"
         assert await served.ended() == 0
 
+    async def test_an_answer_that_a_client_takes_slowly_arrives_whole(self, served, worker):
+        result = bytes(6 << 20)
+        async with HttpClient(await served.address(), receive_buffer_bytes=65536) as slow:
+            slow.writer.transport.pause_reading()
+            slow.send(POST)
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, result)
+            await asyncio.sleep(0.2)
+            served.signal(signal.SIGTERM)
+            await served.until("stopping")
+            await asyncio.sleep(0.2)
+            slow.writer.transport.resume_reading()
+            assert (await slow.response()).body == result
+            assert await slow.rest() == b""
+        assert await served.ended() == 0
+
     async def test_a_request_that_was_arriving_is_served(self, served, worker):
         async with HttpClient(await served.address()) as client:
             assert (await client.ask(head(b"POST", b"/f", b"Content-Length: 8", b"Expect: 100-continue"))).status == 100

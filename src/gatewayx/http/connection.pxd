@@ -11,8 +11,11 @@ cpdef enum:
     # unread input does not reset the connection and take the answer with it (RFC 9112 9.6).
     LINGER_BYTES = 2097152
     LINGER_S = 2
-    # Clients refused at accept that linger, beside max_connections; above, they are closed at once and may miss the
-    # answer.
+    # A client that is heard only in a stop, since its connection waited to be accepted or had just been, has so long to
+    # begin its one request.
+    LAST_CALL_S = 1
+    # Connections beside max_connections that linger: clients refused at accept, and those that had to make room before
+    # they had all of their answer; above, they are closed at once and may miss it.
     MAX_REFUSED_CONNECTIONS = 256
     # Malformed and late requests that are answered at once, a tick of the wheel; each of the others waits for
     # REFUSAL_DELAY_MS, so that who floods as fast as the answers come is slowed down and everybody else is not
@@ -51,6 +54,15 @@ cdef enum DeadlineKind:
     LINGER
 
 
+cdef class ConnectionList:
+    """Connections in the order in which they came to it; each stands in one list at most."""
+    cdef HttpConnection first
+    cdef HttpConnection last
+
+    cdef int append(self, HttpConnection connection) except -1
+    cdef int remove(self, HttpConnection connection) except -1
+
+
 cdef class HttpServer:
     cdef object loop
     cdef DeadlineWheel wheel
@@ -62,11 +74,12 @@ cdef class HttpServer:
     cdef RetryAfter retry_after
     # All open connections, lingering ones too; at most limits.max_connections, refused ones aside.
     cdef set connections
-    # How many of them were refused at accept; at most MAX_REFUSED_CONNECTIONS.
+    # How many of them do not count in max_connections; at most MAX_REFUSED_CONNECTIONS.
     cdef readonly Py_ssize_t refused_connections
-    # Those of which no byte of a request is there and none is being served, the longest so first.
-    cdef HttpConnection idle_first
-    cdef HttpConnection idle_last
+    # Who makes room at max_connections, the first of each first. Lingering: they have their last answer.
+    cdef ConnectionList lingering
+    # Idle: no byte of a request is there and none is being served.
+    cdef ConnectionList idle
     # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
     cdef dict addresses
     # Why requests and connections were refused since the last take_events(): kind to [count, example, peer]. As many
@@ -89,7 +102,7 @@ cdef class HttpServer:
     cdef readonly Py_ssize_t requests_in_flight
     cdef readonly unsigned long long connections_accepted
     cdef readonly unsigned long long connections_refused
-    # Idle ones that were closed to make room.
+    # Lingering and idle ones that were closed to make room.
     cdef readonly unsigned long long connections_evicted
     cdef readonly unsigned long long requests_answered
     # Requests refused by the parser or by a deadline.
@@ -104,9 +117,6 @@ cdef class HttpServer:
     cdef RequestParser take_parser(self)
     cdef int give_back_parser(self, RequestParser parser) except -1
     cdef int mark_dirty(self, HttpConnection connection) except -1
-    # The connection waits for a client's next request from now on; it does not any more.
-    cdef int link_idle(self, HttpConnection connection) except -1
-    cdef int unlink_idle(self, HttpConnection connection) except -1
     # Whether the connection's refusal must wait; it is in waiting_refusals then.
     cdef bint refusal_waits(self, HttpConnection connection) except -1
     # Something was refused: counted, and the first of a kind kept as an example.
@@ -115,6 +125,8 @@ cdef class HttpServer:
     cdef bytes problem_headers(self, int status, str kind, bytes headers)
     # Why a new connection is not let in; None if it is.
     cdef object refusal(self, HttpConnection connection)
+    # At max_connections: end whichever connection is needed least; False if all are busy.
+    cdef bint make_room(self) except -1
 
 
 cdef class HttpConnection(RequestOwner):
@@ -123,12 +135,14 @@ cdef class HttpConnection(RequestOwner):
     cdef ConnectionState state
     # Held only while a request is being read: an idle connection costs no parser.
     cdef RequestParser parser
-    # Its neighbours in server.idle_first … idle_last, and whether it stands there.
-    cdef HttpConnection idle_previous
-    cdef HttpConnection idle_next
-    cdef bint idle
-    # It was refused at accept, and stands in server.connections only while it lingers.
+    # The list in which it stands, None for none, and its neighbours there.
+    cdef ConnectionList place
+    cdef HttpConnection previous_in_place
+    cdef HttpConnection next_in_place
+    # It does not count in max_connections: refused at accept or evicted, it stands in server.connections to linger.
     cdef bint refused
+    # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
+    cdef bint late
     # Under which it counts in server.addresses; None if it does not.
     cdef bytes address
     # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused. They count in the
@@ -148,9 +162,9 @@ cdef class HttpConnection(RequestOwner):
     cdef bint write_paused
     # One deadline at a time is enough: while the client does not read its answers nothing is read from it.
     cdef DeadlineKind deadline_kind
-    # Bytes handed to the transport so far, and how many of them had left it when the write deadline was armed.
+    # Bytes handed to the transport so far, and how many of them the client had when the write deadline was armed.
     cdef unsigned long long written_bytes
-    cdef unsigned long long left_bytes
+    cdef unsigned long long delivered_bytes
     # Bytes of answers that the transport was given and the kernel has not all taken.
     cdef long long unread_bytes
     # Seconds that were left for the head when the gateway paused the client; -1 for none.
@@ -165,6 +179,8 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int begin_drain(self) except -1
     cdef int refuse_unfinished(self) except -1
+    # It is closed to make room for another connection.
+    cdef int evict(self) except -1
     cdef int flush(self) except -1
     # The refusal has waited long enough.
     cdef int refusal_due(self) except -1
@@ -188,8 +204,15 @@ cdef class HttpConnection(RequestOwner):
     cdef int _arm_for_reading(self) except -1
     cdef double _body_left_s(self) noexcept
     cdef int _update_reading(self) except -1
+    cdef bint _serves_last(self) noexcept
     cdef int _linger(self) except -1
+    cdef int _linger_uncounted(self) except -1
+    cdef int _end(self) except -1
     cdef int _close(self) except -1
+    cdef unsigned long long _delivered(self) except? 0
+    cdef bint _undelivered(self) except -1
+    cdef int _queued_bytes(self, unsigned long request) except -1
+    cdef ConnectionList _place(self, DeadlineKind kind)
     cdef int _write_deadline_passed(self) except -1
     cdef int _left(self) except -1
     cdef int _drop_requests(self) except -1

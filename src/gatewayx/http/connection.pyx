@@ -36,6 +36,12 @@ from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
 
 from libc.math cimport fmax, fmin
 
+cdef extern from "sys/ioctl.h" nogil:
+    int ioctl(int descriptor, unsigned long request, ...)
+    enum:
+        FIONREAD
+        TIOCOUTQ
+
 logger = logging.getLogger("gatewayx.http")
 
 STOPPING = RequestError(503, "stopping", "the gateway is stopping and has not submitted the request")
@@ -50,6 +56,35 @@ TOO_MANY_BYTES = RequestError(
 )
 HEAD_TOO_SLOW = RequestError(408, "head-too-slow", "the head of the request did not arrive in time")
 BODY_TOO_SLOW = RequestError(408, "body-too-slow", "the body of the request did not arrive in time")
+
+
+@cython.final
+cdef class ConnectionList:
+    """Connections in the order in which they came to it."""
+
+    cdef int append(self, HttpConnection connection) except -1:
+        connection.place = self
+        connection.previous_in_place = self.last
+        if self.last is None:
+            self.first = connection
+        else:
+            self.last.next_in_place = connection
+        self.last = connection
+        return 0
+
+    cdef int remove(self, HttpConnection connection) except -1:
+        if connection.previous_in_place is None:
+            self.first = connection.next_in_place
+        else:
+            connection.previous_in_place.next_in_place = connection.next_in_place
+        if connection.next_in_place is None:
+            self.last = connection.previous_in_place
+        else:
+            connection.next_in_place.previous_in_place = connection.previous_in_place
+        connection.place = None
+        connection.previous_in_place = None
+        connection.next_in_place = None
+        return 0
 
 
 @cython.final
@@ -79,6 +114,8 @@ cdef class HttpServer:
         self.addresses = {}
         self.events = {}
         self.connections = set()
+        self.lingering = ConnectionList()
+        self.idle = ConnectionList()
         self.dirty = []
         self.idle_parsers = []
         self.waiting_refusals = collections.deque()
@@ -88,8 +125,19 @@ cdef class HttpServer:
         """A protocol for one accepted socket."""
         return HttpConnection(self)
 
+    def late_connection(self):
+        """A protocol for a socket that had waited to be accepted when the stop began.
+
+        Its client may have sent its request already, and a close would reset it: one request is served, whose answer
+        says `Connection: close`, also while draining. If LAST_CALL_S pass without a byte the connection is closed
+        silently. `emptied` is not set, or no longer, while it is open: accept first, then wait.
+        """
+        cdef HttpConnection connection = HttpConnection(self)
+        connection.late = True
+        return connection
+
     def drain(self):
-        """No more requests: answer what has begun, and close each connection after its last answer."""
+        """No more requests: answer what has begun, and close each connection once its client has its last answer."""
         self.draining = True
         for connection in list(self.connections):
             (<HttpConnection> connection).begin_drain()
@@ -97,7 +145,7 @@ cdef class HttpServer:
             self.emptied.set()
 
     def refuse_unfinished(self):
-        """Answer requests that are still arriving with 503."""
+        """Answer requests that are still arriving with 503, and close connections whose clients have sent nothing."""
         for connection in list(self.connections):
             (<HttpConnection> connection).refuse_unfinished()
 
@@ -179,50 +227,26 @@ cdef class HttpServer:
 
     cdef object refusal(self, HttpConnection connection):
         cdef Limits limits = self.limits
-        if self.draining:
+        if self.draining and not connection.late:
             return STOPPING
         if limits.max_connections_per_address:
             connection.address = _address_key(connection.transport.get_extra_info("peername"))
             if self.addresses.get(connection.address, 0) >= limits.max_connections_per_address:
                 connection.address = None
                 return TOO_MANY_CONNECTIONS_PER_ADDRESS
-        if len(self.connections) - self.refused_connections >= limits.max_connections:
-            if self.idle_first is None:
-                connection.address = None
-                return TOO_MANY_CONNECTIONS
-            # A reference of our own: it leaves the list, which may hold the last one.
-            idle = self.idle_first
-            self.connections_evicted += 1
-            (<HttpConnection> idle)._close()
+        if len(self.connections) - self.refused_connections >= limits.max_connections and not self.make_room():
+            connection.address = None
+            return TOO_MANY_CONNECTIONS
         return None
 
-    cdef int link_idle(self, HttpConnection connection) except -1:
-        if connection.idle:
-            return 0
-        connection.idle = True
-        connection.idle_previous = self.idle_last
-        if self.idle_last is None:
-            self.idle_first = connection
-        else:
-            self.idle_last.idle_next = connection
-        self.idle_last = connection
-        return 0
-
-    cdef int unlink_idle(self, HttpConnection connection) except -1:
-        if not connection.idle:
-            return 0
-        connection.idle = False
-        if connection.idle_previous is None:
-            self.idle_first = connection.idle_next
-        else:
-            connection.idle_previous.idle_next = connection.idle_next
-        if connection.idle_next is None:
-            self.idle_last = connection.idle_previous
-        else:
-            connection.idle_next.idle_previous = connection.idle_previous
-        connection.idle_previous = None
-        connection.idle_next = None
-        return 0
+    cdef bint make_room(self) except -1:
+        # A reference of our own: it leaves the list, which may hold the last one.
+        cdef HttpConnection least = self.idle.first if self.lingering.first is None else self.lingering.first
+        if least is None:
+            return False
+        self.connections_evicted += 1
+        least.evict()
+        return True
 
     cdef RequestParser take_parser(self):
         if self.idle_parsers:
@@ -272,6 +296,8 @@ cdef class HttpConnection(RequestOwner):
         self.transport = transport
         # The client counts as not reading as soon as the kernel takes no more bytes for it.
         transport.set_write_buffer_limits(high=0)
+        if self.late:
+            server.emptied.clear()
         refusal = server.refusal(self)
         if refusal is not None:
             server.connections_refused += 1
@@ -299,9 +325,10 @@ cdef class HttpConnection(RequestOwner):
             return
         self.dropped_bytes += PyBytes_GET_SIZE(data)
         if self.dropped_bytes > LINGER_BYTES:
-            if self.state == LINGERING:
+            if self.state == LINGERING and not self._undelivered():
                 self.abort()
-            elif self.state == ANSWERING and not self.read_paused:
+            elif self.state != CLOSED and not self.read_paused:
+                # Its client has to take the answer first; a deadline is armed for that.
                 self.read_paused = True
                 self.transport.pause_reading()
 
@@ -310,6 +337,8 @@ cdef class HttpConnection(RequestOwner):
         if self.state == READING or self.state == ANSWERING:
             self.flush()
             self._drop_requests()
+        if self.deadline_kind != WRITE:
+            self._arm(NO_DEADLINE)
         self.state = CLOSED
 
     def connection_lost(self, error):
@@ -459,7 +488,7 @@ cdef class HttpConnection(RequestOwner):
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self._arm(NO_DEADLINE)
-        if not request.keep_alive or self.server.draining:
+        if not request.keep_alive or self._serves_last():
             self.state = ANSWERING
             if self.first is None:
                 # It was answered by its head, and that answer is written.
@@ -552,7 +581,7 @@ cdef class HttpConnection(RequestOwner):
             self.state != READING
             or not request.keep_alive
             # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
-            or (not request.complete and (request.expects_continue or self.server.draining))
+            or (not request.complete and (request.expects_continue or self._serves_last()))
         )
         if request.closes:
             connection = b"close"
@@ -653,21 +682,49 @@ cdef class HttpConnection(RequestOwner):
 
     # Ending.
 
+    cdef bint _serves_last(self) noexcept:
+        """Whether the next request that is complete is the last one."""
+        return self.late or self.server.draining
+
     cdef int begin_drain(self) except -1:
         if self.state != READING:
             return 0
         if self.parser is not None or self.tail is not None:
             # A request is arriving; _hand_over() makes it the last one.
             return self._arm_for_reading()
-        if self.first is None:
-            return self._close()
-        self.state = ANSWERING
-        return 0
+        if self.first is not None:
+            self.state = ANSWERING
+            return 0
+        if self.late:
+            return 0
+        if self.written_bytes == 0 or self._queued_bytes(FIONREAD):
+            # What its client has sent may be on its way, or here and not read yet.
+            self.late = True
+            return 0 if self.write_paused else self._arm(FIRST_BYTE)
+        return self._end()
 
     cdef int refuse_unfinished(self) except -1:
         if self.state != READING:
             return 0
+        if self.first is None and self.parser is None and self.tail is None and not self._queued_bytes(FIONREAD):
+            return self._end()
         return self._refuse(STOPPING, b"")
+
+    cdef int evict(self) except -1:
+        if self.state == LINGERING:
+            return self._close()
+        self._end()
+        if self.state == LINGERING:
+            if self.server.refused_connections >= MAX_REFUSED_CONNECTIONS:
+                return self._close()
+            self._linger_uncounted()
+        return 0
+
+    cdef int _linger_uncounted(self) except -1:
+        """It lingers beside max_connections."""
+        self.refused = True
+        self.server.refused_connections += 1
+        return self._arm(self.deadline_kind)
 
     cdef int _linger(self) except -1:
         """The last answer is written: send FIN, and drop what the client still sends until it closes."""
@@ -683,8 +740,17 @@ cdef class HttpConnection(RequestOwner):
             return 0
         return self._arm(LINGER)
 
+    cdef int _end(self) except -1:
+        """No answer is due any more: close, but not before the client has what it was answered.
+
+        What the kernel still has of it would be lost if bytes came that nobody reads.
+        """
+        if self._undelivered() and not self.transport.is_closing():
+            return self._linger()
+        return self._close()
+
     cdef int _close(self) except -1:
-        """Close without a further answer."""
+        """Close at once."""
         self._drop_requests()
         self._arm(NO_DEADLINE)
         self.state = CLOSED
@@ -708,13 +774,12 @@ cdef class HttpConnection(RequestOwner):
         cdef HttpServer server = self.server
         server.note(error.kind, self, b"")
         headers = server.problem_headers(error.status, error.kind, error.headers)
-        self.transport.write(server.builder.problem(error.status, error.kind, error.detail, headers, b"close"))
+        self._write([server.builder.problem(error.status, error.kind, error.detail, headers, b"close")])
         if server.refused_connections >= MAX_REFUSED_CONNECTIONS:
             return self._close()
-        self.refused = True
-        server.refused_connections += 1
         server.connections.add(self)
-        return self._linger()
+        self._linger()
+        return self._linger_uncounted()
 
     cdef int _left(self) except -1:
         """The kernel has all answers that were written, or nobody will ever read them."""
@@ -755,21 +820,35 @@ cdef class HttpConnection(RequestOwner):
     cdef int _arm(self, DeadlineKind kind) except -1:
         cdef Limits limits = self.server.limits
         cdef DeadlineWheel wheel = self.server.wheel
+        cdef ConnectionList place = self._place(kind)
         self.deadline_kind = kind
-        if kind == KEEPALIVE or kind == FIRST_BYTE:
-            self.server.link_idle(self)
-            return wheel.arm(self, limits.keepalive_timeout_s if kind == KEEPALIVE else limits.first_byte_timeout_s)
-        self.server.unlink_idle(self)
+        if place is not self.place:
+            if self.place is not None:
+                self.place.remove(self)
+            if place is not None:
+                place.append(self)
         if kind == NO_DEADLINE:
             return wheel.disarm(self)
+        if kind == KEEPALIVE or kind == FIRST_BYTE:
+            if self.late:
+                return wheel.arm(self, LAST_CALL_S)
+            return wheel.arm(self, limits.keepalive_timeout_s if kind == KEEPALIVE else limits.first_byte_timeout_s)
         if kind == HEAD:
             return wheel.arm(self, limits.header_timeout_s if self.head_left_s < 0 else self.head_left_s)
         if kind == BODY:
             return wheel.arm(self, self._body_left_s())
         if kind == LINGER:
             return wheel.arm(self, LINGER_S)
-        self.left_bytes = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
+        self.delivered_bytes = self._delivered()
         return wheel.arm(self, limits.write_timeout_s)
+
+    cdef ConnectionList _place(self, DeadlineKind kind):
+        """Where a connection with such a deadline stands; None if it makes no room for another one."""
+        if kind == KEEPALIVE or kind == FIRST_BYTE:
+            return self.server.idle
+        if kind == LINGER and not self.refused:
+            return self.server.lingering
+        return None
 
     cdef double _body_left_s(self) noexcept:
         """Seconds in which the next byte must come: none for long, or all of them too slow."""
@@ -809,16 +888,42 @@ cdef class HttpConnection(RequestOwner):
             return self._refuse(HEAD_TOO_SLOW, b"" if self.tail is None else self.tail)
         if kind == BODY:
             return self._refuse(BODY_TOO_SLOW, self.parser.request.path)
-        if kind == WRITE or self.transport.get_write_buffer_size():
+        if kind == WRITE:
             return self._write_deadline_passed()
+        if self._undelivered():
+            # The client has not even taken its last answer.
+            return self._arm(WRITE)
         return self._close()
 
     cdef int _write_deadline_passed(self) except -1:
-        cdef unsigned long long left = self.written_bytes - <unsigned long long> self.transport.get_write_buffer_size()
-        if left > self.left_bytes:
+        if not self._undelivered():
+            return self._close()
+        if self._delivered() != self.delivered_bytes:
             return self._arm(WRITE)
         self.server.writes_timed_out += 1
         return self.abort()
+
+    # What became of the answers.
+
+    cdef unsigned long long _delivered(self) except? 0:
+        """How many bytes of the answers the client's kernel has confirmed."""
+        return (
+            self.written_bytes
+            - <unsigned long long> self.transport.get_write_buffer_size()
+            - <unsigned long long> self._queued_bytes(TIOCOUTQ)
+        )
+
+    cdef bint _undelivered(self) except -1:
+        """Whether the client's kernel has not confirmed all that was written, FIN included."""
+        return self.transport.get_write_buffer_size() > 0 or self._queued_bytes(TIOCOUTQ) > 0
+
+    cdef int _queued_bytes(self, unsigned long request) except -1:
+        """Bytes in the kernel, of one direction (tcp(7)): SIOCINQ, those not read; SIOCOUTQ, those not confirmed."""
+        cdef int queued = 0
+        if ioctl(self.transport.get_extra_info("socket").fileno(), request, &queued) < 0:
+            # The socket is gone.
+            return 0
+        return queued
 
 
 cdef bytes _address_key(peername):
