@@ -873,8 +873,8 @@ SETTINGS: tuple[Setting, ...] = (
         "plugin-compat",
         Switch(),
         "Answers",
-        "Answer as gearmand's HTTP plugin does where gatewayx differs on purpose: 200 for failed jobs, "
-        "unique - when none is given, empty error bodies.",
+        "Take requests and answer them as gearmand's HTTP plugin does where gatewayx differs on purpose: values in any "
+        "case, queries as part of the name, unique - when none is given, 200 for failed jobs, empty error bodies.",
     ),
 )
 

@@ -18,7 +18,7 @@ cdef class Gateway(RequestHandler):
     cdef double job_timeout_s
     # Clients may not give uniques.
     cdef bint refuse_client_unique
-    # Answer as gearmand's HTTP plugin where it differs on purpose.
+    # Take and answer requests as gearmand's HTTP plugin where it differs on purpose.
     cdef bint plugin_compat
     # "gatewayx-", what tells this process from all others, "-"; a number makes it the unique of one job.
     cdef bytes unique_prefix
@@ -29,6 +29,7 @@ cdef class Gateway(RequestHandler):
     cdef bytes new_unique(self)
     cdef Exchange _exchange(self, Request request)
     cdef int _read_headers(self, Exchange exchange, list headers) except -1
+    cdef int _read_plugin_headers(self, Exchange exchange, list headers) except -1
 
 
 cdef class Exchange(JobListener):

@@ -17,7 +17,7 @@ from posix.strings cimport strncasecmp
 
 from gatewayx.digits cimport MAX_DIGITS, put_decimal
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.routes cimport function_of
+from gatewayx.gateway.routes cimport function_of, plugin_function_of
 from gatewayx.gearman.connection cimport Job, JobListener
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
@@ -49,6 +49,8 @@ SUBMIT_TYPES[1][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
 SUBMIT_TYPES[2][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB_HIGH_BG]
 
 PRIORITIES = {b"low": 0, b"normal": 1, b"high": 2}
+# To the plugin "normal" is a word like any other that it does not know.
+PLUGIN_PRIORITIES = {b"low": 0, b"high": 2}
 
 cdef enum:
     # The headers that ask for something, as bits.
@@ -76,8 +78,8 @@ cdef class Gateway(RequestHandler):
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
     default and maximum of a job's wait. max_function_bytes: longest name of a function. refuse_client_unique: clients may
     not give uniques.
-    plugin_compat: answer as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs
-    from it on purpose.
+    plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
+    gatewayx differs from it on purpose.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ cdef class Gateway(RequestHandler):
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
         cdef tuple refusal
-        if request.method == OPTIONS:
+        if request.method == OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
             # Answered once it is complete: a request that was cut short gets no 2xx.
             return 0
         if request.method == OTHER:
@@ -145,7 +147,9 @@ cdef class Gateway(RequestHandler):
         # A reference of our own: the exchange may drop the request's while it runs.
         cdef Exchange exchange = <Exchange> request.context
         if exchange is None:
-            return request.owner.answer(request, 204, None, ALLOW, None)
+            if request.method == OPTIONS:
+                return request.owner.answer(request, 204, None, ALLOW, None)
+            return request.owner.answer(request, 200, None, None, b"")
         return exchange.submit()
 
     cdef int abandon(self, Request request) except -1:
@@ -156,10 +160,16 @@ cdef class Gateway(RequestHandler):
 
     cdef Exchange _exchange(self, Request request):
         cdef Exchange exchange = Exchange.__new__(Exchange)
-        exchange.function = function_of(request.path, self.max_function_bytes)
+        if self.plugin_compat:
+            exchange.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
+        else:
+            exchange.function = function_of(request.path, self.max_function_bytes)
         if not self.admission.allows(exchange.function):
             raise RouteError(404, "function-not-allowed", "the function is none of those that may be asked for here")
-        if request.method == GET or request.method == HEAD:
+        if self.plugin_compat:
+            # The plugin reads no body of these, and a query belongs to the name.
+            request.discards_body = request.method == GET or request.method == HEAD
+        elif request.method == GET or request.method == HEAD:
             if request.content_length > 0:
                 raise RouteError(400, "unexpected-body", "the workload of a GET is its query, so it has no body")
         elif request.query is not None:
@@ -167,7 +177,10 @@ cdef class Gateway(RequestHandler):
         exchange.packet_type = PacketType.SUBMIT_JOB
         exchange.timeout_s = self.job_timeout_s
         if request.headers is not None:
-            self._read_headers(exchange, request.headers)
+            if self.plugin_compat:
+                self._read_plugin_headers(exchange, request.headers)
+            else:
+                self._read_headers(exchange, request.headers)
         if exchange.unique is None:
             exchange.own_unique = not self.plugin_compat
             exchange.unique = self.new_unique() if exchange.own_unique else b"-"
@@ -189,7 +202,7 @@ cdef class Gateway(RequestHandler):
             if header == UNIQUE:
                 if self.refuse_client_unique:
                     raise HeaderError("X-Gearman-Unique is not taken here: the gateway makes every unique")
-                exchange.unique = _unique(value)
+                exchange.unique = _unique(value, False)
                 exchange.client_unique = True
             elif header == BACKGROUND:
                 if value != b"true" and value != b"false":
@@ -204,6 +217,41 @@ cdef class Gateway(RequestHandler):
         exchange.background = background
         exchange.packet_type = SUBMIT_TYPES[priority][background]
         return 0
+
+    cdef int _read_plugin_headers(self, Exchange exchange, list headers) except -1:
+        """As the plugin reads them: in any case, and what says nothing to it is as if it were not there.
+
+        White space around a value is none of it all the same: RFC 9110 5.5 leaves no choice.
+        """
+        cdef Py_ssize_t index
+        cdef int priority = 1
+        cdef int header
+        cdef bytes value
+        for index in range(0, len(headers), 2):
+            header = _header(<bytes> headers[index])
+            value = (<bytes> headers[index + 1]).strip(b" \t")
+            if header == UNIQUE and value:
+                if self.refuse_client_unique:
+                    raise HeaderError("X-Gearman-Unique is not taken here")
+                exchange.unique = _unique(value, True)
+                exchange.client_unique = True
+            elif header == BACKGROUND:
+                exchange.background = exchange.background or value.lower() == b"true"
+            elif header == PRIORITY:
+                priority = PLUGIN_PRIORITIES.get(value.lower(), priority)
+            elif header == TIMEOUT:
+                try:
+                    exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
+                except HeaderError:
+                    # The plugin has no such header, so whatever it holds is taken.
+                    pass
+        exchange.packet_type = SUBMIT_TYPES[priority][exchange.background]
+        return 0
+
+
+cdef bint _is_plugin_check(Request request):
+    """A HEAD that names no function, which the plugin answers without a job: what a balancer's health check sends."""
+    return request.method == HEAD and request.query is None and not request.path.strip(b"/")
 
 
 cdef int _header(bytes name) noexcept:
@@ -221,13 +269,14 @@ cdef int _header(bytes name) noexcept:
     return 0
 
 
-cdef bytes _unique(bytes value):
+cdef bytes _unique(bytes value, bint plugin_compat):
+    """The value if it may be a unique. The plugin takes tabs, and keeps no names for itself."""
     if not 1 <= len(value) <= MAX_UNIQUE_BYTES:
         raise HeaderError(f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
     for byte in value:
-        if byte < 0x20 or byte == 0x7F:
+        if (byte < 0x20 or byte == 0x7F) and not (plugin_compat and byte == c"\t"):
             raise HeaderError("X-Gearman-Unique holds a control byte")
-    if value.startswith(UNIQUE_PREFIX):
+    if not plugin_compat and value.startswith(UNIQUE_PREFIX):
         raise HeaderError("X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway")
     return value
 
@@ -250,12 +299,16 @@ cdef class Exchange(JobListener):
         cdef Pool pool = self.gateway.pool
         cdef long long background_key = 0
         if request.method == GET or request.method == HEAD:
-            if PyBytes_GET_SIZE(workload):
+            if self.gateway.plugin_compat:
+                # A body that came with its head was read before anybody knew that it is to be dropped.
+                workload = b""
+            elif PyBytes_GET_SIZE(workload):
                 # A chunked body shows its length only now.
                 return self._answer_problem(
                     None, 400, "unexpected-body", "the workload of a GET is its query, so it has no body", None
                 )
-            workload = b"" if request.query is None else request.query
+            else:
+                workload = b"" if request.query is None else request.query
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
             return self._answer_problem(None, 503, refusal[0], refusal[1], None)

@@ -1,4 +1,8 @@
-"""Which path means what: everything after the first "/" is the name of a function."""
+"""Which path means what: everything after the first "/" is the name of a function.
+
+gearmand's HTTP plugin drops every leading "/", and takes the rest up to the space as it stands: the query belongs to
+the name, and nothing is percent-decoded (libgearman-server/plugins/protocol/http/protocol.cc, unpack()).
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
@@ -20,18 +24,24 @@ class RouteError(Exception):
 cdef bytes function_of(bytes path, Py_ssize_t max_bytes):
     cdef const char* cursor = PyBytes_AS_STRING(path)
     cdef const char* end = cursor + PyBytes_GET_SIZE(path)
-    cdef const char* byte
-    cdef bytes function
     if cursor < end and cursor[0] == c"/":
         cursor += 1
-    if cursor == end:
-        raise RouteError(404, "no-function", "the path names no function")
     if memchr(cursor, c"%", end - cursor) == NULL:
-        function = PyBytes_FromStringAndSize(cursor, end - cursor)
-    else:
-        function = _percent_decoded(cursor, end)
-    byte = PyBytes_AS_STRING(function)
-    end = byte + PyBytes_GET_SIZE(function)
+        return _checked(PyBytes_FromStringAndSize(cursor, end - cursor), max_bytes)
+    return _checked(_percent_decoded(cursor, end), max_bytes)
+
+
+cdef bytes plugin_function_of(bytes path, bytes query, Py_ssize_t max_bytes):
+    cdef bytes function = path.lstrip(b"/")
+    return _checked(function if query is None else function + b"?" + query, max_bytes)
+
+
+cdef bytes _checked(bytes function, Py_ssize_t max_bytes):
+    """The name as it came, if it may be one."""
+    cdef const char* byte = PyBytes_AS_STRING(function)
+    cdef const char* end = byte + PyBytes_GET_SIZE(function)
+    if byte == end:
+        raise RouteError(404, "no-function", "the path names no function")
     if end - byte > max_bytes:
         raise RouteError(400, "malformed-function", f"the function's name is longer than {max_bytes} bytes")
     if end - byte >= 3 and memcmp(byte, b"v1/", 3) == 0:
