@@ -11,10 +11,12 @@ What must hold for any bytes and any order of events:
 - a request that was cut short is never submitted: what a beginning of the bytes submits is a beginning of what all of
   them submit;
 - the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
+- a good request is answered in the end, whatever came before and while others hold connections and only declare bodies;
 - the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs whose ends a
   broken job server has swallowed.
 
-An input is two bytes (settings, length of the script), the script, and the client's bytes. Each byte of the script is
+An input is two bytes (settings, length of the script), the script, and the client's bytes, in which FILLER_MARK stands
+for FILLER. Each byte of the script is
 an event, its kind in the lower four bits and its argument in the upper four; see `Play`. A script of no bytes compares
 the client's bytes whole, cut, and cut short instead.
 """
@@ -37,9 +39,14 @@ COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
 CUT_SHIFT = 4
 
 MAX_CLIENTS = 3
+# Clients that declare a body and send nothing of it.
+MAX_PARKED = 24
+PARKED_CONNECTIONS = 8
+MAX_BODY_BYTES = 40_000
 MAX_RESULT_BYTES = 150_000
 MAX_HELD_BYTES = 1 << 20
-TIGHT_HELD_BYTES = 6000
+TIGHT_RESULT_BYTES = 40_000
+TIGHT_HELD_BYTES = 160_000
 # Above the budget's bound: answers and small results, which are never refused.
 UNREFUSED_BYTES = 1 << 21
 SIZES = (1, 2, 3, 5, 9, 17, 33, 65, 127, 255, 500, 1000, 2000, 3000, 4000, 5000)
@@ -49,6 +56,10 @@ RESULTS = (b"", b"data", b"x" * 5000, b"y" * 66_000, b"z" * 140_000, b"too large
 SLOW_READS = 16
 # What the kernel takes for a job server that reads no more.
 JOB_SERVER_ROOMS_BYTES = (0, 13, 100, 1000, 5000)
+# What makes bodies larger than inputs.
+FILLER_MARK = b"{8K}"
+FILLER = b"w" * 8192
+MAX_FILLERS = 8
 # Requests that fit into an input, by far.
 MAX_ROUNDS = 1000
 # More than any deadline, so that nothing waits any more.
@@ -134,9 +145,10 @@ def responses_of(written: bytes) -> list[Response]:
 class Client(Transport):
     """A client's connection, and how much of its bytes it has sent."""
 
-    def __init__(self, loop: Loop, process: GatewayProcess, data: bytes) -> None:
+    def __init__(self, loop: Loop, process: GatewayProcess, data: bytes, host: str) -> None:
         super().__init__(loop, process.http.connection())
         self.data = data
+        self.host = host
         self.sent = 0
         # It has reset the connection, or closed its sending side: requests of it may be dropped.
         self.was_reset = False
@@ -173,18 +185,23 @@ class World:
         self.server = JobServer(self.loop)
         self.loop.connect = self.server.connect
         self.clients: list[Client] = []
+        # Responses to clients that have gone.
+        self.responses = 0
+        self.draining = False
+        # What each of those declares that send nothing more; the kinds stand for those that are asked for again later.
+        self.parked_kinds: list[int] = []
         self.settings = Settings(
             server=(ServerAddress("job-server", 4730),),
             connections_per_server=1 if bits & ONE_CONNECTION else 2,
-            max_connections=2,
+            max_connections=2 + PARKED_CONNECTIONS,
             max_pipelined=4,
             max_jobs=3 if bits & FEW_JOBS else 100,
             max_target_bytes=256,
             max_header_bytes=1024,
             max_headers=12,
-            max_body_bytes=2000,
+            max_body_bytes=MAX_BODY_BYTES,
             max_chunk_extensions_bytes=64,
-            max_result_bytes=MAX_RESULT_BYTES,
+            max_result_bytes=TIGHT_RESULT_BYTES if bits & TIGHT_BUDGET else MAX_RESULT_BYTES,
             max_held_bytes=TIGHT_HELD_BYTES if bits & TIGHT_BUDGET else MAX_HELD_BYTES,
             plugin_compat=bool(bits & COMPAT),
         )
@@ -194,6 +211,22 @@ class World:
     async def _make(self) -> None:
         self.process = GatewayProcess(self.settings)
         self.process._tick()
+
+    def open_client(self, data: bytes, host: str = "192.0.2.1") -> Client:
+        """One more client, with these bytes to send."""
+        client = Client(self.loop, self.process, data, host)
+        self.clients.append(client)
+        return client
+
+    def park(self, kind: int) -> None:
+        """One more client that declares a body and sends nothing of it."""
+        if len(self.parked_kinds) < MAX_PARKED:
+            self.parked_kinds.append(kind)
+            self._park(kind)
+
+    def _park(self, kind: int) -> None:
+        data = DECLARATIONS[kind % len(DECLARATIONS)]
+        self.open_client(data, f"198.51.100.{kind}").send(len(data))
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass; what is due happens."""
@@ -206,6 +239,25 @@ class World:
         assert not self.loop.failures, self.loop.failures
         held = self.process.counters()["budget.held_bytes"]
         assert 0 <= held <= self.settings.max_held_bytes + UNREFUSED_BYTES
+
+    def serves(self) -> None:
+        """A good request is answered, once all others are finished, beside those that declare and do not send."""
+        for connection in list(self.server.open()):
+            if connection.sent_garbage:
+                connection.lose(None)
+        self.pass_time(LONG_S)
+        self.clients = []
+        self.server.submissions.clear()
+        for kind in self.parked_kinds:
+            self._park(kind)
+        # Then room may be made for others.
+        self.pass_time(PARKED_S)
+        good = self.open_client(GOOD)
+        good.send(len(GOOD))
+        self.answer_all()
+        [answer] = responses_of(bytes(good.written)) or [None]
+        assert self.draining or answer.status == 200, f"a good request is told {answer}"
+        self.finish()
 
     def finish(self) -> None:
         """Bring everything to its end; nothing may be left."""
@@ -237,8 +289,9 @@ class World:
         assert not held, f"held at the end: {held}, and {expected} jobs are expected to end"
         assert all(client.lost for client in self.clients)
         responses = [responses_of(bytes(client.written)) for client in self.clients]
+        self.responses += sum(map(len, responses))
         answered = counters["http.requests_answered"] + counters["http.connections_refused"]
-        assert sum(map(len, responses)) <= answered, "more responses than requests"
+        assert self.responses <= answered, "more responses than requests"
         self._check_all_answered(responses)
         for client, own in zip(self.clients, responses, strict=True):
             self._check_responses(client, own)
@@ -343,19 +396,20 @@ class Play:
     def __init__(self, world: World, data: bytes) -> None:
         self.world = world
         self.data = data
+        self.clients: list[Client] = []
         self.current = 0
         self.open_client()
 
     def open_client(self) -> None:
         """One more client that has the same bytes to send."""
-        if len(self.world.clients) < MAX_CLIENTS:
-            self.world.clients.append(Client(self.world.loop, self.world.process, self.data))
-            self.current = len(self.world.clients) - 1
+        if len(self.clients) < MAX_CLIENTS:
+            self.clients.append(self.world.open_client(self.data))
+            self.current = len(self.clients) - 1
 
     def event(self, kind: int, argument: int) -> None:
         """One event; one that is impossible now is nothing."""
         world = self.world
-        client = world.clients[self.current]
+        client = self.clients[self.current]
         if kind == 0:
             client.send(SIZES[argument])
         elif kind == 1:
@@ -372,11 +426,14 @@ class Play:
             client.hang_up()
         elif kind == 7:
             client.reset()
-        elif kind == 8 and argument < 8:
+        elif kind == 8 and argument < 4:
             self.open_client()
+        elif kind == 8 and argument < 8:
+            world.park(argument)
         elif kind == 8:
-            self.current = argument % len(world.clients)
+            self.current = argument % len(self.clients)
         elif kind == 9 and argument == 15:
+            world.draining = True
             world.process.http.drain()
         elif kind == 9 and argument == 14:
             world.process.http.refuse_unfinished()
@@ -419,6 +476,7 @@ class Play:
         elif kind == 15 and argument == 6:
             connection.receive_eof()
         elif kind == 15:
+            connection.sent_garbage = True
             connection.receive(GARBAGE[len(self.data) % len(GARBAGE)])
 
 
@@ -432,6 +490,7 @@ def play(bits: int, script: bytes, data: bytes) -> None:
             player.event(event & 15, event >> 4)
             world.check()
         world.finish()
+        world.serves()
     finally:
         world.close()
 
@@ -451,8 +510,7 @@ def run_alone(bits: int, pieces: list[bytes]) -> Run:
     world = World(bits & COMPAT | ONE_CONNECTION)
     world.server.automatic = True
     try:
-        client = Client(world.loop, world.process, b"".join(pieces))
-        world.clients.append(client)
+        client = world.open_client(b"".join(pieces))
         for piece in pieces:
             for _ in range(len(client.data)):
                 if client.reads or client.closing:
@@ -494,7 +552,8 @@ def same_answers(whole: Run, cut: Run, data: bytes) -> bool:
 def compare(bits: int, data: bytes) -> None:
     """Run the client's bytes whole, cut, and cut short."""
     generator = random.Random(len(data) * 16 + (bits >> CUT_SHIFT))
-    largest = SIZES[bits >> CUT_SHIFT]
+    # Not too many pieces of what is only filler.
+    largest = max(SIZES[bits >> CUT_SHIFT], len(data) // 500)
     pieces = []
     offset = 0
     while offset < len(data):
@@ -518,20 +577,31 @@ def one_input(data: bytes) -> None:
     # Half of all inputs compare.
     script_bytes = script_bytes >> 1 if script_bytes & 1 else 0
     script = data[2 : 2 + script_bytes]
+    client = data[2 + script_bytes :].replace(FILLER_MARK, FILLER, MAX_FILLERS)
     gc_enabled = gc.isenabled()
     # What is made here is dropped here; a collection in the middle would only cost time.
     gc.disable()
     try:
         if script:
-            play(bits, script, data[2 + script_bytes :])
+            play(bits, script, client)
         else:
-            compare(bits, data[2 + script_bytes :])
+            compare(bits, client)
     finally:
         if gc_enabled:
             gc.enable()
 
 
 HOST = b"Host: h\r\n"
+GOOD = b"POST /good HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\ngood"
+DECLARED = b"POST /declared HTTP/1.1\r\n" + HOST
+DECLARATIONS = (
+    DECLARED + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES,
+    DECLARED + b"Content-Length: %d\r\n\r\nw" % MAX_BODY_BYTES,
+    DECLARED + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % MAX_BODY_BYTES,
+    DECLARED + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % MAX_BODY_BYTES,
+)
+# How long those have declared and not sent when a good request comes.
+PARKED_S = 1.5
 CLIENTS = [
     b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nabcd",
     b"GET /f?a=b HTTP/1.1\r\n"
@@ -570,7 +640,9 @@ CLIENTS = [
     + b"Connection: close\r\nContent-Length: 1500\r\n\r\n"
     + b"w" * 1500
     + b"GET /f HTTP/1.1",
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 2001\r\n\r\n" + b"w" * 2001,
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 40001\r\n\r\n" + FILLER_MARK * 6,
+    (b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 32768\r\n\r\n" + FILLER_MARK * 4) * 2,
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n6000\r\n" + FILLER_MARK * 3 + b"\r\n0\r\n\r\n",
     b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"POST /f HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\na" * 2,
     b"GET http://h/f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: gatewayx-a\r\n\r\n" + b"GET /f HTTP/2.0\r\n\r\n",
@@ -592,6 +664,7 @@ SCRIPTS = [
     bytes((event(1), event(10), event(3, 13), event(12, 8), event(14, 1), event(11), event(15, 14), event(3, 3))),
     bytes((event(15), event(1), event(2), event(3, 5), event(15), event(9, 5), event(10), event(12, 6), event(2))),
     bytes((event(8), event(8), event(8), event(1), event(8, 9), event(1), event(10), event(14), event(11, 1))),
+    bytes((event(4, 9), event(1), event(2), event(10), event(12, 8), event(2), event(9, 15), event(2), event(5, 12))),
 ]
 
 
@@ -605,11 +678,11 @@ def seeds() -> list[bytes]:
             inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + client)
     for number, script in enumerate(SCRIPTS):
         inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
-    garbage = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
+    before = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
     for number in range(len(GARBAGE)):
         # The bytes of a client choose what comes from a broken job server.
-        for client in (CLIENTS[3], CLIENTS[0] * 3):
-            inputs.append(bytes((ONE_CONNECTION, len(garbage) << 1 | 1)) + garbage + client + b"\r\n" * number)
+        for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3)):
+            inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
     return inputs
 
 
@@ -637,6 +710,7 @@ TOKENS = [
     b"X-Gearman-Timeout: 1\r\n",
     b"0\r\n\r\n",
     b"1;a=b\r\na\r\n",
+    FILLER_MARK,
     CLIENTS[0],
     CLIENTS[2],
     *SCRIPTS,

@@ -98,6 +98,7 @@ class Transport:
     def __init__(self, loop: Loop, protocol: asyncio.Protocol) -> None:
         self.loop = loop
         self.protocol = protocol
+        self.host = "127.0.0.1"
         # All that was written; the kernel has taken taken_bytes of it for the peer, and drops nothing of that.
         self.written = bytearray()
         self.taken_bytes = 0
@@ -199,7 +200,7 @@ class Transport:
 
     def get_extra_info(self, name: str) -> object:
         """asyncio."""
-        return {"peername": ("127.0.0.1", 12345), "socket": SOCKET}.get(name)
+        return {"peername": (self.host, 12345), "socket": SOCKET}.get(name)
 
     def is_closing(self) -> bool:
         """asyncio."""
@@ -368,6 +369,8 @@ class JobServerTransport(Transport):
         self.server = server
         self.reader = PacketReader(Magic.REQUEST)
         self.told = Told(server)
+        # Something else was sent than answers to what came: what comes next may be taken for a part of it.
+        self.sent_garbage = False
         # Submissions without an answer, and jobs that have not ended.
         self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
         self.jobs: list[Job] = []
