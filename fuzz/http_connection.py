@@ -11,7 +11,8 @@ What must hold for any bytes and any order of events:
 - a request that was cut short is never submitted: what a beginning of the bytes submits is a beginning of what all of
   them submit;
 - the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
-- a good request is answered in the end, whatever came before and while others hold connections and only declare bodies;
+- a good request is answered in the end, whatever came before, while others hold connections and only declare bodies,
+  and while a job server hangs;
 - the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs whose ends a
   broken job server has swallowed.
 
@@ -39,6 +40,9 @@ COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
 CUT_SHIFT = 4
 
 MAX_CLIENTS = 3
+FIRST_PORT, SECOND_PORT = 4730, 4731
+# Job servers that hang hold up the start so long.
+START_S = 1.0
 # Clients that declare a body and send nothing of it.
 MAX_PARKED = 24
 PARKED_CONNECTIONS = 8
@@ -62,6 +66,8 @@ FILLER = b"w" * 8192
 MAX_FILLERS = 8
 # Requests that fit into an input, by far.
 MAX_ROUNDS = 1000
+# A job server that hangs is known to hang after so many checks.
+CHECKS = 3
 # More than any deadline, so that nothing waits any more.
 LONG_S = 500.0
 # What arrives from a job server that is broken or is none.
@@ -174,7 +180,7 @@ class Client(Transport):
 
 
 class World:
-    """A gateway with a job server, for one input."""
+    """A gateway with one or two job servers, for one input."""
 
     def __init__(self, bits: int) -> None:
         # The pool's back-off is the only thing left to chance.
@@ -190,8 +196,11 @@ class World:
         self.draining = False
         # What each of those declares that send nothing more; the kinds stand for those that are asked for again later.
         self.parked_kinds: list[int] = []
+        ports = (FIRST_PORT,) if bits & ONE_CONNECTION else (FIRST_PORT, SECOND_PORT)
+        if bits & FEW_JOBS:
+            self.server.hanging_ports.add(SECOND_PORT)
         self.settings = Settings(
-            server=(ServerAddress("job-server", 4730),),
+            server=tuple(ServerAddress("127.0.0.1", port) for port in ports),
             connections_per_server=1 if bits & ONE_CONNECTION else 2,
             max_connections=2 + PARKED_CONNECTIONS,
             max_pipelined=4,
@@ -206,7 +215,10 @@ class World:
             plugin_compat=bool(bits & COMPAT),
         )
         self.loop.run(self._make())
-        self.loop.run(self.process.pool.start())
+        starting = self.loop.create_task(self.process.pool.start())
+        self.loop.settle()
+        self.pass_time(START_S)
+        assert starting.done(), "a job server that hangs holds up the start"
 
     async def _make(self) -> None:
         self.process = GatewayProcess(self.settings)
@@ -241,11 +253,16 @@ class World:
         assert 0 <= held <= self.settings.max_held_bytes + UNREFUSED_BYTES
 
     def serves(self) -> None:
-        """A good request is answered, once all others are finished, beside those that declare and do not send."""
+        """A good request is answered, once all others are finished, beside those that declare and do not send.
+
+        It is so, too, while the second job server hangs.
+        """
+        self.server.hanging_ports.add(SECOND_PORT)
         for connection in list(self.server.open()):
             if connection.sent_garbage:
                 connection.lose(None)
-        self.pass_time(LONG_S)
+        for _ in range(CHECKS):
+            self.pass_time(self.settings.server_check_interval_s)
         self.clients = []
         self.server.submissions.clear()
         for kind in self.parked_kinds:
@@ -255,8 +272,8 @@ class World:
         good = self.open_client(GOOD)
         good.send(len(GOOD))
         self.answer_all()
-        [answer] = responses_of(bytes(good.written)) or [None]
-        assert self.draining or answer.status == 200, f"a good request is told {answer}"
+        statuses = [response.status for response in responses_of(bytes(good.written))]
+        assert self.draining or statuses == [200], f"a good request is told {statuses}"
         self.finish()
 
     def finish(self) -> None:

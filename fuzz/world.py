@@ -34,7 +34,7 @@ class Loop(asyncio.BaseEventLoop):
         # What nobody handled; must stay empty.
         self.failures: list[dict[str, object]] = []
         # Makes the other side of a connection to a job server.
-        self.connect: Callable[[asyncio.Protocol], object] | None = None
+        self.connect: Callable[[asyncio.Protocol, int], object] | None = None
         self._selector = self
 
     def select(self, timeout_s: float | None) -> list[object]:
@@ -59,7 +59,7 @@ class Loop(asyncio.BaseEventLoop):
     async def create_connection(self, factory: Callable[[], asyncio.Protocol], host: str, port: int):
         """asyncio: connect to a job server."""
         protocol = factory()
-        transport = self.connect(protocol)
+        transport = self.connect(protocol, port)
         protocol.connection_made(transport)
         return transport, protocol
 
@@ -332,7 +332,7 @@ class Told:
 
 
 class JobServer:
-    """All connections of the gateway to one job server, and what a script lets it answer."""
+    """All connections of the gateway to its job servers, and what a script lets them answer."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -342,19 +342,21 @@ class JobServer:
         self.submissions: list[tuple[int, bytes, bytes, bytes]] = []
         # How the gateway was told that jobs have ended, by handle and unique: type of the packet and whole result.
         self.ends: dict[tuple[bytes, bytes], set[tuple[int, bytes]]] = {}
+        # Ports of those that hang: they are connected to, and neither read nor answer.
+        self.hanging_ports: set[int] = set()
         # Answer all at once and by itself.
         self.automatic = False
         # Cut what is sent into pieces of so many bytes; 0 for none.
         self.cut_bytes = 0
 
-    def connect(self, protocol: asyncio.Protocol) -> Transport:
+    def connect(self, protocol: asyncio.Protocol, port: int) -> Transport:
         """A connection of the gateway."""
-        return JobServerTransport(self.loop, protocol, self)
+        return JobServerTransport(self.loop, protocol, self, port)
 
     def open(self) -> list[JobServerTransport]:
-        """The connections for jobs that are open."""
+        """The connections for jobs that are open, to those that do not hang."""
         self.connections = [connection for connection in self.connections if not connection.closing]
-        return self.connections
+        return [connection for connection in self.connections if connection.port not in self.hanging_ports]
 
     def told(self, handle: bytes, unique: bytes, packet_type: int, result: bytes) -> None:
         """The gateway was told that a job has ended, or for one in the background that it is queued."""
@@ -362,11 +364,12 @@ class JobServer:
 
 
 class JobServerTransport(Transport):
-    """One connection of the gateway to the scripted job server."""
+    """One connection of the gateway to a scripted job server."""
 
-    def __init__(self, loop: Loop, protocol: asyncio.Protocol, server: JobServer) -> None:
+    def __init__(self, loop: Loop, protocol: asyncio.Protocol, server: JobServer, port: int) -> None:
         super().__init__(loop, protocol)
         self.server = server
+        self.port = port
         self.reader = PacketReader(Magic.REQUEST)
         self.told = Told(server)
         # Something else was sent than answers to what came: what comes next may be taken for a part of it.
@@ -381,6 +384,8 @@ class JobServerTransport(Transport):
 
     def took(self, data: bytes) -> None:
         """The job server gets bytes."""
+        if self.port in self.server.hanging_ports:
+            return
         if data.startswith(b"version\n"):
             self.loop.call_soon(self.receive, b"OK 1\n")
             return
@@ -411,6 +416,8 @@ class JobServerTransport(Transport):
 
     def receive(self, data: bytes) -> None:
         """The gateway gets bytes."""
+        if self.port in self.server.hanging_ports:
+            return
         if not self.closing:
             self.told.feed(data)
         super().receive(data)
