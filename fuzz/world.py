@@ -52,10 +52,6 @@ class Loop(asyncio.BaseEventLoop):
         """asyncio."""
         self.failures.append(context)
 
-    async def getaddrinfo(self, host: str, port: int, **arguments: int):
-        """asyncio: every name is this one address."""
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
-
     async def create_connection(self, factory: Callable[[], asyncio.Protocol], host: str, port: int):
         """asyncio: connect to a job server."""
         protocol = factory()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gatewayx import names
 from gatewayx.gearman.job_server import JobServer
 from support.gearmand import Gearmand
+from support.lookups import HangingLookups
 
 
 @pytest.fixture
@@ -40,3 +42,12 @@ def tmp_gearmand(tmp_path: Path) -> Iterator[Gearmand]:
     """A gearmand of this test alone."""
     with Gearmand(tmp_path) as gearmand:
         yield gearmand
+
+
+@pytest.fixture
+def hanging_lookups(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingLookups]:
+    """Lookups that hang until the test lets them go on, at the latest when it ends."""
+    lookups = HangingLookups()
+    monkeypatch.setattr(names, "look_up", lookups.look_up)
+    yield lookups
+    lookups.go_on()

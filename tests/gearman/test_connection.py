@@ -69,7 +69,9 @@ class TestWrites:
         loop = FakeLoop()
         wheel = DeadlineWheel(0.1, loop.time())
         budget = ByteBudget()
-        pool = Pool(loop, wheel, [("fake", 1)], connections_per_server=1, max_result_bytes=MAX_RESULT, budget=budget)
+        pool = Pool(
+            loop, wheel, [("127.0.0.1", 1)], connections_per_server=1, max_result_bytes=MAX_RESULT, budget=budget
+        )
         await pool.start()
         gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
         builder = ResponseBuilder(now_s=time.time())

@@ -7,18 +7,21 @@ import contextlib
 import gc
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from gatewayx import names
 from gatewayx.address import ServerAddress
 from gatewayx.config import FunctionBound, FunctionServer
-from gatewayx.gearman import pool
+from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, hand_worker, response
+from support.lookups import numeric
 
 pytestmark = pytest.mark.anyio
 
@@ -688,13 +691,12 @@ class TestNames:
     async def test_all_addresses_of_a_name_are_tried_and_it_is_resolved_at_each_attempt(self, monkeypatch):
         asked = []
 
-        async def resolve(loop, host, port):
+        def look_up(host):
             asked.append(host)
             # At first the old address alone.
-            found = ["127.0.0.2"] if len(asked) <= 2 else ["127.0.0.2", "127.0.0.1"]
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+            return numeric("127.0.0.2") if len(asked) <= 2 else numeric("127.0.0.2", "127.0.0.1")
 
-        monkeypatch.setattr(pool, "resolve", resolve)
+        monkeypatch.setattr(names, "look_up", look_up)
         async with (
             ScriptedJobServer() as server,
             running_gateway([("job-server.test", server.port)], connections_per_server=1) as gateway,
@@ -718,14 +720,8 @@ class TestNames:
                     fillers[-1].setblocking(False)
                     fillers[-1].connect_ex(("127.0.0.2", port))
 
-            async def resolve(loop, host, port):
-                return [
-                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-                    for address in ("127.0.0.2", "127.0.0.1")
-                ]
-
-            monkeypatch.setattr(pool, "resolve", resolve)
-            monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 0.3)
+            monkeypatch.setattr(names, "look_up", lambda host: numeric("127.0.0.2", "127.0.0.1"))
+            monkeypatch.setattr(keeper, "CONNECT_TIMEOUT_S", 0.3)
             async with (
                 ScriptedJobServer(port=port) as server,
                 running_gateway([("job-server.test", port)], connections_per_server=1) as gateway,
@@ -735,20 +731,54 @@ class TestNames:
             for filler in fillers:
                 filler.close()
 
-    async def test_a_name_that_is_not_resolved_is_given_up_and_tried_again(self, monkeypatch):
+    async def test_a_name_that_is_not_found_is_looked_up_again_and_again(self, monkeypatch):
         asked = []
 
-        async def resolve(loop, host, port):
+        def look_up(host):
             asked.append(host)
-            if len(asked) <= 2:
-                await asyncio.sleep(60)
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-        monkeypatch.setattr(pool, "resolve", resolve)
-        monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(names, "look_up", look_up)
         async with running_gateway([("job-server.test", 4730)], connections_per_server=1) as gateway:
             await eventually(lambda: len(asked) >= 5)
             assert (await ask(gateway.address, post(b"/f"))).kind() == "no-job-server"
+
+    async def test_names_whose_lookups_hang_lock_nobody_out(self, monkeypatch, caplog, hanging_lookups):
+        monkeypatch.setattr(names, "SLOW_S", 0.1)
+        before = threading.active_count()
+        began_s = asyncio.get_running_loop().time()
+        hanging = [(f"hangs-{number}.test", 4730) for number in range(8)]
+        async with (
+            ScriptedJobServer() as server,
+            running_gateway([*hanging, ("good.test", server.port)]) as gateway,
+        ):
+            assert asyncio.get_running_loop().time() - began_s < 2
+            await gateway.reaches("pool.connections", 2)
+            upstreams = [await server.connection() for _ in range(2)]
+            async with HttpClient(gateway.address) as client:
+                client.send(post(b"/f", b"w"))
+                await eventually(lambda: any(not upstream.submissions.empty() for upstream in upstreams))
+                [upstream] = [upstream for upstream in upstreams if not upstream.submissions.empty()]
+                await upstream.complete(b"H:1", b"done")
+                assert (await client.response()).body == b"done"
+            await eventually(lambda: "hangs-0.test:4730 is not connected" in caplog.text)
+            # One lookup a name, which its three connections share and their later attempts too.
+            for upstream in upstreams:
+                upstream.close()
+            await gateway.reaches("pool.connections", 2)
+            await asyncio.sleep(0.3)
+            assert sorted(hanging_lookups.asked) == [f"hangs-{number}.test" for number in range(8)]
+            assert threading.active_count() - before == 8
+            hanging_lookups.go_on()
+            await eventually(lambda: threading.active_count() <= before)
+            # They are looked up anew.
+            await eventually(lambda: len(hanging_lookups.asked) > 8)
+
+    async def test_a_number_is_never_looked_up(self, monkeypatch, hanging_lookups):
+        hosts = ["127.0.0.1", "::1", "fe80::1%lo", "fe80::2%1", "FE80:0::3%lo", "::ffff:127.0.0.1"]
+        async with running_gateway([ServerAddress(host, 1) for host in hosts], connections_per_server=1):
+            await asyncio.sleep(0.1)
+        assert hanging_lookups.asked == []
 
 
 class TestSignsOfLife:
@@ -928,18 +958,12 @@ class TestCancellation:
             await client.close()
 
     async def test_nothing_is_cancelled_at_another_server_of_the_same_name(self, monkeypatch):
-        # The text connection is asked for first.
-        addresses = ["127.0.0.1", "127.0.0.2"]
-
-        async def resolve(loop, host, port):
-            # Two job servers behind one name: the first for jobs, the second for text.
-            address = addresses.pop()
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
-
-        monkeypatch.setattr(pool, "resolve", resolve)
+        # Two job servers behind one name: the first answers by text alone.
+        monkeypatch.setattr(names, "look_up", lambda host: numeric("127.0.0.2", "127.0.0.1"))
+        monkeypatch.setattr(keeper, "CONNECT_TIMEOUT_S", 0.2)
         async with (
             ScriptedJobServer() as server,
-            ScriptedJobServer(host="127.0.0.2", port=server.port) as other,
+            ScriptedJobServer(host="127.0.0.2", port=server.port, greets=False) as other,
             running_gateway([("job-server.test", server.port)], connections_per_server=1) as gateway,
             HttpClient(gateway.address) as client,
         ):

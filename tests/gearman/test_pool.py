@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gatewayx.deadlines import DeadlineWheel
+from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
-from gatewayx.gearman.pool import BACKOFF_FIRST_S, BACKOFF_MAX_S, Pool
+from gatewayx.gearman.pool import Pool
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, ask, post
@@ -232,7 +233,7 @@ class TestClosing:
     async def test_it_ends_at_any_moment_of_a_start(self, turns):
         loop = FakeLoop()
         pool = Pool(
-            loop, DeadlineWheel(0.1, loop.time()), [("fake", 1)], connections_per_server=1, max_result_bytes=1000
+            loop, DeadlineWheel(0.1, loop.time()), [("127.0.0.1", 1)], connections_per_server=1, max_result_bytes=1000
         )
         starting = asyncio.create_task(pool.start())
         for _ in range(turns):

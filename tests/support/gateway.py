@@ -108,13 +108,17 @@ def with_settings(**settings: object) -> pytest.MarkDecorator:
 
 
 class ServeProcess:
-    """`gatewayx serve` with these arguments, as a process of its own that does not outlive the test's."""
+    """`gatewayx serve` with these arguments, as a process of its own that does not outlive the test's.
+
+    before: Python that the process runs first.
+    """
 
     # Ends of the lines that say that it is ready.
     listens_on = re.compile(r"listens on http://([0-9.]+):([0-9]+)")
 
-    def __init__(self, *arguments: str, preexec: Callable[[], None] = die_with_parent) -> None:
+    def __init__(self, *arguments: str, preexec: Callable[[], None] = die_with_parent, before: str = "") -> None:
         self.arguments = arguments
+        self.program = ("-c", f"{before}\nfrom gatewayx.cli import main\nmain()") if before else ("-m", "gatewayx")
         self.preexec = preexec
         self.lines: list[str] = []
 
@@ -122,8 +126,7 @@ class ServeProcess:
         """Start the process and read what it says."""
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "gatewayx",
+            *self.program,
             "serve",
             *self.arguments,
             stdin=asyncio.subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -236,10 +235,6 @@ class FakeLoop:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loop, name)
-
-    async def getaddrinfo(self, host: str, port: int, **arguments: int):
-        """asyncio."""
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
 
     async def create_connection(self, factory, host: str, port: int):
         """asyncio."""

@@ -40,9 +40,6 @@ cdef class PooledServer:
     cdef list connections
     # The text connection, and what it has told.
     cdef AdminSlot admin_slot
-    # The log has said that it is down, and that its text connection is: no line for each attempt.
-    cdef bint told_down
-    cdef bint told_text_down
 
     # One of its connections is up.
     cdef bint is_up(self)
@@ -68,13 +65,8 @@ cdef class Pool(JobRouter):
     cdef FunctionTable function_servers
     cdef Balance balance
     cdef bint cancel_abandoned
-    cdef int connections_per_server
     cdef Py_ssize_t max_result_bytes
-    cdef double status_interval_s
-    cdef double check_interval_s
-    # An ssl.SSLContext for the servers with TLS; None without any.
-    cdef object tls_context
-    # One Task for each connection that is to be kept, not for each job.
+    # A Keeper for each server.
     cdef list keepers
     # Connections that go down now are closed by us.
     cdef bint closing

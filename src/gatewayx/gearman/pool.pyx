@@ -1,8 +1,7 @@
 """The job servers behind this process.
 
-gearmand does not cluster: each job server is on its own, and a job goes to one of them. Each configured connection is
-kept by a Task that connects, watches until it is lost, and comes back after a pause: exponential back-off with full
-jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so that gateways do not return all at once.
+gearmand does not cluster: each job server is on its own, and a job goes to one of them. A Keeper keeps the connections
+to each.
 
 Which one gets a job: of those that its function is mapped to and that are up, for a pinned job the first by rank that
 takes it; else one that has workers for the function, else one of which that is not known, else any; of equals by the
@@ -11,9 +10,6 @@ full, goes to the next one in the same way (`move`).
 """
 
 import asyncio
-import logging
-import random
-import socket
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -25,24 +21,15 @@ from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
 from gatewayx.gearman.packet cimport PacketType
 
-logger = logging.getLogger("gatewayx.gearman")
+from gatewayx.gearman.keeper import Keeper
+from gatewayx.names import Resolver
 
 # A start waits this long for each job server's first answer.
 FIRST_ATTEMPT_S = 1.0
-# An attempt on one address that has not led to an answered OPTION_REQ is given up.
-CONNECT_TIMEOUT_S = 5.0
-# Of the addresses that a name stands for, so many are tried.
-MAX_ADDRESSES = 16
 # Of a workload by which a job is pinned; equal ones still go the same way.
 MAX_HASHED_BYTES = 4096
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 10.0
-# After a connection that lived so long the first wait is the shortest again.
-STEADY_S = 1.0
 # Above the number of every `status`.
 cdef long long NEVER_ASKED = <long long> 1 << 62
-# The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
-TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 BALANCES = {"fewest": FEWEST, "rotation": ROTATION, "in-order": IN_ORDER}
 
@@ -63,6 +50,11 @@ cdef class PooledServer:
         self.name_hash = _hash(0, self.name.encode())
         self.connections = []
         self.admin_slot = AdminSlot()
+
+    @property
+    def tls_name(self):
+        """What its certificate must be good for: the host without the zone or the dot that other machines do not know."""
+        return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def connected(self):
@@ -125,7 +117,8 @@ cdef class Pool(JobRouter):
     packets and results are counted; without one they have a budget of their own. balance: one of BALANCES.
     function_servers: (name, numbers of servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
     to drop jobs that nobody waits for. status_interval_s: how often each job server's `status` is read. check_interval_s:
-    how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls.
+    how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls. resolver:
+    finds the addresses of names; without one they have one of their own.
     """
 
     def __init__(
@@ -143,6 +136,7 @@ cdef class Pool(JobRouter):
         double status_interval_s=2,
         double check_interval_s=5,
         tls_context=None,
+        resolver=None,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -155,33 +149,34 @@ cdef class Pool(JobRouter):
         )
         self.balance = BALANCES[balance]
         self.cancel_abandoned = cancel_abandoned
-        self.connections_per_server = connections_per_server
         self.max_result_bytes = max_result_bytes
-        self.status_interval_s = status_interval_s
-        self.check_interval_s = check_interval_s
-        self.tls_context = tls_context
-        self.keepers = []
+        resolver = Resolver(loop) if resolver is None else resolver
+        self.keepers = [
+            Keeper(
+                loop,
+                self,
+                server,
+                resolver,
+                connections=connections_per_server,
+                status_interval_s=status_interval_s,
+                check_interval_s=check_interval_s,
+                tls_context=tls_context,
+            )
+            for server in self.servers
+        ]
         self.known_backgrounds = {}
 
     async def start(self):
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
-        tried = []
-        for server in self.servers:
-            tried.append(self._keep(server, self._admin_connection))
-            for slot in range(self.connections_per_server):
-                tried.append(self._keep(server, self._job_connection, slot))
+        tried = [attempt for keeper in self.keepers for attempt in keeper.start()]
         await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
-        for server in self.servers:
-            if not server.connected:
-                self._tell_down(server, False, "no connection yet")
+        for keeper in self.keepers:
+            keeper.first_attempt_over()
 
     async def close(self):
         """Close every connection; jobs that have not ended are lost."""
         self.closing = True
-        for keeper in self.keepers:
-            keeper.cancel()
-        await asyncio.gather(*self.keepers, return_exceptions=True)
-        self.keepers.clear()
+        await asyncio.gather(*(keeper.close() for keeper in self.keepers))
 
     def counters(self):
         """What is held now and was counted since the start, by name."""
@@ -397,13 +392,10 @@ cdef class Pool(JobRouter):
                     highest = rank
         return best
 
-    def _keep(self, PooledServer server, make_connection, int slot=0):
-        """Keep one connection to the server; the future is done after the first attempt."""
-        tried = self.loop.create_future()
-        self.keepers.append(self.loop.create_task(self._keep_connected(server, make_connection, slot, tried)))
-        return tried
+    # What the keepers ask for and tell.
 
-    def _job_connection(self, PooledServer server, int slot):
+    def job_connection(self, PooledServer server, int slot):
+        """A new connection to the server, which is to be connected."""
         return JobServerConnection(
             self.loop,
             self.wheel,
@@ -416,99 +408,19 @@ cdef class Pool(JobRouter):
             self.max_result_bytes,
         )
 
-    def _admin_connection(self, PooledServer server, int slot):
+    def admin_connection(self, PooledServer server):
+        """A new text connection to the server, which is to be connected."""
         return AdminConnection(self.loop, server.admin_slot)
 
-    async def _keep_connected(self, PooledServer server, make_connection, int slot, tried):
-        backoff_s = BACKOFF_FIRST_S
-        while not self.closing:
-            connection = None
-            try:
-                connection = await self._connect(server, make_connection, slot)
-                up_at_s = self.loop.time()
-                self._came_up(server, connection)
-                if not tried.done():
-                    tried.set_result(None)
-                await self._watch(connection)
-                reason = connection.close_reason
-                # Who answers and then hangs up is no better than who does not answer.
-                if self.loop.time() - up_at_s >= STEADY_S:
-                    backoff_s = BACKOFF_FIRST_S
-            except (OSError, UnicodeError) as error:
-                reason = str(error)
-            except Exception as error:
-                logger.exception("an attempt to connect to job server %s failed", server.name)
-                reason = str(error)
-            finally:
-                if connection is not None:
-                    connection.close("the gateway is stopping")
-                    self._went_down(server, connection)
-                if not tried.done():
-                    tried.set_result(None)
-            self._tell_down(server, make_connection == self._admin_connection, reason, lost=connection is not None)
-            await asyncio.sleep(random.uniform(0, backoff_s))
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-
-    async def _connect(self, PooledServer server, make_connection, int slot):
-        """A connection that is up, to the first of the server's addresses that answers. Raises OSError, UnicodeError."""
-        try:
-            found = await asyncio.wait_for(resolve(self.loop, server.host, server.port), CONNECT_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise OSError(f"its name was not resolved within {CONNECT_TIMEOUT_S:g} s") from None
-        reasons = []
-        for family, _, _, _, address in found[:MAX_ADDRESSES]:
-            connection = make_connection(server, slot)
-            try:
-                await asyncio.wait_for(self._come_up(server, connection, address[0]), CONNECT_TIMEOUT_S)
-                if self.closing:
-                    # wait_for() may swallow a cancellation that meets its end (bpo-37658).
-                    raise asyncio.CancelledError
-                return connection
-            except asyncio.TimeoutError:
-                reason = f"no answer within {CONNECT_TIMEOUT_S:g} s"
-            except OSError as error:
-                reason = str(error)
-            except BaseException:
-                connection.close("the gateway is stopping")
-                raise
-            connection.close(reason)
-            reasons.append(reason if len(found) == 1 else f"{address[0]}: {reason}")
-        raise OSError("; ".join(reasons) or "its name has no address")
-
-    async def _come_up(self, PooledServer server, connection, address):
-        tls = {"ssl": self.tls_context, "server_hostname": server.host} if server.tls else {}
-        transport, _ = await self.loop.create_connection(lambda: connection, address, server.port, **tls)
-        upstream = transport.get_extra_info("socket")
-        upstream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in TCP_KEEPALIVE:
-            upstream.setsockopt(socket.IPPROTO_TCP, option, value)
-        await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
-        if not connection.up:
-            raise ConnectionResetError(connection.close_reason)
-
-    async def _watch(self, connection):
-        """Return once the connection is gone, and see to it that a silent one goes."""
-        cdef double interval_s = self.check_interval_s
-        if isinstance(connection, AdminConnection):
-            interval_s = min(interval_s, self.status_interval_s)
-            connection.ask_status(self.status_interval_s)
-        while not connection.closed:
-            await asyncio.wait((connection.gone,), timeout=interval_s)
-            connection.check(self.check_interval_s)
-            if isinstance(connection, AdminConnection):
-                connection.ask_status(self.status_interval_s)
-
-    def _came_up(self, PooledServer server, connection):
+    def came_up(self, PooledServer server, connection):
+        """One of its connections has come up."""
         if isinstance(connection, AdminConnection):
             server.admin_slot.current = connection
-            server.told_text_down = False
-            return
-        if not server.connections:
-            logger.info("job server %s is connected", server.name)
-            server.told_down = False
-        server.connections.append(connection)
+        else:
+            server.connections.append(connection)
 
-    def _went_down(self, PooledServer server, connection):
+    def went_down(self, PooledServer server, connection):
+        """A connection that had come up is gone."""
         if isinstance(connection, AdminConnection):
             self.cancels_requested_before += (<AdminConnection> connection).cancels_requested
             server.admin_slot.current = None
@@ -516,28 +428,6 @@ cdef class Pool(JobRouter):
         self.dropped_packets_before += (<JobServerConnection> connection).dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
-
-    def _tell_down(self, PooledServer server, bint text, reason, *, lost=False):
-        """Say once that the server is down, or that its text connection is, which makes it unknown, not unusable.
-
-        lost: a connection was up and is gone; that is said each time, since jobs may have gone with it.
-        """
-        if self.closing:
-            return
-        if server.connections and not text:
-            if lost:
-                logger.warning("a connection to job server %s was lost, making it anew: %s", server.name, reason)
-            return
-        if text and server.connections and not server.told_text_down:
-            server.told_text_down = True
-            logger.warning("job server %s does not answer by text, trying again: %s", server.name, reason)
-        elif not text and not server.told_down:
-            server.told_down = True
-            logger.warning("job server %s is not connected, trying again: %s", server.name, reason)
-
-async def resolve(loop, host, port):
-    """The addresses that a name stands for, as getaddrinfo() tells them. Raises OSError, UnicodeError."""
-    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 cdef unsigned long long _pin_key(bytes function, bytes unique, bytes workload):

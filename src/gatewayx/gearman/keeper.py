@@ -1,0 +1,252 @@
+"""Keeps the connections to one job server up.
+
+Each connection has a Task that connects, watches until it is lost, and comes back after a pause: exponential back-off
+with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so that gateways do not return all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from gatewayx.gearman.admin import AdminConnection
+from gatewayx.gearman.connection import JobServerConnection
+from gatewayx.names import NumericHost, Resolver
+
+if TYPE_CHECKING:
+    from gatewayx.gearman.pool import Pool, PooledServer
+
+logger = logging.getLogger("gatewayx.gearman")
+
+# An attempt on one address that has not led to an answer is given up.
+CONNECT_TIMEOUT_S = 5.0
+# Of the addresses that a name stands for, so many are tried.
+MAX_ADDRESSES = 16
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 10.0
+# After a connection that lived so long the first wait is the shortest again.
+STEADY_S = 1.0
+# The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
+TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+
+Connection: TypeAlias = "JobServerConnection | AdminConnection"
+
+
+class Keeper:
+    """Connections to one job server.
+
+    pool: hears of each connection that comes up or goes down. resolver: finds the addresses of the job server's name.
+    connections: how many for jobs; one for text commands comes with them. status_interval_s: how often `status` is
+    asked for. check_interval_s: how often each connection must give a sign of life. tls_context: for a job server with
+    TLS; None otherwise.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        server: PooledServer,
+        resolver: Resolver,
+        *,
+        connections: int,
+        status_interval_s: float,
+        check_interval_s: float,
+        tls_context: ssl.SSLContext | None,
+    ) -> None:
+        self.loop = loop
+        self.pool = pool
+        self.server = server
+        self.resolver = resolver
+        self.connections = connections
+        self.status_interval_s = status_interval_s
+        self.check_interval_s = check_interval_s
+        self.tls_context = tls_context
+        self.closing = False
+        # The log has said that the job server is down, and that its text connection is: no line for each attempt.
+        self._told_down = False
+        self._told_text_down = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> list[asyncio.Future[None]]:
+        """Begin to connect; each future is done after a connection's first attempt."""
+        tried = [self._keep(partial(self.pool.admin_connection, self.server), is_text=True)]
+        for slot in range(self.connections):
+            tried.append(self._keep(partial(self.pool.job_connection, self.server, slot), is_text=False))
+        return tried
+
+    async def close(self) -> None:
+        """Close every connection; jobs that have not ended are lost."""
+        self.closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def first_attempt_over(self) -> None:
+        """Say that the job server is down if it is, whatever the attempts that are still under way lead to."""
+        if not self.server.connected:
+            self._tell("no connection yet", is_text=False)
+
+    def _keep(self, make_connection: Callable[[], Connection], *, is_text: bool) -> asyncio.Future[None]:
+        tried: asyncio.Future[None] = self.loop.create_future()
+        self._tasks.append(self.loop.create_task(self._keep_connected(make_connection, tried, is_text=is_text)))
+        return tried
+
+    async def _keep_connected(
+        self, make_connection: Callable[[], Connection], tried: asyncio.Future[None], *, is_text: bool
+    ) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        while not self.closing:
+            connection = None
+            try:
+                connection = await self._connect(make_connection, is_text=is_text)
+                up_at_s = self.loop.time()
+                self._came_up(connection, is_text=is_text)
+                if not tried.done():
+                    tried.set_result(None)
+                await self._watch(connection)
+                reason = connection.close_reason
+                # Who answers and then hangs up is no better than who does not answer.
+                if self.loop.time() - up_at_s >= STEADY_S:
+                    backoff_s = BACKOFF_FIRST_S
+            except OSError as error:
+                reason = str(error) or type(error).__name__
+            except Exception as error:
+                logger.exception("an attempt to connect to job server %s failed", self.server.name)
+                reason = str(error) or type(error).__name__
+            finally:
+                if connection is not None:
+                    connection.close("the gateway is stopping")
+                    self.pool.went_down(self.server, connection)
+                if not tried.done():
+                    tried.set_result(None)
+            self._tell(reason, is_text=is_text, lost=connection is not None)
+            await asyncio.sleep(random.uniform(0, backoff_s))
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _connect(self, make_connection: Callable[[], Connection], *, is_text: bool) -> Connection:
+        """A connection that is up, to the first of the server's addresses that answers. Raises OSError."""
+        found = await self.resolver.resolve(self.server.host, lambda reason: self._tell(reason, is_text=is_text))
+        reasons = []
+        for address in found[:MAX_ADDRESSES]:
+            connection = make_connection()
+            try:
+                await asyncio.wait_for(self._come_up(connection, address), CONNECT_TIMEOUT_S)
+            except asyncio.TimeoutError:
+                reason = f"no answer within {CONNECT_TIMEOUT_S:g} s"
+            except OSError as error:
+                reason = str(error) or type(error).__name__
+            except BaseException:
+                connection.close("the gateway is stopping")
+                raise
+            else:
+                if not self.closing:
+                    return connection
+                # wait_for() may swallow a cancellation that meets its end (bpo-37658).
+                connection.close("the gateway is stopping")
+                raise asyncio.CancelledError
+            connection.close(reason)
+            reasons.append(reason if len(found) == 1 else f"{address}: {reason}")
+        # In an order that does not depend on that of the addresses, which name servers rotate.
+        raise OSError("; ".join(sorted(reasons)) or "its name has no address")
+
+    async def _come_up(self, connection: Connection, address: NumericHost) -> None:
+        upstream = await self._open(connection, address)
+        upstream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in TCP_KEEPALIVE:
+            upstream.setsockopt(socket.IPPROTO_TCP, option, value)
+        await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
+        if not connection.up:
+            raise ConnectionResetError(connection.close_reason)
+
+    async def _open(self, connection: Connection, address: NumericHost) -> socket.socket:
+        """Connect to the address, by TLS if so configured; the socket. The loop is never given a name."""
+        tls = {"ssl": self.tls_context, "server_hostname": self.server.tls_name} if self.server.tls else {}
+        if address.scope:
+            connected = await _connected_socket(self.loop, address, self.server.port)
+            try:
+                transport, _ = await self.loop.create_connection(lambda: connection, sock=connected, **tls)
+            except BaseException:
+                connected.close()
+                raise
+        else:
+            transport, _ = await self.loop.create_connection(lambda: connection, address.host, self.server.port, **tls)
+        upstream: socket.socket = transport.get_extra_info("socket")
+        return upstream
+
+    async def _watch(self, connection: Connection) -> None:
+        """Return once the connection is gone, and see to it that a silent one goes."""
+        interval_s = self.check_interval_s
+        if isinstance(connection, AdminConnection):
+            interval_s = min(interval_s, self.status_interval_s)
+            connection.ask_status(self.status_interval_s)
+        while not connection.closed:
+            await asyncio.wait((connection.gone,), timeout=interval_s)
+            connection.check(self.check_interval_s)
+            if isinstance(connection, AdminConnection):
+                connection.ask_status(self.status_interval_s)
+
+    def _came_up(self, connection: Connection, *, is_text: bool) -> None:
+        if is_text:
+            self._told_text_down = False
+        elif not self.server.connected:
+            logger.info("job server %s is connected", self.server.name)
+            self._told_down = False
+        self.pool.came_up(self.server, connection)
+
+    def _tell(self, reason: str, *, is_text: bool, lost: bool = False) -> None:
+        """Say once that the server is down, or that its text connection is, which makes it unknown, not unusable.
+
+        lost: a connection was up and is gone; that is said each time, since jobs may have gone with it.
+        """
+        if self.closing:
+            return
+        name = self.server.name
+        if self.server.connected and not is_text:
+            if lost:
+                logger.warning("a connection to job server %s was lost, making it anew: %s", name, reason)
+            return
+        if is_text and self.server.connected and not self._told_text_down:
+            self._told_text_down = True
+            logger.warning("job server %s does not answer by text, trying again: %s", name, reason)
+        elif not is_text and not self._told_down:
+            self._told_down = True
+            logger.warning("job server %s is not connected, trying again: %s", name, reason)
+
+
+async def _connected_socket(loop: asyncio.AbstractEventLoop, address: NumericHost, port: int) -> socket.socket:
+    """A socket that is connected to an address with a scope; uvloop's own ways to connect drop it. Raises OSError."""
+    with contextlib.ExitStack() as on_error:
+        connecting = on_error.enter_context(socket.socket(address.family, socket.SOCK_STREAM))
+        connecting.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            connecting.connect((address.host, port, 0, address.scope))
+        await _writable(loop, connecting)
+        error = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        on_error.pop_all()
+    return connecting
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, connecting: socket.socket) -> None:
+    writable: asyncio.Future[None] = loop.create_future()
+
+    def is_writable() -> None:
+        # It may be called again before the coroutine has its turn.
+        if not writable.done():
+            writable.set_result(None)
+
+    loop.add_writer(connecting, is_writable)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(connecting)

@@ -1,0 +1,64 @@
+"""`gatewayx serve` while name servers are silent."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from support.gateway import ServeProcess, eventually
+from support.http import HttpClient, post
+from support.job_servers import hand_worker
+
+pytestmark = pytest.mark.anyio
+
+LISTEN = ("--listen", "127.0.0.1:0")
+# Lookups of dead-….test hang for longer than any test; the others are as ever.
+HANGING = """
+import time
+from gatewayx import names
+look_up = names.look_up
+names.look_up = lambda host: time.sleep(3600) if host.startswith("dead-") else look_up(host)
+"""
+
+
+def servers(*addresses: str) -> list[str]:
+    """The flags for job servers."""
+    return [argument for address in addresses for argument in ("--server", address)]
+
+
+def threads_of(served: ServeProcess) -> int:
+    """How many threads the process has."""
+    return len(list(Path(f"/proc/{served.process.pid}/task").iterdir()))
+
+
+async def test_a_healthy_job_server_serves_and_the_process_ends_while_lookups_hang(embedded):
+    dead = [f"dead-{number}.test:4730" for number in range(8)]
+    good = f"localhost:{embedded.address[1]}"
+    began_s = time.monotonic()
+    async with (
+        ServeProcess(*LISTEN, *servers(*dead, good), before=HANGING) as served,
+        hand_worker(embedded.address, b"f") as worker,
+        HttpClient(await served.address()) as client,
+    ):
+        assert time.monotonic() - began_s < 5
+        client.send(post(b"/f", b"w"))
+        handle, _, _, workload = await worker.take()
+        worker.complete(handle, workload)
+        assert (await client.response()).body == b"w"
+        served.signal(signal.SIGTERM)
+        await served.until("stopped")
+        stopped_s = time.monotonic()
+        assert await served.ended() == 0
+        assert time.monotonic() - stopped_s < 2
+
+
+async def test_no_thread_lives_on_after_a_lookup_and_the_loop_makes_none(embedded):
+    async with ServeProcess(*LISTEN, *servers(f"localhost:{embedded.address[1]}", "[fe80::1%lo]:1")) as served:
+        await served.until("localhost")
+        await served.address()
+        await eventually(lambda: threads_of(served) == 1)
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
