@@ -80,6 +80,7 @@ def test_anything_else_is_refused(text: str) -> None:
         ("localhost:4730", ServerAddress("localhost", 4730)),
         ("tls://localhost:4730", ServerAddress("localhost", 4730, tls=True)),
         ("tls://[::1]:1", ServerAddress("::1", 1, tls=True)),
+        ("[fe80::1%eth0]:4730", ServerAddress("fe80::1%eth0", 4730)),
     ],
 )
 def test_a_server_s_address_is_read_and_written_back_the_same(text: str, address: ServerAddress) -> None:

@@ -20,7 +20,7 @@ from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
-from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, hand_worker, response
+from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens, response
 from support.lookups import numeric
 
 pytestmark = pytest.mark.anyio
@@ -779,6 +779,35 @@ class TestNames:
         async with running_gateway([ServerAddress(host, 1) for host in hosts], connections_per_server=1):
             await asyncio.sleep(0.1)
         assert hanging_lookups.asked == []
+
+    async def test_an_address_keeps_its_zone(self, monkeypatch):
+        connected = []
+
+        class LinkLocal(socket.socket):
+            """Where fe80::1 on the loopback interface is ::1, which every machine has."""
+
+            def connect(self, address):
+                connected.append(address)
+                super().connect(("::1", address[1]))
+
+        async with ScriptedJobServer(host="::1") as server:
+            monkeypatch.setattr(socket, "socket", LinkLocal)
+            servers = [ServerAddress.parse(f"[fe80::1%lo]:{server.port}")]
+            async with running_gateway(servers, connections_per_server=1) as gateway:
+                monkeypatch.undo()
+                upstream = await server.connection()
+                async with HttpClient(gateway.address) as client:
+                    client.send(post(b"/f", b"w"))
+                    await upstream.complete(b"H:1", b"done")
+                    assert (await client.response()).body == b"done"
+            assert set(connected) == {("fe80::1", server.port, 0, socket.if_nametoindex("lo"))}
+
+    async def test_one_with_a_zone_that_nobody_listens_on_is_tried_again(self, caplog):
+        port = nobody_listens()[1]
+        async with running_gateway([ServerAddress("::1%lo", port), ServerAddress("fe80::1%none0", 1)]) as gateway:
+            assert f"job server [::1%lo]:{port} is not connected, trying again: [Errno 111]" in caplog.text
+            assert "trying again: none0 is no interface of this machine" in caplog.text
+            assert (await ask(gateway.address, post(b"/f"))).kind() == "no-job-server"
 
 
 class TestSignsOfLife:
