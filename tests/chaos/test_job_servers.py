@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker, Load, Outcome
-from support.gateway import RunningGateway, eventually, running_gateway
+from support.gateway import RunningGateway, ServeProcess, eventually, running_gateway
 from support.http import HttpClient, post
 from support.peer import Peer, ask_text
 
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.anyio
 LONG = os.environ.get("CHAOS") == "1"
 
 CHECK_INTERVAL_S = 0.3
+# The gateway's memory after a churn and when it had its room; what each lost job server left behind would be seen.
+MAX_GROWTH_BYTES = 4 * 1024 * 1024
 
 
 def every_third(number: int) -> bool:
@@ -33,16 +36,38 @@ def every_third(number: int) -> bool:
 
 
 class Scene:
-    """Some gearmands, a worker for each, a gateway in front of them, and the account of what happens."""
+    """Some gearmands, a worker for each, a gateway in front of them, and the account of what happens.
 
-    def __init__(self, gearmands: Gearmands, account: Account, gateway: RunningGateway) -> None:
+    gateway: None if it is a process of its own.
+    """
+
+    def __init__(
+        self, gearmands: Gearmands, account: Account, address: tuple[str, int], gateway: RunningGateway | None
+    ) -> None:
         self.gearmands = gearmands
         self.account = account
+        self.address = address
         self.gateway = gateway
 
     def load(self, clients: int, **options: object) -> Load:
         """A load on the gateway."""
-        return Load(self.gateway.address, self.account, clients, **options)
+        return Load(self.address, self.account, clients, **options)
+
+    async def churn(self, rounds: int) -> AsyncIterator[int]:
+        """Kill and restart each of three job servers under load, `rounds` times; yields the number of each round."""
+        random.seed(5)
+        for number in range(rounds):
+            async with self.load(16, background=every_third, headers=some_uniques):
+                for victim in random.sample(range(3), 3):
+                    await self.answers(5)
+                    self.gearmands.kill(victim)
+                    await self.gearmands.start(victim)
+            yield number
+            if LONG:
+                # The account itself grows with every request.
+                self.account.check()
+                self.account.forget()
+        assert self.gearmands.kills == 3 * rounds
 
     async def answers(self, count: int) -> None:
         """Return once so many more requests were told 200."""
@@ -78,9 +103,30 @@ async def scene(
                 worker = await stack.enter_async_context(KeptWorker(address, account, before_end_s=before_end_s))
                 await worker.registered.wait()
             gateway = await stack.enter_async_context(running_gateway(gearmands.addresses, **options))
-            made = Scene(gearmands, account, gateway)
+            made = Scene(gearmands, account, gateway.address, gateway)
             yield made
             await made.settled()
+
+
+@asynccontextmanager
+async def served_scene(directory: Path, count: int, *arguments: str) -> AsyncIterator[tuple[Scene, int]]:
+    """The scene with the gateway as a process of its own, and that process's id; its account is checked in the end."""
+    account = Account()
+    with Gearmands(directory, count) as gearmands:
+        async with AsyncExitStack() as stack:
+            for address in gearmands.addresses:
+                worker = await stack.enter_async_context(KeptWorker(address, account))
+                await worker.registered.wait()
+            servers = [argument for host, port in gearmands.addresses for argument in ("--server", f"{host}:{port}")]
+            process = ServeProcess("--listen", "127.0.0.1:0", *servers, *arguments)
+            await stack.enter_async_context(process)
+            made = Scene(gearmands, account, await process.address(), None)
+            # Its log is read all the time, or it could not write any more.
+            ended = asyncio.create_task(process.ended())
+            yield made, process.process.pid
+            process.signal(signal.SIGTERM)
+            assert await ended == 0
+            account.check()
 
 
 class TestKilled:
@@ -291,38 +337,33 @@ class TestTwoGateways:
 
 
 class TestChurn:
-    async def test_kills_and_restarts_in_fast_motion_leave_nothing_behind(self, tmp_path):
-        rounds = 170 if LONG else 6
-        random.seed(5)
-        async with scene(tmp_path, 3, job_timeout_s=3.0, server_check_interval_s=0.5) as stage:
-            sizes: list[tuple[int, int]] = []
+    rounds = 170 if LONG else 6
 
-            async def measured() -> None:
+    async def test_kills_and_restarts_in_fast_motion_leave_nothing_behind(self, tmp_path):
+        async with scene(tmp_path, 3, job_timeout_s=3.0, server_check_interval_s=0.5) as stage:
+            descriptors: list[int] = []
+            async for number in stage.churn(self.rounds):
+                # Once it has all the room that it ever needs.
+                if number < self.rounds // 3:
+                    continue
                 await stage.gateway.let_go()
                 await stage.connected()
                 await eventually(lambda: stage.gateway.count("pool.abandoned_jobs") == 0)
                 assert stage.gateway.count("pool.pins") == 0
                 gc.collect()
-                sizes.append((len(await asyncio.to_thread(os.listdir, "/proc/self/fd")), private_bytes()))
-
-            for number in range(rounds):
-                async with stage.load(16, background=every_third, headers=some_uniques):
-                    for victim in random.sample(range(3), 3):
-                        await stage.answers(5)
-                        stage.gearmands.kill(victim)
-                        await stage.gearmands.start(victim)
-                # Once it has all the room that it ever needs.
-                if number >= rounds // 3:
-                    await measured()
-                if LONG:
-                    # The account itself grows with every request.
-                    stage.account.check()
-                    stage.account.forget()
-            assert stage.gearmands.kills == 3 * rounds
-            descriptors = [count for count, _ in sizes]
+                descriptors.append(await asyncio.to_thread(open_descriptors, os.getpid()))
             assert max(descriptors) <= descriptors[0] + 2
-            if LONG:
-                assert sizes[-1][1] - sizes[0][1] < 8 * 1024 * 1024
+
+    async def test_kills_and_restarts_in_fast_motion_do_not_make_the_process_grow(self, tmp_path):
+        settings = ("--job-timeout", "3", "--server-check-interval", "0.5", "--status-interval", "0.2")
+        async with served_scene(tmp_path, 3, *settings) as (stage, process_id):
+            most_descriptors = open_descriptors(process_id) + 2
+            sizes_bytes: list[int] = []
+            async for number in stage.churn(self.rounds):
+                await eventually(lambda: open_descriptors(process_id) <= most_descriptors)
+                if number >= self.rounds // 3:
+                    sizes_bytes.append(private_bytes(process_id))
+            assert sizes_bytes[-1] - sizes_bytes[0] < MAX_GROWTH_BYTES
 
 
 def some_uniques(workload: bytes) -> tuple[bytes, ...]:
@@ -330,10 +371,15 @@ def some_uniques(workload: bytes) -> tuple[bytes, ...]:
     return (b"X-Gearman-Unique: %b" % workload,) if workload[-1] % 4 == 0 else ()
 
 
-def private_bytes() -> int:
-    """Private memory of this process."""
+def open_descriptors(process_id: int) -> int:
+    """How many files and sockets a process has open."""
+    return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
+
+
+def private_bytes(process_id: int) -> int:
+    """Private memory of a process."""
     total = 0
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+    for line in Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines():
         if line.startswith(("Private_Clean", "Private_Dirty")):
             total += int(line.split()[1]) * 1024
     return total
