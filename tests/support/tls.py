@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,10 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self.authority.cert_pem.write_to_path(str(self.file))
 
-    def certificate(self, host: str) -> Path:
-        """A file with a certificate for a host name or address, and its key."""
+    def certificate(self, host: str, ends: datetime.datetime | None = None) -> Path:
+        """A file with a certificate for a host name or address, and its key. ends: when it ends to be good."""
         path = self.directory / f"{self.name}-{host}.pem"
-        self.authority.issue_cert(host).private_key_and_cert_chain_pem.write_to_path(str(path))
+        self.authority.issue_cert(host, not_after=ends).private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
 
 

@@ -34,10 +34,47 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 # After a connection that lived so long the first wait is the shortest again.
 STEADY_S = 1.0
+# A reason that holds is logged again so often; so many different ones meanwhile, each up to so many characters.
+REPEAT_S = 60.0
+MAX_REASONS = 16
+MAX_REASON_CHARACTERS = 500
 # The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
 TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 Connection: TypeAlias = "JobServerConnection | AdminConnection"
+
+
+class Reasons:
+    """Why something is away, as far as the log has told it: each new reason is due once, and again each REPEAT_S.
+
+    Beyond MAX_REASONS in that time further ones are left out: a job server that makes up reasons fills no log.
+    """
+
+    def __init__(self) -> None:
+        # Reason to when it was told, the longest ago first.
+        self._told_at_s: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any was told."""
+        return bool(self._told_at_s)
+
+    def is_due(self, reason: str, now_s: float) -> bool:
+        """Whether the reason is to be told now; if so it counts as told."""
+        told_at_s = self._told_at_s.get(reason)
+        if told_at_s is not None and now_s - told_at_s < REPEAT_S:
+            return False
+        self._told_at_s.pop(reason, None)
+        if len(self._told_at_s) >= MAX_REASONS:
+            oldest = next(iter(self._told_at_s))
+            if now_s - self._told_at_s[oldest] < REPEAT_S:
+                return False
+            del self._told_at_s[oldest]
+        self._told_at_s[reason] = now_s
+        return True
+
+    def forget(self) -> None:
+        """It is back: whatever comes is new."""
+        self._told_at_s.clear()
 
 
 class Keeper:
@@ -70,9 +107,10 @@ class Keeper:
         self.check_interval_s = check_interval_s
         self.tls_context = tls_context
         self.closing = False
-        # The log has said that the job server is down, and that its text connection is: no line for each attempt.
-        self._told_down = False
-        self._told_text_down = False
+        # Why the job server is away, why a connection beside others is, and why the text connection is.
+        self._reasons = Reasons()
+        self._further_reasons = Reasons()
+        self._text_reasons = Reasons()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> list[asyncio.Future[None]]:
@@ -92,7 +130,7 @@ class Keeper:
 
     def first_attempt_over(self) -> None:
         """Say that the job server is down if it is, whatever the attempts that are still under way lead to."""
-        if not self.server.connected:
+        if not self.server.connected and not self._reasons:
             self._tell("no connection yet", is_text=False)
 
     def _keep(self, make_connection: Callable[[], Connection], *, is_text: bool) -> asyncio.Future[None]:
@@ -196,30 +234,40 @@ class Keeper:
 
     def _came_up(self, connection: Connection, *, is_text: bool) -> None:
         if is_text:
-            self._told_text_down = False
-        elif not self.server.connected:
-            logger.info("job server %s is connected", self.server.name)
-            self._told_down = False
+            self._text_reasons.forget()
+        else:
+            if not self.server.connected:
+                logger.info("job server %s is connected", self.server.name, extra={"about": self.server.name})
+                self._reasons.forget()
+            if self.server.connected == self.connections - 1:
+                self._further_reasons.forget()
         self.pool.came_up(self.server, connection)
 
     def _tell(self, reason: str, *, is_text: bool, lost: bool = False) -> None:
-        """Say once that the server is down, or that its text connection is, which makes it unknown, not unusable.
+        """Say why the server is down, or a connection beside others, or the text connection, which makes it unknown.
 
         lost: a connection was up and is gone; that is said each time, since jobs may have gone with it.
         """
         if self.closing:
             return
         name = self.server.name
-        if self.server.connected and not is_text:
-            if lost:
-                logger.warning("a connection to job server %s was lost, making it anew: %s", name, reason)
-            return
-        if is_text and self.server.connected and not self._told_text_down:
-            self._told_text_down = True
-            logger.warning("job server %s does not answer by text, trying again: %s", name, reason)
-        elif not is_text and not self._told_down:
-            self._told_down = True
-            logger.warning("job server %s is not connected, trying again: %s", name, reason)
+        # The limit on lines of one kind is for each job server: many go away together.
+        about = {"about": name}
+        reason = reason[:MAX_REASON_CHARACTERS]
+        now_s = self.loop.time()
+        if not self.server.connected:
+            # Why there is no text connection would say the same in other words.
+            if not is_text and self._reasons.is_due(reason, now_s):
+                logger.warning("job server %s is not connected, trying again: %s", name, reason, extra=about)
+        elif is_text:
+            if self._text_reasons.is_due(reason, now_s):
+                logger.warning("job server %s does not answer by text, trying again: %s", name, reason, extra=about)
+        elif lost:
+            logger.warning("a connection to job server %s was lost, making it anew: %s", name, reason, extra=about)
+        elif self._further_reasons.is_due(reason, now_s):
+            logger.warning(
+                "a further connection to job server %s is not made, trying again: %s", name, reason, extra=about
+            )
 
 
 async def _connected_socket(loop: asyncio.AbstractEventLoop, address: NumericHost, port: int) -> socket.socket:

@@ -9,20 +9,23 @@ import time
 # At most so many lines of one kind an interval; the first line after it says how many were left out.
 LINES_PER_INTERVAL = 10
 INTERVAL_S = 10.0
-# Kinds are the program's own format strings; more than this many there are not.
-MAX_KINDS = 256
+# Kinds are the program's own format strings, those about job servers times 64; more than this many there are not.
+MAX_KINDS = 1024
 
 
 class RateLimit(logging.Filter):
-    """Lets LINES_PER_INTERVAL records of one kind pass an interval; a kind is a logger and a format string."""
+    """Lets LINES_PER_INTERVAL records of one kind pass an interval.
+
+    A kind is a logger, a format string, and what the record is about if its `extra` names it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+        self._kinds: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written; adds the count of those of its kind that were not."""
-        kind = (record.name, str(record.msg))
+        kind = (record.name, str(record.msg), getattr(record, "about", ""))
         now_s = time.monotonic()
         began_s, count = self._kinds.get(kind, (now_s, 0))
         if now_s - began_s >= INTERVAL_S:

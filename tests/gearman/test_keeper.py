@@ -1,0 +1,173 @@
+"""What the log tells of job servers that are away."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import signal
+import socket
+
+import pytest
+
+from gatewayx import names
+from gatewayx.gearman import keeper
+from gatewayx.gearman.keeper import MAX_REASONS, REPEAT_S, Reasons
+from support.gateway import ServeProcess, eventually, running_gateway
+from support.job_servers import ScriptedJobServer, nobody_listens
+from support.lookups import numeric
+from support.tls import Authority, TlsTerminator
+
+
+class TestReasons:
+    def test_each_new_one_is_due_once_and_again_after_a_minute(self):
+        reasons = Reasons()
+        assert not reasons
+        assert [reasons.is_due(reason, 0) for reason in "aabab"] == [True, False, True, False, False]
+        assert reasons
+        assert not reasons.is_due("a", REPEAT_S - 0.1)
+        assert reasons.is_due("a", REPEAT_S)
+        assert not reasons.is_due("a", REPEAT_S + 0.1)
+        assert reasons.is_due("b", REPEAT_S + 0.1)
+
+    def test_all_are_new_once_it_was_back(self):
+        reasons = Reasons()
+        assert reasons.is_due("a", 0)
+        reasons.forget()
+        assert reasons.is_due("a", 0)
+
+    def test_so_many_in_a_minute_and_no_more(self):
+        reasons = Reasons()
+        due = [reasons.is_due(f"reason {number}", number) for number in range(1000)]
+        assert sum(due[: int(REPEAT_S)]) == MAX_REASONS
+        assert len(reasons._told_at_s) == MAX_REASONS
+        assert sum(due) <= MAX_REASONS * (1000 / REPEAT_S + 1)
+        # Those that were told are still known.
+        assert due[: MAX_REASONS + 1] == [True] * MAX_REASONS + [False]
+
+
+def lines(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
+    """The messages so far with `part` in them."""
+    return [record.getMessage() for record in caplog.records if part in record.getMessage()]
+
+
+@pytest.mark.anyio
+class TestAway:
+    async def test_a_name_that_no_longer_resolves_is_told_beside_the_first_reason(self, monkeypatch, caplog):
+        lookups = []
+
+        def look_up(host):
+            lookups.append(host)
+            if len(lookups) <= 3:
+                return numeric("127.0.0.1")
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(names, "look_up", look_up)
+        port = nobody_listens()[1]
+        async with running_gateway([("job-server.test", port)]):
+            await eventually(lambda: len(lines(caplog, "is not connected, trying again")) == 2)
+            # Several more attempts bring nothing new.
+            seen = len(lookups)
+            await eventually(lambda: len(lookups) >= seen + 4)
+        refused, unknown = lines(caplog, "is not connected")
+        assert refused.startswith(f"job server job-server.test:{port} is not connected, trying again: [Errno 111]")
+        assert unknown.endswith("Name or service not known")
+
+    async def test_it_is_told_again_while_it_holds(self, monkeypatch, caplog):
+        monkeypatch.setattr(keeper, "REPEAT_S", 0.2)
+        async with running_gateway([nobody_listens()]):
+            await eventually(lambda: len(lines(caplog, "is not connected")) >= 3)
+
+    async def test_an_order_of_addresses_that_changes_is_no_new_reason(self, monkeypatch, caplog):
+        order = ["127.0.0.1", "127.0.0.2"]
+        lookups = []
+
+        def look_up(host):
+            lookups.append(host)
+            order.reverse()
+            return numeric(*order)
+
+        monkeypatch.setattr(names, "look_up", look_up)
+        async with running_gateway([("job-server.test", nobody_listens()[1])]):
+            await eventually(lambda: len(lookups) >= 8)
+        [line] = lines(caplog, "is not connected")
+        assert "127.0.0.1: [Errno 111]" in line
+        assert "; 127.0.0.2: [Errno 111]" in line
+
+    async def test_a_certificate_that_has_expired_is_told_though_another_reason_was_first(
+        self, monkeypatch, caplog, tmp_path, embedded
+    ):
+        authority = Authority(tmp_path)
+        yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+        found = ["127.0.0.2"]
+        monkeypatch.setattr(names, "look_up", lambda host: numeric(*found))
+        with TlsTerminator(embedded.address, authority.certificate("job-server.test", ends=yesterday)) as terminator:
+            servers = [("job-server.test", terminator.port, True)]
+            async with running_gateway(servers, server_ca=str(authority.file)):
+                await eventually(lambda: lines(caplog, "is not connected"))
+                found[:] = ["127.0.0.1"]
+                await eventually(lambda: lines(caplog, "certificate has expired"))
+
+    async def test_a_connection_that_is_not_made_beside_others_is_told(self, monkeypatch, caplog):
+        found = ["127.0.0.1"]
+
+        def look_up(host):
+            if not found:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return numeric(*found)
+
+        monkeypatch.setattr(names, "look_up", look_up)
+        async with (
+            ScriptedJobServer() as server,
+            running_gateway([("job-server.test", server.port)], connections_per_server=2) as gateway,
+        ):
+            upstream = await server.connection()
+            await gateway.reaches("pool.connections", 2)
+            found.clear()
+            upstream.close()
+            await eventually(lambda: lines(caplog, "a further connection to job server"))
+            assert len(lines(caplog, "was lost, making it anew")) == 1
+            await asyncio.sleep(0.5)
+            [line] = lines(caplog, "a further connection to job server")
+            assert line.endswith("is not made, trying again: [Errno -2] Name or service not known")
+            found.append("127.0.0.1")
+            await gateway.reaches("pool.connections", 2)
+        assert not lines(caplog, "is not connected")
+
+    async def test_each_reason_of_a_text_connection_is_told(self, monkeypatch, caplog):
+        found = ["127.0.0.1"]
+
+        def look_up(host):
+            if not found:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return numeric(*found)
+
+        monkeypatch.setattr(names, "look_up", look_up)
+        async with ScriptedJobServer() as server, running_gateway([("job-server.test", server.port)]) as gateway:
+            await gateway.reaches("pool.connections", 2)
+            await eventually(lambda: any(connection.is_text for connection in server.open))
+            found.clear()
+            [text] = [connection for connection in server.open if connection.is_text]
+            text.close()
+            await eventually(lambda: len(lines(caplog, "does not answer by text")) == 2)
+            _, unknown = lines(caplog, "does not answer by text")
+            assert unknown.endswith("Name or service not known")
+
+    async def test_a_reason_cannot_forge_a_line(self):
+        before = """
+from gatewayx import names
+def look_up(host):
+    raise OSError("bad \\x1b[2J\\nname" + "x" * 5000)
+names.look_up = look_up
+"""
+        async with ServeProcess("--listen", "127.0.0.1:0", "--server", "job-server.test:1", before=before) as served:
+            line = await served.until("is not connected")
+            assert "trying again: bad \\x1b[2J\\nnamexxx" in line
+            assert len(line) < 700
+
+    async def test_many_that_are_away_together_are_told_each(self):
+        servers = [argument for port in range(1, 21) for argument in ("--server", f"127.0.0.1:{port}")]
+        async with ServeProcess("--listen", "127.0.0.1:0", *servers) as served:
+            await served.address()
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+            assert len([line for line in served.lines if "is not connected" in line]) == 20
