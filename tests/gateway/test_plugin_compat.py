@@ -8,6 +8,7 @@ either. Both stand before the same gearmand, and the same worker looks at what a
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -262,10 +263,10 @@ async def queued(job_server: tuple[str, int], function: bytes) -> int:
 
 
 async def until_queued(job_server: tuple[str, int], function: bytes, count: int) -> None:
-    """Return once there are so many jobs of the function."""
-    with anyio.fail_after(WAIT_S):
-        while await queued(job_server, function) < count:
-            pass
+    """Return once there are so many jobs of the function; fails after WAIT_S."""
+    ends_s = time.monotonic() + WAIT_S
+    while await queued(job_server, function) < count:
+        assert time.monotonic() < ends_s, "the jobs never came"
 
 
 async def check_job(target: Target, request: bytes, expected: Meaning) -> None:
