@@ -40,6 +40,9 @@ ARGUMENT_COUNTS = {
     **dict.fromkeys((35,), 8),
 }
 
+# Their one argument is a name; what stands behind it is an argument more.
+NAMED = frozenset({PacketType.JOB_CREATED, PacketType.WORK_FAIL, PacketType.OPTION_RES})
+
 # Bits of the first byte.
 RESPONSES, ANNOUNCE, SKIP, SKIP_LATER = 1, 2, 4, 8
 MAX_BODY_BYTES = (0, 100, LARGE_BYTES + 4096, 1 << 24)
@@ -95,11 +98,15 @@ def arguments_of(packet_type: int, body: bytes) -> tuple[bytes, ...] | None:
     count = ARGUMENT_COUNTS[packet_type]
     if count == 0:
         return ()
+    if packet_type in NAMED:
+        name, _, behind = body.partition(b"\0")
+        behind = behind.removesuffix(b"\0")
+        if len(name) > MAX_FIRST_ARGUMENT_BYTES:
+            return None
+        return (name, behind) if behind else (name,)
     arguments = body.split(b"\0", count - 1)
     if len(arguments) < count or (count > 1 and len(arguments[0]) > MAX_FIRST_ARGUMENT_BYTES):
         return None
-    if packet_type == PacketType.WORK_FAIL:
-        arguments[-1] = arguments[-1].removesuffix(b"\0")
     return tuple(arguments)
 
 
@@ -120,16 +127,18 @@ def expected(stream: bytes, options: Options) -> list[Outcome]:
         elif (count == 0 and body_bytes) or (
             count == 1
             and body_bytes > MAX_FIRST_ARGUMENT_BYTES
-            and packet_type not in (PacketType.ECHO_REQ, PacketType.ECHO_RES)
+            and packet_type not in {PacketType.ECHO_REQ, PacketType.ECHO_RES, *NAMED}
         ):
             error = errors.MalformedPacketError
         elif body_bytes > options.max_body_bytes and not options.announces:
             error = errors.PacketTooLargeError
         if error is not None:
             return [*outcomes, Outcome(offset, error)]
-        if options.is_large(body_bytes) and count > 1:
-            # The first argument's end is looked for before the rest has come.
+        if options.is_large(body_bytes) and (count > 1 or packet_type in NAMED):
+            # The first argument's end is looked for before the rest has come; a name may be all there is.
             first = body[: MAX_FIRST_ARGUMENT_BYTES + 1]
+            if packet_type in NAMED and len(first) == body_bytes <= MAX_FIRST_ARGUMENT_BYTES:
+                first += b"\0"
             if b"\0" not in first and len(first) == min(body_bytes, MAX_FIRST_ARGUMENT_BYTES + 1):
                 return [*outcomes, Outcome(offset, errors.MalformedPacketError)]
             if b"\0" not in first:
@@ -189,7 +198,7 @@ class Driver:
         reader, options = self.reader, self.options
         assert options.announces
         assert options.is_large(reader.body_bytes)
-        assert reader.argument_count == (0 if ARGUMENT_COUNTS[reader.type] == 1 else 1)
+        assert reader.argument_count == (0 if ARGUMENT_COUNTS[reader.type] == 1 and reader.type not in NAMED else 1)
         if reader.argument_count:
             assert b"\0" not in reader.argument(0)
         try:

@@ -12,6 +12,7 @@ import pytest
 from gatewayx import __version__
 from gatewayx.gateway import exchange
 from gatewayx.gearman import packet
+from gatewayx.gearman.packet import Magic, PacketType
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker, nobody_listens
@@ -457,6 +458,19 @@ class TestOutcome:
         assert answer.headers[b"x-gearman-job-handle"] == handle
         assert answer.headers[b"x-gearman-unique"] == unique
 
+    # gearmand drops the connection of a worker that gives more than 8 KiB.
+    @pytest.mark.parametrize("size_bytes", [9, 5000])
+    async def test_a_reason_behind_a_failure_is_in_the_detail(self, client, worker, function, size_bytes):
+        client.send(post(b"/" + function))
+        handle, _, _, _ = await worker.take()
+        worker.send(packet.encode(Magic.REQUEST, PacketType.WORK_FAIL, handle + b"\0" + b"disk full".ljust(size_bytes)))
+        answer = await client.response()
+        assert (answer.status, answer.kind()) == (500, "job-failed")
+        assert answer.headers[b"x-gearman-command"] == b"WORK_FAIL"
+        assert answer.headers[b"x-gearman-job-handle"] == handle
+        assert "disk full" in answer.problem()["detail"]
+        assert len(answer.problem()["detail"]) < 2000
+
     # Sizes of the WORK_DATA, then of the WORK_COMPLETE.
     @pytest.mark.parametrize(
         "sizes",
@@ -669,6 +683,11 @@ class TestPluginCompat:
         ("end", "command"),
         [
             pytest.param(packet.encode_work_fail, b"WORK_FAIL", id="fail"),
+            pytest.param(
+                lambda handle: packet.encode(Magic.REQUEST, PacketType.WORK_FAIL, handle + b"\0why"),
+                b"WORK_FAIL",
+                id="fail-with-a-reason",
+            ),
             pytest.param(lambda handle: packet.encode_work_exception(handle, b"what"), b"WORK_EXCEPTION", id="raise"),
         ],
     )

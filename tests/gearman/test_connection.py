@@ -326,7 +326,6 @@ class TestBrokenPeer:
             pytest.param(malformed(PacketType.JOB_ASSIGN, b"H:test:1\0f\0w"), id="JOB_ASSIGN"),
             pytest.param(malformed(PacketType.STATUS_RES, b"H:test:1\x000\x000\x000\x000"), id="STATUS_RES"),
             pytest.param(malformed(PacketType.JOB_ASSIGN, b"H:test:1\0f\0" + b"w" * 1_000_000), id="JOB_ASSIGN-large"),
-            pytest.param(malformed(ERROR, b"code\0" + b"t" * 1_000_000), id="ERROR-large"),
             pytest.param(response(JOB_CREATED, HANDLE) * 2, id="JOB_CREATED-without-submission"),
             pytest.param(
                 response(JOB_CREATED, HANDLE) + response(ERROR, b"code", b"text"), id="ERROR-without-submission"
@@ -334,7 +333,7 @@ class TestBrokenPeer:
             pytest.param(malformed(JOB_CREATED, b"H:test:1\r\nSet-Cookie: a=b"), id="handle-with-CR-LF"),
             pytest.param(malformed(JOB_CREATED, b""), id="handle-empty"),
             pytest.param(malformed(JOB_CREATED, b"H:test 1"), id="handle-with-a-blank"),
-            pytest.param(malformed(JOB_CREATED, b"H:test\0001"), id="handle-with-NUL"),
+            pytest.param(malformed(JOB_CREATED, b"\0H:test:1"), id="handle-behind-a-NUL"),
             pytest.param(malformed(JOB_CREATED, b"H:t\xc3\xa9st:1"), id="handle-not-ASCII"),
             pytest.param(malformed(JOB_CREATED, b"H:" + b"x" * 62), id="handle-of-64-bytes"),
             pytest.param(malformed(JOB_CREATED, b"H:" + b"x" * 200_000), id="handle-of-200000-bytes"),
@@ -406,6 +405,111 @@ class TestBrokenPeer:
         upstream.answer(STATUS, HANDLE, b"-1", b"\xff" * 1000)
         upstream.answer(COMPLETE, HANDLE, b"result")
         assert (await clients[0].response()).body == b"result"
+
+
+# Behind what is needed of a packet: nothing in it makes the packet another one, or unknown.
+BEHIND = [
+    pytest.param(b"x", id="short"),
+    pytest.param(b"\0\0\0", id="NULs"),
+    pytest.param(b"more\0" * 3, id="arguments"),
+    pytest.param(b"x" * 9000, id="above-a-name"),
+    pytest.param(b"x" * 100_000, id="large"),
+    pytest.param(b"x" * 10 * MAX_RESULT, id="beyond-the-limit"),
+]
+
+
+class TestWhatStandsBehind:
+    @pytest.mark.parametrize("behind", BEHIND)
+    async def test_a_handle_in_JOB_CREATED_does_not_belong_to_it(self, gateway, upstream, clients, behind):  # noqa: N802
+        clients[0].send(post(b"/f"))
+        await upstream.submission()
+        upstream.send(malformed(JOB_CREATED, HANDLE + b"\0" + behind))
+        upstream.answer(COMPLETE, HANDLE, b"result")
+        answer = await clients[0].response()
+        assert (answer.status, answer.body, answer.headers[b"x-gearman-job-handle"]) == (200, b"result", HANDLE)
+        assert gateway.count("pool.dropped_packets") == 0
+
+    @pytest.mark.parametrize("behind", BEHIND)
+    async def test_a_handle_in_WORK_FAIL_is_the_reason(self, gateway, upstream, clients, behind):  # noqa: N802
+        clients[0].send(post(b"/f"))
+        clients[1].send(post(b"/f"))
+        await upstream.accept(HANDLE)
+        await upstream.accept(b"H:test:2")
+        upstream.send(malformed(FAIL, HANDLE + b"\0" + behind))
+        answer = await clients[0].response()
+        assert (answer.status, answer.kind(), answer.headers[b"x-gearman-job-handle"]) == (500, "job-failed", HANDLE)
+        detail = answer.problem()["detail"]
+        assert detail.isascii()
+        assert detail.isprintable()
+        assert len(detail) < 2000
+        reason = behind.removesuffix(b"\0")[:400].decode().replace("\0", "\\x00")
+        assert detail.startswith(f"the worker reported that the job failed: {reason}")
+        upstream.answer(COMPLETE, b"H:test:2", b"undisturbed")
+        assert (await clients[1].response()).body == b"undisturbed"
+        assert (gateway.count("pool.connections"), gateway.count("pool.dropped_packets")) == (1, 0)
+
+    @pytest.mark.parametrize("behind", BEHIND)
+    async def test_a_text_in_ERROR_is_told_from_its_start(self, upstream, clients, behind):  # noqa: N802
+        clients[0].send(post(b"/f"))
+        await upstream.submission()
+        upstream.answer(ERROR, b"CODE", b"the text " + behind)
+        answer = await clients[0].response()
+        assert (answer.status, answer.kind()) == (503, "job-refused")
+        assert "CODE: the text" in answer.problem()["detail"]
+        assert len(answer.body) < 2500
+        clients[0].send(post(b"/f"))
+        await upstream.complete(HANDLE, b"served")
+        assert (await clients[0].response()).body == b"served"
+
+    @pytest.mark.parametrize("behind", BEHIND)
+    async def test_numbers_in_WORK_STATUS_ends_nothing(self, gateway, upstream, clients, behind):  # noqa: N802
+        clients[0].send(post(b"/f"))
+        await upstream.accept(HANDLE)
+        upstream.answer(STATUS, HANDLE, b"1", b"2\0" + behind)
+        upstream.answer(COMPLETE, HANDLE, b"result")
+        assert (await clients[0].response()).body == b"result"
+        assert gateway.count("pool.connections") == 1
+
+    @pytest.mark.parametrize("packet_type", [PacketType.OPTION_RES, PacketType.ECHO_RES])
+    @pytest.mark.parametrize("behind", BEHIND)
+    async def test_an_option_or_an_echo_means_nothing(self, gateway, upstream, clients, packet_type, behind):
+        upstream.send(malformed(packet_type, b"exceptions\0" + behind))
+        clients[0].send(post(b"/f"))
+        await upstream.complete(HANDLE, b"served")
+        assert (await clients[0].response()).body == b"served"
+        assert gateway.count("pool.connections") == 1
+
+    @pytest.mark.parametrize("reason", [b"disk full", b"\x1b[2J\r\nSet-Cookie: a=b", b"\xff\xfe", b'"\\'], ids=repr)
+    async def test_a_reason_is_escaped(self, upstream, clients, reason):
+        clients[0].send(post(b"/f"))
+        await upstream.accept(HANDLE)
+        upstream.send(malformed(FAIL, HANDLE + b"\0" + reason))
+        answer = await clients[0].response()
+        assert answer.status == 500
+        detail = answer.problem()["detail"]
+        assert detail.endswith(f": {reason.decode('latin-1').encode('unicode_escape').decode()}")
+        assert b"set-cookie" not in answer.headers
+
+    @pytest.mark.parametrize("size_bytes", [20, 100_000], ids=["small", "large"])
+    async def test_a_reason_reaches_each_that_shares_the_job_once(self, gateway, upstream, clients, size_bytes):
+        for client in clients:
+            client.send(post(b"/f", b"", SAME))
+            await upstream.accept(HANDLE)
+        for _ in clients:
+            upstream.send(malformed(FAIL, HANDLE + b"\0" + b"r" * size_bytes))
+        for client in clients:
+            answer = await client.response()
+            assert (answer.status, answer.problem()["detail"][-20:]) == (500, "r" * 20)
+        clients[0].send(post(b"/f", b"", SAME))
+        await upstream.complete(b"H:test:2", b"next")
+        assert (await clients[0].response()).body == b"next"
+        assert gateway.count("pool.dropped_packets") == 0
+
+    async def test_a_reason_of_which_the_end_never_comes_is_told_all_the_same(self, upstream, clients):
+        clients[0].send(post(b"/f"))
+        await upstream.accept(HANDLE)
+        upstream.send(malformed(FAIL, HANDLE + b"\0" + b"r" * 100_000)[:5000])
+        assert (await clients[0].response()).kind() == "job-failed"
 
 
 class TestLostConnection:

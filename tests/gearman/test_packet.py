@@ -205,8 +205,50 @@ def test_broken_stream_stays_broken():
     assert first.value is second.value
 
 
-def test_gearmands_nul_after_the_handle_of_work_fail_is_not_part_of_it():
-    assert read(PacketReader(RESPONSE), [wire(RESPONSE, 14, HANDLE + b"\0")]) == [(14, (HANDLE,))]
+# What may stand behind a name that is all a packet of the type has, and the arguments that are found.
+BEHIND_A_NAME = [
+    (b"", (HANDLE,)),
+    # gearmand's NUL after the handle of WORK_FAIL.
+    (b"\0", (HANDLE,)),
+    (b"\0why", (HANDLE, b"why")),
+    (b"\0why\0", (HANDLE, b"why")),
+    (b"\0\0", (HANDLE,)),
+    (b"\0a\0b", (HANDLE, b"a\0b")),
+    (b"\0" + b"x" * 9000, (HANDLE, b"x" * 9000)),
+    (b"\0" + b"x" * 70_000, (HANDLE, b"x" * 70_000)),
+]
+
+
+@pytest.mark.parametrize("packet_type", [8, 14, 27])
+@pytest.mark.parametrize(("behind", "arguments"), BEHIND_A_NAME)
+class TestBehindAName:
+    @pytest.mark.parametrize("size", [1, 7, 1 << 30], ids=["byte by byte", "in sevens", "whole"])
+    def test_is_no_part_of_it(self, packet_type, behind, arguments, size):
+        stream = wire(RESPONSE, packet_type, HANDLE + behind) + packet.encode_no_job()
+        found = read(PacketReader(RESPONSE), pieces(stream, size))
+        assert found == [(packet_type, arguments), (PacketType.NO_JOB, ())]
+
+    @pytest.mark.parametrize("size", [1, 7, 4096])
+    def test_can_be_kept_from_its_start(self, packet_type, behind, arguments, size):
+        reader = PacketReader(RESPONSE, announce_large=True, max_body_bytes=8)
+        found = []
+        for part in pieces(wire(RESPONSE, packet_type, HANDLE + behind) + packet.encode_no_job(), size):
+            reader.feed(part)
+            while taken := reader.take():
+                if taken == Taken.LARGE:
+                    assert reader.argument(0) == HANDLE
+                    reader.keep_start(10)
+                else:
+                    found.append((reader.type, *(reader.argument(index) for index in range(reader.argument_count))))
+        kept = (behind[1:11] if len(behind) > 11 else behind[1:]).removesuffix(b"\0")
+        assert found == [(packet_type, HANDLE, kept) if kept else (packet_type, HANDLE), (PacketType.NO_JOB,)]
+
+
+@pytest.mark.parametrize("body", [b"h" * 8193, b"h" * 8193 + b"\0", b"h" * 70_000], ids=len)
+@pytest.mark.parametrize("size", [1, 1 << 30], ids=["byte by byte", "whole"])
+def test_a_name_too_long_is_malformed_whatever_stands_behind_it(body, size):
+    with pytest.raises(MalformedPacketError, match="first argument above 8192 bytes"):
+        read(PacketReader(RESPONSE), pieces(wire(RESPONSE, 14, body), size))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +283,15 @@ def test_what_cannot_be_sent_is_the_callers_fault(call):
     assert isinstance(caught.value, GearmanError)
 
 
+def read_all(reader: PacketReader, data: bytes) -> list[tuple[object, ...]]:
+    """The whole packets that come, none of which is announced."""
+    reader.feed(data)
+    found = []
+    while reader.take() == Taken.PACKET:
+        found.append((reader.type, *(reader.argument(index) for index in range(reader.argument_count))))
+    return found
+
+
 class TestLargePackets:
     DATA = bytes(range(256)) * 1024
     STREAM = wire(RESPONSE, 13, HANDLE + b"\0" + DATA)
@@ -248,6 +299,15 @@ class TestLargePackets:
 
     def announcing(self, **options) -> PacketReader:
         return PacketReader(RESPONSE, announce_large=True, **options)
+
+    def test_one_of_which_the_start_is_kept_can_still_be_skipped(self):
+        reader = self.announcing()
+        reader.feed(self.STREAM[:200])
+        assert reader.take() == Taken.LARGE
+        reader.keep_start(1000)
+        assert reader.take() == Taken.NEED_MORE
+        reader.skip()
+        assert read_all(reader, self.STREAM[200:] + self.NEXT) == [(PacketType.WORK_FAIL, HANDLE)]
 
     @pytest.mark.parametrize("size", [1, 21, 4096])
     def test_announced_with_the_first_argument_and_nothing_more(self, size):

@@ -374,12 +374,13 @@ cdef class Exchange(JobListener):
     cdef int job_completed(self, Job job, object result) except -1:
         return self._answer(job, 200, b"WORK_COMPLETE", result)
 
-    cdef int job_failed(self, Job job) except -1:
+    cdef int job_failed(self, Job job, bytes reason) except -1:
+        cdef str detail = "the worker reported that the job failed"
         if self.gateway.plugin_compat:
             return self._answer(job, 200, b"WORK_FAIL", b"")
-        return self._answer_problem(
-            job, 500, "job-failed", "the worker reported that the job failed", self._headers(job, b"WORK_FAIL")
-        )
+        if reason:
+            detail += f": {_printable(reason)}"
+        return self._answer_problem(job, 500, "job-failed", detail, self._headers(job, b"WORK_FAIL"))
 
     cdef int job_exception(self, Job job, bytes data) except -1:
         if self.gateway.plugin_compat:
@@ -472,5 +473,5 @@ cdef str _reason(Job job):
 
 
 cdef str _printable(bytes text):
-    """At most 200 bytes of what the job server said, with everything but visible ASCII escaped."""
-    return text[:200].decode("ascii", "backslashreplace").encode("unicode_escape").decode("ascii")
+    """What a job server or worker said, with everything but visible ASCII escaped byte by byte."""
+    return text.decode("latin-1").encode("unicode_escape").decode("ascii")

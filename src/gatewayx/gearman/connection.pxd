@@ -18,6 +18,10 @@ cdef enum:
     MAX_ABANDONED_JOBS = 16384
     # A result up to here is kept whatever the byte budget says: telling that it did not fit takes as much.
     SMALL_RESULT_BYTES = 1024
+    # Of the text that a job server or worker gives as a reason; what is beyond is dropped.
+    MAX_REASON_BYTES = 400
+    # Of the code of an ERROR; gearmand's longest is half of it (libgearman/strerror.cc).
+    MAX_ERROR_CODE_BYTES = 64
     # Workloads up to here are copied behind their packet's head; above, they are handed to the socket as they are.
     INLINE_WORKLOAD_BYTES = 16384
 
@@ -33,12 +37,14 @@ cdef class JobListener:
     cdef int job_status(self, Job job, bytes numerator, bytes denominator) except -1
     # The end. The whole result: the data of all WORK_DATA, then the completion's; bytes or bytearray, not to be changed.
     cdef int job_completed(self, Job job, object result) except -1
-    cdef int job_failed(self, Job job) except -1
+    # reason: what the worker said of it, at most MAX_REASON_BYTES of any bytes; empty for nothing.
+    cdef int job_failed(self, Job job, bytes reason) except -1
     cdef int job_exception(self, Job job, bytes data) except -1
     # The result is larger than the limit, or with job.over_budget than what the process may still hold. The job ran;
     # the rest is skipped.
     cdef int job_too_large(self, Job job) except -1
-    # Every job server tried answered the submission with an ERROR packet, this the last one: it is queued nowhere.
+    # Every job server tried answered the submission with an ERROR packet, this the last one: it is queued nowhere. code
+    # and text are at most MAX_ERROR_CODE_BYTES and MAX_REASON_BYTES of any bytes.
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1
     # No end within the job's wait.
     cdef int job_timed_out(self, Job job) except -1

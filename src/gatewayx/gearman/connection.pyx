@@ -82,7 +82,7 @@ cdef class JobListener:
     cdef int job_completed(self, Job job, object result) except -1:
         raise NotImplementedError
 
-    cdef int job_failed(self, Job job) except -1:
+    cdef int job_failed(self, Job job, bytes reason) except -1:
         raise NotImplementedError
 
     cdef int job_exception(self, Job job, bytes data) except -1:
@@ -437,7 +437,7 @@ cdef class JobServerConnection:
         ):
             self._work(packet_type, reader.argument(0), False)
         elif packet_type == PacketType.ERROR:
-            self._job_refused(reader.argument(0), reader.argument(1))
+            self._job_refused(reader.argument(0)[:MAX_ERROR_CODE_BYTES], reader.argument(1)[:MAX_REASON_BYTES])
         elif packet_type == PacketType.OPTION_RES:
             if not self.up:
                 self.up = True
@@ -453,9 +453,22 @@ cdef class JobServerConnection:
         cdef bytes handle
         cdef Job first
         if (
+            packet_type == PacketType.WORK_FAIL
+            or packet_type == PacketType.ERROR
+            or packet_type == PacketType.JOB_CREATED
+            or packet_type == PacketType.OPTION_RES
+        ):
+            # What is known of it is known already; of the reason behind it the start is told.
+            reader.keep_start(MAX_REASON_BYTES)
+            return 0
+        if packet_type == PacketType.ECHO_RES:
+            reader.skip()
+            return 0
+        if (
             packet_type != PacketType.WORK_COMPLETE
             and packet_type != PacketType.WORK_DATA
             and packet_type != PacketType.WORK_EXCEPTION
+            and packet_type != PacketType.WORK_STATUS
             and packet_type != PacketType.WORK_WARNING
         ):
             self._close(f"the job server sent a {type_name(packet_type)} of {reader.body_bytes} bytes")
@@ -463,7 +476,8 @@ cdef class JobServerConnection:
         handle = reader.argument(0)
         first = <Job> self.jobs.get(handle)
         if (
-            first is not None
+            packet_type != PacketType.WORK_STATUS
+            and first is not None
             and first.waiting > 0
             and first.copies_seen == 0
             and not first.ended
@@ -591,12 +605,14 @@ cdef class JobServerConnection:
         if skipped:
             if packet_type == PacketType.WORK_DATA:
                 first.incomplete = True
-            if packet_type != PacketType.WORK_WARNING:
+            if packet_type != PacketType.WORK_WARNING and packet_type != PacketType.WORK_STATUS:
                 self._tell_all(first, TOO_LARGE, None)
             return 0
         if packet_type == PacketType.WORK_STATUS:
             return self._tell_all(first, packet_type, None)
-        if packet_type != PacketType.WORK_FAIL:
+        if packet_type == PacketType.WORK_FAIL:
+            data = self.reader.argument(1)[:MAX_REASON_BYTES] if self.reader.argument_count > 1 else b""
+        else:
             data = self.reader.argument(1)
         if packet_type == PacketType.WORK_DATA or packet_type == PacketType.WORK_COMPLETE:
             first.result_bytes += PyBytes_GET_SIZE(data)
@@ -655,7 +671,7 @@ cdef class JobServerConnection:
                 listener.job_status(job, self.reader.argument(1), self.reader.argument(2))
             elif event == PacketType.WORK_FAIL:
                 self._release(job)
-                listener.job_failed(job)
+                listener.job_failed(job, data)
             elif event == PacketType.WORK_EXCEPTION:
                 self._release(job)
                 listener.job_exception(job, data)

@@ -335,6 +335,10 @@ cdef class ServerConnection:
         elif packet_type != PacketType.WORK_FAIL:
             leading = (handle,)
             last = self.reader.argument(1)
+        elif self.reader.argument_count > 1:
+            # A reason; gearmand passes on whatever follows the handle (server.cc, _server_queue_work_data).
+            leading = (handle,)
+            last = self.reader.argument(1)
         if job.clients:
             if len(last) > COPY_BYTES:
                 packet = packet_head(Magic.RESPONSE, packet_type, leading, len(last))

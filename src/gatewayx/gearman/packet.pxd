@@ -74,15 +74,16 @@ cpdef enum Taken:
     NEED_MORE = 0  # the rest of a packet has not come yet
     PACKET = 1     # a whole packet: `type` and the arguments are set until the next take() or feed()
     LARGE = 2      # only with announce_large: `type`, `body_bytes` and the first argument of a packet above
-                   # LARGE_BYTES are set, the rest is still to come; the caller decides with keep() or skip()
+                   # LARGE_BYTES are set, the rest is still to come; the caller decides with keep(), keep_start() or
+                   # skip()
 
 
 cdef enum ReaderState:
     READ_HEADER = 0  # between packets, or in the middle of a header
     READ_BODY = 1    # a small body is being gathered in `partial`
     READ_FIRST = 2   # the first argument of a large packet is being gathered in `partial`
-    DECIDE = 3       # LARGE was returned: keep() or skip() comes next
-    FILL_LARGE = 4   # the rest of a kept packet goes into `large_rest`
+    DECIDE = 3       # LARGE was returned: keep(), keep_start() or skip() comes next
+    FILL_LARGE = 4   # the rest of a kept packet, or the start of it, goes into `large_rest`
     SKIP_LARGE = 5   # `skip_bytes` of a refused packet are still to be dropped
     FAILED = 6       # the stream is broken; take() raises `failure` from now on
 
@@ -98,7 +99,8 @@ cdef class PacketReader:
     # Offset in the whole stream of the packet being read, for error messages.
     cdef readonly unsigned long long stream_bytes
 
-    # The packet in hand.
+    # The packet in hand. A type that ends with a name (WORK_FAIL, JOB_CREATED, OPTION_RES) has one argument more when
+    # something stands behind that name.
     cdef readonly int type
     cdef readonly Py_ssize_t body_bytes
     cdef readonly int argument_count
@@ -125,6 +127,8 @@ cdef class PacketReader:
     cdef Py_ssize_t large_filled
     # How much of a large packet comes after its first argument, and while skipping, how much of it is still to come.
     cdef Py_ssize_t skip_bytes
+    # Of a large packet of which only the start is kept: what comes behind that.
+    cdef Py_ssize_t cut_bytes
     cdef ReaderState state
     # What broke the stream.
     cdef object failure
@@ -132,6 +136,7 @@ cdef class PacketReader:
     cpdef int feed(self, bytes data) except -1
     cpdef int take(self) except -1
     cpdef int keep(self) except -1
+    cpdef int keep_start(self, Py_ssize_t limit_bytes) except -1
     cpdef int skip(self) except -1
     cpdef bytes argument(self, int index)
     # Copy up to `wanted` fed bytes to `target`; returns how many there were.
@@ -143,6 +148,8 @@ cdef class PacketReader:
     cdef int announce(self) except -1
     # Point `starts` and `lengths` from argument `index` on at a body or the rest of one.
     cdef int split(self, int index, const char* start, Py_ssize_t size_bytes) except -1
+    # The same for a type that ends with a name.
+    cdef int split_name(self, int index, const char* start, const char* end) except -1
     # Break the stream: argument `index` lacks its NUL; anything else.
     cdef int fail_separator(self, int index) except -1
     cdef int fail(self, object error, str reason) except -1

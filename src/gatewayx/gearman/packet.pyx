@@ -8,6 +8,9 @@ thus linear in the bytes received, however they are cut.
 
 Which side may send which type is not a matter of framing: gearmand answers a known but unexpected type with ERROR
 and goes on (libgearman-server/server.cc, gearman_server_run_command), so the reader's owner decides.
+
+Bytes behind the last argument belong to it where it may hold any bytes. Where it is a name, which holds no NUL, they
+are an argument of their own: workers put a reason behind the handle of a WORK_FAIL, and gearmand passes it on as it came.
 """
 
 from typing import NamedTuple
@@ -109,6 +112,15 @@ cdef inline void write_uint32(unsigned char* target, unsigned int value) noexcep
     target[3] = value & 0xFF
 
 
+cdef inline bint ends_with_name(int packet_type) noexcept:
+    """Its one argument is a name, and whatever stands behind it is no part of that."""
+    return (
+        packet_type == PacketType.WORK_FAIL
+        or packet_type == PacketType.JOB_CREATED
+        or packet_type == PacketType.OPTION_RES
+    )
+
+
 cdef str type_name(int packet_type):
     return PacketType(packet_type).name
 
@@ -124,8 +136,9 @@ cdef class PacketReader:
         InvalidArgumentError.
     max_body_bytes: a body above it raises PacketTooLargeError, or with `announce_large` is left to the caller.
     announce_large: return LARGE as soon as a packet above LARGE_BYTES that has not fully arrived, or one above
-        `max_body_bytes`, has shown its first argument; the caller answers with `keep()` or `skip()`. A type of one
-        argument (ECHO_RES) has none to show: it is announced at once, `argument_count` being 0.
+        `max_body_bytes`, has shown its first argument; the caller answers with `keep()`, `keep_start()` or `skip()`. A
+        type whose one argument may hold any bytes (ECHO_RES) has none to show: it is announced at once,
+        `argument_count` being 0.
     """
 
     def __cinit__(
@@ -187,6 +200,9 @@ cdef class PacketReader:
                 if self.large_filled < self.skip_bytes:
                     break
                 taken = self.split(self.argument_count, PyBytes_AS_STRING(self.large_rest), self.skip_bytes)
+                if self.cut_bytes:
+                    self.skip_bytes, self.cut_bytes = self.cut_bytes, 0
+                    self.state = SKIP_LARGE
             elif self.state == SKIP_LARGE:
                 if self.skip_bytes > self.end - self.cursor:
                     self.skip_bytes -= self.end - self.cursor
@@ -195,7 +211,7 @@ cdef class PacketReader:
                 self.cursor += self.skip_bytes
                 self.state = READ_HEADER
             elif self.state == DECIDE:
-                raise InvalidStateError("take() before keep() or skip() of a LARGE packet")
+                raise InvalidStateError("take() before keep(), keep_start() or skip() of a LARGE packet")
             else:
                 raise self.failure
         if taken == NEED_MORE:
@@ -217,13 +233,26 @@ cdef class PacketReader:
         self.state = FILL_LARGE
         return 0
 
+    cpdef int keep_start(self, Py_ssize_t limit_bytes) except -1:
+        """Gather at most `limit_bytes` of what follows the LARGE packet's first argument, and drop what is behind them.
+
+        A later `take()` returns the packet as PACKET once those bytes are here. For types with at most one argument
+        behind the first: another one's separator might be among what is dropped. Raises InvalidStateError unless
+        `take()` just returned LARGE.
+        """
+        if self.state == DECIDE and self.skip_bytes > limit_bytes:
+            self.cut_bytes = self.skip_bytes - limit_bytes
+            self.skip_bytes = limit_bytes
+        return self.keep()
+
     cpdef int skip(self) except -1:
         """Drop the LARGE packet without storing it, also in the middle of one that was kept; the stream goes on.
 
         Raises InvalidStateError unless a LARGE packet is undecided or being gathered.
         """
         if self.state == FILL_LARGE:
-            self.skip_bytes -= self.large_filled
+            self.skip_bytes += self.cut_bytes - self.large_filled
+            self.cut_bytes = 0
         elif self.state != DECIDE:
             raise InvalidStateError("skip() without a LARGE packet")
         self.large_first = None
@@ -294,6 +323,7 @@ cdef class PacketReader:
         if (
             count == 1
             and body_bytes > MAX_FIRST_ARGUMENT_BYTES
+            and not ends_with_name(packet_type)
             and packet_type != PacketType.ECHO_REQ
             and packet_type != PacketType.ECHO_RES
         ):
@@ -310,7 +340,7 @@ cdef class PacketReader:
             self.partial = PyBytes_FromStringAndSize(NULL, body_bytes)
             self.state = READ_BODY
             return NEED_MORE
-        if count == 1:
+        if count == 1 and not ends_with_name(packet_type):
             self.skip_bytes = body_bytes
             return self.announce()
         self.state = READ_FIRST
@@ -321,6 +351,12 @@ cdef class PacketReader:
         cdef Py_ssize_t scanned = min(limit, self.end - self.cursor)
         cdef const char* separator = <const char*>memchr(self.cursor, 0, scanned)
         cdef char* gathered
+        # A name may be all there is.
+        cdef bint ends = separator == NULL and scanned == limit and ends_with_name(self.type) and (
+            self.body_bytes <= MAX_FIRST_ARGUMENT_BYTES
+        )
+        if ends:
+            separator = self.cursor + scanned
         if separator == NULL and scanned == limit:
             self.fail_separator(0)
         if separator == NULL or self.partial_filled:
@@ -335,11 +371,11 @@ cdef class PacketReader:
             self.partial = None
         else:
             self.large_first = PyBytes_FromStringAndSize(self.cursor, separator - self.cursor)
-        self.cursor = separator + 1
+        self.cursor = separator if ends else separator + 1
         self.starts[0] = PyBytes_AS_STRING(self.large_first)
         self.lengths[0] = PyBytes_GET_SIZE(self.large_first)
         self.argument_count = 1
-        self.skip_bytes = self.body_bytes - self.lengths[0] - 1
+        self.skip_bytes = 0 if ends else self.body_bytes - self.lengths[0] - 1
         return self.announce()
 
     cdef int announce(self) except -1:
@@ -353,6 +389,8 @@ cdef class PacketReader:
         cdef int last = ARGUMENT_COUNTS[self.type] - 1
         cdef const char* end = start + size_bytes
         cdef const char* separator
+        if ends_with_name(self.type):
+            return self.split_name(index, start, end)
         while index < last:
             separator = <const char*>memchr(start, 0, end - start)
             if separator == NULL or (index == 0 and separator - start > MAX_FIRST_ARGUMENT_BYTES):
@@ -362,13 +400,30 @@ cdef class PacketReader:
             start = separator + 1
             index += 1
         if last >= 0:
-            # gearmand's WORK_FAIL in place of a WORK_EXCEPTION keeps the handle's NUL (server.cc,
-            # _server_queue_work_data).
-            if self.type == PacketType.WORK_FAIL and end > start and (end - 1)[0] == 0:
-                end -= 1
             self.starts[last] = start
             self.lengths[last] = end - start
         self.argument_count = last + 1
+        self.state = READ_HEADER
+        return PACKET
+
+    cdef int split_name(self, int index, const char* start, const char* end) except -1:
+        cdef const char* separator
+        if index == 0:
+            separator = <const char*>memchr(start, 0, end - start)
+            self.starts[0] = start
+            self.lengths[0] = (end if separator == NULL else separator) - start
+            if self.lengths[0] > MAX_FIRST_ARGUMENT_BYTES:
+                self.fail_separator(0)
+            start = end if separator == NULL else separator + 1
+        # gearmand's WORK_FAIL in place of a WORK_EXCEPTION keeps the handle's NUL (server.cc, _server_queue_work_data),
+        # and a sender in C may keep that of what follows.
+        if end > start and (end - 1)[0] == 0:
+            end -= 1
+        self.argument_count = 1
+        if end > start:
+            self.starts[1] = start
+            self.lengths[1] = end - start
+            self.argument_count = 2
         self.state = READ_HEADER
         return PACKET
 
