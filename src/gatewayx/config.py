@@ -858,7 +858,7 @@ SETTINGS: tuple[Setting, ...] = (
         "drain-timeout",
         Duration(0, 86_400),
         "Timeouts",
-        "How long requests in flight are waited for after SIGTERM or SIGINT.",
+        "How long requests in flight are waited for after SIGTERM, SIGINT or SIGQUIT.",
         "Kubernetes terminationGracePeriodSeconds: 30",
     ),
     Setting(

@@ -24,7 +24,9 @@ from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobo
 
 LISTEN = ("--listen", "127.0.0.1:0")
 POST = post(b"/f", b"workload")
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+SIGNALS = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=["SIGTERM", "SIGINT", "SIGQUIT"]
+)
 
 
 def server_at(address: tuple[str, int]) -> tuple[str, str]:

@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import resource
-import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
-from gatewayx.server import logs
+from gatewayx.server import logs, signals
 
 if TYPE_CHECKING:
     import ssl
@@ -216,14 +215,14 @@ class GatewayProcess:
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Raises StartError."""
+    """Serve until a signal stops it; returns the exit code. Raises StartError."""
+    signals.prepare()
     logs.configure()
     raise_open_files(settings)
     return uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
-    loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
     def stop() -> None:
@@ -232,8 +231,14 @@ async def _serve(settings: Settings) -> int:
             os._exit(1)
         stopping.set()
 
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, stop)
+    handled = signals.Signals(stop, lambda name: logger.info("%s has no effect", name))
+    try:
+        return await _serve_until(stopping, settings)
+    finally:
+        handled.close()
+
+
+async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
     process = GatewayProcess(settings)
     starting = asyncio.create_task(process.start())
     stop_asked = asyncio.create_task(stopping.wait())
