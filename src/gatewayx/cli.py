@@ -103,7 +103,7 @@ def main() -> None:
 @main.command(cls=SettingsCommand)
 @settings_options
 def serve(config_path: str | None, **flags: object) -> None:
-    """Run the gateway until SIGTERM or SIGINT.
+    """Run the gateway until SIGTERM, SIGINT or SIGQUIT.
 
     Every setting is a flag, a TOML key and an environment variable of the same name. Flags win over variables,
     variables over the file.
@@ -137,7 +137,7 @@ def check(config_path: str | None, **flags: object) -> None:
     A setting that cannot be used, or a file of TLS, is told in one line on standard error, and the exit code is 2.
     """
     loaded = _load(config_path, flags)
-    click.echo(describe(loaded))
+    _print(describe(loaded))
     if any(server.tls for server in loaded.settings.server):
         from gatewayx.gearman.tls import client_context
 
@@ -161,6 +161,18 @@ def _demo_address(listen: str) -> Address:
     except AddressError:
         problem = f"listen = {listen!a} (flag --listen) is not allowed: it must be one HOST:PORT"
         _stop(SettingError(problem), EXIT_WRONG_USE)
+
+
+def _print(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # Click ends without a word when nobody reads.
+        raise
+    except OSError as error:
+        # What could not be written is not tried again at the exit.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        _stop(OSError(f"standard output cannot be written: {error.strerror}"), EXIT_FAILED)
 
 
 def _finish(run: Callable[[], int]) -> None:
