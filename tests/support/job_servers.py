@@ -41,6 +41,8 @@ class ScriptedConnection(asyncio.Protocol):
         self.is_text: bool | None = None
         self.line = b""
         self.packets = PacketReader(Magic.REQUEST)
+        self.asked_option = False
+        self.greeted = False
         self.submissions: asyncio.Queue[Submission] = asyncio.Queue()
         self.lost = asyncio.get_running_loop().create_future()
 
@@ -76,11 +78,17 @@ class ScriptedConnection(asyncio.Protocol):
     def _received(self, found: Packet) -> None:
         if found.type == PacketType.OPTION_REQ:
             assert found.arguments == (b"exceptions",)
-            if self.server.greets:
-                self.send(OPTION_RES)
+            assert not self.greeted
+            self.asked_option = True
+            if self.server.hangs_up_on_option:
+                self.transport.abort()
+            elif self.server.greets:
+                self.send(self.server.option_answer)
         elif found.type == PacketType.ECHO_REQ:
-            self.server.echoes += 1
-            if self.server.echoing:
+            # The first is part of the greeting, whatever the later ones are answered with.
+            greeting, self.greeted = not self.greeted, True
+            self.server.echoes += not greeting
+            if self.server.greets and self.server.answers_first_echo if greeting else self.server.echoing:
                 self.answer(PacketType.ECHO_RES, *found.arguments)
         else:
             assert found.type in SUBMIT_TYPES, found
@@ -130,7 +138,7 @@ class ScriptedJobServer:
     An asynchronous context manager.
 
     host, port: where to listen, port 0 for any free one.
-    greets: answer OPTION_REQ. reads: read what comes; without it is frozen, but accepts.
+    greets: answer OPTION_REQ and the first ECHO_REQ. reads: read what comes; without it is frozen, but accepts.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, greets: bool = True, reads: bool = True) -> None:
@@ -138,8 +146,12 @@ class ScriptedJobServer:
         self.port = port
         self.greets = greets
         self.reads = reads
+        # What answers OPTION_REQ; nothing does if it is empty.
+        self.option_answer = OPTION_RES
+        self.hangs_up_on_option = False
+        self.answers_first_echo = True
         self.open: set[ScriptedConnection] = set()
-        # Whether ECHO_REQ is answered, and how many came.
+        # Whether an ECHO_REQ after the first is answered, and how many came.
         self.echoing = True
         self.echoes = 0
         # Whether `status` is answered, and how many came.

@@ -18,7 +18,7 @@ from posix.strings cimport strncasecmp
 from gatewayx.digits cimport MAX_DIGITS, put_decimal
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.routes cimport function_of, plugin_function_of
-from gatewayx.gearman.connection cimport Job, JobListener
+from gatewayx.gearman.connection cimport Job, JobListener, printable
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
@@ -379,7 +379,7 @@ cdef class Exchange(JobListener):
         if self.gateway.plugin_compat:
             return self._answer(job, 200, b"WORK_FAIL", b"")
         if reason:
-            detail += f": {_printable(reason)}"
+            detail += f": {printable(reason)}"
         return self._answer_problem(job, 500, "job-failed", detail, self._headers(job, b"WORK_FAIL"))
 
     cdef int job_exception(self, Job job, bytes data) except -1:
@@ -399,7 +399,7 @@ cdef class Exchange(JobListener):
             job,
             503,
             "job-refused",
-            f"no job server has queued the job, the last one tried answered {_printable(code)}: {_printable(text)}",
+            f"no job server has queued the job, the last one tried answered {printable(code)}: {printable(text)}",
             None,
         )
 
@@ -470,8 +470,3 @@ cdef str _reason(Job job):
     if job.connection.close_reason is None:
         return "the job runs for a request that has gone, and what it had sent was not kept"
     return job.connection.close_reason.encode("unicode_escape").decode("ascii")
-
-
-cdef str _printable(bytes text):
-    """What a job server or worker said, with everything but visible ASCII escaped byte by byte."""
-    return text.decode("latin-1").encode("unicode_escape").decode("ascii")

@@ -103,6 +103,11 @@ cdef class AdminConnection:
             self.slot.asked += 1
             self._ask(STATUS, b"status\n")
 
+    @property
+    def unanswered(self):
+        """What it must answer to come up and has not, in words; None if it is not connected."""
+        return None if self.transport is None else "version"
+
     cdef int cancel(self, object job) except -1:
         if not self.up:
             return 0

@@ -143,8 +143,20 @@ cdef class JobServerConnection:
     # Most bytes of a job's result, over all its packets.
     cdef readonly Py_ssize_t max_result_bytes
 
-    # The job server has answered OPTION_REQ: it lives, and it sends exceptions.
+    # The job server has answered ECHO_REQ or OPTION_REQ: it lives.
     cdef readonly bint up
+    # OPTION_REQ is sent when it is connected; not to a job server that is known to hang up on it.
+    cdef public bint asks_option
+    # OPTION_REQ was answered by OPTION_RES: the job server sends exceptions; otherwise a WORK_FAIL in their place.
+    cdef readonly bint sends_exceptions
+    # What is known of the answer to OPTION_REQ, in a line; None before anything is.
+    cdef readonly str option_answer
+    # OPTION_REQ was sent and not answered, although ECHO_RES may have come.
+    cdef bint option_due
+    # It takes no more jobs: another connection has taken its place.
+    cdef readonly bint retired
+    # The other side has hung up before it sent a byte.
+    cdef readonly bint hung_up_unanswered
     # Lost, or closed by us.
     cdef readonly bint closed
     # Why, in a line; None while it is open.
@@ -188,6 +200,8 @@ cdef class JobServerConnection:
     cdef readonly unsigned long long dropped_packets
 
     cdef bint accepts_jobs(self)
+    # One more job fits, which may be one that is merged with another here.
+    cdef bint has_room(self)
     # Submissions of this loop turn are about to leave, and one more fits into their write.
     cdef bint has_open_write(self)
     # Jobs of this pin key are under way here.
@@ -205,6 +219,9 @@ cdef class JobServerConnection:
     cdef int _forget(self, Job first) except -1
     cdef int _packet(self) except -1
     cdef int _large_packet(self) except -1
+    cdef int _error(self, bytes code, bytes text) except -1
+    cdef int _come_up(self) except -1
+    cdef int _echoed(self) except -1
     cdef int _job_created(self, bytes handle) except -1
     cdef int _job_refused(self, bytes code, bytes text) except -1
     cdef int _work(self, int packet_type, bytes handle, bint skipped) except -1
@@ -223,3 +240,6 @@ cdef class JobServerConnection:
 cdef int make_packet(
     Job job, ByteBudget budget, int packet_type, bytes function, bytes unique, bytes workload
 ) except -1
+
+# What a job server or worker said, with everything but visible ASCII escaped byte by byte.
+cdef str printable(bytes text)

@@ -8,6 +8,10 @@ Submissions with one function and unique on one connection are merged by the job
 the same handle, and every WORK_* packet comes once per JOB_CREATED. The first Job that got the handle stands in
 `jobs` for all of them; the first copy of a packet is told to every listener and the others are let pass.
 
+OPTION_REQ and ECHO_REQ leave first and together; whichever is answered shows that the job server lives. Since answers
+keep their order, an ERROR before that is OPTION_REQ's, and after ECHO_RES no answer to OPTION_REQ is owed any more: there
+are job servers that do not know it, and work otherwise.
+
 A job that nobody waits for any more stays in `jobs` until its end, so that its copies are still counted right. One that
 nobody waits for before it was written is never sent.
 
@@ -57,6 +61,9 @@ cdef int WRITE_HIGH_WATER_BYTES = 65536
 # queue failed (libgearman-server/server.cc).
 cdef bytes QUEUE_ERROR = b"QUEUE_ERROR"
 cdef bytes ECHO_REQ = encode_echo_req(b"gatewayx")
+cdef bytes OPTION_REQ = encode_option_req(b"exceptions")
+# The code of the ERROR by which gearmand says that it does not know an option.
+cdef bytes UNKNOWN_OPTION = b"UNKNOWN_OPTION"
 
 # Ends of a job that no packet type stands for, beside PacketType in _tell.
 cdef enum:
@@ -142,7 +149,7 @@ cdef class JobServerConnection:
     server's text connection. server_number: which of the job servers it is, from 0 to 63. slot: which of the
     connections to this job server it is. max_result_bytes: most bytes of one job's result. budget: where packets and
     results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer
-    proves life.
+    proves life. `asks_option` may be changed before it is connected.
     """
 
     def __init__(
@@ -169,6 +176,7 @@ cdef class JobServerConnection:
         self.reader = PacketReader(
             Magic.RESPONSE, max_body_bytes=max_result_bytes + MAX_FIRST_ARGUMENT_BYTES, announce_large=True
         )
+        self.asks_option = True
         self.came_up = loop.create_future()
         self.gone = loop.create_future()
         self.jobs = {}
@@ -180,7 +188,26 @@ cdef class JobServerConnection:
         """Close at once; jobs that have not ended are lost."""
         self._close(reason)
 
+    def retire(self):
+        """Take no more jobs, but those that are merged with one that is under way here."""
+        self.retired = True
+
+    @property
+    def idle(self):
+        """Nobody waits for the end of a job here, and none is on its way."""
+        return self.outstanding == 0 and self.first_pending is None and not self.unsent
+
+    @property
+    def unanswered(self):
+        """What it must answer to come up and has not, in words; None if it is not connected."""
+        if self.transport is None:
+            return None
+        return "ECHO_REQ" if self.option_answer is None else f"ECHO_REQ ({self.option_answer})"
+
     cdef bint accepts_jobs(self):
+        return self.has_room() and not self.retired
+
+    cdef bint has_room(self):
         return self.up and self.unsent_bytes < MAX_UNSENT_BYTES
 
     cdef bint has_open_write(self):
@@ -324,7 +351,12 @@ cdef class JobServerConnection:
             transport.abort()
             return
         self.peer = transport.get_extra_info("peername")
-        transport.write(encode_option_req(b"exceptions"))
+        self.option_due = self.asks_option
+        if not self.asks_option:
+            self.option_answer = "it hangs up on OPTION_REQ"
+        greeting = OPTION_REQ + ECHO_REQ if self.asks_option else ECHO_REQ
+        self.written_bytes += len(greeting)
+        transport.write(greeting)
 
     def data_received(self, bytes data):
         self.heard = True
@@ -345,9 +377,12 @@ cdef class JobServerConnection:
             self._close(str(error))
 
     def eof_received(self):
+        self.hung_up_unanswered = not self.closed and not self.heard
         self._close("the job server closed the connection")
 
     def connection_lost(self, error):
+        if not self.closed:
+            self.hung_up_unanswered = not self.heard
         self._close("the connection was lost" if error is None else f"the connection was lost: {error}")
         self.transport = None
 
@@ -437,12 +472,15 @@ cdef class JobServerConnection:
         ):
             self._work(packet_type, reader.argument(0), False)
         elif packet_type == PacketType.ERROR:
-            self._job_refused(reader.argument(0)[:MAX_ERROR_CODE_BYTES], reader.argument(1)[:MAX_REASON_BYTES])
+            self._error(reader.argument(0)[:MAX_ERROR_CODE_BYTES], reader.argument(1)[:MAX_REASON_BYTES])
         elif packet_type == PacketType.OPTION_RES:
-            if not self.up:
-                self.up = True
-                self.came_up.set_result(None)
-        elif packet_type != PacketType.ECHO_RES:
+            self.option_due = False
+            self.sends_exceptions = True
+            self.option_answer = "it has answered OPTION_REQ"
+            self._come_up()
+        elif packet_type == PacketType.ECHO_RES:
+            self._echoed()
+        else:
             self._close(f"the job server sent an unexpected {type_name(packet_type)}")
         return 0
 
@@ -463,7 +501,7 @@ cdef class JobServerConnection:
             return 0
         if packet_type == PacketType.ECHO_RES:
             reader.skip()
-            return 0
+            return self._echoed()
         if (
             packet_type != PacketType.WORK_COMPLETE
             and packet_type != PacketType.WORK_DATA
@@ -491,6 +529,28 @@ cdef class JobServerConnection:
         self._work(packet_type, handle, True)
         reader.skip()
         return 0
+
+    cdef int _come_up(self) except -1:
+        if not self.up:
+            self.up = True
+            self.came_up.set_result(None)
+        return 0
+
+    cdef int _echoed(self) except -1:
+        if self.option_due and self.option_answer is None:
+            self.option_answer = "it does not answer OPTION_REQ"
+        return self._come_up()
+
+    cdef int _error(self, bytes code, bytes text) except -1:
+        """An ERROR belongs to OPTION_REQ, if that is the oldest without an answer, or to a submission."""
+        if self.option_due and (not self.up or self.first_pending is None or code.upper() == UNKNOWN_OPTION):
+            # Behind ECHO_RES it is out of order; where that can be told it is no submission's.
+            self.option_due = False
+            self.option_answer = f"it answers OPTION_REQ with ERROR {printable(code)}: {printable(text)}"
+            return 0
+        if not self.up:
+            return self._close(f"the job server answers ECHO_REQ with ERROR {printable(code)}: {printable(text)}")
+        return self._job_refused(code, text)
 
     cdef Job _take_pending(self, str packet_name):
         cdef Job job = self.first_pending
@@ -760,6 +820,10 @@ cdef int _listener_failed(JobListener listener, Job job) except -1:
     except Exception:
         logger.exception("a job's listener failed again")
     return 0
+
+
+cdef str printable(bytes text):
+    return text.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
 cdef long long _unacknowledged(transport):

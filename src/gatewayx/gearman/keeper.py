@@ -34,6 +34,10 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 # After a connection that lived so long the first wait is the shortest again.
 STEADY_S = 1.0
+# A job server that hangs up on OPTION_REQ is asked again so often, over a further connection, since another one may
+# have taken its place; and a connection that was replaced by such a one is looked at so often.
+OPTION_RETRY_S = 60.0
+RETIRED_CHECK_S = 0.5
 # A reason that holds is logged again so often; so many different ones meanwhile, each up to so many characters.
 REPEAT_S = 60.0
 MAX_REASONS = 16
@@ -107,6 +111,12 @@ class Keeper:
         self.check_interval_s = check_interval_s
         self.tls_context = tls_context
         self.closing = False
+        # The next attempt sends OPTION_REQ. One that was hung up on before any answer is followed by one of the other
+        # kind: there are job servers that hang up on what they do not know.
+        self._asks_option = True
+        self._told_without_exceptions = False
+        # Connections that are still there for the jobs they have.
+        self._retired: set[asyncio.Task[None]] = set()
         # Why the job server is away, why a connection beside others is, and why the text connection is.
         self._reasons = Reasons()
         self._further_reasons = Reasons()
@@ -123,9 +133,10 @@ class Keeper:
     async def close(self) -> None:
         """Close every connection; jobs that have not ended are lost."""
         self.closing = True
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._retired]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
     def first_attempt_over(self) -> None:
@@ -150,8 +161,13 @@ class Keeper:
                 self._came_up(connection, is_text=is_text)
                 if not tried.done():
                     tried.set_result(None)
-                await self._watch(connection)
+                while successor := await self._watch(connection, make_connection):
+                    self._retire(connection)
+                    connection = successor
+                    self._came_up(connection, is_text=is_text)
                 reason = connection.close_reason
+                # Another job server may have taken its place.
+                self._asks_option = True
                 # Who answers and then hangs up is no better than who does not answer.
                 if self.loop.time() - up_at_s >= STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
@@ -170,18 +186,28 @@ class Keeper:
             await asyncio.sleep(random.uniform(0, backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
-    async def _connect(self, make_connection: Callable[[], Connection], *, is_text: bool) -> Connection:
-        """A connection that is up, to the first of the server's addresses that answers. Raises OSError."""
+    async def _connect(
+        self, make_connection: Callable[[], Connection], *, is_text: bool, asks_option: bool = False
+    ) -> Connection:
+        """A connection that is up, to the first of the server's addresses that answers. Raises OSError.
+
+        asks_option: send OPTION_REQ even if the last attempt was hung up on for it.
+        """
         found = await self.resolver.resolve(self.server.host, lambda reason: self._tell(reason, is_text=is_text))
         reasons = []
         for address in found[:MAX_ADDRESSES]:
             connection = make_connection()
+            if not is_text:
+                connection.asks_option = self._asks_option or asks_option
             try:
                 await asyncio.wait_for(self._come_up(connection, address), CONNECT_TIMEOUT_S)
             except asyncio.TimeoutError:
-                reason = f"no answer within {CONNECT_TIMEOUT_S:g} s"
+                asked = f" to {connection.unanswered}" if connection.unanswered else ""
+                reason = f"no answer{asked} within {CONNECT_TIMEOUT_S:g} s"
             except OSError as error:
                 reason = str(error) or type(error).__name__
+                if not is_text and connection.hung_up_unanswered:
+                    self._asks_option = not connection.asks_option
             except BaseException:
                 connection.close("the gateway is stopping")
                 raise
@@ -220,9 +246,13 @@ class Keeper:
         upstream: socket.socket = transport.get_extra_info("socket")
         return upstream
 
-    async def _watch(self, connection: Connection) -> None:
-        """Return once the connection is gone, and see to it that a silent one goes."""
+    async def _watch(self, connection: Connection, make_connection: Callable[[], Connection]) -> Connection | None:
+        """Return once the connection is gone, and see to it that a silent one goes.
+
+        If another connection is to take its place, that one is returned, and is up; None otherwise.
+        """
         interval_s = self.check_interval_s
+        retry_at_s = self.loop.time() + OPTION_RETRY_S
         if isinstance(connection, AdminConnection):
             interval_s = min(interval_s, self.status_interval_s)
             connection.ask_status(self.status_interval_s)
@@ -231,6 +261,42 @@ class Keeper:
             connection.check(self.check_interval_s)
             if isinstance(connection, AdminConnection):
                 connection.ask_status(self.status_interval_s)
+            elif not connection.closed and not connection.asks_option and self.loop.time() >= retry_at_s:
+                retry_at_s = self.loop.time() + OPTION_RETRY_S
+                successor = await self._asking_again(make_connection)
+                if successor is not None:
+                    return successor
+        return None
+
+    async def _asking_again(self, make_connection: Callable[[], Connection]) -> Connection | None:
+        """A connection to a job server that hung up on OPTION_REQ and no longer does; None if it still does."""
+        try:
+            connection = await asyncio.wait_for(
+                self._connect(make_connection, is_text=False, asks_option=True), CONNECT_TIMEOUT_S
+            )
+        except (OSError, asyncio.TimeoutError):
+            return None
+        self._asks_option = True
+        return connection
+
+    def _retire(self, connection: Connection) -> None:
+        connection.retire()
+        task = self.loop.create_task(self._end_retired(connection))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+    async def _end_retired(self, connection: Connection) -> None:
+        """Close a connection that takes no more jobs once those it has have ended."""
+        checked_at_s = self.loop.time()
+        try:
+            while not connection.closed and not connection.idle:
+                await asyncio.wait((connection.gone,), timeout=RETIRED_CHECK_S)
+                if self.loop.time() - checked_at_s >= self.check_interval_s:
+                    checked_at_s = self.loop.time()
+                    connection.check(self.check_interval_s)
+        finally:
+            connection.close("one that was asked for exceptions has taken its place")
+            self.pool.went_down(self.server, connection)
 
     def _came_up(self, connection: Connection, *, is_text: bool) -> None:
         if is_text:
@@ -241,6 +307,14 @@ class Keeper:
                 self._reasons.forget()
             if self.server.connected == self.connections - 1:
                 self._further_reasons.forget()
+            if not connection.sends_exceptions and not self._told_without_exceptions:
+                self._told_without_exceptions = True
+                logger.warning(
+                    "job server %s sends no exceptions, so a job that raised one is told as failed: %s",
+                    self.server.name,
+                    connection.option_answer,
+                    extra={"about": self.server.name},
+                )
         self.pool.came_up(self.server, connection)
 
     def _tell(self, reason: str, *, is_text: bool, lost: bool = False) -> None:

@@ -101,11 +101,13 @@ cdef class PooledServer:
             if connection.has_pin(key):
                 best = connection
                 break
+            if connection.retired:
+                continue
             rank = _mixed(key + <unsigned long long> connection.slot)
             if best is None or rank > highest:
                 best = connection
                 highest = rank
-        return best if best is not None and best.accepts_jobs() else None
+        return best if best is not None and best.has_room() else None
 
 
 @cython.final
