@@ -5,7 +5,8 @@
  * KIND: see kinds[]; "mixed" takes the quick ones in turn. CONNECTIONS: open at once, at most. RATE: new ones a second,
  * 0 for as many as go. COUNT: in all, 0 for any number. SECONDS: the end, whatever is left. The quick kinds connect,
  * send, read what comes to its end and begin anew; the slow ones stay until the server closes or time is up; "no-read"
- * sends requests for as long as the server takes them and never reads an answer.
+ * sends requests for as long as the server takes them and never reads an answer; "slow-reader" asks for one large answer
+ * and takes it byte by byte.
  * The source address is 127.0.0.2 and above, one of 200 in turn, so that no pair of ports is used again too soon.
  * One JSON object goes to standard output. */
 
@@ -28,12 +29,14 @@
 #define MAX_SECONDS 900
 #define MAX_COUNT 2000000
 
-enum { QUICK, LEAVE, DRIP, HOLD, DEAF };
+enum { QUICK, LEAVE, DRIP, HOLD, DEAF, SIP };
+
+#define SWEEP_S 0.1
 
 struct kind {
     const char *name;
     int manner;           /* QUICK reads the answer, LEAVE closes after sending, DRIP adds a byte a second, HOLD
-                             waits, DEAF sends all it can and reads nothing */
+                             waits, DEAF sends all it can and reads nothing, SIP reads a byte every SWEEP_S */
     const char *bytes;
     size_t size;
 };
@@ -57,6 +60,8 @@ static struct kind kinds[] = {
     {"slow-body", DRIP, TEXT(HEAD "Content-Length: 100000\r\n\r\n")},
     {"held-head", HOLD, TEXT(HEAD "X-Held: ")},
     {"no-read", DEAF, pipelined, 0},
+    {"declared", HOLD, TEXT(HEAD "Content-Length: 8388608\r\n\r\n")},
+    {"slow-reader", SIP, TEXT("GET /large HTTP/1.1\r\nHost: a\r\n\r\n")},
 };
 #define QUICK_KINDS 9
 #define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
@@ -102,7 +107,7 @@ static void begin(int port, struct kind *kind)
     connection->kind = kind;
     connection->sent = connection->answered = 0;
     connection->next_drip_s = now_s() + 1;
-    if (kind->manner == DEAF)
+    if (kind->manner == DEAF || kind->manner == SIP)
         setsockopt(connection->descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     setsockopt(connection->descriptor, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     opened++;
@@ -115,6 +120,37 @@ static void begin(int port, struct kind *kind)
     epoll_ctl(poll_descriptor, EPOLL_CTL_ADD, connection->descriptor, &event);
     if (MAX_CONNECTIONS - unused_count > highest_open)
         highest_open = MAX_CONNECTIONS - unused_count;
+}
+
+/* Counts the status if this is the beginning of the connection's first answer. */
+static void note_answer(struct connection *connection, const char *bytes, ssize_t got)
+{
+    if (!connection->answered && got >= 12 && memcmp(bytes, "HTTP/1.", 7) == 0) {
+        int status = atoi(bytes + 9);
+        statuses[status >= 0 && status < 600 ? status : 0]++;
+        connection->answered = 1;
+    }
+}
+
+static void note_end(int index, ssize_t got)
+{
+    if (got < 0 && !connections[index].answered)
+        resets++;
+    else if (!connections[index].answered)
+        closed_silently++;
+    end(index);
+}
+
+static void sip(int index)
+{
+    char buffer[16];
+    ssize_t got = recv(connections[index].descriptor, buffer, sizeof buffer, MSG_PEEK);
+    if (got > 0) {
+        note_answer(&connections[index], buffer, got);
+        got = recv(connections[index].descriptor, buffer, 1, 0);
+    }
+    if (got == 0 || (got < 0 && errno != EAGAIN))
+        note_end(index, got);
 }
 
 static void serve(int index, unsigned events)
@@ -148,20 +184,12 @@ static void serve(int index, unsigned events)
             return;
         }
     }
-    while ((got = recv(connection->descriptor, buffer, sizeof buffer, 0)) > 0) {
-        if (!connection->answered && got >= 12 && memcmp(buffer, "HTTP/1.", 7) == 0) {
-            int status = atoi(buffer + 9);
-            statuses[status >= 0 && status < 600 ? status : 0]++;
-            connection->answered = 1;
-        }
-    }
-    if (got == 0 || errno != EAGAIN) {
-        if (got < 0 && !connection->answered)
-            resets++;
-        else if (!connection->answered)
-            closed_silently++;
-        end(index);
-    }
+    if (connection->kind->manner == SIP)
+        return;
+    while ((got = recv(connection->descriptor, buffer, sizeof buffer, 0)) > 0)
+        note_answer(connection, buffer, got);
+    if (got == 0 || errno != EAGAIN)
+        note_end(index, got);
 }
 
 int main(int count_of_arguments, char **arguments)
@@ -202,7 +230,7 @@ int main(int count_of_arguments, char **arguments)
     }
     poll_descriptor = epoll_create1(EPOLL_CLOEXEC);
     began_s = now = now_s();
-    next_sweep_s = began_s + 0.1;
+    next_sweep_s = began_s + SWEEP_S;
     while (now < began_s + seconds) {
         int open = MAX_CONNECTIONS - unused_count, ready;
         long due = rate > 0 ? (long)((now - began_s) * rate) + 1 : opened + most;
@@ -220,13 +248,15 @@ int main(int count_of_arguments, char **arguments)
             serve(events[index].data.u32, events[index].events);
         now = now_s();
         if (now >= next_sweep_s) {
-            next_sweep_s = now + 0.1;
+            next_sweep_s = now + SWEEP_S;
             for (index = 0; index < MAX_CONNECTIONS && kind >= QUICK_KINDS; index++) {
                 struct connection *slow = &connections[index];
                 if (slow->descriptor >= 0 && slow->sent && slow->kind->manner == DRIP && now >= slow->next_drip_s) {
                     slow->next_drip_s = now + 1;
                     send(slow->descriptor, "x", 1, MSG_NOSIGNAL);
                 }
+                if (slow->descriptor >= 0 && slow->sent && slow->kind->manner == SIP)
+                    sip(index);
             }
         }
     }

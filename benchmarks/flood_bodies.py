@@ -1,4 +1,4 @@
-"""Clients that send bodies up to the limit, all at once, and a worker that drops them.
+"""Clients that send bodies up to the limit, all at once, and a worker that drops them, or gives large results.
 
     python flood_bodies.py worker HOST PORT
     python flood_bodies.py clients HOST PORT COUNT BODY_BYTES
@@ -21,11 +21,13 @@ PAUSE_S = 1.0
 RETRY_S = (0.2, 1.0)
 END_S = 240.0
 PIECE_BYTES = 65536
+# With its head and its packet at most 1 MiB.
+LARGE_BYTES = 1024 * 1024 - 1024
 
 
 async def work(host: str, port: int) -> None:
-    """Answer every job of `sink` with nothing, until killed."""
-    worker = Worker((host, port), {b"sink": drop})
+    """Answer every job of `sink` with nothing and every one of `large` with LARGE_BYTES, until killed."""
+    worker = Worker((host, port), {b"sink": drop, b"large": swell})
     await worker.start()
     await asyncio.Event().wait()
 
@@ -33,6 +35,11 @@ async def work(host: str, port: int) -> None:
 async def drop(job: object) -> bytes:
     """A job's result."""
     return b""
+
+
+async def swell(job: object) -> bytes:
+    """A job's result."""
+    return bytes(LARGE_BYTES)
 
 
 class Clients:

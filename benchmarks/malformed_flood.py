@@ -1,23 +1,36 @@
 """The same floods of malformed and hostile connections against gatewayx and gearmand's HTTP plugin, in one run.
 
-    python benchmarks/malformed_flood.py [--rounds 5] [--only share,steady,each,slow,bodies,mixed] [--strict]
+    python benchmarks/malformed_flood.py [--rounds 5] [--only share,steady,...] [--strict]
 
 Starts one gearmand with its HTTP plugin, two echo workers and a gateway, all on loopback, lets flood.c loose on each in
-turns, and measures good traffic, memory and log meanwhile. What every row means is in benchmarks/README.md.
+turns, and measures good traffic, memory and log meanwhile. The sections are share, steady, each, slow, declared,
+slow-readers, bodies and mixed; what every row means is in benchmarks/README.md.
 """
 
 import argparse
+import http.client
 import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from servers import compile_program, start_echo_workers, start_gateway, start_gearmand
+from flood_bodies import LARGE_BYTES
+from servers import (
+    GATEWAY_COMMAND,
+    compile_program,
+    start_echo_workers,
+    start_gateway,
+    start_gearmand,
+    start_nginx_that_waits,
+)
 
 from support import (
     BENCHMARKS,
@@ -48,7 +61,7 @@ from support import (
 FUNCTION = "echo"
 GOOD_CONNECTIONS = 8
 FLOODING_CLIENTS = 32
-SECTIONS = ("share", "steady", "each", "slow", "bodies", "mixed")
+SECTIONS = ("share", "steady", "each", "slow", "declared", "slow-readers", "bodies", "mixed")
 SLOW_KINDS = ("slow-head", "slow-body")
 # In the section `each`: every kind of flood.c, and how many connections it has open at most.
 KINDS = {
@@ -65,12 +78,25 @@ KINDS = {
     "slow-body": 500,
     "no-read": 200,
 }
-# Beside the flood's own connections there must be room for good ones: nothing idle is to be closed for them.
+# Beside a flood's own connections there is room for good ones, where it is not the bound that is looked at.
 GATEWAY = "{python} -m gatewayx serve --listen {listen} --server {server} --max-connections 12000"
 SAMPLE_S = 0.1
 STEADY_RATE = 5000
 # A turn that others disturb is repeated, so often at most.
 MAX_ATTEMPTS = 4
+# Heads a second that declare MAX_BODY_BYTES and send nothing; the gateway ends each after its --body-rate-grace.
+DECLARED_RATE = 500
+DECLARED_WAIT_S = 10
+# Clients that take an answer of LARGE_BYTES byte by byte: so many new ones a second, and open at once at most.
+SLOW_READER_RATE = 20
+SLOW_READERS = 400
+# From the start of a flood to good traffic: as many heads are declared as ever will be, or as many bytes are unread.
+LEAD_S = {"declared": DECLARED_WAIT_S + 1, "slow-reader": 14}
+SMALL_BYTES = 16 * KIB
+NEWCOMER_INTERVAL_S = 0.02
+# What newcomers ask: path and body. Small ones, and ones that need more room than any flood may leave.
+SMALL_REQUESTS = (("/echo", 20), ("/sink", SMALL_BYTES), ("/echo", SMALL_BYTES))
+ALL_REQUESTS = (*SMALL_REQUESTS, ("/sink", MIB), ("/large", 0))
 MAX_BODY_BYTES = 8 * MIB
 BODY_CLIENTS = 1000
 HELD_BYTES = 256 * MIB
@@ -153,6 +179,50 @@ class Flood:
         self.report = json.loads(output)
 
 
+class Newcomers:
+    """Good clients that come one after the other, each over a connection of its own, while a `with` block runs.
+
+    requests: (path, bytes of the body) in turn. `answers` counts statuses, and what else happened by its name.
+    """
+
+    def __init__(self, port: int, requests: Sequence[tuple[str, int]]) -> None:
+        self.answers: Counter[str] = Counter()
+        self._port = port
+        self._requests = requests
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._ended.wait(NEWCOMER_INTERVAL_S):
+            path, body_bytes = self._requests[number % len(self._requests)]
+            number += 1
+            # gearmand's plugin aside nobody merges them, yet no two are alike.
+            body = run_tag().encode().ljust(body_bytes, b"x")[:body_bytes]
+            client = http.client.HTTPConnection(HOST, self._port, timeout=30)
+            try:
+                client.request("POST", path, body)
+                answer = client.getresponse()
+                answer.read()
+                self.answers[f"{answer.status} {path} {body_bytes}"] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.answers[f"{type(error).__name__} {path} {body_bytes}"] += 1
+            finally:
+                client.close()
+
+    def refused(self) -> int:
+        """How many got anything but 200."""
+        return sum(count for answer, count in self.answers.items() if not answer.startswith("200 "))
+
+    def __enter__(self) -> "Newcomers":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
 def good_traffic(port: int, duration_s: float) -> Load:
     """GOOD_CONNECTIONS clients as fast as they are answered."""
     url = f"http://{HOST}:{port}/{FUNCTION}"
@@ -180,9 +250,8 @@ class Comparison:
     def _turn(self, port: int, kind: str, connections: int, rate: float = 0) -> dict[str, Any]:
         """Good traffic alone, during a flood of the kind, and after it; again while others disturb it."""
         duration_s = self.settings.duration_s
-        for attempt in range(MAX_ATTEMPTS):
-            wait_until_quiet(self._processes, self.settings.max_disturbance)
-            watch = Watch(self._processes)
+
+        def measure() -> dict[str, Any]:
             # Sampling takes processor time itself, so the calm has it too.
             with Sampler(self._targets[port]):
                 calm = good_traffic(port, duration_s)
@@ -190,20 +259,28 @@ class Comparison:
             with flood, Sampler(self._targets[port]) as sampler:
                 time.sleep(0.5)
                 during = good_traffic(port, duration_s)
+            return {
+                "calm": asdict(calm),
+                "during": asdict(during),
+                "flood": flood.report,
+                "share": during.requests_per_s / calm.requests_per_s,
+                "p99_ratio": during.latency_p99_s / calm.latency_p99_s,
+                "memory_bytes": sampler.samples,
+            }
+
+        return {**self._undisturbed(kind, measure), "after": asdict(good_traffic(port, 1))}
+
+    def _undisturbed(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `measure` returns, measured again while others disturb it, with the disturbance."""
+        for attempt in range(MAX_ATTEMPTS):
+            wait_until_quiet(self._processes, self.settings.max_disturbance)
+            watch = Watch(self._processes)
+            measured = measure()
             disturbance = watch.stop()[1].share
             if disturbance <= self.settings.max_disturbance:
                 break
-            print(f"{kind}: others used {disturbance:.0%} of the machine, attempt {attempt + 1} of {MAX_ATTEMPTS}")
-        return {
-            "calm": asdict(calm),
-            "during": asdict(during),
-            "after": asdict(good_traffic(port, 1)),
-            "flood": flood.report,
-            "share": during.requests_per_s / calm.requests_per_s,
-            "p99_ratio": during.latency_p99_s / calm.latency_p99_s,
-            "memory_bytes": sampler.samples,
-            "disturbance": disturbance,
-        }
+            print(f"{name}: others used {disturbance:.0%} of the machine, attempt {attempt + 1} of {MAX_ATTEMPTS}")
+        return {**measured, "disturbance": disturbance}
 
     def share(self) -> None:
         """What 32 clients that send AAA as fast as they can leave of the good traffic."""
@@ -275,9 +352,9 @@ class Comparison:
         self.results.raw["each"] = found
 
     def slow(self) -> None:
-        """Many heads that never end, held open; then byte-drip of heads and bodies."""
+        """As many heads that never end as there may be connections; then heads and bodies at a byte a second."""
         count = self.settings.slow_heads
-        gateway, port = start_gateway(self._processes, GATEWAY, self._server_port)
+        gateway, port = start_gateway(self._processes, GATEWAY_COMMAND, self._server_port)
         try:
             calm = good_traffic(port, self.settings.duration_s)
             resting_bytes = gateway.memory().private_bytes
@@ -285,7 +362,8 @@ class Comparison:
             with flood:
                 time.sleep(count / 5000 + 1)
                 each = (gateway.memory().private_bytes - resting_bytes) / count
-                during = good_traffic(port, 12)
+                with Newcomers(port, SMALL_REQUESTS[:1]) as newcomers:
+                    during = good_traffic(port, 12)
             drips = {}
             for kind in SLOW_KINDS:
                 drip = self._flood(port, kind, 1000, 25, rate=2000, count=1000)
@@ -295,11 +373,31 @@ class Comparison:
         finally:
             self._processes.stop(gateway)
         report = flood.report
-        self.results.raw["slow"] = {"calm": asdict(calm), "during": asdict(during), "flood": report, "drips": drips}
-        closed = report["statuses"].get("408", 0)
+        self.results.raw["slow"] = {
+            "calm": asdict(calm),
+            "during": asdict(during),
+            "newcomers": newcomers.answers,
+            "flood": report,
+            "drips": drips,
+        }
+        too_slow = report["statuses"].get("408", 0)
+        ended = report["opened"] - report["left_open"] - report["failed"]
         self.results.rows += [
             at_most("slow heads held open: private memory each", [each / KIB], 3, " KiB", f"{count} heads"),
-            at_least("slow heads: answered 408 on time", [closed / count], 1, "", f"within {report['seconds']:.1f} s"),
+            at_least(
+                "slow heads: answered 408 on time, or gone to make room",
+                [ended / count],
+                1,
+                "",
+                f"within {report['seconds']:.1f} s, {too_slow:,} of them 408",
+            ),
+            at_most(
+                "slow heads: good requests refused",
+                [newcomers.refused() + during.error_count],
+                0,
+                "",
+                f"{newcomers.answers.total()} newcomers: {dict(newcomers.answers)}",
+            ),
             at_most(
                 "slow heads: p99 while they are held and closed",
                 [during.latency_p99_s / calm.latency_p99_s],
@@ -313,13 +411,76 @@ class Comparison:
             ),
         ]
 
-    def bodies(self) -> None:
-        """Many clients that send bodies up to the limit, half of it first, the rest after a pause."""
-        gateway, port = start_gateway(self._processes, GATEWAY, self._server_port)
+    def declared(self) -> None:
+        """Heads that declare a large body and send nothing of it, many a second."""
+        turns = self._beside_nginx("declared", 10_000, DECLARED_RATE, ALL_REQUESTS)
+        reached = all(
+            turn[target]["flood"]["opened"] / turn[target]["flood"]["seconds"] > 0.98 * DECLARED_RATE
+            for turn in turns
+            for target in turn
+        )
+        self.results.rows += beside_nginx_rows(f"{DECLARED_RATE} declared bodies a second", turns, reached)
+
+    def slow_readers(self) -> None:
+        """Many clients that take a large answer byte by byte."""
+        turns = self._beside_nginx("slow-reader", SLOW_READERS, SLOW_READER_RATE, SMALL_REQUESTS)
+        self.results.rows += beside_nginx_rows("answers taken byte by byte", turns, True)
+
+    def _beside_nginx(
+        self, kind: str, connections: int, rate: float, requests: Sequence[tuple[str, int]]
+    ) -> list[dict[str, Any]]:
+        """Good traffic at a gateway during a flood at it, and during the same flood at an nginx, in turns."""
+        duration_s = self.settings.duration_s
+        gateway, gateway_port = start_gateway(self._processes, GATEWAY_COMMAND, self._server_port)
+        nginx, nginx_port = start_nginx_that_waits(self._processes, LARGE_BYTES, DECLARED_WAIT_S)
+        worker = self._start_sink()
+        turns: list[dict[str, Any]] = []
+
+        def measure(port: int) -> dict[str, Any]:
+            flood = self._flood(port, kind, connections, LEAD_S[kind] + duration_s + 1, rate=rate)
+            with flood:
+                time.sleep(LEAD_S[kind])
+                with Newcomers(gateway_port, requests) as newcomers:
+                    during = good_traffic(gateway_port, duration_s)
+            return {
+                "during": asdict(during),
+                "newcomers": newcomers.answers,
+                "refused": newcomers.refused() + during.error_count,
+                "flood": flood.report,
+                "private_bytes": gateway.memory().private_bytes,
+            }
+
+        try:
+            for number in range(self.settings.rounds):
+                turn: dict[str, Any] = {}
+                targets = [("gateway", gateway_port), ("nginx", nginx_port)]
+                for target, port in targets[:: -1 if number % 2 else 1]:
+                    turn[target] = self._undisturbed(kind, partial(measure, port))
+                turns.append(turn)
+                told = ", ".join(
+                    f"at {name} p99 {1e3 * found['during']['latency_p99_s']:.2f} ms, {found['refused']} refused"
+                    for name, found in turn.items()
+                )
+                print(f"{kind}, round {number + 1}: {told}", flush=True)
+        finally:
+            self._processes.stop(worker)
+            self._processes.stop(nginx)
+            self._processes.stop(gateway)
+        self.results.raw[kind] = turns
+        return turns
+
+    def _start_sink(self) -> Process:
+        """A worker that drops what it gets (`sink`), or gives much (`large`)."""
         worker = self._processes.start(
             "sink", [sys.executable, str(BENCHMARKS / "flood_bodies.py"), "worker", HOST, str(self._server_port)]
         )
         wait_for_workers(self._server_port, "sink", 1)
+        return worker
+
+    def bodies(self) -> None:
+        """Many clients that send bodies up to the limit, half of it first, the rest after a pause."""
+        gateway, port = start_gateway(self._processes, GATEWAY, self._server_port)
+        worker = self._start_sink()
         try:
             resting_bytes = gateway.memory().private_bytes
             clients = [sys.executable, str(BENCHMARKS / "flood_bodies.py"), "clients", HOST, str(port)]
@@ -384,6 +545,42 @@ class Comparison:
         ]
 
 
+def beside_nginx_rows(name: str, turns: list[dict[str, Any]], reached: bool) -> list[Row]:
+    """The rows of a flood whose cost is compared with that of the same flood at an nginx."""
+    answers: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    for turn in turns:
+        answers.update(turn["gateway"]["newcomers"])
+        statuses.update(turn["gateway"]["flood"]["statuses"])
+    others = {answer: count for answer, count in answers.items() if not answer.startswith("200 ")}
+    errors = [turn["gateway"]["during"]["errors"] for turn in turns]
+    refused = sum(turn["gateway"]["refused"] for turn in turns)
+    asked = answers.total() + sum(turn["gateway"]["during"]["requests"] for turn in turns)
+    ratios = [turn["gateway"]["during"]["latency_p99_s"] / turn["nginx"]["during"]["latency_p99_s"] for turn in turns]
+    lowest, highest = (1e3 * pick(turn["nginx"]["during"]["latency_p99_s"] for turn in turns) for pick in (min, max))
+    detail = f"of {asked:,}, among them {answers.total():,} newcomers"
+    if refused:
+        detail += f": newcomers {others or 'all served'}, wrk {errors}"
+    return [
+        at_most(f"{name}: good requests refused", [refused], 0, "", detail),
+        at_most(
+            f"{name}: p99 against the same flood at nginx",
+            ratios,
+            1.2,
+            TIMES,
+            f"nginx {lowest:.2f} to {highest:.2f} ms",
+            reached,
+        ),
+        information(
+            f"{name}: flooding clients",
+            [sum(turn["gateway"]["flood"]["opened"] for turn in turns)],
+            "",
+            f"answers {dict(statuses)}, "
+            f"memory at most {max(turn['gateway']['private_bytes'] for turn in turns) / MIB:.0f} MiB",
+        ),
+    ]
+
+
 def each_row(kind: str, target: str, turn: dict[str, Any]) -> Row:
     """The share of good traffic that a kind of flood leaves, with what else there is to say."""
     flood, during = turn["flood"], turn["during"]
@@ -423,12 +620,12 @@ def main() -> int:
         sections,
         arguments.max_disturbance,
     )
-    require_programs({"gearmand": "gearman-job-server", "wrk": "wrk", "cc": "gcc"})
+    require_programs({"gearmand": "gearman-job-server", "wrk": "wrk", "nginx": "nginx-light", "cc": "gcc"})
     raise_open_file_limit(16_000)
     with tempfile.TemporaryDirectory() as directory, ProcessSet(Path(directory)) as processes:
         comparison = Comparison(processes, settings)
         for section in sections:
-            getattr(comparison, section)()
+            getattr(comparison, section.replace("-", "_"))()
             print(text_table(comparison.results.rows), flush=True)
     results = comparison.results
     write_report(arguments.output, "malformed_flood", "Malformed floods", results.rows, asdict(settings), results.raw)

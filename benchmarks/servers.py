@@ -51,7 +51,13 @@ def start_gateway(processes: ProcessSet, command: str, server_port: int) -> tupl
     return process, port
 
 
-def start_nginx(processes: ProcessSet, location: str = "return 200;", upstream: str = "") -> tuple[Process, int]:
+def start_nginx(
+    processes: ProcessSet,
+    location: str = "return 200;",
+    upstream: str = "",
+    more_locations: str = "",
+    max_connections: int = 4096,
+) -> tuple[Process, int]:
     """nginx with one worker process that answers every request 200 with nothing, or does what `location` says."""
     port = free_port()
     directory = processes.directory / f"nginx-{port}"
@@ -62,9 +68,9 @@ def start_nginx(processes: ProcessSet, location: str = "return 200;", upstream: 
     configuration = directory / "nginx.conf"
     configuration.write_text(
         f"daemon off; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log crit;\n"
-        "events { worker_connections 4096; }\n"
+        f"events {{ worker_connections {max_connections}; }}\n"
         f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; {temporary_paths}\n"
-        f"  {upstream} server {{ listen {HOST}:{port}; location / {{ {location} }} }} }}\n"
+        f"  {upstream} server {{ listen {HOST}:{port}; {more_locations} location / {{ {location} }} }} }}\n"
     )
     process = processes.start("nginx", [which("nginx") or "nginx", "-c", str(configuration)])
     process.wait_until_listening(port)
@@ -76,6 +82,19 @@ def start_nginx_proxy(processes: ProcessSet, target_port: int) -> tuple[Process,
     upstream = f"upstream target {{ server {HOST}:{target_port}; keepalive 256; }}"
     location = 'proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection "";'
     return start_nginx(processes, location, upstream)
+
+
+def start_nginx_that_waits(processes: ProcessSet, large_bytes: int, body_timeout_s: int) -> tuple[Process, int]:
+    """nginx that waits for the body of a request as long as the gateway does, and has a file of large_bytes at /large.
+
+    It has no more to do with the gateway than that it runs on the same machine: what a flood at it costs the gateway's
+    good traffic, flooder and kernel cost.
+    """
+    (processes.directory / "large").write_bytes(bytes(large_bytes))
+    # Nobody listens there: with buffering the body is read before anybody is asked.
+    waits = f"client_body_timeout {body_timeout_s}s; client_max_body_size 64m; proxy_pass http://{HOST}:1;"
+    large = f"location = /large {{ root {processes.directory}; send_timeout 30s; }}"
+    return start_nginx(processes, waits, more_locations=large, max_connections=16_000)
 
 
 def compile_program(processes: ProcessSet, source: str, *libraries: str) -> Path:
