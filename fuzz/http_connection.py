@@ -29,7 +29,7 @@ import random
 import re
 from typing import NamedTuple
 
-from fuzz.world import Failures, JobServer, JobServerTransport, Loop, Transport
+from fuzz.world import Failures, JobServer, JobServerTransport, Loop, OptionAnswer, Transport
 from gatewayx.address import ServerAddress
 from gatewayx.config import Settings
 from gatewayx.gearman.packet import PacketType
@@ -38,6 +38,8 @@ from gatewayx.server.worker import GatewayProcess
 # Bits of the first byte.
 COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
 CUT_SHIFT = 4
+# Of the upper four; what job servers answer to OPTION_REQ beside what they do to those.
+OPTION_ANSWERS = {12: OptionAnswer.ERROR, 13: OptionAnswer.NONE, 14: OptionAnswer.CLOSED}
 
 MAX_CLIENTS = 3
 FIRST_PORT, SECOND_PORT = 4730, 4731
@@ -80,6 +82,8 @@ GARBAGE = (
     b"\0RES\0\0\0\x1c\0\x02\0\0H:fuzz:1\0" + b"half of it" * 100,
     b"\0RES\0\0\0\x11\xff\xff\xff\xff",
     b"\0RES\0\0\0\x10\0\0\0\x01a",
+    b"\0RES\0\0\0\x08\0\0\0\x0fH:fuzz:1\0behind",
+    b"\0RES\0\0\0\x0e\0\x02\0\0H:fuzz:1\0" + b"the reason" * 100,
     b"\0RES\0\0\0\x0b\0\0\0\x05a\0b\0c",
 )
 # What a gateway without clients holds none of.
@@ -199,6 +203,8 @@ class World:
         ports = (FIRST_PORT,) if bits & ONE_CONNECTION else (FIRST_PORT, SECOND_PORT)
         if bits & FEW_JOBS:
             self.server.hanging_ports.add(SECOND_PORT)
+        self.server.cut_bytes = SIZES[bits >> CUT_SHIFT] if bits >> CUT_SHIFT else 0
+        self.server.option_answer = OPTION_ANSWERS.get(bits >> CUT_SHIFT, OptionAnswer.TAKEN)
         self.settings = Settings(
             server=tuple(ServerAddress("127.0.0.1", port) for port in ports),
             connections_per_server=1 if bits & ONE_CONNECTION else 2,
@@ -482,7 +488,8 @@ class Play:
                 PacketType.WORK_STATUS,
                 PacketType.WORK_WARNING,
             )
-            connection.work(connection.jobs[-1], types[argument % len(types)], b"because of the job")
+            reason = b"because of the job" if argument < 4 else b""
+            connection.work(connection.jobs[-1], types[argument % len(types)], reason)
         elif kind == 15 and argument < 5:
             if connection.room_bytes is None:
                 connection.stop_taking(JOB_SERVER_ROOMS_BYTES[argument])
@@ -500,7 +507,6 @@ class Play:
 def play(bits: int, script: bytes, data: bytes) -> None:
     """Run a script."""
     world = World(bits)
-    world.server.cut_bytes = SIZES[bits >> CUT_SHIFT] if bits >> CUT_SHIFT else 0
     try:
         player = Play(world, data)
         for event in script:
@@ -700,6 +706,8 @@ def seeds() -> list[bytes]:
         # The bytes of a client choose what comes from a broken job server.
         for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3)):
             inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
+    for kind in OPTION_ANSWERS:
+        inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
     return inputs
 
 

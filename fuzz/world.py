@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import socket
 from collections import deque
@@ -23,6 +24,9 @@ WORK_TYPES = END_TYPES | {PacketType.WORK_DATA, PacketType.WORK_STATUS, PacketTy
 # The reader of what a job server has sent keeps packets up to this; the gateway may keep none that is larger.
 MAX_KEPT_BYTES = 1 << 20
 WRITE_LIMIT_DIVISOR = 32
+# What may stand behind a name in these counts with its first bytes, however much of it is to come.
+REASON_TYPES = frozenset({PacketType.JOB_CREATED, PacketType.WORK_FAIL, PacketType.ERROR, PacketType.OPTION_RES})
+MAX_REASON_BYTES = 400
 
 
 class Loop(asyncio.BaseEventLoop):
@@ -247,6 +251,15 @@ class Job:
         self.copies = copies
 
 
+class OptionAnswer(enum.Enum):
+    """What a job server answers to OPTION_REQ, which others than gearmand need not know."""
+
+    TAKEN = enum.auto()
+    ERROR = enum.auto()
+    NONE = enum.auto()
+    CLOSED = enum.auto()
+
+
 class ToldJob:
     """A job as the gateway must understand the packets that came: copies of each are counted as gearmand sends them."""
 
@@ -282,6 +295,8 @@ class Told:
             while (taken := reader.take()) != Taken.NEED_MORE:
                 if taken == Taken.PACKET:
                     self._packet(reader.type, [reader.argument(index) for index in range(reader.argument_count)])
+                elif reader.type in REASON_TYPES:
+                    reader.keep_start(MAX_REASON_BYTES)
                 elif reader.body_bytes <= MAX_KEPT_BYTES:
                     reader.keep()
                 else:
@@ -340,6 +355,7 @@ class JobServer:
         self.ends: dict[tuple[bytes, bytes], set[tuple[int, bytes]]] = {}
         # Ports of those that hang: they are connected to, and neither read nor answer.
         self.hanging_ports: set[int] = set()
+        self.option_answer = OptionAnswer.TAKEN
         # Answer all at once and by itself.
         self.automatic = False
         # Cut what is sent into pieces of so many bytes; 0 for none.
@@ -400,7 +416,9 @@ class JobServerTransport(Transport):
                 self.loop.call_soon(self.send, PacketType.ECHO_RES, *found.arguments)
                 continue
             if found.type == PacketType.OPTION_REQ:
-                self.loop.call_soon(self.receive, packet.encode_option_res(b"exceptions"))
+                self._answer_option()
+                if self.closing:
+                    return
                 continue
             assert found.type in SUBMIT_TYPES, found
             submission = (int(found.type), *found.arguments)
@@ -409,6 +427,16 @@ class JobServerTransport(Transport):
             self.told.unanswered.append(submission)
             if self.server.automatic:
                 self.loop.call_soon(self.run_all)
+
+    def _answer_option(self) -> None:
+        if self.server.option_answer == OptionAnswer.TAKEN:
+            self.loop.call_soon(self.receive, packet.encode_option_res(b"exceptions"))
+        elif self.server.option_answer == OptionAnswer.ERROR:
+            self.loop.call_soon(
+                self.send, PacketType.ERROR, b"UNKNOWN_OPTION", b"Server does not recognize given option"
+            )
+        elif self.server.option_answer == OptionAnswer.CLOSED:
+            self.loop.call_soon(self.receive_eof)
 
     def receive(self, data: bytes) -> None:
         """The gateway gets bytes."""
@@ -447,9 +475,12 @@ class JobServerTransport(Transport):
         """Send a WORK_* packet of a job, once for each that waits."""
         if packet_type in END_TYPES:
             self.jobs.remove(job)
-        arguments = {PacketType.WORK_FAIL: (), PacketType.WORK_STATUS: (b"1", b"2")}.get(packet_type, (data,))
+        arguments = [job.handle, *((b"1", b"2") if packet_type == PacketType.WORK_STATUS else (data,))]
+        if packet_type == PacketType.WORK_FAIL:
+            # As a worker may send it; gearmand passes it on.
+            arguments = [b"\0".join(arguments)]
         for _ in range(job.copies):
-            self.send(packet_type, job.handle, *arguments)
+            self.send(packet_type, *arguments)
 
     def run_all(self) -> None:
         """Create and complete all that was submitted, in order."""

@@ -1,4 +1,4 @@
-"""The fuzz targets on their seeds and some random mutations of them; `make fuzz` looks further."""
+"""The fuzz targets on their seeds, on what fuzzing has found, and on some mutations; `make fuzz` looks further."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from types import ModuleType
 import pytest
 
 from fuzz import http_connection, packet_reader
+from fuzz.corpus import kept
 from fuzz.mutations import run_mutations
 
 
 @pytest.mark.parametrize(
     ("target", "mutations"), [(packet_reader, 2500), (http_connection, 500)], ids=["packet_reader", "http_connection"]
 )
-def test_seeds_and_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
-    run_mutations(target.one_input, target.seeds(), target.TOKENS, mutations, seed=1)
+def test_seeds_kept_inputs_and_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
+    inputs = [*target.seeds(), *kept(target.__name__.rpartition(".")[2])]
+    run_mutations(target.one_input, inputs, target.TOKENS, mutations, seed=1)
