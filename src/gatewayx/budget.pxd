@@ -1,28 +1,75 @@
-"""The bytes that a process holds for its clients, in one sum: bodies, their packets, results, answers not yet read."""
+"""The bytes that a process holds for its clients, in three accounts: small things, bodies, results.
+
+The accounts never borrow from each other, so that whoever fills one of them stops nobody who needs another.
+"""
+
+cdef enum:
+    # What is at most so large counts in SMALL, whatever it is.
+    SMALL_BYTES = 16384
+    ACCOUNTS = 3
+
+
+# An index into what the budget counts; Cython takes no enum as one.
+ctypedef int Account
+
+cdef enum:
+    # An eighth: heads, unfinished lines, and bodies, packets, results and answers of at most SMALL_BYTES.
+    SMALL
+    # Three eighths: larger bodies with their packets.
+    BODIES
+    # A half: larger results with the answers that are not read yet.
+    RESULTS
+
+
+cdef struct Held:
+    # The account in which an entry counts; it means something only while size_bytes is above 0.
+    Account account
+    # What the entry has of it: allocated room.
+    long long size_bytes
+
+
+cdef inline Account account_for(Account large, long long size_bytes) noexcept:
+    """Where an entry counts that has so many bytes: SMALL, or `large` above SMALL_BYTES."""
+    return large if size_bytes > SMALL_BYTES else SMALL
 
 
 cdef class ByteBudget:
-    # The bound on held_bytes for whatever may still be refused.
+    # The bound on all accounts together.
     cdef readonly long long max_bytes
-    # Held now, by whoever has called reserve() or hold() and not release().
-    cdef readonly long long held_bytes
-    # Refused reservations so far.
+    # By Account: the bound on what may still be refused, and what is held now.
+    cdef long long[ACCOUNTS] bounds
+    cdef long long[ACCOUNTS] held
+    # Requests and results that were refused or ended for want of room, each once; counted by whoever refuses.
     cdef readonly unsigned long long refused
 
-    # Take room for what is not here yet; False, and nothing is taken, if it does not fit.
-    cdef inline bint reserve(self, long long size_bytes) noexcept:
-        if self.held_bytes + size_bytes > self.max_bytes:
-            self.refused += 1
+    # Let the entry have so many bytes in the account, which are here already and cannot be refused any more.
+    cdef inline void hold(self, Held* entry, Account account, long long size_bytes) noexcept:
+        self.held[entry.account] -= entry.size_bytes
+        self.held[account] += size_bytes
+        entry.account = account
+        entry.size_bytes = size_bytes
+
+    # The same for what is still to come; False, and nothing changes, if the entry would grow and does not fit.
+    cdef inline bint resize(self, Held* entry, Account account, long long size_bytes) noexcept:
+        cdef long long more_bytes = size_bytes
+        if entry.account == account:
+            more_bytes -= entry.size_bytes
+        if more_bytes > 0 and self.held[account] + more_bytes > self.bounds[account]:
             return False
-        self.held_bytes += size_bytes
+        self.hold(entry, account, size_bytes)
         return True
 
-    # Count what is here already and cannot be refused any more.
-    cdef inline void hold(self, long long size_bytes) noexcept:
-        self.held_bytes += size_bytes
+    cdef inline void release(self, Held* entry) noexcept:
+        self.held[entry.account] -= entry.size_bytes
+        entry.size_bytes = 0
 
-    cdef inline void release(self, long long size_bytes) noexcept:
-        self.held_bytes -= size_bytes
+    # Whether so many bytes more fit into the account.
+    cdef inline bint fits(self, Account account, long long more_bytes) noexcept:
+        return self.held[account] + more_bytes <= self.bounds[account]
 
-    cdef inline bint exhausted(self) noexcept:
-        return self.held_bytes >= self.max_bytes
+    # Above three quarters of its bound: whoever is slow is ended.
+    cdef inline bint crowded(self, Account account) noexcept:
+        return self.held[account] * 4 > self.bounds[account] * 3
+
+    cdef inline bint full(self, Account account) noexcept:
+        return self.held[account] >= self.bounds[account]

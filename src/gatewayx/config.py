@@ -729,8 +729,8 @@ SETTINGS: tuple[Setting, ...] = (
         "max-held",
         Size(64 * KIBIBYTE, 1024 * GIBIBYTE),
         "Limits",
-        "Bytes held at once for all clients: bodies, their packets, results, answers not yet read. A body that does "
-        "not fit is answered 503, a result 502.",
+        "Bytes held at once for all clients: an eighth for what is at most 16 KiB, three eighths for bodies and their "
+        "packets, a half for results and answers not yet read. A body that does not fit is answered 503, a result 502.",
         "Envoy overload manager max_heap_size_bytes: off",
     ),
     Setting(

@@ -645,7 +645,9 @@ class TestNotUp:
 class TestFrozenServer:
     async def test_what_waits_for_it_is_bounded_and_the_rest_is_503_at_once(self, server):
         body = bytes(8 << 20)
-        async with running_gateway([server.address], connections_per_server=1, job_timeout_s=60.0) as gateway:
+        async with running_gateway(
+            [server.address], connections_per_server=1, job_timeout_s=60.0, max_held_bytes=1 << 30
+        ) as gateway:
             upstream = await server.connection()
             upstream.transport.pause_reading()
             clients = [await HttpClient(gateway.address).connect() for _ in range(14)]

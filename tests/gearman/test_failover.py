@@ -241,7 +241,9 @@ class TestServersThatDie:
 
     async def test_one_that_does_not_read_is_full_and_the_others_get_the_jobs(self):
         body = bytes(40 * MEBIBYTE)
-        async with behind(2, max_body_bytes=len(body), job_timeout_s=20, server_check_interval_s=60) as all_of:
+        async with behind(
+            2, max_body_bytes=len(body), max_held_bytes=1 << 30, job_timeout_s=20, server_check_interval_s=60
+        ) as all_of:
             frozen = await all_of.number_for(b"first", TOGETHER)
             all_of.upstreams[frozen].transport.pause_reading()
             stuck = []

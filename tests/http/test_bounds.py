@@ -10,16 +10,13 @@ import pytest
 
 from gatewayx.server import logs
 from support.gateway import eventually, with_settings
-from support.http import HttpClient, ask, chunked, head, post
+from support.http import HttpClient, ask, head, post
 
 pytestmark = pytest.mark.anyio
 
-KIBIBYTE = 1024
-MEBIBYTE = 1024 * KIBIBYTE
 POST = post(b"/by-hand", b"workload")
 OPTIONS = head(b"OPTIONS", b"*")
 CHUNKED = b"Transfer-Encoding: chunked"
-EXPECT = b"Expect: 100-continue"
 
 
 def sized(size_bytes: int, *headers: bytes) -> bytes:
@@ -164,97 +161,6 @@ class TestTimes:
         assert {answer.status for answer in answers} == {408}
         for client in clients:
             await client.close()
-
-
-class TestBytesHeld:
-    @with_settings(max_held_bytes=256 * KIBIBYTE)
-    @pytest.mark.parametrize("expects", [(), (EXPECT,)], ids=["at-once", "before-100-continue"])
-    async def test_a_sized_body_that_does_not_fit_is_refused_by_its_head(self, embedded, client, samples, expects):
-        answer = await client.ask(sized(300 * KIBIBYTE, *expects))
-        assert (answer.status, answer.kind()) == (503, "too-many-bytes")
-        assert int(answer.headers[b"retry-after"]) >= 1
-        if expects:
-            assert await client.rest() == b""
-        else:
-            await client.send_all(bytes(300 * KIBIBYTE))
-            assert (await client.ask(post(b"/echo", b"next"))).body == b"next"
-        assert embedded.submitted == len(expects) == 0 or embedded.submitted == 1 - len(expects)
-
-    @with_settings(max_held_bytes=256 * KIBIBYTE)
-    async def test_as_one_finishes_another_is_admitted(self, gateway, client, samples):
-        body = bytes(200 * KIBIBYTE)
-        client.send(sized(len(body)))
-        await gateway.reaches("budget.held_bytes", len(body))
-        refused = await ask(gateway.address, sized(100 * KIBIBYTE))
-        assert (refused.status, refused.kind()) == (503, "too-many-bytes")
-        await client.send_all(body)
-        # With its packet, its result and its answer it never needs more than there is.
-        assert (await client.response()).body == body
-        async with HttpClient(gateway.address) as another:
-            assert (await another.ask(sized(len(body)), body)).body == body
-
-    @with_settings(max_held_bytes=256 * KIBIBYTE)
-    async def test_a_chunked_body_reserves_as_it_grows(self, embedded, gateway, client, samples):
-        client.send(head(b"POST", b"/echo", CHUNKED), b"1000\r\n", bytes(4096), b"\r\n")
-        await gateway.reaches("budget.held_bytes", 4096)
-        chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
-        client.send(*[chunk] * 4)
-        answer = await client.response()
-        assert (answer.status, answer.kind()) == (503, "too-many-bytes")
-        assert gateway.count("budget.held_bytes") < 4096
-        client.send(chunk, b"0\r\n\r\n")
-        assert (await client.ask(head(b"POST", b"/echo", CHUNKED), chunked(bytes(100_000)))).body == bytes(100_000)
-        assert embedded.submitted == 1
-
-    @with_settings(max_held_bytes=256 * KIBIBYTE)
-    @pytest.mark.parametrize("parts", [1, 10])
-    async def test_a_result_that_does_not_fit_is_502_and_disturbs_nobody(self, gateway, client, worker, samples, parts):
-        client.send(POST)
-        handle, _, _, _ = await worker.take()
-        for _ in range(parts - 1):
-            worker.send_data(handle, bytes(300 * KIBIBYTE // parts))
-        worker.complete(handle, bytes(300 * KIBIBYTE // parts))
-        answer = await client.response()
-        assert (answer.status, answer.kind()) == (502, "result-too-large")
-        assert "beside what the gateway holds" in answer.problem()["detail"]
-        assert (await client.ask(post(b"/echo", b"others"))).body == b"others"
-
-    @with_settings(max_held_bytes=20 * MEBIBYTE)
-    async def test_an_answer_that_is_not_read_counts_until_it_is(self, gateway, worker, samples):
-        # More than the kernel takes off our hands.
-        result = bytes(16 * MEBIBYTE)
-        async with HttpClient(gateway.address, receive_buffer_bytes=4096) as slow:
-            slow.writer.transport.pause_reading()
-            slow.send(POST)
-            handle, _, _, _ = await worker.take()
-            worker.complete(handle, result)
-            await gateway.reaches("budget.held_bytes", len(result))
-            refused = await ask(gateway.address, sized(8 * MEBIBYTE))
-            assert (refused.status, refused.kind()) == (503, "too-many-bytes")
-            slow.writer.transport.resume_reading()
-            assert (await slow.response()).body == result
-            await eventually(lambda: gateway.count("budget.held_bytes") == 0)
-            body = bytes(4 * MEBIBYTE)
-            assert (await ask(gateway.address, sized(len(body)), body)).body == body
-
-    @with_settings(max_held_bytes=64 * KIBIBYTE)
-    async def test_while_nothing_fits_a_connection_has_one_request_at_a_time(self, embedded, gateway, client, worker):
-        async with HttpClient(gateway.address) as holder:
-            holder.send(sized(64 * KIBIBYTE))
-            await gateway.reaches("budget.held_bytes", 64 * KIBIBYTE)
-            get = head(b"GET", b"/by-hand?x")
-            client.send(get)
-            handle, _, _, _ = await worker.take()
-            for _ in range(3):
-                client.send(get)
-            await asyncio.sleep(0.05)
-            assert embedded.submitted == 1
-        await gateway.reaches("http.requests_abandoned", 1)
-        worker.complete(handle, b"0")
-        for number in range(1, 4):
-            handle, _, _, _ = await worker.take()
-            worker.complete(handle, b"%d" % number)
-        assert [(await client.response()).body for _ in range(4)] == [b"0", b"1", b"2", b"3"]
 
 
 class TestPipelining:

@@ -116,7 +116,7 @@ cdef class Gateway(RequestHandler):
         return PyBytes_FromStringAndSize(unique, end - unique)
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return name_bytes > 10 and strncasecmp(name, b"x-gearman-", 10) == 0
+        return _header(name, name_bytes) != 0
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
@@ -194,7 +194,7 @@ cdef class Gateway(RequestHandler):
         cdef int header
         cdef bytes value
         for index in range(0, len(headers), 2):
-            header = _header(<bytes> headers[index])
+            header = _header(PyBytes_AS_STRING(<bytes> headers[index]), PyBytes_GET_SIZE(<bytes> headers[index]))
             if seen & header:
                 raise HeaderError(f"{HEADER_NAMES[header]} is given more than once")
             seen |= header
@@ -228,7 +228,7 @@ cdef class Gateway(RequestHandler):
         cdef int header
         cdef bytes value
         for index in range(0, len(headers), 2):
-            header = _header(<bytes> headers[index])
+            header = _header(PyBytes_AS_STRING(<bytes> headers[index]), PyBytes_GET_SIZE(<bytes> headers[index]))
             value = (<bytes> headers[index + 1]).strip(b" \t")
             if header == UNIQUE and value:
                 if self.refuse_client_unique:
@@ -254,10 +254,11 @@ cdef bint _is_plugin_check(Request request):
     return request.method == HEAD and request.query is None and not request.path.strip(b"/")
 
 
-cdef int _header(bytes name) noexcept:
+cdef int _header(const char* name, Py_ssize_t length) noexcept:
     """Which of our headers it is; 0 for none of them."""
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
-    cdef const char* suffix = PyBytes_AS_STRING(name) + 10
+    cdef const char* suffix = name + 10
+    if length < 16 or length > 20 or strncasecmp(name, b"x-gearman-", 10) != 0:
+        return 0
     if length == 16 and strncasecmp(suffix, b"unique", 6) == 0:
         return UNIQUE
     if length == 20 and strncasecmp(suffix, b"background", 10) == 0:
@@ -330,8 +331,9 @@ cdef class Exchange(JobListener):
             self.own_unique,
             background_key,
         )
-        # The packet holds it now.
-        request.body = None
+        # The packet holds the workload now, and of the head only this is still needed.
+        request.let_go()
+        request.context_bytes = PyBytes_GET_SIZE(self.function) + PyBytes_GET_SIZE(self.unique)
         if self.job is None:
             return self._answer_problem(
                 None, 503, "no-job-server", "no job server takes jobs now; nothing was submitted", None

@@ -1,6 +1,6 @@
 """One pipelined socket to one job server, and the jobs that were submitted over it."""
 
-from gatewayx.budget cimport ByteBudget
+from gatewayx.budget cimport ByteBudget, Held
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport PacketReader
@@ -79,6 +79,8 @@ cdef class Job(Expiring):
     cdef bytes packet
     cdef bytes workload
     cdef Py_ssize_t packet_bytes
+    # What the packet has of the byte budget.
+    cdef Held packet_held
     # A background job ends with its JOB_CREATED: no WORK_* follows.
     cdef readonly bint background
     # Nobody else can wait for it: its unique was made for it alone. So it is cancelled when nobody waits any more.
@@ -121,7 +123,7 @@ cdef class Job(Expiring):
     # Bytes of result so far, those of the packet at hand included.
     cdef readonly Py_ssize_t result_bytes
     # What the result has of the byte budget.
-    cdef long long held_bytes
+    cdef Held result_held
 
 
 cdef class JobServerConnection:
@@ -194,7 +196,7 @@ cdef class JobServerConnection:
     cdef bint flush_scheduled
     cdef bint write_paused
     # What the large packet that is being gathered has of the byte budget.
-    cdef Py_ssize_t large_bytes
+    cdef Held large_held
 
     # Packets for handles that nobody waits for.
     cdef readonly unsigned long long dropped_packets
@@ -236,7 +238,7 @@ cdef class JobServerConnection:
     cdef int _close(self, str reason) except -1
 
 
-# Make the job's packet, and count it in the budget until _drop_packet().
+# Make the job's packet, and count it in the budget until _drop_packet(), in the account of its workload's size.
 cdef int make_packet(
     Job job, ByteBudget budget, int packet_type, bytes function, bytes unique, bytes workload
 ) except -1

@@ -34,7 +34,7 @@ import termios
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from gatewayx.budget cimport ByteBudget
+from gatewayx.budget cimport BODIES, RESULTS, ByteBudget, account_for
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport (
@@ -276,7 +276,7 @@ cdef class JobServerConnection:
 
     cdef int _drop_packet(self, Job job) except -1:
         """The job server has answered the submission, or never will."""
-        self.budget.release(job.packet_bytes)
+        self.budget.release(&job.packet_held)
         job.packet = None
         job.workload = None
         job.packet_bytes = 0
@@ -330,16 +330,14 @@ cdef class JobServerConnection:
 
     cdef bint _hold_result(self, Job first, Py_ssize_t size_bytes) noexcept:
         """Whether the budget has room for so many more bytes of the result."""
+        cdef long long held_bytes = first.result_held.size_bytes + size_bytes
         if first.result_bytes <= SMALL_RESULT_BYTES:
-            self.budget.hold(size_bytes)
-        elif not self.budget.reserve(size_bytes):
-            return False
-        first.held_bytes += size_bytes
-        return True
+            self.budget.hold(&first.result_held, account_for(RESULTS, held_bytes), held_bytes)
+            return True
+        return self.budget.resize(&first.result_held, account_for(RESULTS, held_bytes), held_bytes)
 
     cdef int _let_result_go(self, Job first) except -1:
-        self.budget.release(first.held_bytes)
-        first.held_bytes = 0
+        self.budget.release(&first.result_held)
         return 0
 
     # What the loop calls.
@@ -456,10 +454,8 @@ cdef class JobServerConnection:
     cdef int _packet(self) except -1:
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
-        if self.large_bytes:
-            # This is it; what is done with it counts anew.
-            self.budget.release(self.large_bytes)
-            self.large_bytes = 0
+        # A large packet was this one; what is done with it counts anew.
+        self.budget.release(&self.large_held)
         if packet_type == PacketType.JOB_CREATED:
             self._job_created(reader.argument(0))
         elif (
@@ -521,11 +517,11 @@ cdef class JobServerConnection:
             and not first.ended
             and first.result_bytes + reader.body_bytes - PyBytes_GET_SIZE(handle) - 1 <= self.max_result_bytes
         ):
-            if self.budget.reserve(reader.body_bytes):
-                self.large_bytes = reader.body_bytes
+            if self.budget.resize(&self.large_held, account_for(RESULTS, reader.body_bytes), reader.body_bytes):
                 reader.keep()
                 return 0
             first.over_budget = True
+            self.budget.refused += 1
         self._work(packet_type, handle, True)
         reader.skip()
         return 0
@@ -634,6 +630,7 @@ cdef class JobServerConnection:
         """A WORK_* packet of the job `handle`; with skipped, its data is not in the reader and never will be."""
         cdef Job first = <Job> self.jobs.get(handle)
         cdef bytes data = None
+        cdef Py_ssize_t room_bytes
         cdef bint last
         if first is None:
             self.dropped_packets += 1
@@ -675,12 +672,16 @@ cdef class JobServerConnection:
         else:
             data = self.reader.argument(1)
         if packet_type == PacketType.WORK_DATA or packet_type == PacketType.WORK_COMPLETE:
-            first.result_bytes += PyBytes_GET_SIZE(data)
+            room_bytes = PyBytes_GET_SIZE(data)
+            first.result_bytes += room_bytes
             if first.result_bytes > self.max_result_bytes:
                 return self._tell_all(first, TOO_LARGE, None)
-            # What grows piece by piece has room to spare.
-            if not self._hold_result(first, PyBytes_GET_SIZE(data) + PyBytes_GET_SIZE(data) // 8):
+            if packet_type == PacketType.WORK_DATA or first.gathered is not None:
+                # A bytearray that grows takes an eighth more than it needs.
+                room_bytes += room_bytes // 8
+            if not self._hold_result(first, room_bytes):
                 first.over_budget = True
+                self.budget.refused += 1
                 return self._tell_all(first, TOO_LARGE, None)
             if packet_type == PacketType.WORK_DATA and first.gathered is None:
                 first.gathered = bytearray()
@@ -700,14 +701,14 @@ cdef class JobServerConnection:
             first.waiting = 0
             if not first.ended:
                 self._count_abandoned(first)
+            # From here on the result counts as its listeners' answers.
+            self._let_result_go(first)
         self._tell(first, event, data)
         if merged is not None:
             for job in merged:
                 (<Job> job).gathered = first.gathered
                 (<Job> job).over_budget = first.over_budget
                 self._tell(<Job> job, event, data)
-        if ends:
-            self._let_result_go(first)
         return 0
 
     cdef int _tell(self, Job job, int event, bytes data) except -1:
@@ -757,8 +758,7 @@ cdef class JobServerConnection:
         self.closed = True
         self.up = False
         self.close_reason = reason
-        self.budget.release(self.large_bytes)
-        self.large_bytes = 0
+        self.budget.release(&self.large_held)
         unsent, self.unsent, self.unsent_bytes = self.unsent, [], 0
         job, self.first_pending, self.last_pending = self.first_pending, None, None
         jobs, self.jobs = self.jobs, {}
@@ -809,7 +809,7 @@ cdef int make_packet(
         job.packet = submit_head(packet_type, function, unique, workload_bytes)
         job.workload = workload
         job.packet_bytes = PyBytes_GET_SIZE(job.packet) + workload_bytes
-    budget.hold(job.packet_bytes)
+    budget.hold(&job.packet_held, account_for(BODIES, workload_bytes), job.packet_bytes)
     return 0
 
 

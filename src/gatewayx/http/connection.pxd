@@ -1,7 +1,8 @@
 """The clients' side of the process, and one client's connection."""
 
-from gatewayx.budget cimport ByteBudget
+from gatewayx.budget cimport Account, ByteBudget, Held
 from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.http.arrivals cimport Arrival, Arrivals
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport Request, RequestHandler, RequestOwner, RequestParser
 from gatewayx.http.response cimport ResponseBuilder, RetryAfter
@@ -32,6 +33,11 @@ cpdef enum:
     EXAMPLE_BYTES = 64
     # Idle parsers kept for the next request, whichever connection it comes from.
     MAX_IDLE_PARSERS = 64
+    # While an account of the byte budget is crowded, a body or an unread answer must keep the pace at which all of it
+    # passes in PACE_S, from PACE_GRACE_S on; small things must move once in STILL_S.
+    PACE_S = 30
+    PACE_GRACE_S = 2
+    STILL_S = 1
 
 
 cdef enum ConnectionState:
@@ -80,6 +86,10 @@ cdef class HttpServer:
     cdef ConnectionList lingering
     # Idle: no byte of a request is there and none is being served.
     cdef ConnectionList idle
+    # Requests of which a part is here; as many as there are connections, at most.
+    cdef Arrivals arrivals
+    # Connections that do not read their answers, as keys, the longest so first.
+    cdef dict unread
     # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
     cdef dict addresses
     # Why requests and connections were refused since the last take_events(): kind to [count, example, peer]. As many
@@ -102,8 +112,11 @@ cdef class HttpServer:
     cdef readonly Py_ssize_t requests_in_flight
     cdef readonly unsigned long long connections_accepted
     cdef readonly unsigned long long connections_refused
-    # Lingering and idle ones that were closed to make room.
+    # Those that were closed to make room for new ones.
     cdef readonly unsigned long long connections_evicted
+    # Unfinished requests, and connections with unread answers, that were ended since the byte budget was crowded or full.
+    cdef readonly unsigned long long arrivals_ended
+    cdef readonly unsigned long long answers_ended
     cdef readonly unsigned long long requests_answered
     # Requests refused by the parser or by a deadline.
     cdef readonly unsigned long long requests_refused
@@ -127,6 +140,13 @@ cdef class HttpServer:
     cdef object refusal(self, HttpConnection connection)
     # At max_connections: end whichever connection is needed least; False if all are busy.
     cdef bint make_room(self) except -1
+    # End at most so many of those that are too slow for the room that is left; returns how many were ended.
+    cpdef int relieve(self, int most) except -1
+    cdef HttpConnection _stillest(self)
+    cdef long long _ticks_ago(self, double seconds) noexcept
+    cdef int _end_still(self, int most) except -1
+    cdef int _end_slow_bodies(self, int most) except -1
+    cdef int _end_slow_readers(self, Account account, int most) except -1
 
 
 cdef class HttpConnection(RequestOwner):
@@ -145,9 +165,18 @@ cdef class HttpConnection(RequestOwner):
     cdef bint late
     # Under which it counts in server.addresses; None if it does not.
     cdef bytes address
-    # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused. They count in the
-    # byte budget.
+    # The unfinished request that it sends; None while there is none.
+    cdef Arrival arrival
+    # Whom it counts for among the senders of unfinished requests; None until there was one.
+    cdef bytes sender_address
+    # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused.
     cdef bytes tail
+    # What it has of the byte budget: for the tail, for head and body of the request being read, and for all answers
+    # that have not left.
+    cdef Held tail_held
+    cdef Held head_held
+    cdef Held body_held
+    cdef Held answers_held
     # The requests that have begun and whose answers are not written, oldest first, and how many they are.
     cdef Request first
     cdef Request last
@@ -167,6 +196,12 @@ cdef class HttpConnection(RequestOwner):
     cdef unsigned long long delivered_bytes
     # Bytes of answers that the transport was given and the kernel has not all taken.
     cdef long long unread_bytes
+    # Since when the client does not take all of them: the tick, how many had left by then, how many had when it was
+    # looked at last, and the tick at which that had changed.
+    cdef long long unread_began_tick
+    cdef unsigned long long unread_began_bytes
+    cdef unsigned long long unread_seen_bytes
+    cdef long long unread_moved_tick
     # Seconds that were left for the head when the gateway paused the client; -1 for none.
     cdef double head_left_s
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
@@ -190,6 +225,17 @@ cdef class HttpConnection(RequestOwner):
     cdef bytes _take_tail(self)
     cdef int _begin(self, Request request, Py_ssize_t here_bytes) except -1
     cdef int max_in_flight(self) noexcept
+    # Its unfinished request is ended for others: no room is left, or it is too slow while there is little.
+    cdef int end_arrival(self) except -1
+    cdef bint is_behind(self) noexcept
+    cdef bint reads_behind(self, Account account) except -1
+    cdef bint _admit(self, Request request) except -1
+    cdef bint _room(self, Held* entry, Account account, long long size_bytes) except -1
+    cdef int _follow_arrival(self) except -1
+    cdef int _tell_arrival(self) except -1
+    cdef int _forget_arrival(self) except -1
+    cdef int _let_arrival_go(self) except -1
+    cdef int _hold_answers(self, long long more_bytes) except -1
     cdef int _over_budget(self, Request request) except -1
     cdef int _release(self, Request request) except -1
     cdef int _hand_over(self, Request request) except -1
@@ -206,6 +252,7 @@ cdef class HttpConnection(RequestOwner):
     cdef int _update_reading(self) except -1
     cdef bint _serves_last(self) noexcept
     cdef int _linger(self) except -1
+    cdef int _refuse_for_place(self) except -1
     cdef int _linger_uncounted(self) except -1
     cdef int _end(self) except -1
     cdef int _close(self) except -1

@@ -5,9 +5,9 @@ together; the answers are written in the order of the requests (RFC 9112 9.3.2),
 with one write. A connection whose unwritten answers reach the bound, or whose client does not read them, is not read
 from: what waits then is in the kernel's buffers, and the client feels it.
 
-What is held for clients counts in the byte budget: a sized body from its head on, a chunked one as it grows, bytes that
-wait to be read, answers until the kernel has them. What does not fit is refused, and while nothing fits each connection
-has one request at a time.
+What is held for clients counts in the byte budget: heads and bodies as they come, bytes that wait to be read, answers
+until the kernel has them. Whoever needs room that is not there ends the youngest unfinished request of the sender who
+holds most; while an account is crowded, who is slow is ended (`relieve`). Nobody waits for anybody's room.
 
 A connection ends with its last answer: after `Connection: close`, after a request that was refused since its framing
 is in doubt, while draining. Then it lingers, so that the client can read the answer.
@@ -24,8 +24,9 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
-from gatewayx.budget cimport ByteBudget
+from gatewayx.budget cimport BODIES, RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget, Held, account_for
 from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.http.arrivals cimport Arrival, Arrivals
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport HEAD as METHOD_HEAD
 from gatewayx.http.request cimport Event, Request, RequestHandler, RequestOwner, RequestParser
@@ -53,6 +54,16 @@ TOO_MANY_CONNECTIONS_PER_ADDRESS = RequestError(
 )
 TOO_MANY_BYTES = RequestError(
     503, "too-many-bytes", "the gateway holds as many bytes as it may; nothing was submitted"
+)
+TOO_SLOW_FOR_ROOM = RequestError(
+    503,
+    "too-many-bytes",
+    "the gateway has little room left, and the request came too slowly for that; nothing was submitted",
+)
+PLACE_NEEDED = RequestError(
+    503,
+    "too-many-connections",
+    "as many connections are open as may be, and of this request nothing came for longest; nothing was submitted",
 )
 HEAD_TOO_SLOW = RequestError(408, "head-too-slow", "the head of the request did not arrive in time")
 BODY_TOO_SLOW = RequestError(408, "body-too-slow", "the body of the request did not arrive in time")
@@ -111,6 +122,8 @@ cdef class HttpServer:
         self.builder = builder
         self.budget = budget
         self.retry_after = RetryAfter(loop.time)
+        self.arrivals = Arrivals()
+        self.unread = {}
         self.addresses = {}
         self.events = {}
         self.connections = set()
@@ -161,11 +174,16 @@ cdef class HttpServer:
             "refused_connections": self.refused_connections,
             "waiting_refusals": len(self.waiting_refusals),
             "addresses": len(self.addresses),
+            "arrivals": self.arrivals.count,
+            "senders": len(self.arrivals.senders),
+            "unread_connections": len(self.unread),
             "requests_in_flight": self.requests_in_flight,
             "idle_parsers": len(self.idle_parsers),
             "connections_accepted": self.connections_accepted,
             "connections_refused": self.connections_refused,
             "connections_evicted": self.connections_evicted,
+            "arrivals_ended": self.arrivals_ended,
+            "answers_ended": self.answers_ended,
             "requests_answered": self.requests_answered,
             "requests_refused": self.requests_refused,
             "refusals_delayed": self.refusals_delayed,
@@ -243,15 +261,101 @@ cdef class HttpServer:
         # A reference of our own: it leaves the list, which may hold the last one.
         cdef HttpConnection least = self.idle.first if self.lingering.first is None else self.lingering.first
         if least is None:
+            least = self._stillest()
+        if least is None:
             return False
         self.connections_evicted += 1
         least.evict()
         return True
 
+    cdef HttpConnection _stillest(self):
+        """The connection in whose unfinished head or body no byte has come for longest, at least STILL_S; None for none.
+
+        One that the gateway reads no more is not still by its client's fault, and one that has other requests under way
+        would take their answers with it.
+        """
+        cdef HttpConnection connection
+        cdef Arrival arrival = self.arrivals.stillest
+        cdef long long still_tick = self._ticks_ago(STILL_S)
+        while arrival is not None and arrival.moved_tick <= still_tick:
+            connection = <HttpConnection> arrival.owner
+            if not connection.read_paused and (
+                connection.first is None or not (connection.first.complete or connection.first.answered())
+            ):
+                return connection
+            arrival = arrival.later
+        return None
+
+    cdef long long _ticks_ago(self, double seconds) noexcept:
+        return self.wheel.tick - <long long> (seconds / self.wheel.tick_s)
+
+    cpdef int relieve(self, int most) except -1:
+        """End at most so many of those that are too slow for the room that is left; returns how many were ended."""
+        cdef int ended = 0
+        if self.budget.crowded(SMALL):
+            ended += self._end_still(most)
+            ended += self._end_slow_readers(SMALL, most - ended)
+        if self.budget.crowded(BODIES):
+            ended += self._end_slow_bodies(most - ended)
+        if self.budget.crowded(RESULTS):
+            ended += self._end_slow_readers(RESULTS, most - ended)
+        return ended
+
+    cdef int _end_still(self, int most) except -1:
+        """Small unfinished heads and bodies of which no byte has come for STILL_S."""
+        cdef Arrival arrival = self.arrivals.stillest
+        cdef Arrival later
+        cdef HttpConnection connection
+        cdef long long still_tick = self._ticks_ago(STILL_S)
+        cdef int ended = 0
+        while arrival is not None and arrival.moved_tick <= still_tick and ended < most and self.budget.crowded(SMALL):
+            later = arrival.later
+            connection = <HttpConnection> arrival.owner
+            if arrival.held[SMALL] > 0 and not connection.read_paused:
+                connection._refuse(TOO_SLOW_FOR_ROOM, b"" if connection.tail is None else connection.tail)
+                self.arrivals_ended += 1
+                ended += 1
+            arrival = later
+        return ended
+
+    cdef int _end_slow_bodies(self, int most) except -1:
+        """Bodies that do not keep the pace."""
+        cdef Arrival arrival = self.arrivals.stillest
+        cdef Arrival later
+        cdef HttpConnection connection
+        cdef int ended = 0
+        while arrival is not None and ended < most and self.budget.crowded(BODIES):
+            later = arrival.later
+            connection = <HttpConnection> arrival.owner
+            if arrival.held[BODIES] > 0 and connection.is_behind():
+                connection._refuse(TOO_SLOW_FOR_ROOM, connection.parser.request.path or b"")
+                self.arrivals_ended += 1
+                ended += 1
+            arrival = later
+        return ended
+
+    cdef int _end_slow_readers(self, Account account, int most) except -1:
+        """Connections whose clients take their answers too slowly."""
+        cdef HttpConnection connection
+        cdef int ended = 0
+        for item in list(self.unread):
+            if ended >= most or not self.budget.crowded(account):
+                break
+            connection = <HttpConnection> item
+            if connection.answers_held.account == account and connection.reads_behind(account):
+                self.note("answer-read-too-slowly", connection, b"")
+                self.answers_ended += 1
+                connection.abort()
+                # The transport drops what it was given; it tells of its end in the next turn of the loop.
+                connection._left()
+                ended += 1
+        return ended
+
+
     cdef RequestParser take_parser(self):
         if self.idle_parsers:
             return <RequestParser> self.idle_parsers.pop()
-        return RequestParser(self.limits, self.handler, self.budget)
+        return RequestParser(self.limits, self.handler)
 
     cdef int give_back_parser(self, RequestParser parser) except -1:
         if len(self.idle_parsers) < MAX_IDLE_PARSERS:
@@ -311,6 +415,8 @@ cdef class HttpConnection(RequestOwner):
 
     def data_received(self, bytes data):
         if self.state == READING:
+            if self.arrival is not None:
+                self.server.arrivals.moved(self.arrival, self.server.wheel.tick)
             if self.parser is not None and self.parser.head_done:
                 self.body_bytes += PyBytes_GET_SIZE(data)
                 if self.deadline_kind == BODY:
@@ -340,6 +446,7 @@ cdef class HttpConnection(RequestOwner):
         if self.deadline_kind != WRITE:
             self._arm(NO_DEADLINE)
         self.state = CLOSED
+        self._follow_arrival()
 
     def connection_lost(self, error):
         self.state = CLOSED
@@ -348,6 +455,7 @@ cdef class HttpConnection(RequestOwner):
         self._arm(NO_DEADLINE)
         self._take_tail()
         self._left()
+        self._follow_arrival()
         self.transport = None
         self.server.connections.discard(self)
         if self.refused:
@@ -369,6 +477,11 @@ cdef class HttpConnection(RequestOwner):
     def pause_writing(self):
         self.write_paused = True
         self.paused_tick = self.server.wheel.tick
+        self.server.unread[self] = None
+        self.unread_began_tick = self.paused_tick
+        self.unread_moved_tick = self.paused_tick
+        self.unread_began_bytes = self._delivered()
+        self.unread_seen_bytes = self.unread_began_bytes
         if self.deadline_kind == HEAD:
             self.head_left_s = self.server.wheel.left_s(self)
         self._update_reading()
@@ -423,25 +536,146 @@ cdef class HttpConnection(RequestOwner):
         if self.server.draining and self.state == READING and self.parser is None and self.tail is None:
             # Nothing has begun after all.
             return self.begin_drain()
+        self._follow_arrival()
         return self._arm_for_reading()
 
     cdef int max_in_flight(self) noexcept:
         """Requests that the connection may have under way: the answers to more would be held, too."""
-        return 1 if self.server.budget.exhausted() else self.server.limits.max_pipelined
+        return 1 if self.server.budget.full(SMALL) else self.server.limits.max_pipelined
 
     cdef int _keep_tail(self, bytes tail) except -1:
         """Keep what the parser has not taken, if the byte budget has room for it."""
-        if not self.server.budget.reserve(PyBytes_GET_SIZE(tail)):
+        cdef Account account = account_for(BODIES, PyBytes_GET_SIZE(tail))
+        if account == SMALL and self.in_flight:
+            # A request that is under way frees more than this; each connection has one such piece.
+            self.server.budget.hold(&self.tail_held, SMALL, PyBytes_GET_SIZE(tail))
+        elif not self._room(&self.tail_held, account, PyBytes_GET_SIZE(tail)):
+            self.server.budget.refused += 1
             return self._refuse(TOO_MANY_BYTES, tail)
         self.tail = tail
         return 0
 
     cdef bytes _take_tail(self):
         cdef bytes tail = self.tail
-        if tail is not None:
-            self.server.budget.release(PyBytes_GET_SIZE(tail))
-            self.tail = None
+        self.server.budget.release(&self.tail_held)
+        self.tail = None
         return tail
+
+    # Room for what arrives.
+
+    cdef bint _admit(self, Request request) except -1:
+        """Whether there is room for what is here of the request, and may be for the rest."""
+        cdef ByteBudget budget = self.server.budget
+        if request.content_length > SMALL_BYTES and budget.crowded(BODIES):
+            return False
+        if not self._room(&self.head_held, SMALL, self.parser.head_bytes):
+            return False
+        return request.body is None or self._room(
+            &self.body_held, account_for(BODIES, PyBytes_GET_SIZE(request.body)), PyBytes_GET_SIZE(request.body)
+        )
+
+    cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1:
+        cdef ByteBudget budget = self.server.budget
+        # A chunked body shows only now that it is large; a sized one has shown it by its head.
+        if request.chunked and needed_bytes > SMALL_BYTES and self.body_held.account == SMALL and budget.crowded(BODIES):
+            return 0
+        if not budget.resize(&self.body_held, account_for(BODIES, wanted_bytes), wanted_bytes):
+            if not self._room(&self.body_held, account_for(BODIES, needed_bytes), needed_bytes):
+                return 0
+            wanted_bytes = needed_bytes
+        self._tell_arrival()
+        return wanted_bytes
+
+    cdef bint _room(self, Held* entry, Account account, long long size_bytes) except -1:
+        """Let the entry have so many bytes; while they do not fit, the youngest unfinished request of the sender who
+        holds most of the account is ended. False if there is none, or if that is the one that asks.
+        """
+        cdef Arrival youngest
+        while not self.server.budget.resize(entry, account, size_bytes):
+            self._tell_arrival()
+            youngest = self.server.arrivals.youngest_of_largest(account)
+            if youngest is None or youngest.owner is self:
+                return False
+            (<HttpConnection> youngest.owner).end_arrival()
+        return True
+
+    cdef int end_arrival(self) except -1:
+        cdef Request request = None if self.parser is None else self.parser.request
+        self.server.arrivals_ended += 1
+        if request is None or request.owner is None:
+            # Half a head: what follows it cannot be told apart.
+            self.server.budget.refused += 1
+            return self._refuse(TOO_MANY_BYTES, b"" if self.tail is None else self.tail)
+        self.parser.drop_body()
+        if not request.answered():
+            self._over_budget(request)
+        if self.tail is not None:
+            # Half a line of a chunked body's framing.
+            self._take_tail()
+        return self._tell_arrival()
+
+    cdef int _follow_arrival(self) except -1:
+        """Know an unfinished request from its first piece on, and count what is here of its head."""
+        if self.state != READING or (
+            self.parser is None and (self.tail is None or self.read_paused or self.tail == b"\r")
+        ):
+            return self._forget_arrival()
+        if self.arrival is None:
+            if self.sender_address is None:
+                self.sender_address = _address_key(self.transport.get_extra_info("peername"))
+            self.arrival = self.server.arrivals.add(self, self.sender_address, self.server.wheel.tick)
+        if self.parser is not None and not self.parser.head_done:
+            if not self._room(&self.head_held, SMALL, self.parser.head_bytes):
+                self.server.budget.refused += 1
+                return self._refuse(TOO_MANY_BYTES, b"" if self.tail is None else self.tail)
+        return self._tell_arrival()
+
+    cdef int _tell_arrival(self) except -1:
+        cdef long long[2] held
+        if self.arrival is None:
+            return 0
+        held[SMALL] = self.head_held.size_bytes
+        held[BODIES] = 0
+        held[self.body_held.account] += self.body_held.size_bytes
+        held[self.tail_held.account] += self.tail_held.size_bytes
+        self.server.arrivals.tell_held(self.arrival, SMALL, held[SMALL])
+        return self.server.arrivals.tell_held(self.arrival, BODIES, held[BODIES])
+
+    cdef int _forget_arrival(self) except -1:
+        if self.arrival is not None:
+            self.server.arrivals.remove(self.arrival)
+            self.arrival = None
+        return 0
+
+    cdef int _let_arrival_go(self) except -1:
+        """Head and body of the request being read are gone, or in other hands."""
+        self.server.budget.release(&self.head_held)
+        self.server.budget.release(&self.body_held)
+        return self._tell_arrival()
+
+    cdef bint is_behind(self) noexcept:
+        """The body comes too slowly for a crowded account."""
+        cdef DeadlineWheel wheel = self.server.wheel
+        cdef Request request = self.parser.request
+        cdef double passed_s = (wheel.tick - self.body_began_tick) * wheel.tick_s
+        cdef double size_bytes = self.server.limits.max_body_bytes if request.chunked else request.content_length
+        if self.read_paused or request.continue_due or passed_s <= PACE_GRACE_S:
+            return False
+        return self.body_bytes < size_bytes * passed_s / PACE_S
+
+    cdef bint reads_behind(self, Account account) except -1:
+        """The client takes its answers too slowly for a crowded account."""
+        cdef DeadlineWheel wheel = self.server.wheel
+        cdef unsigned long long left_bytes = self._delivered()
+        cdef double passed_s = (wheel.tick - self.unread_began_tick) * wheel.tick_s
+        if left_bytes != self.unread_seen_bytes:
+            self.unread_seen_bytes = left_bytes
+            self.unread_moved_tick = wheel.tick
+        if account == SMALL:
+            return (wheel.tick - self.unread_moved_tick) * wheel.tick_s >= STILL_S
+        if passed_s <= PACE_GRACE_S:
+            return False
+        return left_bytes - self.unread_began_bytes < (self.written_bytes - self.unread_began_bytes) * passed_s / PACE_S
 
     cdef int _begin(self, Request request, Py_ssize_t here_bytes) except -1:
         """The head is complete, and so many bytes of what follows are here."""
@@ -451,16 +685,16 @@ cdef class HttpConnection(RequestOwner):
             self.server.handler.begin(request)
         except Exception:
             self._internal_error(request)
-        if request.content_length > 0 and not request.answered():
-            if self.server.budget.reserve(request.content_length):
-                request.held_bytes = request.content_length
-            else:
-                self._over_budget(request)
+        if not request.answered() and not self._admit(request):
+            self._over_budget(request)
         if self.parser.event == Event.HEAD_COMPLETE:
+            # Its age among unfinished requests is its body's.
+            self._forget_arrival()
             self.body_began_tick = self.server.wheel.tick
             self.body_bytes = here_bytes
             if request.answered():
                 request.discards_body = True
+                request.let_go()
                 if request.closes:
                     self.state = ANSWERING
                     self._drop_parser()
@@ -470,24 +704,26 @@ cdef class HttpConnection(RequestOwner):
         return 0
 
     cdef int _over_budget(self, Request request) except -1:
-        """Answer a request whose body does not fit; it is read on and dropped."""
+        """Answer a request for which there is no room; it is read on and dropped."""
+        self.server.budget.refused += 1
         self.server.note(TOO_MANY_BYTES.kind, self, request.path)
         self.server.handler.abandon(request)
-        self._release(request)
         return self._answer_error(request, TOO_MANY_BYTES)
 
     cdef int _release(self, Request request) except -1:
         """What was held for the request is gone, or in other hands."""
-        self.server.budget.release(request.held_bytes)
-        request.held_bytes = 0
+        self.server.budget.release(&request.held)
         return 0
 
     cdef int _hand_over(self, Request request) except -1:
         """The whole request is there."""
-        cdef long long body_bytes
+        cdef Py_ssize_t kept_bytes
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self._arm(NO_DEADLINE)
+        self._forget_arrival()
+        # What the handler takes over counts on its side.
+        self._let_arrival_go()
         if not request.keep_alive or self._serves_last():
             self.state = ANSWERING
             if self.first is None:
@@ -495,14 +731,13 @@ cdef class HttpConnection(RequestOwner):
                 self._mark_dirty()
         if not request.answered():
             request.continue_due = False
-            body_bytes = request.held_bytes
-            request.held_bytes = 0
             try:
                 self.server.handler.handle(request)
             except Exception:
                 self._internal_error(request)
-            # It is in a packet now, which the other side counts.
-            self.server.budget.release(body_bytes)
+            if not request.answered():
+                kept_bytes = request.kept_bytes()
+                self.server.budget.hold(&request.held, account_for(BODIES, kept_bytes), kept_bytes)
         if self.state != READING:
             self._drop_parser()
         elif self.parser is not None:
@@ -530,6 +765,7 @@ cdef class HttpConnection(RequestOwner):
         self._drop_parser()
         self._take_tail()
         self.state = ANSWERING
+        self._forget_arrival()
         if request is None:
             request = Request.__new__(Request)
             request.minor_version = 1
@@ -602,15 +838,30 @@ cdef class HttpConnection(RequestOwner):
         request.response = self.server.builder.build(
             status, content_type, headers, body_start, body_bytes, inline_bytes, connection
         )
-        request.held_bytes += PyBytes_GET_SIZE(request.response)
+        if not request.complete and self.parser is not None and self.parser.request is request:
+            # What is still to come of its body is dropped.
+            self._let_arrival_go()
+        self._release(request)
+        request.answer_bytes = PyBytes_GET_SIZE(request.response)
         if request.response_body is not None:
-            request.held_bytes += body_bytes
-        self.server.budget.hold(request.held_bytes)
+            request.answer_bytes += body_bytes
+        self._hold_answers(request.answer_bytes)
         if request is self.first:
             if self.refusal_waits:
                 self._arm(NO_DEADLINE)
             else:
                 self._mark_dirty()
+        return 0
+
+    cdef int _hold_answers(self, long long more_bytes) except -1:
+        """Count so many bytes of answers more, or less; they are here and cannot be refused any more."""
+        cdef ByteBudget budget = self.server.budget
+        cdef long long size_bytes = self.answers_held.size_bytes + more_bytes
+        cdef Account account = self.answers_held.account if self.answers_held.size_bytes else SMALL
+        # Many small answers become a large one if there is room; otherwise they stay where they were let in.
+        if size_bytes > SMALL_BYTES and (more_bytes > SMALL_BYTES or budget.fits(RESULTS, size_bytes)):
+            account = RESULTS
+        budget.hold(&self.answers_held, account, size_bytes)
         return 0
 
     cdef int refusal_due(self) except -1:
@@ -643,8 +894,8 @@ cdef class HttpConnection(RequestOwner):
             buffers.append(request.response)
             if request.response_body is not None:
                 buffers.append(request.response_body)
-            self.unread_bytes += request.held_bytes
-            request.held_bytes = 0
+            self.unread_bytes += request.answer_bytes
+            request.answer_bytes = 0
             closes = request.closes
             self.in_flight -= 1
             self.server.requests_in_flight -= 1
@@ -658,6 +909,8 @@ cdef class HttpConnection(RequestOwner):
             closes = closes or (self.state == ANSWERING)
         elif request.continue_due and not closes:
             request.continue_due = False
+            # From now on the client does send the body.
+            request.expects_continue = False
             buffers.append(CONTINUE)
             # Who has waited for it was not slow.
             self.body_began_tick = self.server.wheel.tick
@@ -713,12 +966,30 @@ cdef class HttpConnection(RequestOwner):
     cdef int evict(self) except -1:
         if self.state == LINGERING:
             return self._close()
+        if self.arrival is not None:
+            self._refuse_for_place()
         self._end()
         if self.state == LINGERING:
             if self.server.refused_connections >= MAX_REFUSED_CONNECTIONS:
                 return self._close()
             self._linger_uncounted()
         return 0
+
+    cdef int _refuse_for_place(self) except -1:
+        """Answer the unfinished request at once, unless it was answered by its head; nothing else is under way."""
+        cdef Request request = None if self.parser is None else self.parser.request
+        self.server.requests_refused += 1
+        self.server.note(PLACE_NEEDED.kind, self, b"" if self.tail is None else self.tail)
+        self._drop_requests()
+        self._drop_parser()
+        self._take_tail()
+        self._forget_arrival()
+        if request is not None and request.answered():
+            return 0
+        headers = self.server.problem_headers(PLACE_NEEDED.status, PLACE_NEEDED.kind, None)
+        return self._write(
+            [self.server.builder.problem(PLACE_NEEDED.status, PLACE_NEEDED.kind, PLACE_NEEDED.detail, headers, b"close")]
+        )
 
     cdef int _linger_uncounted(self) except -1:
         """It lingers beside max_connections."""
@@ -732,6 +1003,7 @@ cdef class HttpConnection(RequestOwner):
         self._drop_parser()
         self._take_tail()
         self.state = LINGERING
+        self._forget_arrival()
         self.transport.write_eof()
         if self.read_paused:
             self.read_paused = False
@@ -754,6 +1026,7 @@ cdef class HttpConnection(RequestOwner):
         self._drop_requests()
         self._arm(NO_DEADLINE)
         self.state = CLOSED
+        self._forget_arrival()
         if self.transport is not None:
             if self.transport.get_write_buffer_size():
                 self.transport.abort()
@@ -765,6 +1038,7 @@ cdef class HttpConnection(RequestOwner):
         self._drop_requests()
         self._arm(NO_DEADLINE)
         self.state = CLOSED
+        self._forget_arrival()
         if self.transport is not None:
             self.transport.abort()
         return 0
@@ -783,8 +1057,10 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int _left(self) except -1:
         """The kernel has all answers that were written, or nobody will ever read them."""
-        self.server.budget.release(self.unread_bytes)
-        self.unread_bytes = 0
+        self.server.unread.pop(self, None)
+        if self.unread_bytes:
+            self._hold_answers(-self.unread_bytes)
+            self.unread_bytes = 0
         return 0
 
     cdef int _drop_requests(self) except -1:
@@ -798,6 +1074,8 @@ cdef class HttpConnection(RequestOwner):
             request.next = None
             request.owner = None
             self._release(request)
+            self._hold_answers(-request.answer_bytes)
+            request.answer_bytes = 0
             self.in_flight -= 1
             self.server.requests_in_flight -= 1
             self.server.requests_abandoned += 1
@@ -813,7 +1091,7 @@ cdef class HttpConnection(RequestOwner):
         if self.parser is not None:
             self.parser.release()
             self.parser = None
-        return 0
+        return self._let_arrival_go()
 
     # Deadlines.
 
@@ -887,7 +1165,7 @@ cdef class HttpConnection(RequestOwner):
         if kind == HEAD:
             return self._refuse(HEAD_TOO_SLOW, b"" if self.tail is None else self.tail)
         if kind == BODY:
-            return self._refuse(BODY_TOO_SLOW, self.parser.request.path)
+            return self._refuse(BODY_TOO_SLOW, self.parser.request.path or b"")
         if kind == WRITE:
             return self._write_deadline_passed()
         if self._undelivered():

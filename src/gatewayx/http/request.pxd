@@ -1,6 +1,6 @@
 """One parsed request, and the parser that turns a client's bytes into requests. No I/O."""
 
-from gatewayx.budget cimport ByteBudget
+from gatewayx.budget cimport Held
 from gatewayx.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
 
@@ -47,14 +47,18 @@ cdef class Request:
     cdef RequestOwner owner
     # Nobody needs the body any more: it is read and dropped.
     cdef bint discards_body
-    # What it has of the byte budget: for its body until that is handed on, then for its answer until that has left.
-    cdef long long held_bytes
+    # What is kept of it once it is complete counts in the byte budget until it is answered; what that is beside the
+    # fields above, in bytes, is for the handler to say.
+    cdef Held held
+    cdef Py_ssize_t context_bytes
     cdef bint complete
     # "100 Continue" is due as soon as the answers before this one are written.
     cdef bint continue_due
     # The answer: head and small body in one, and a large body beside it; None until it is known.
     cdef bytes response
     cdef object response_body
+    # What the answer has of its connection's answers_held.
+    cdef Py_ssize_t answer_bytes
     # The connection ends after this answer.
     cdef bint closes
     # The next request of the same connection.
@@ -63,6 +67,10 @@ cdef class Request:
     cdef object context
 
     cdef bint answered(self)
+    # Nobody needs head and body any more.
+    cdef int let_go(self) except -1
+    # What is still kept of it, in bytes.
+    cdef Py_ssize_t kept_bytes(self)
 
 
 cdef class RequestOwner(Expiring):
@@ -71,6 +79,9 @@ cdef class RequestOwner(Expiring):
     cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1
     # An application/problem+json answer; kind is the end of its type. A 503 or 429 gets Retry-After by itself.
     cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1
+    # Room for a body that grows: so many bytes are needed, more are wanted. Returns how many there may be; 0 if those that
+    # are needed do not fit.
+    cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1
 
 
 cdef class RequestHandler:
@@ -99,8 +110,6 @@ cdef enum ParserState:
 cdef class RequestParser:
     cdef readonly Limits limits
     cdef RequestHandler handler
-    # Where chunked bodies get their room; None bounds nothing.
-    cdef ByteBudget budget
     # The request being read; None between requests.
     cdef readonly Request request
     # What the last feed() came to.
@@ -116,6 +125,8 @@ cdef class RequestParser:
     # Header lines, or trailers, of this request so far.
     cdef int header_lines
     cdef Py_ssize_t header_bytes
+    # What is kept of the head, in bytes.
+    cdef Py_ssize_t head_bytes
     # The Content-Length of this request's header lines as read here; -1 for none.
     cdef long long seen_length
     # Bytes still to come of the sized body or of the chunk.
@@ -123,11 +134,11 @@ cdef class RequestParser:
     # Data and extensions of all chunks so far.
     cdef long long body_bytes
     cdef Py_ssize_t chunk_extension_bytes
-    # A body that comes in pieces: of its final size if that is known, else with room to grow, which `body_room` counts.
+    # A body that comes in pieces, with room to grow, which `body_room` counts.
     cdef bytes body_buffer
     cdef Py_ssize_t body_room
     cdef Py_ssize_t body_filled
-    # The chunked body being read did not fit the budget: it is dropped, and to be answered so.
+    # There was no room for the body being read: it is dropped, and to be answered so.
     cdef bint over_budget
 
     # What the callbacks have told of this request.
@@ -148,6 +159,8 @@ cdef class RequestParser:
 
     cpdef Py_ssize_t feed(self, bytes data, Py_ssize_t offset) except -1
     cdef int start_next(self) except -1
+    # Let go what is here of the body; the rest is read and dropped.
+    cdef int drop_body(self) except -1
     cdef Py_ssize_t _read_head(self, bytes data, Py_ssize_t offset) except -1
     cdef Py_ssize_t _read_sized_body(self, bytes data, Py_ssize_t offset) except -1
     cdef Py_ssize_t _read_chunked_body(self, bytes data, Py_ssize_t offset) except -1

@@ -32,7 +32,6 @@ cdef extern from "netinet/in.h" nogil:
     struct in6_addr:
         pass
 
-from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
 
@@ -56,8 +55,10 @@ cdef enum:
     MAX_CHUNK_SIZE_DIGITS = 15
     # The rest of a sized body from here on does not go through llhttp, which would only copy it once more.
     UNPARSED_BODY_BYTES = 65536
-    # The first room of a chunked body; it grows by half.
-    FIRST_BODY_ROOM_BYTES = 1024
+    # The first room of a body, which grows by half: whoever declares a length and does not send holds nothing.
+    FIRST_BODY_ROOM_BYTES = 4096
+    # What an object and its place in a list take beside the bytes of a kept header's name or value.
+    OBJECT_BYTES = 48
 
 # More than any limit on bodies, and ten times it still fits its type.
 cdef long long HUGE_LENGTH = 1000000000000000
@@ -106,6 +107,26 @@ cdef class Request:
     cdef bint answered(self):
         return self.response is not None
 
+    cdef int let_go(self) except -1:
+        self.path = None
+        self.query = None
+        self.headers = None
+        self.body = None
+        return 0
+
+    cdef Py_ssize_t kept_bytes(self):
+        cdef Py_ssize_t total = self.context_bytes
+        if self.path is not None:
+            total += PyBytes_GET_SIZE(self.path)
+        if self.query is not None:
+            total += PyBytes_GET_SIZE(self.query)
+        if self.body is not None:
+            total += PyBytes_GET_SIZE(self.body)
+        if self.headers is not None:
+            for text in self.headers:
+                total += PyBytes_GET_SIZE(<bytes> text) + OBJECT_BYTES
+        return total
+
 
 cdef class RequestOwner(Expiring):
     """Who takes the answer to a request."""
@@ -115,6 +136,9 @@ cdef class RequestOwner(Expiring):
 
     cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
         raise NotImplementedError
+
+    cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1:
+        return wanted_bytes
 
 
 cdef class RequestHandler:
@@ -141,14 +165,13 @@ cdef object _malformed(str detail):
 cdef class RequestParser:
     """Turns bytes into requests, one at a time.
 
-    limits: what a request may take. handler: asked which headers to keep; None keeps none. budget: where chunked
-    bodies get their room; None bounds nothing beyond the limits.
+    limits: what a request may take. handler: asked which headers to keep; None keeps none. A body that comes in pieces
+    asks its request's owner for room.
     """
 
-    def __init__(self, Limits limits not None, RequestHandler handler=None, ByteBudget budget=None):
+    def __init__(self, Limits limits not None, RequestHandler handler=None):
         self.limits = limits
         self.handler = handler
-        self.budget = budget
         self.parser_spent = True
         self.start_next()
 
@@ -159,6 +182,7 @@ cdef class RequestParser:
         self.state = REQUEST_LINE
         self.header_lines = 0
         self.header_bytes = 0
+        self.head_bytes = 0
         self.seen_length = -1
         self.remaining_bytes = 0
         self.body_bytes = 0
@@ -182,6 +206,13 @@ cdef class RequestParser:
             self.parser = HttpRequestParser(self)
             self.feed_data = self.parser.feed_data
             self.parser_spent = False
+        return 0
+
+    cdef int drop_body(self) except -1:
+        self.body_buffer = None
+        self.body_room = 0
+        self.body_filled = 0
+        self.request.discards_body = True
         return 0
 
     def release(self):
@@ -490,6 +521,7 @@ cdef class RequestParser:
         request.content_length = -1
         request.method = _method(line, method_bytes)
         self.request = request
+        self.head_bytes = version - 1 - target
         self.is_connect = method_bytes == 7 and memcmp(line, b"CONNECT", 7) == 0
         return self._target(target, version - 1 - target)
 
@@ -633,6 +665,7 @@ cdef class RequestParser:
                 self.request.headers = []
             self.request.headers.append(name)
             self.request.headers.append(value)
+            self.head_bytes += length + PyBytes_GET_SIZE(value) + 2 * OBJECT_BYTES
 
     def on_headers_complete(self):
         """httptools: the head is complete; llhttp knows now whether the connection may live."""
@@ -686,33 +719,26 @@ cdef class RequestParser:
         if request.discards_body:
             return 0
         if filled_bytes > self.body_room:
-            if request.chunked:
-                self._grow_body(filled_bytes)
-                if request.discards_body:
-                    return 0
-            elif filled_bytes > request.content_length:
+            if not request.chunked and filled_bytes > request.content_length:
                 raise _malformed("the body is longer than its Content-Length")
-            else:
-                self.body_room = <Py_ssize_t> request.content_length
-                self.body_buffer = PyBytes_FromStringAndSize(NULL, self.body_room)
+            self._grow_body(filled_bytes)
+            if request.discards_body:
+                return 0
         memcpy(PyBytes_AS_STRING(self.body_buffer) + self.body_filled, piece, piece_bytes)
         self.body_filled = filled_bytes
         return 0
 
     cdef int _grow_body(self, Py_ssize_t needed_bytes) except -1:
-        """Make room for so many bytes of a chunked body, within the budget; drop the body if there is none."""
+        """Make room for so many bytes of the body; drop it if there is none."""
         cdef Request request = self.request
-        cdef Py_ssize_t room_bytes = needed_bytes + needed_bytes // 2
-        room_bytes = max(FIRST_BODY_ROOM_BYTES, min(room_bytes, <Py_ssize_t> self.limits.max_body_bytes))
-        if self.budget is not None:
-            if not self.budget.reserve(room_bytes - self.body_room):
-                room_bytes = needed_bytes
-                if not self.budget.reserve(room_bytes - self.body_room):
-                    self.body_buffer = None
-                    self.over_budget = True
-                    request.discards_body = True
-                    return 0
-            request.held_bytes += room_bytes - self.body_room
+        cdef long long most_bytes = self.limits.max_body_bytes if request.chunked else request.content_length
+        cdef Py_ssize_t room_bytes = max(needed_bytes, self.body_room + self.body_room // 2, FIRST_BODY_ROOM_BYTES)
+        room_bytes = <Py_ssize_t> min(<long long> room_bytes, most_bytes)
+        if request.owner is not None:
+            room_bytes = request.owner.body_room(request, needed_bytes, room_bytes)
+            if room_bytes == 0:
+                self.over_budget = True
+                return self.drop_body()
         if self.body_buffer is None:
             self.body_buffer = PyBytes_FromStringAndSize(NULL, room_bytes)
             self.body_room = room_bytes
@@ -760,9 +786,6 @@ cdef class RequestParser:
                 request.body = b""
             else:
                 if self.body_filled < self.body_room:
-                    if self.budget is not None:
-                        self.budget.release(self.body_room - self.body_filled)
-                        request.held_bytes -= self.body_room - self.body_filled
                     self._resize_body(self.body_filled)
                 request.body = self.body_buffer
                 self.body_buffer = None

@@ -36,7 +36,8 @@ logger = logging.getLogger("gatewayx")
 
 # Deadlines are swept this often, so they fire up to two of these late.
 TICK_S = 0.1
-# Deadlines that fire in one turn of the loop; those of ten thousand clients that are late together take several.
+# Deadlines that fire in one turn of the loop, and slow clients that are ended for want of room; those of ten thousand
+# clients that are late together take several.
 DEADLINES_PER_TURN = 32
 # Connections that the kernel accepts while the loop is busy; it caps this at net.core.somaxconn.
 BACKLOG = 4096
@@ -201,7 +202,9 @@ class GatewayProcess:
             self.log_refusals()
 
     def _fire(self) -> None:
-        self._catching_up = self.wheel.fire(DEADLINES_PER_TURN) == DEADLINES_PER_TURN
+        fired = self.wheel.fire(DEADLINES_PER_TURN)
+        ended = self.http.relieve(DEADLINES_PER_TURN)
+        self._catching_up = DEADLINES_PER_TURN in (fired, ended)
         if self._catching_up:
             # The clients that are not late have their turn first.
             self.loop.call_soon(self._fire)
