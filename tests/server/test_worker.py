@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import resource
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from gatewayx.gearman.job_server import JobServer
-from gatewayx.server import logs
 from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, chunked, head, post
@@ -344,64 +342,3 @@ async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedd
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
         assert not [line for line in served.lines if "WARNING" in line or "ERROR" in line]
-
-
-def record(message: str, *arguments: object, name: str = "gatewayx") -> logging.LogRecord:
-    """A log record."""
-    return logging.LogRecord(name, logging.WARNING, __file__, 1, message, arguments, None)
-
-
-class TestLogs:
-    @pytest.mark.parametrize(
-        ("raw", "shown"),
-        [
-            ("two\nlines", r"two\nlines"),
-            ("\x1b[2J", r"\x1b[2J"),
-            ("\r2026-01-01 INFO forged", r"\r2026-01-01 INFO forged"),
-            ("é\u202e", r"\xe9\u202e"),
-            ("\udcff", r"\udcff"),
-        ],
-    )
-    def test_what_is_not_printable_is_escaped(self, raw, shown):
-        assert logs.Printable("%(levelname)s %(message)s").format(record("said: %s", raw)) == f"WARNING said: {shown}"
-
-    def test_lines_of_one_kind_are_limited_and_others_are_not(self):
-        limit = logs.RateLimit()
-        passed = [limit.filter(record("kind %d", number)) for number in range(1000)]
-        assert sum(passed) == logs.LINES_PER_INTERVAL
-        assert all(passed[: logs.LINES_PER_INTERVAL])
-        assert limit.filter(record("another kind"))
-        assert limit.filter(record("kind %d", 1, name="another logger"))
-
-    def test_the_first_line_of_the_next_interval_says_how_many_were_left_out(self, monkeypatch):
-        now_s = 1000.0
-        monkeypatch.setattr(time, "monotonic", lambda: now_s)
-        limit = logs.RateLimit()
-        for number in range(logs.LINES_PER_INTERVAL + 7):
-            limit.filter(record("kind %d", number))
-        now_s += logs.INTERVAL_S
-        first = record("kind %d", 99)
-        assert limit.filter(first)
-        assert first.getMessage().startswith("kind 99 (7 more")
-        second = record("kind %d", 100)
-        assert limit.filter(second)
-        assert second.getMessage() == "kind 100"
-
-    def test_what_it_remembers_is_bounded(self):
-        limit = logs.RateLimit()
-        for number in range(10 * logs.MAX_KINDS):
-            assert limit.filter(record(f"kind {number}"))
-        assert len(vars(limit)["_kinds"]) <= logs.MAX_KINDS
-
-    def test_the_handler_of_a_process_has_both(self):
-        root, own = logging.getLogger(), logging.getLogger("gatewayx")
-        before, levels = list(root.handlers), (root.level, own.level)
-        logs.configure()
-        try:
-            [handler] = [handler for handler in root.handlers if handler not in before]
-            assert isinstance(handler.formatter, logs.Printable)
-            assert any(isinstance(found, logs.RateLimit) for found in handler.filters)
-        finally:
-            root.removeHandler(handler)
-            root.setLevel(levels[0])
-            own.setLevel(levels[1])

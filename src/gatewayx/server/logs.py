@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import threading
 import time
+from types import TracebackType
 
-# At most so many lines of one kind an interval; the first line after it says how many were left out.
+from gatewayx.server.standard_error import RecordStream, RecordWriter
+
+# At most so many lines of one kind an interval; after it, it is told how many were left out.
 LINES_PER_INTERVAL = 10
 INTERVAL_S = 10.0
-# Kinds are the program's own format strings, those about job servers times 64; more than this many there are not.
+# Kinds that are told apart at once: the program's format strings, those about job servers times 64. What is beyond
+# shares one.
 MAX_KINDS = 1024
+OTHER_KINDS = ("gatewayx", "a line of any other kind", "")
+# How often the log looks whether a stalled reader reads again, and what was left out is to be told.
+TICK_S = 0.1
+# Before each line of a traceback: whatever an exception's message holds, it does not begin a line.
+TRACEBACK_INDENT = "    "
+LONGEST_KIND = 200
+
+logger = logging.getLogger("gatewayx")
 
 
 class RateLimit(logging.Filter):
@@ -21,38 +35,146 @@ class RateLimit(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
+        # When the interval began, and how many lines it had, those left out included.
         self._kinds: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written; adds the count of those of its kind that were not."""
-        kind = (record.name, str(record.msg), getattr(record, "about", ""))
+        kind = (record.name, str(record.msg), str(getattr(record, "about", "")))
+        if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
+            kind = OTHER_KINDS
         now_s = time.monotonic()
         began_s, count = self._kinds.get(kind, (now_s, 0))
         if now_s - began_s >= INTERVAL_S:
             if count > LINES_PER_INTERVAL:
                 record.msg = f"{record.msg} ({count - LINES_PER_INTERVAL} more like this in {now_s - began_s:.0f} s)"
             began_s, count = now_s, 0
-        if len(self._kinds) >= MAX_KINDS and kind not in self._kinds:
-            self._kinds.clear()
         self._kinds[kind] = (began_s, count + 1)
         return count < LINES_PER_INTERVAL
 
+    def take_left_out(self, *, ended: bool = True) -> list[str]:
+        """Return what to say of the kinds whose interval has ended, or of all, and forget these kinds."""
+        now_s = time.monotonic()
+        told = []
+        for kind, (began_s, count) in list(self._kinds.items()):
+            if ended and now_s - began_s < INTERVAL_S:
+                continue
+            del self._kinds[kind]
+            if count > LINES_PER_INTERVAL:
+                shown = " ".join(part for part in kind[1:] if part)[:LONGEST_KIND]
+                told.append(f"{count - LINES_PER_INTERVAL} more lines in {now_s - began_s:.0f} s like: {shown}")
+        return told
+
+
+def escaped(text: str) -> str:
+    """Return the text as printable ASCII, so that a line cannot be forged and a terminal cannot be driven."""
+    return text.encode("unicode_escape").decode("ascii")
+
 
 class Printable(logging.Formatter):
-    """Escapes whatever is not printable ASCII, so that a line cannot be forged and a terminal cannot be driven."""
+    """Escapes whatever is not printable ASCII; a traceback keeps its lines, each of them indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the whole record; a traceback that another handler has left in it as text is not used."""
+        record.exc_text = None
+        return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
         """Return the line with its message escaped."""
-        record.message = record.message.encode("unicode_escape").decode("ascii")
+        record.message = escaped(record.message)
         return super().formatMessage(record)
 
+    def formatException(  # noqa: N802
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """Return the traceback, escaped and indented."""
+        return _indented(super().formatException(ei))
 
-def configure() -> None:
-    """Send gatewayx's events, and what the loop reports, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Printable("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(RateLimit())
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """Return the stack, escaped and indented."""
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"{TRACEBACK_INDENT}{escaped(line)}" for line in text.split("\n"))
+
+
+class EventLog(logging.Handler):
+    """The handler of a process that serves: escapes, limits, and writes to `descriptor` without waiting."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.setFormatter(Printable("%(asctime)s %(levelname)s %(message)s"))
+        self.limit = RateLimit()
+        self.addFilter(self.limit)
+        self.writer = RecordWriter(descriptor, self._lost)
+        self._next_tick: asyncio.TimerHandle | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        try:
+            self.writer.write(self._line(record))
+        except Exception:
+            self.handleError(record)
+
+    def follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell what is to be told later, while the loop runs."""
+        self._next_tick = loop.call_later(TICK_S, self.follow, loop)
+        self.writer.catch_up()
+        self._tell_left_out()
+
+    def finish(self) -> None:
+        """Tell what was left out so far, as the last thing."""
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        self._tell_left_out(ended=False)
+        self.writer.catch_up()
+
+    def _tell_left_out(self, *, ended: bool = True) -> None:
+        for told in self.limit.take_left_out(ended=ended):
+            self.writer.write(self._line(_record(told)))
+
+    def _lost(self, count: int, why: str) -> bytes:
+        return self._line(_record(f"{count} log lines were lost, since {why}"))
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode("ascii", "backslashreplace")
+
+
+def _record(message: str) -> logging.LogRecord:
+    return logging.LogRecord(logger.name, logging.WARNING, __file__, 0, message, None, None)
+
+
+def configure(descriptor: int = 2) -> EventLog:
+    """Send gatewayx's events, what the loop reports, and whatever else goes to standard error through one handler."""
+    log = EventLog(descriptor)
     root = logging.getLogger()
-    root.addHandler(handler)
+    root.addHandler(log)
     root.setLevel(logging.WARNING)
-    logging.getLogger("gatewayx").setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    sys.stderr = RecordStream(log.writer, escaped)
+    sys.excepthook = _uncaught
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _uncaught_in_thread
+    return log
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    logger.critical("the gateway failed", exc_info=(kind, error, traceback))
+
+
+def _unraisable(failure: sys.UnraisableHookArgs) -> None:
+    error = failure.exc_value or failure.exc_type()
+    logger.error(
+        "%s: %r",
+        failure.err_msg or "an exception was ignored in",
+        failure.object,
+        exc_info=(type(error), error, failure.exc_traceback),
+    )
+
+
+def _uncaught_in_thread(failure: threading.ExceptHookArgs) -> None:
+    error = failure.exc_value or failure.exc_type()
+    logger.error("a thread failed", exc_info=(type(error), error, failure.exc_traceback))

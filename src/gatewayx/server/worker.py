@@ -213,19 +213,28 @@ class GatewayProcess:
         """Log what was refused since the last time: a line a kind, with how often and one example."""
         for kind, (count, example, peer) in self.http.take_events().items():
             logger.warning(
-                "refused %d times: %s; for example %s after '%s'", count, kind, peer, example.decode("latin-1")
+                "refused %d times: %s; for example %s after '%s'",
+                count,
+                kind,
+                peer,
+                example.decode("latin-1"),
+                extra={"about": kind},
             )
 
 
 def run(settings: Settings) -> int:
     """Serve until a signal stops it; returns the exit code. Raises StartError."""
     signals.prepare()
-    logs.configure()
+    log = logs.configure()
     raise_open_files(settings)
-    return uvloop.run(_serve(settings))
+    try:
+        return uvloop.run(_serve(settings, log))
+    finally:
+        log.finish()
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, log: logs.EventLog) -> int:
+    log.follow(asyncio.get_running_loop())
     stopping = asyncio.Event()
 
     def stop() -> None:
