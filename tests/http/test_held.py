@@ -259,6 +259,21 @@ class TestFull:
                 worker.complete(handle, workload)
                 assert (await client.response()).body == b"2"
 
+    @with_settings(max_held_bytes=256 * KIBIBYTE)
+    async def test_one_that_is_ended_within_a_line_of_its_framing_is_closed_and_nothing_behind_it_runs(
+        self, embedded, gateway, samples
+    ):
+        async with HttpClient(gateway.address, source="127.0.0.2") as ended:
+            ended.send(head(b"POST", b"/echo", CHUNKED), b"f000\r\n" + bytes(0xF000) + b"\r\n1")
+            await gateway.reaches("budget.bodies_bytes", 0xF000)
+            answer = await ask(gateway.address, sized(60 * KIBIBYTE), bytes(60 * KIBIBYTE))
+            assert answer.status == 200
+            await gateway.reaches("http.arrivals_ended", 1)
+            # Without the "1" this would be the end of the body, and a request behind it.
+            ended.send(b"0\r\n\r\n" + post(b"/echo", b"smuggled"))
+            await is_refused(ended, closed=True)
+            assert embedded.submitted == 1
+
     @with_settings(max_held_bytes=8 * 40)
     async def test_what_does_not_fit_is_counted_once_and_the_connection_lives(self, gateway, client):
         client.send(post(b"/echo", b"x" * 100) * 2)

@@ -545,8 +545,11 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int _keep_tail(self, bytes tail) except -1:
         """Keep what the parser has not taken, if the byte budget has room for it."""
-        cdef Account account = account_for(BODIES, PyBytes_GET_SIZE(tail))
-        if account == SMALL and self.in_flight:
+        # An unfinished line is part of a head or of a body's framing; what a pause leaves may be anything.
+        cdef Account account = SMALL if self.parser is not None and not self.read_paused else account_for(
+            BODIES, PyBytes_GET_SIZE(tail)
+        )
+        if self.in_flight and PyBytes_GET_SIZE(tail) <= SMALL_BYTES:
             # A request that is under way frees more than this; each connection has one such piece.
             self.server.budget.hold(&self.tail_held, SMALL, PyBytes_GET_SIZE(tail))
         elif not self._room(&self.tail_held, account, PyBytes_GET_SIZE(tail)):
@@ -602,17 +605,12 @@ cdef class HttpConnection(RequestOwner):
     cdef int end_arrival(self) except -1:
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.arrivals_ended += 1
-        if request is None or request.owner is None:
-            # Half a head: what follows it cannot be told apart.
+        if request is None or request.owner is None or request.answered() or self.tail is not None:
+            # Half a head or half a line is given up with its connection: what follows could not be told apart.
             self.server.budget.refused += 1
             return self._refuse(TOO_MANY_BYTES, b"" if self.tail is None else self.tail)
         self.parser.drop_body()
-        if not request.answered():
-            self._over_budget(request)
-        if self.tail is not None:
-            # Half a line of a chunked body's framing.
-            self._take_tail()
-        return self._tell_arrival()
+        return self._over_budget(request)
 
     cdef int _follow_arrival(self) except -1:
         """Know an unfinished request from its first piece on, and count what is here of its head."""
@@ -656,12 +654,14 @@ cdef class HttpConnection(RequestOwner):
     cdef bint is_behind(self) noexcept:
         """The body comes too slowly for a crowded account."""
         cdef DeadlineWheel wheel = self.server.wheel
-        cdef Request request = self.parser.request
         cdef double passed_s = (wheel.tick - self.body_began_tick) * wheel.tick_s
-        cdef double size_bytes = self.server.limits.max_body_bytes if request.chunked else request.content_length
-        if self.read_paused or request.continue_due or passed_s <= PACE_GRACE_S:
+        cdef Request request
+        cdef double size_bytes
+        if self.parser is None or not self.parser.head_done or self.read_paused or passed_s <= PACE_GRACE_S:
             return False
-        return self.body_bytes < size_bytes * passed_s / PACE_S
+        request = self.parser.request
+        size_bytes = self.server.limits.max_body_bytes if request.chunked else request.content_length
+        return not request.continue_due and self.body_bytes < size_bytes * passed_s / PACE_S
 
     cdef bint reads_behind(self, Account account) except -1:
         """The client takes its answers too slowly for a crowded account."""
