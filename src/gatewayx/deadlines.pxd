@@ -31,8 +31,6 @@ cdef class DeadlineWheel:
 
     cpdef int arm(self, Expiring entry, double after_s) except -1
     cpdef int disarm(self, Expiring entry) except -1
-    # Seconds until the deadline; 0 if it is due or disarmed.
-    cdef double left_s(self, Expiring entry) noexcept
     cdef int _sweep(self, Expiring sentinel) except -1
     cpdef int advance(self, double now_s) except -1
     cpdef int fire(self, int most) except -1

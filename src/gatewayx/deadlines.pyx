@@ -62,11 +62,6 @@ cdef class DeadlineWheel:
         self.armed -= 1
         return 0
 
-    cdef double left_s(self, Expiring entry) noexcept:
-        if entry.next_expiring is None or entry.due_tick <= self.tick:
-            return 0
-        return (entry.due_tick - self.tick) * self.tick_s
-
     cpdef int advance(self, double now_s) except -1:
         """Make due what is so at loop time now_s, to be fired by fire(); returns how many those are."""
         cdef long long passed = <long long> ((now_s - self.swept_at_s) / self.tick_s)

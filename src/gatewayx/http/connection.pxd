@@ -100,6 +100,8 @@ cdef class HttpServer:
     cdef list idle_parsers
     # Connections whose refusal waits, the next one due first; at most MAX_WAITING_REFUSALS.
     cdef object waiting_refusals
+    # The next look at them is due; there is never more than one.
+    cdef bint refusals_scheduled
     # The tick of the last refusal, and how many it had.
     cdef long long refusal_tick
     cdef int refusals_in_tick
@@ -202,8 +204,10 @@ cdef class HttpConnection(RequestOwner):
     cdef unsigned long long unread_began_bytes
     cdef unsigned long long unread_seen_bytes
     cdef long long unread_moved_tick
-    # Seconds that were left for the head when the gateway paused the client; -1 for none.
+    # Seconds that were left for the head being read when its deadline was last armed or put off, -1 if it never was;
+    # and the loop time at which it ends while it is armed.
     cdef double head_left_s
+    cdef double head_ends_s
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
     cdef long long body_began_tick
     cdef long long body_bytes
@@ -223,13 +227,15 @@ cdef class HttpConnection(RequestOwner):
     cdef int _process(self, bytes data) except -1
     cdef int _keep_tail(self, bytes tail) except -1
     cdef bytes _take_tail(self)
-    cdef int _begin(self, Request request, Py_ssize_t here_bytes) except -1
+    cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1
+    cdef int _completed(self, Request request) except -1
+    cdef int _stop_reading(self) except -1
     cdef int max_in_flight(self) noexcept
     # Its unfinished request is ended for others: no room is left, or it is too slow while there is little.
     cdef int end_arrival(self) except -1
     cdef bint is_behind(self) noexcept
     cdef bint reads_behind(self, Account account) except -1
-    cdef bint _admit(self, Request request) except -1
+    cdef bint _admit(self, Request request, RequestParser parser) except -1
     cdef bint _room(self, Held* entry, Account account, long long size_bytes) except -1
     cdef int _follow_arrival(self) except -1
     cdef int _tell_arrival(self) except -1

@@ -224,24 +224,30 @@ cdef class HttpServer:
         self.refusals_delayed += 1
         connection.refusal_due_s = self.loop.time() + REFUSAL_DELAY_MS / 1000.0
         self.waiting_refusals.append(connection)
-        if waiting == 0:
+        if not self.refusals_scheduled:
+            self.refusals_scheduled = True
             self.loop.call_later(REFUSAL_DELAY_MS / 1000.0, self._answer_waiting)
         return True
 
     def _answer_waiting(self):
-        """Write the refusals whose time has come."""
+        """Write the refusals whose time has come, and come again for the others."""
         cdef double now_s = self.loop.time()
-        cdef HttpConnection connection
-        for _ in range(REFUSALS_PER_TURN):
-            if not self.waiting_refusals:
-                return
-            connection = <HttpConnection> self.waiting_refusals[0]
-            if connection.refusal_due_s > now_s:
-                self.loop.call_later(fmax(connection.refusal_due_s - now_s, REFUSAL_TICK_MS / 1000.0), self._answer_waiting)
-                return
-            self.waiting_refusals.popleft()
-            connection.refusal_due()
-        self.loop.call_soon(self._answer_waiting)
+        cdef double due_s
+        cdef int answered = 0
+        try:
+            while answered < REFUSALS_PER_TURN and self.waiting_refusals:
+                if (<HttpConnection> self.waiting_refusals[0]).refusal_due_s > now_s:
+                    break
+                answered += 1
+                (<HttpConnection> self.waiting_refusals.popleft()).refusal_due()
+        finally:
+            self.refusals_scheduled = len(self.waiting_refusals) > 0
+            if self.refusals_scheduled:
+                due_s = (<HttpConnection> self.waiting_refusals[0]).refusal_due_s
+                if due_s > now_s:
+                    self.loop.call_later(fmax(due_s - now_s, REFUSAL_TICK_MS / 1000.0), self._answer_waiting)
+                else:
+                    self.loop.call_soon(self._answer_waiting)
 
     cdef object refusal(self, HttpConnection connection):
         cdef Limits limits = self.limits
@@ -482,8 +488,6 @@ cdef class HttpConnection(RequestOwner):
         self.unread_moved_tick = self.paused_tick
         self.unread_began_bytes = self._delivered()
         self.unread_seen_bytes = self.unread_began_bytes
-        if self.deadline_kind == HEAD:
-            self.head_left_s = self.server.wheel.left_s(self)
         self._update_reading()
         self._arm(WRITE)
 
@@ -522,7 +526,7 @@ cdef class HttpConnection(RequestOwner):
             if parser.event == Event.MORE:
                 break
             if request.owner is None:
-                self._begin(request, end - offset)
+                self._begin(request, parser, end - offset)
             if parser.event == Event.REQUEST_COMPLETE:
                 self._hand_over(request)
         if self.state == READING:
@@ -566,12 +570,12 @@ cdef class HttpConnection(RequestOwner):
 
     # Room for what arrives.
 
-    cdef bint _admit(self, Request request) except -1:
+    cdef bint _admit(self, Request request, RequestParser parser) except -1:
         """Whether there is room for what is here of the request, and may be for the rest."""
         cdef ByteBudget budget = self.server.budget
         if request.content_length > SMALL_BYTES and budget.crowded(BODIES):
             return False
-        if not self._room(&self.head_held, SMALL, self.parser.head_bytes):
+        if not self._room(&self.head_held, SMALL, parser.head_bytes):
             return False
         return request.body is None or self._room(
             &self.body_held, account_for(BODIES, PyBytes_GET_SIZE(request.body)), PyBytes_GET_SIZE(request.body)
@@ -677,17 +681,21 @@ cdef class HttpConnection(RequestOwner):
             return False
         return left_bytes - self.unread_began_bytes < (self.written_bytes - self.unread_began_bytes) * passed_s / PACE_S
 
-    cdef int _begin(self, Request request, Py_ssize_t here_bytes) except -1:
-        """The head is complete, and so many bytes of what follows are here."""
+    cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1:
+        """The head is there, and so many bytes of what follows. parser: who has read it."""
         self._append(request)
+        if self.deadline_kind == HEAD:
+            self._arm(NO_DEADLINE)
         self.head_left_s = -1
+        if parser.event == Event.REQUEST_COMPLETE:
+            self._completed(request)
         try:
             self.server.handler.begin(request)
         except Exception:
             self._internal_error(request)
-        if not request.answered() and not self._admit(request):
+        if not request.answered() and not self._admit(request, parser):
             self._over_budget(request)
-        if self.parser.event == Event.HEAD_COMPLETE:
+        if not request.complete:
             # Its age among unfinished requests is its body's.
             self._forget_arrival()
             self.body_began_tick = self.server.wheel.tick
@@ -695,9 +703,6 @@ cdef class HttpConnection(RequestOwner):
             if request.answered():
                 request.discards_body = True
                 request.let_go()
-                if request.closes:
-                    self.state = ANSWERING
-                    self._drop_parser()
             elif request.expects_continue:
                 request.continue_due = True
                 self._mark_dirty()
@@ -715,20 +720,23 @@ cdef class HttpConnection(RequestOwner):
         self.server.budget.release(&request.held)
         return 0
 
-    cdef int _hand_over(self, Request request) except -1:
-        """The whole request is there."""
-        cdef Py_ssize_t kept_bytes
+    cdef int _completed(self, Request request) except -1:
+        """All bytes of the request are there."""
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self._arm(NO_DEADLINE)
+        if not request.keep_alive or self._serves_last():
+            self._stop_reading()
+        return 0
+
+    cdef int _hand_over(self, Request request) except -1:
+        """The whole request is there."""
+        cdef Py_ssize_t kept_bytes
+        if not request.complete:
+            self._completed(request)
         self._forget_arrival()
         # What the handler takes over counts on its side.
         self._let_arrival_go()
-        if not request.keep_alive or self._serves_last():
-            self.state = ANSWERING
-            if self.first is None:
-                # It was answered by its head, and that answer is written.
-                self._mark_dirty()
         if not request.answered():
             request.continue_due = False
             try:
@@ -738,12 +746,24 @@ cdef class HttpConnection(RequestOwner):
             if not request.answered():
                 kept_bytes = request.kept_bytes()
                 self.server.budget.hold(&request.held, account_for(BODIES, kept_bytes), kept_bytes)
-        if self.state != READING:
-            self._drop_parser()
-        elif self.parser is not None:
+        if self.parser is not None:
             self.parser.start_next()
             self.server.give_back_parser(self.parser)
             self.parser = None
+        return 0
+
+    cdef int _stop_reading(self) except -1:
+        """The last request is known, so what follows is dropped: none of it may be run (RFC 9112 9.6)."""
+        self.state = ANSWERING
+        self._drop_parser()
+        self._take_tail()
+        self._forget_arrival()
+        # Who does not take its answers still has only so long.
+        if self.deadline_kind != WRITE:
+            self._arm(NO_DEADLINE)
+        if self.first is None:
+            # The last answer is written already.
+            return self._mark_dirty()
         return 0
 
     cdef int _append(self, Request request) except -1:
@@ -762,10 +782,7 @@ cdef class HttpConnection(RequestOwner):
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.requests_refused += 1
         self.server.note(error.kind, self, data)
-        self._drop_parser()
-        self._take_tail()
-        self.state = ANSWERING
-        self._forget_arrival()
+        self._stop_reading()
         if request is None:
             request = Request.__new__(Request)
             request.minor_version = 1
@@ -776,8 +793,6 @@ cdef class HttpConnection(RequestOwner):
             self._release(request)
         else:
             # It was answered by its head; that answer is the last one.
-            request.closes = True
-            self._mark_dirty()
             return 0
         self.refusal_waits = self.server.refusal_waits(self)
         return self._answer_error(request, error)
@@ -820,6 +835,8 @@ cdef class HttpConnection(RequestOwner):
             or (not request.complete and (request.expects_continue or self._serves_last()))
         )
         if request.closes:
+            if self.state == READING:
+                self._stop_reading()
             connection = b"close"
         elif request.minor_version == 0:
             connection = b"keep-alive"
@@ -846,11 +863,8 @@ cdef class HttpConnection(RequestOwner):
         if request.response_body is not None:
             request.answer_bytes += body_bytes
         self._hold_answers(request.answer_bytes)
-        if request is self.first:
-            if self.refusal_waits:
-                self._arm(NO_DEADLINE)
-            else:
-                self._mark_dirty()
+        if request is self.first and not (self.refusal_waits and request is self.last):
+            self._mark_dirty()
         return 0
 
     cdef int _hold_answers(self, long long more_bytes) except -1:
@@ -946,8 +960,7 @@ cdef class HttpConnection(RequestOwner):
             # A request is arriving; _hand_over() makes it the last one.
             return self._arm_for_reading()
         if self.first is not None:
-            self.state = ANSWERING
-            return 0
+            return self._stop_reading()
         if self.late:
             return 0
         if self.written_bytes == 0 or self._queued_bytes(FIONREAD):
@@ -1099,6 +1112,8 @@ cdef class HttpConnection(RequestOwner):
         cdef Limits limits = self.server.limits
         cdef DeadlineWheel wheel = self.server.wheel
         cdef ConnectionList place = self._place(kind)
+        if self.deadline_kind == HEAD and kind != HEAD:
+            self.head_left_s = fmax(0, self.head_ends_s - <double> self.server.loop.time())
         self.deadline_kind = kind
         if place is not self.place:
             if self.place is not None:
@@ -1112,7 +1127,10 @@ cdef class HttpConnection(RequestOwner):
                 return wheel.arm(self, LAST_CALL_S)
             return wheel.arm(self, limits.keepalive_timeout_s if kind == KEEPALIVE else limits.first_byte_timeout_s)
         if kind == HEAD:
-            return wheel.arm(self, limits.header_timeout_s if self.head_left_s < 0 else self.head_left_s)
+            if self.head_left_s < 0:
+                self.head_left_s = limits.header_timeout_s
+            self.head_ends_s = <double> self.server.loop.time() + self.head_left_s
+            return wheel.arm(self, self.head_left_s)
         if kind == BODY:
             return wheel.arm(self, self._body_left_s())
         if kind == LINGER:
@@ -1149,7 +1167,9 @@ cdef class HttpConnection(RequestOwner):
                 return self._arm(NO_DEADLINE)
             return 0 if self.deadline_kind == BODY else self._arm(BODY)
         # A lone CR is half an empty line, which begins no head (RFC 9112 2.2) and buys no time.
-        if self.parser is not None or (self.tail is not None and (self.server.draining or self.tail != b"\r")):
+        if self.parser is not None or (
+            self.tail is not None and (self.tail != b"\r" or (self.server.draining and not self.late))
+        ):
             return 0 if self.deadline_kind == HEAD else self._arm(HEAD)
         if self.first is not None:
             return self._arm(NO_DEADLINE)

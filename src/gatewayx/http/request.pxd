@@ -35,6 +35,7 @@ cdef class Request:
     # -1 without a Content-Length.
     cdef readonly long long content_length
     cdef readonly bint chunked
+    # It waits for "100 Continue", and has not been told so.
     cdef readonly bint expects_continue
     # Names and values in turn, of the headers that the handler wants.
     cdef readonly list headers

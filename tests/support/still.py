@@ -1,0 +1,87 @@
+"""A gateway without sockets whose time passes when a test says so: for deadlines, timers and what meets in one turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fuzz.http_connection import Response, responses_of
+from fuzz.world import Failures, JobServer, Loop, Transport
+from gatewayx.address import ServerAddress
+from gatewayx.config import Settings
+from gatewayx.gearman.packet import PacketType
+from gatewayx.server.worker import GatewayProcess
+
+
+class StillClient(Transport):
+    """A client's connection."""
+
+    def __init__(self, gateway: StillGateway) -> None:
+        super().__init__(gateway.loop, gateway.process.http.connection())
+        self.gateway = gateway
+        self.protocol.connection_made(self)
+
+    def send(self, *pieces: bytes) -> None:
+        """Send each piece by itself, in one turn of the loop."""
+        for piece in pieces:
+            self.receive(piece)
+
+    def responses(self) -> list[Response]:
+        """All final responses that were written so far."""
+        return responses_of(bytes(self.written))
+
+
+class StillGateway:
+    """A gateway and its job server, which answers as `server` is told."""
+
+    def __init__(self, **settings: object) -> None:
+        self.loop = Loop()
+        self.server = JobServer(self.loop)
+        self.loop.connect = self.server.connect
+        self.settings = Settings(server=(ServerAddress("job-server", 4730),), connections_per_server=1, **settings)
+        self.loop.run(self._make())
+        self.loop.run(self.process.pool.start())
+
+    async def _make(self) -> None:
+        self.process = GatewayProcess(self.settings)
+        self.process._tick()
+
+    def count(self, name: str) -> int:
+        """One of the counters."""
+        return self.process.counters()[name]
+
+    def client(self) -> StillClient:
+        """One more client."""
+        return StillClient(self)
+
+    def complete(self, result: bytes) -> None:
+        """The oldest job that was submitted ends with this result."""
+        self.loop.settle()
+        [connection] = self.server.open()
+        if connection.pending:
+            connection.create()
+        job = connection.jobs[0]
+        connection.work(job, PacketType.WORK_COMPLETE, result)
+        self.loop.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, a few milliseconds at once."""
+        ends_s = self.loop.now_s + seconds
+        while self.loop.now_s < ends_s:
+            self.loop.now_s = min(ends_s, self.loop.now_s + 0.005)
+            self.loop.settle()
+
+
+@contextmanager
+def still_gateway(**settings: object) -> Iterator[StillGateway]:
+    """A gateway with these settings; on leaving nothing may have failed."""
+    failures = Failures()
+    with failures:
+        gateway = StillGateway(**settings)
+        try:
+            yield gateway
+            failures.check()
+            assert not gateway.loop.failures, gateway.loop.failures
+        finally:
+            gateway.loop.run(gateway.process.close())
+            gateway.loop.close()
