@@ -38,7 +38,7 @@ class StillGateway:
         self.loop = Loop()
         self.server = JobServer(self.loop)
         self.loop.connect = self.server.connect
-        self.settings = Settings(server=(ServerAddress("job-server", 4730),), connections_per_server=1, **settings)
+        self.settings = Settings(server=(ServerAddress("127.0.0.1", 4730),), connections_per_server=1, **settings)
         self.loop.run(self._make())
         self.loop.run(self.process.pool.start())
 
