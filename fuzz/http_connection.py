@@ -2,9 +2,10 @@
 
 What must hold for any bytes and any order of events:
 - nothing is raised and nothing is logged as an error, the loop comes to rest, no closed transport is written to;
-- every response is whole and well formed, and what was written of it arrives, unless the client ends the connection or
-  reads nothing for the write timeout; their jobs are in the order of the requests, each answered at most once; no
-  more responses than requests, and none is missing once all jobs have ended;
+- every response is whole and well formed, and what was written of it arrives, unless the client ends the connection,
+  reads nothing for the write timeout, or reads too slowly for a budget that is crowded; their jobs are in the order of
+  the requests, each answered at most once; no more responses than requests, and none is missing once all jobs have
+  ended;
 - nothing is run behind an answer that says that it is the last one;
 - a response that tells how its job has ended holds exactly what the gateway was told for that request's job, by
   whatever bytes: a job server that is broken may answer for another, and then the gateway cannot know better;
@@ -13,13 +14,12 @@ What must hold for any bytes and any order of events:
 - the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
 - a good request is answered in the end, whatever came before, while others hold connections and only declare bodies,
   and while a job server hangs;
-- the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs whose ends a
-  broken job server has swallowed.
+- each account of the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs
+  whose ends a broken job server has swallowed.
 
 An input is two bytes (settings, length of the script), the script, and the client's bytes, in which FILLER_MARK stands
-for FILLER. Each byte of the script is
-an event, its kind in the lower four bits and its argument in the upper four; see `Play`. A script of no bytes compares
-the client's bytes whole, cut, and cut short instead.
+for FILLER. Each byte of the script is an event, its kind in the lower four bits and its argument in the upper four; see
+`Play`. A script of no bytes compares the client's bytes whole, cut, and cut short instead.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ MAX_RESULT_BYTES = 150_000
 MAX_HELD_BYTES = 1 << 20
 TIGHT_RESULT_BYTES = 40_000
 TIGHT_HELD_BYTES = 160_000
-# Above the budget's bound: answers and small results, which are never refused.
-UNREFUSED_BYTES = 1 << 21
+# Of the bytes that may be held, in eighths; and what is never refused and counts above: answers that are no results.
+SHARES = {"small": 1, "bodies": 3, "results": 4}
+UNREFUSED_BYTES = {"small": 1 << 16, "bodies": 0, "results": 0}
 SIZES = (1, 2, 3, 5, 9, 17, 33, 65, 127, 255, 500, 1000, 2000, 3000, 4000, 5000)
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 9.0, 10.0, 11.0, 20.0, 29.0, 31.0, 60.0, 76.0, 200.0)
 RESULTS = (b"", b"data", b"x" * 5000, b"y" * 66_000, b"z" * 140_000, b"too large" * 17_000)
@@ -70,6 +71,9 @@ MAX_FILLERS = 8
 MAX_ROUNDS = 1000
 # A job server that hangs is known to hang after so many checks.
 CHECKS = 3
+# What is put off for a moment, such as refusals, must not happen when everything else is overdue.
+SOON_S = 0.1
+SOON_STEPS = 2
 # More than any deadline, so that nothing waits any more.
 LONG_S = 500.0
 # What arrives from a job server that is broken or is none.
@@ -247,16 +251,20 @@ class World:
         self.open_client(data, f"198.51.100.{kind}").send(len(data))
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass; what is due happens."""
-        self.loop.now_s += seconds
-        self.loop.settle()
+        """Let time pass; what is due happens, what is due soon while it is soon."""
+        for step_s in (*(SOON_S for _ in range(SOON_STEPS) if seconds > SOON_STEPS * SOON_S), seconds):
+            self.loop.now_s += step_s
+            self.loop.settle()
 
     def check(self) -> None:
         """What must hold at any time."""
         self.failures.check()
         assert not self.loop.failures, self.loop.failures
-        held = self.process.counters()["budget.held_bytes"]
-        assert 0 <= held <= self.settings.max_held_bytes + UNREFUSED_BYTES
+        counters = self.process.counters()
+        for account, share in SHARES.items():
+            held = counters[f"budget.{account}_bytes"]
+            bound = self.settings.max_held_bytes * share // 8
+            assert 0 <= held <= bound + UNREFUSED_BYTES[account], f"{held} bytes of {bound} are held in {account}"
 
     def serves(self) -> None:
         """A good request is answered, once all others are finished, beside those that declare and do not send.
@@ -313,12 +321,16 @@ class World:
         assert all(client.lost for client in self.clients)
         responses = [responses_of(bytes(client.written)) for client in self.clients]
         self.responses += sum(map(len, responses))
-        answered = counters["http.requests_answered"] + counters["http.connections_refused"]
+        # One that makes room for another connection is told so beside its requests.
+        answered = sum(
+            counters[f"http.{name}"] for name in ("requests_answered", "connections_refused", "connections_evicted")
+        )
         assert self.responses <= answered, "more responses than requests"
         self._check_all_answered(responses)
+        cut = sum(map(self._was_cut, self.clients))
+        assert cut <= counters["http.answers_ended"], "an answer that had begun was cut"
         for client, own in zip(self.clients, responses, strict=True):
             self._check_responses(client, own)
-            self._check_taken(client)
         self.check()
 
     def _check_ends(self) -> None:
@@ -364,11 +376,14 @@ class World:
         answered = {response.headers.get(b"x-gearman-unique") for own in responses for response in own}
         assert submitted <= answered, "a job was submitted whose request has no answer"
 
-    def _check_taken(self, client: Client) -> None:
-        """All that was written has left, unless the client has ended the connection, or has not read for too long."""
+    def _was_cut(self, client: Client) -> bool:
+        """Not all that was written has left, and the client has neither ended the connection nor not read for too long.
+
+        Only one that reads too slowly while the budget is crowded may be cut.
+        """
         if client.was_reset or client.dropped_after_s is None:
-            return
-        assert client.dropped_after_s >= self.settings.write_timeout_s, "an answer that had begun was cut"
+            return False
+        return client.dropped_after_s < self.settings.write_timeout_s
 
     def _check_responses(self, client: Client, responses: list[Response]) -> None:
         sent = client.data[: client.sent]
@@ -708,6 +723,9 @@ def seeds() -> list[bytes]:
             inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
     for kind in OPTION_ANSWERS:
         inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
+    parked = bytes(event(8, 4 + number % 4) for number in range(MAX_PARKED))
+    for bits in (0, TIGHT_BUDGET):
+        inputs.append(bytes((bits, len(parked) << 1 | 1)) + parked + CLIENTS[0])
     return inputs
 
 
