@@ -47,7 +47,7 @@ FLAGS = {
     "max_header_bytes": (["--max-header-bytes", "32KiB"], "32KiB"),
     "max_headers": (["--max-headers", "7"], "7"),
     "max_chunk_extensions_bytes": (["--max-chunk-extensions", "0"], "0"),
-    "max_body_bytes": (["--max-body", "1GiB"], "1GiB"),
+    "max_body_bytes": (["--max-body", "16MiB"], "16MiB"),
     "max_result_bytes": (["--max-result=1000"], "1000"),
     "first_byte_timeout_s": (["--first-byte-timeout", "6"], "6"),
     "min_body_rate_bytes": (["--min-body-rate", "2KiB"], "2KiB"),
@@ -206,13 +206,19 @@ def test_check_finds_a_file_of_TLS_that_cannot_be_used(tmp_path: Path) -> None: 
             "gatewayx: GATEWAYX_MAX_BDOY = '1' (environment) is not a setting: the nearest is GATEWAYX_MAX_BODY\n",
         ),
         (
+            ["--max-body", "1GiB"],
+            {"GATEWAYX_MAX_HELD": "512MiB"},
+            "gatewayx: max-body = 1GiB (flag --max-body) is not allowed with max-held = 512MiB (environment "
+            "GATEWAYX_MAX_HELD): it must be at most 128MiB, or max-held at least 4GiB\n",
+        ),
+        (
             ["--config", "/nonexistent/gatewayx.toml"],
             {},
             "gatewayx: config = '/nonexistent/gatewayx.toml' (flag --config) cannot be read, "
             "No such file or directory: it must be a readable TOML file\n",
         ),
     ],
-    ids=["flag", "empty flag", "environment", "unknown variable", "no file"],
+    ids=["flag", "empty flag", "environment", "unknown variable", "contradiction", "no file"],
 )
 def test_a_bad_setting_is_one_line_and_exit_code_2(
     server: ModuleType, command: str, arguments: list[str], environ: dict[str, str], line: str

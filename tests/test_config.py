@@ -120,14 +120,14 @@ LEVELS: dict[str, tuple[tuple[str, object], tuple[str, object], tuple[object, ob
     "max_connections": (("3", 3), ("4", 4), ("1000000", 1_000_000)),
     "max_connections_per_address": (("3", 3), ("0", 0), ("1000000", 1_000_000)),
     "max_jobs": (("3", 3), ("1", 1), ("10000000", 10_000_000)),
-    "max_held_bytes": (('"1GiB"', 1_073_741_824), ("65536", 65_536), ("1024GiB", 1024 * 1_073_741_824)),
+    "max_held_bytes": (('"1GiB"', 1_073_741_824), ("268435456", 268_435_456), ("1024GiB", 1024 * 1_073_741_824)),
     "max_pipelined": (("3", 3), ("4", 4), ("1024", 1024)),
     "max_target_bytes": (("512", 512), ("1024", 1024), ("4KiB", 4096)),
     "max_header_bytes": (('"2KiB"', 2048), ("1024", 1024), ("1MiB", 1_048_576)),
     "max_headers": (("3", 3), ("4", 4), ("10000", 10_000)),
     "max_chunk_extensions_bytes": (("3", 3), ("0", 0), ("1MiB", 1_048_576)),
-    "max_body_bytes": (('"1GiB"', 1_073_741_824), ("1", 1), ("4194296KiB", LARGEST_WORKLOAD_BYTES)),
-    "max_result_bytes": (('"1MiB"', 1_048_576), ("1", 1), ("4194296KiB", LARGEST_WORKLOAD_BYTES)),
+    "max_body_bytes": (('"1MiB"', 1_048_576), ("1", 1), ("64MiB", 67_108_864)),
+    "max_result_bytes": (('"1MiB"', 1_048_576), ("1", 1), ("65536KiB", 67_108_864)),
     "first_byte_timeout_s": (("0.5", 0.5), ("1", 1.0), ("3600", 3600.0)),
     "header_timeout_s": (("0.5", 0.5), ("1", 1.0), ("3600", 3600.0)),
     "min_body_rate_bytes": (('"2KiB"', 2048), ("0", 0), ("1GiB", 1_073_741_824)),
@@ -387,6 +387,57 @@ def test_a_function_is_mapped_to_one_of_the_job_servers_or_refused(origin: str, 
         FunctionServer("f", ServerAddress("a", 1)),
         FunctionServer("g", ServerAddress("b", 2, tls=True)),
     )
+
+
+@pytest.mark.parametrize("name", ["max_body_bytes", "max_result_bytes"])
+@pytest.mark.parametrize("held_bytes", [1 << 20, 400_000, 256 << 20, (1 << 30) + 3])
+def test_a_bound_that_max_held_can_never_hold_is_refused_and_both_are_told(name: str, held_bytes: int) -> None:
+    other = {"max_body_bytes": "max_result_bytes", "max_result_bytes": "max_body_bytes"}[name]
+    flags = {"max_held_bytes": str(held_bytes), other: "1"}
+    most_bytes = held_bytes // 4
+    key = BY_NAME[name].key
+
+    loaded = load(None, {BY_NAME[name].variable: str(most_bytes)}, flags)
+    assert getattr(loaded.settings, name) == most_bytes
+    message = refusal(lambda: load(None, {BY_NAME[name].variable: str(most_bytes + 1)}, flags))
+
+    size = BY_NAME[name].kind
+    assert message == (
+        f"{key} = {size.show(most_bytes + 1)} (environment {BY_NAME[name].variable}) is not allowed with "
+        f"max-held = {size.show(held_bytes)} (flag --max-held): it must be at most {size.show(most_bytes)}, "
+        f"or max-held at least {size.show(4 * (most_bytes + 1))}"
+    )
+
+
+def test_the_largest_bounds_are_allowed_when_enough_is_held() -> None:
+    flags = {"max_held_bytes": "16GiB", "max_body_bytes": "4194296KiB", "max_result_bytes": "4194296KiB"}
+
+    settings = load(None, {}, flags).settings
+
+    assert settings.max_body_bytes == settings.max_result_bytes == LARGEST_WORKLOAD_BYTES
+
+
+def test_max_held_that_is_too_small_for_the_defaults_is_refused(toml: Callable[[str], Path]) -> None:
+    path = toml('max-held = "128MiB"')
+
+    assert refusal(lambda: load(path, {}, {})) == (
+        f"max-result = 64MiB (default) is not allowed with max-held = 128MiB (file {path}): it must be at most 32MiB, "
+        "or max-held at least 256MiB"
+    )
+
+
+def test_max_held_whose_eighth_can_never_hold_a_head_and_a_small_body_is_refused() -> None:
+    flags = {"max_body_bytes": "64KiB", "max_result_bytes": "16KiB"}
+    message = refusal(lambda: load(None, {"GATEWAYX_MAX_TARGET": "9KiB"}, flags | {"max_held_bytes": "327KiB"}))
+
+    assert message == (
+        "max-held = 327KiB (flag --max-held) is not allowed with max-target = 9KiB (environment GATEWAYX_MAX_TARGET) "
+        "and max-header-bytes = 16KiB (default): it must be at least 328KiB, of which an eighth holds such a head with "
+        "16KiB of its body"
+    )
+    assert load(None, {"GATEWAYX_MAX_TARGET": "9KiB"}, flags | {"max_held_bytes": "328KiB"})
+    smallest = {"max_target_bytes": "1KiB", "max_header_bytes": "6KiB", "max_body_bytes": "1KiB"}
+    assert load(None, {}, flags | smallest | {"max_held_bytes": "64KiB"})
 
 
 @every_setting

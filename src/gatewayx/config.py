@@ -27,6 +27,13 @@ GIBIBYTE = 1024**3
 # A Gearman packet's length is a uint32 and counts the function (at most 4 KiB), the unique (63) and two NULs as well.
 LARGEST_WORKLOAD_BYTES = 4 * GIBIBYTE - 8 * KIBIBYTE
 
+# As gatewayx.budget has it: what is larger counts in the account for bodies or for results, anything else in the eighth
+# for what is small.
+SMALL_BYTES = 16 * KIBIBYTE
+# max-held is at least so many times the largest body, and the largest result; and the largest head with a small body.
+HELD_FOR_LARGEST = 4
+HELD_FOR_SMALL = 8
+
 VARIABLE_PREFIX = "GATEWAYX_"
 CONFIG_FLAG = "--config"
 CONFIG_VARIABLE = "GATEWAYX_CONFIG"
@@ -563,6 +570,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 _DEFAULTS = Settings()
+_SIZE = Size(0, 0)
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -730,7 +738,8 @@ SETTINGS: tuple[Setting, ...] = (
         Size(64 * KIBIBYTE, 1024 * GIBIBYTE),
         "Limits",
         "Bytes held at once for all clients: an eighth for what is at most 16 KiB, three eighths for bodies and their "
-        "packets, a half for results and answers not yet read. A body that does not fit is answered 503, a result 502.",
+        "packets, a half for results and answers not yet read. A body that does not fit is answered 503, a result 502. "
+        "At least 4 times max-body and max-result.",
         "Envoy overload manager max_heap_size_bytes: off",
     ),
     Setting(
@@ -915,6 +924,7 @@ def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[st
             apply(setting, flag_value, f"flag {setting.flag}")
     loaded = Loaded(settings=msgspec.structs.replace(_DEFAULTS, **values), origins=origins)
     _check_function_servers(loaded)
+    _check_held(loaded)
     return loaded
 
 
@@ -925,6 +935,36 @@ def _check_function_servers(loaded: Loaded) -> None:
                 f"function-server = {_escaped(f'{entry.name}={entry.server}')} ({loaded.origins['function_server']}) "
                 f"is not allowed: {entry.server} is none of the job servers ({loaded.origins['server']})"
             )
+
+
+def _check_held(loaded: Loaded) -> None:
+    """Refuse bounds on one request that the accounts of max-held can never hold: every try of it would be told 503.
+
+    A large packet is held twice for a moment, so 1.5 times the largest body must fit the three eighths for bodies and
+    twice the largest result the half for results. Whatever is small fits an eighth, with its head.
+    """
+    settings = loaded.settings
+    for name in ("max_body_bytes", "max_result_bytes"):
+        most_bytes = settings.max_held_bytes // HELD_FOR_LARGEST
+        bound_bytes: int = getattr(settings, name)
+        if bound_bytes > most_bytes:
+            raise SettingError(
+                f"{_told(loaded, name)} is not allowed with {_told(loaded, 'max_held_bytes')}: it must be at most "
+                f"{_SIZE.show(most_bytes)}, or max-held at least {_SIZE.show(bound_bytes * HELD_FOR_LARGEST)}"
+            )
+    small_bytes = min(settings.max_body_bytes, SMALL_BYTES)
+    least_bytes = HELD_FOR_SMALL * (settings.max_target_bytes + settings.max_header_bytes + small_bytes)
+    if settings.max_held_bytes < least_bytes:
+        raise SettingError(
+            f"{_told(loaded, 'max_held_bytes')} is not allowed with {_told(loaded, 'max_target_bytes')} and "
+            f"{_told(loaded, 'max_header_bytes')}: it must be at least {_SIZE.show(least_bytes)}, of which an eighth "
+            f"holds such a head with {_SIZE.show(small_bytes)} of its body"
+        )
+
+
+def _told(loaded: Loaded, name: str) -> str:
+    setting = next(setting for setting in SETTINGS if setting.name == name)
+    return f"{setting.key} = {setting.kind.show(getattr(loaded.settings, name))} ({loaded.origins[name]})"
 
 
 def describe(loaded: Loaded) -> str:
