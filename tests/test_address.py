@@ -81,6 +81,8 @@ def test_anything_else_is_refused(text: str) -> None:
         ("tls://localhost:4730", ServerAddress("localhost", 4730, tls=True)),
         ("tls://[::1]:1", ServerAddress("::1", 1, tls=True)),
         ("[fe80::1%eth0]:4730", ServerAddress("fe80::1%eth0", 4730)),
+        ("each://jobs.test:4730", ServerAddress("jobs.test", 4730, each=True)),
+        ("each+tls://jobs.test:4730", ServerAddress("jobs.test", 4730, tls=True, each=True)),
     ],
 )
 def test_a_server_s_address_is_read_and_written_back_the_same(text: str, address: ServerAddress) -> None:
@@ -88,7 +90,23 @@ def test_a_server_s_address_is_read_and_written_back_the_same(text: str, address
     assert str(address) == text
 
 
-@pytest.mark.parametrize("text", ["", "tls://", "tls:a:1", "TLS://a:1", "tls://tls://a:1", "http://a:1", "tls://a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tls://",
+        "tls:a:1",
+        "TLS://a:1",
+        "tls://tls://a:1",
+        "http://a:1",
+        "tls://a",
+        "each://",
+        "each:a:1",
+        "tls+each://a:1",
+        "each://tls://a:1",
+        "each+://a:1",
+    ],
+)
 def test_what_is_no_server_s_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         ServerAddress.parse(text)

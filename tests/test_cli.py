@@ -19,7 +19,7 @@ from gatewayx.errors import StartError
 # Setting → arguments, and how `check` shows the value.
 FLAGS = {
     "listen": (["--listen", "[::1]:0", "--listen", "a:81"], "[::1]:0,a:81"),
-    "server": (["--server", "a:1", "--server", "b:2"], "a:1,b:2"),
+    "server": (["--server", "a:1", "--server", "each+tls://b:2"], "a:1,each+tls://b:2"),
     "connections_per_server": (["--connections-per-server", "4"], "4"),
     "balance": (["--balance", "rotation"], "rotation"),
     "function_server": (
@@ -192,7 +192,8 @@ def test_check_finds_a_file_of_TLS_that_cannot_be_used(tmp_path: Path) -> None: 
             ["--server", ""],
             {},
             "gatewayx: server = '' (flag --server) is not allowed: it must be 1 to 64 different HOST:PORT, "
-            "an IPv6 host in brackets, the port from 1 to 65535, tls:// before it for TLS\n",
+            "an IPv6 host in brackets, the port from 1 to 65535, tls:// before it for TLS, each:// or each+tls:// "
+            "for each address of a name\n",
         ),
         (
             [],

@@ -82,9 +82,15 @@ LEVELS: dict[str, tuple[tuple[str, object], tuple[str, object], tuple[object, ob
         (("10.0.0.3:80", "[::1]:80"), (Address("10.0.0.3", 80), Address("::1", 80))),
     ),
     "server": (
-        ('"one:4730,two:4730"', (ServerAddress("one", 4730), ServerAddress("two", 4730))),
-        ("tls://three:4730", (ServerAddress("three", 4730, tls=True),)),
-        (("four:4730", "tls://[::1]:1"), (ServerAddress("four", 4730), ServerAddress("::1", 1, tls=True))),
+        ('"one:4730,each+tls://two:1"', (ServerAddress("one", 4730), ServerAddress("two", 1, tls=True, each=True))),
+        (
+            "tls://three:4730,[fe80::1%eth0]:2",
+            (ServerAddress("three", 4730, tls=True), ServerAddress("fe80::1%eth0", 2)),
+        ),
+        (
+            ("each://four:4730", "tls://[::1]:1"),
+            (ServerAddress("four", 4730, each=True), ServerAddress("::1", 1, tls=True)),
+        ),
     ),
     "connections_per_server": (("3", 3), ("4", 4), ("64", 64)),
     "balance": (('"rotation"', "rotation"), ("in-order", "in-order"), ("fewest", "fewest")),
@@ -207,6 +213,9 @@ BAD_SERVERS = [
     "tls:a:1",
     "tls://",
     "tls://tls://a:1",
+    "each://",
+    "tls+each://a:1",
+    "each://a:1,a:1",
     "http://a:1",
     "a:1,tls://a:1",
 ]
@@ -373,7 +382,7 @@ def test_flags_not_given_leave_the_lower_levels_alone() -> None:
 
 @pytest.mark.parametrize("origin", ["flag", "environment", "file"])
 def test_a_function_is_mapped_to_one_of_the_job_servers_or_refused(origin: str, toml: Callable[[str], Path]) -> None:
-    servers = {"server": ("a:1", "tls://b:2")}
+    servers = {"server": ("a:1", "tls://b:2", "each://c:3")}
     given = {
         "flag": (None, {}, {"function_server": ("f=a:1", "g=b:2")}),
         "environment": (None, {"GATEWAYX_FUNCTION_SERVER": "f=a:1,g=b:2"}, {}),
@@ -383,9 +392,14 @@ def test_a_function_is_mapped_to_one_of_the_job_servers_or_refused(origin: str, 
 
     assert message.startswith(f"function-server = 'g=b:2' ({origin} ")
     assert "b:2 is none of the job servers (flag --server)" in message
-    assert load(None, {}, servers | {"function_server": ("f=a:1", "g=tls://b:2")}).settings.function_server == (
+    assert "c:3 is none of the job servers" in refusal(
+        lambda: load(None, {}, servers | {"function_server": ("f=c:3",)})
+    )
+    mapping = {"function_server": ("f=a:1", "g=tls://b:2", "h=each://c:3")}
+    assert load(None, {}, servers | mapping).settings.function_server == (
         FunctionServer("f", ServerAddress("a", 1)),
         FunctionServer("g", ServerAddress("b", 2, tls=True)),
+        FunctionServer("h", ServerAddress("c", 3, each=True)),
     )
 
 

@@ -1,4 +1,4 @@
-"""TCP addresses as written in settings and messages: HOST:PORT, and tls://HOST:PORT for a job server behind TLS."""
+"""TCP addresses as written in settings and messages: HOST:PORT, with a scheme before it for some job servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _ENDS_IN_NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$", re.ASCII)
 
 HIGHEST_PORT = 65535
-TLS_SCHEME = "tls://"
+# What may stand before a job server's address: whether it is reached by TLS, whether each address of its host is one.
+SERVER_SCHEMES = {"tls://": (True, False), "each://": (False, True), "each+tls://": (True, True)}
 
 
 class AddressError(ValueError):
@@ -51,21 +52,28 @@ class Address(NamedTuple):
 
 
 class ServerAddress(NamedTuple):
-    """Where a job server is, and whether it is reached by TLS. `host` and `port` are as in Address."""
+    """Where a job server is, and whether it is reached by TLS. `host` and `port` are as in Address.
+
+    With `each` every address that the host stands for is a job server of its own.
+    """
 
     host: str
     port: int
     tls: bool = False
+    each: bool = False
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read HOST:PORT or tls://HOST:PORT. Raises AddressError."""
-        tls = text.startswith(TLS_SCHEME)
-        return cls(*Address.parse(text.removeprefix(TLS_SCHEME)), tls)
+        """Read HOST:PORT with one of SERVER_SCHEMES before it or none. Raises AddressError."""
+        for scheme, (tls, each) in SERVER_SCHEMES.items():
+            if text.startswith(scheme):
+                return cls(*Address.parse(text.removeprefix(scheme)), tls, each)
+        return cls(*Address.parse(text))
 
     def __str__(self) -> str:
         """What `parse` reads."""
-        return f"{TLS_SCHEME if self.tls else ''}{Address(self.host, self.port)}"
+        schemes = {meaning: scheme for scheme, meaning in SERVER_SCHEMES.items()}
+        return f"{schemes.get((self.tls, self.each), '')}{Address(self.host, self.port)}"
 
 
 def _is_ipv6(host: str) -> bool:

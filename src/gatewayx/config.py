@@ -189,14 +189,14 @@ class AddressList(Kind):
 
 
 class ServerList(AddressList):
-    """One or more distinct HOST:PORT or tls://HOST:PORT."""
+    """One or more distinct HOST:PORT with or without one of SERVER_SCHEMES."""
 
-    metavar = "[tls://]HOST:PORT"
+    metavar = "[SCHEME://]HOST:PORT"
 
     @property
     def allowed(self) -> str:
         """See Kind."""
-        return f"{super().allowed}, tls:// before it for TLS"
+        return f"{super().allowed}, tls:// before it for TLS, each:// or each+tls:// for each address of a name"
 
     def _read(self, text: str) -> ServerAddress:
         return ServerAddress.parse(text)
@@ -307,14 +307,14 @@ class QueueBounds(FunctionBounds):
 class FunctionServers(FunctionList):
     """None or several NAME=SERVER: the names as in FunctionList, though one may be mapped to several job servers."""
 
-    metavar = "NAME=[tls://]HOST:PORT"
+    metavar = "NAME=[SCHEME://]HOST:PORT"
 
     @property
     def allowed(self) -> str:
         """See Kind."""
         return (
-            f"1 to {self.most} different NAME=HOST:PORT or NAME=tls://HOST:PORT, * only last in the name, "
-            "the address as in server"
+            f"1 to {self.most} different NAME=HOST:PORT, * only last in the name, HOST:PORT and what stands before it "
+            "as in server"
         )
 
     def _parse_one(self, text: object) -> object:
@@ -585,7 +585,8 @@ SETTINGS: tuple[Setting, ...] = (
         "server",
         ServerList(lowest_port=1),
         "Addresses",
-        "A Gearman job server; may be repeated. With tls:// it is reached by TLS and never without.",
+        "A Gearman job server; may be repeated. With tls:// it is reached by TLS and never without. With each:// or "
+        "each+tls:// every address of the name is a job server of its own, and the name is looked up every 30 s.",
     ),
     Setting(
         "connections_per_server",

@@ -208,6 +208,8 @@ cdef class JobServerConnection:
     cdef bint has_open_write(self)
     # Jobs of this pin key are under way here.
     cdef bint has_pin(self, unsigned long long key)
+    # The job servers that have refused a job which may still go from here to another one, as bits.
+    cdef unsigned long long refusals(self)
     # The job's packet leaves with this loop turn.
     cdef int submit(self, Job job) except -1
     # Nobody waits for this job any more; its listener hears nothing from now on.

@@ -216,6 +216,16 @@ cdef class JobServerConnection:
     cdef bint has_pin(self, unsigned long long key):
         return key in self.pins
 
+    cdef unsigned long long refusals(self):
+        cdef unsigned long long bits = 0
+        cdef Job job = self.first_pending
+        while job is not None:
+            bits |= job.refused_by
+            job = job.next_pending
+        for item in self.unsent:
+            bits |= (<Job> item).refused_by
+        return bits
+
     def check(self, double silence_s):
         """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
         cdef long long arrived

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
@@ -94,8 +94,8 @@ class Keeper:
         self,
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
-        server: PooledServer,
         resolver: Resolver,
+        server: PooledServer,
         *,
         connections: int,
         status_interval_s: float,
@@ -117,6 +117,13 @@ class Keeper:
         self._told_without_exceptions = False
         # Connections that are still there for the jobs they have.
         self._retired: set[asyncio.Task[None]] = set()
+        # Called after each loss of a connection.
+        self.on_loss: Callable[[], None] = lambda: None
+        # Done after the first attempt of each connection.
+        self.tried: list[asyncio.Future[None]] = []
+        # Not set while it leaves: no further attempts.
+        self._wanted = asyncio.Event()
+        self._wanted.set()
         # Why the job server is away, why a connection beside others is, and why the text connection is.
         self._reasons = Reasons()
         self._further_reasons = Reasons()
@@ -125,10 +132,24 @@ class Keeper:
 
     def start(self) -> list[asyncio.Future[None]]:
         """Begin to connect; each future is done after a connection's first attempt."""
-        tried = [self._keep(partial(self.pool.admin_connection, self.server), is_text=True)]
+        self.tried.append(self._keep(partial(self.pool.admin_connection, self.server), is_text=True))
         for slot in range(self.connections):
-            tried.append(self._keep(partial(self.pool.job_connection, self.server, slot), is_text=False))
-        return tried
+            self.tried.append(self._keep(partial(self.pool.job_connection, self.server, slot), is_text=False))
+        return self.tried
+
+    async def leave(self) -> None:
+        """Make no new connections, and close those that there are once no job is outstanding on them."""
+        self._wanted.clear()
+        while self.server.outstanding_jobs:  # noqa: ASYNC110 (the data path sets no event for it)
+            await asyncio.sleep(RETIRED_CHECK_S)
+        await self.close()
+
+    def stay(self) -> bool:
+        """Undo leave(), which the caller cancels; False when it has begun to close."""
+        if self.closing:
+            return False
+        self._wanted.set()
+        return True
 
     async def close(self) -> None:
         """Close every connection; jobs that have not ended are lost."""
@@ -154,6 +175,7 @@ class Keeper:
     ) -> None:
         backoff_s = BACKOFF_FIRST_S
         while not self.closing:
+            await self._wanted.wait()
             connection = None
             try:
                 connection = await self._connect(make_connection, is_text=is_text)
@@ -183,6 +205,8 @@ class Keeper:
                 if not tried.done():
                     tried.set_result(None)
             self._tell(reason, is_text=is_text, lost=connection is not None)
+            if connection is not None:
+                self.on_loss()
             await asyncio.sleep(random.uniform(0, backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
@@ -234,15 +258,7 @@ class Keeper:
     async def _open(self, connection: Connection, address: NumericHost) -> socket.socket:
         """Connect to the address, by TLS if so configured; the socket. The loop is never given a name."""
         tls = {"ssl": self.tls_context, "server_hostname": self.server.tls_name} if self.server.tls else {}
-        if address.scope:
-            connected = await _connected_socket(self.loop, address, self.server.port)
-            try:
-                transport, _ = await self.loop.create_connection(lambda: connection, sock=connected, **tls)
-            except BaseException:
-                connected.close()
-                raise
-        else:
-            transport, _ = await self.loop.create_connection(lambda: connection, address.host, self.server.port, **tls)
+        transport = await connect(self.loop, lambda: connection, address, self.server.port, **tls)
         upstream: socket.socket = transport.get_extra_info("socket")
         return upstream
 
@@ -329,7 +345,12 @@ class Keeper:
         about = {"about": name}
         reason = reason[:MAX_REASON_CHARACTERS]
         now_s = self.loop.time()
-        if not self.server.connected:
+        if not self._wanted.is_set():
+            if lost and not is_text:
+                logger.warning(
+                    "a connection to job server %s, which is leaving, was lost: %s", name, reason, extra=about
+                )
+        elif not self.server.connected:
             # Why there is no text connection would say the same in other words.
             if not is_text and self._reasons.is_due(reason, now_s):
                 logger.warning("job server %s is not connected, trying again: %s", name, reason, extra=about)
@@ -344,8 +365,28 @@ class Keeper:
             )
 
 
+async def connect(
+    loop: asyncio.AbstractEventLoop,
+    factory: Callable[[], asyncio.BaseProtocol],
+    address: NumericHost,
+    port: int,
+    **tls: Any,
+) -> asyncio.Transport:
+    """Connect as loop.create_connection() does, which drops an address's scope in uvloop. Raises OSError."""
+    if not address.scope:
+        transport, _ = await loop.create_connection(factory, address.host, port, **tls)
+        return transport
+    connected = await _connected_socket(loop, address, port)
+    try:
+        transport, _ = await loop.create_connection(factory, sock=connected, **tls)
+    except BaseException:
+        connected.close()
+        raise
+    return transport
+
+
 async def _connected_socket(loop: asyncio.AbstractEventLoop, address: NumericHost, port: int) -> socket.socket:
-    """A socket that is connected to an address with a scope; uvloop's own ways to connect drop it. Raises OSError."""
+    """A socket that is connected to an address with a scope. Raises OSError."""
     with contextlib.ExitStack() as on_error:
         connecting = on_error.enter_context(socket.socket(address.family, socket.SOCK_STREAM))
         connecting.setblocking(False)

@@ -30,13 +30,21 @@ cdef class PooledServer:
     cdef readonly str host
     cdef readonly int port
     cdef readonly bint tls
-    # "host:port" or "tls://host:port", as configured: for messages, and to rank it by.
+    # What its certificate must be good for.
+    cdef readonly str tls_name
+    # "host:port" or "tls://host:port", the host as configured, or the address of a name with each://: for messages, and
+    # to rank it by.
     cdef readonly str name
     # Hash of the name.
     cdef unsigned long long name_hash
     # Which one it is, from 0, and its bit.
     cdef readonly int number
     cdef unsigned long long bit
+    # Which of the configured ones it is or belongs to, from 0, and by what they are sorted: that, then the address.
+    cdef readonly int entry
+    cdef tuple order
+    # It has left for good.
+    cdef bint dropped
     cdef list connections
     # The text connection, and what it has told.
     cdef AdminSlot admin_slot
@@ -59,15 +67,23 @@ cdef class Pool(JobRouter):
     cdef object loop
     cdef DeadlineWheel wheel
     cdef ByteBudget budget
-    # PooledServer, in the order of the configuration.
+    # PooledServer, in the order of the configuration, then of their addresses; and those that get no new jobs.
     cdef list servers
-    # The servers that a function is mapped to, as bits; any for one that is not in it.
+    cdef list leaving
+    # Numbers that no server has, the one that has been free for longest first.
+    cdef object free_numbers
+    # (name, which of the configured servers) pairs, and the servers that they come to, as bits; any for a function that
+    # is not in it.
+    cdef list mapping
     cdef FunctionTable function_servers
     cdef Balance balance
     cdef bint cancel_abandoned
     cdef Py_ssize_t max_result_bytes
-    # A Keeper for each server.
-    cdef list keepers
+    # PooledServer to its Keeper, and what makes one.
+    cdef dict keepers
+    cdef object make_keeper
+    # EachAddress, by which of the configured servers it is.
+    cdef dict names
     # Connections that go down now are closed by us.
     cdef bint closing
     # Where the next search begins, so that equals take turns.
@@ -106,6 +122,8 @@ cdef class Pool(JobRouter):
     cdef bint lacks_workers(self, bytes function)
     # Fewest jobs queued of the function at one of these job servers; -1 when it is not known of one of them.
     cdef Py_ssize_t fewest_queued(self, bytes function)
+    cdef int _serve(self, PooledServer server) except -1
+    cdef int _map(self) except -1
     cdef unsigned long long _mapped(self, bytes function)
     cdef JobServerConnection _choose(self, bytes function, unsigned long long among)
     # For jobs that the job server may merge with others: the same function and unique go the same way, so that they

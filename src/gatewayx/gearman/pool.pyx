@@ -1,7 +1,10 @@
 """The job servers behind this process.
 
 gearmand does not cluster: each job server is on its own, and a job goes to one of them. A Keeper keeps the connections
-to each.
+to each, and an EachAddress the job servers of a name with `each://`, which come and go.
+
+A job server has a number, whose bit stands for it in Job.refused_by and in the table of functions. One that leaves keeps
+its number until its jobs have ended; the next one gets it only when no job that may still move has its bit.
 
 Which one gets a job: of those that its function is mapped to and that are up, for a pinned job the first by rank that
 takes it; else one that has workers for the function, else one of which that is not known, else any; of equals by the
@@ -10,6 +13,8 @@ full, goes to the next one in the same way (`move`).
 """
 
 import asyncio
+from collections import deque
+from functools import partial
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -21,6 +26,8 @@ from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
 from gatewayx.gearman.packet cimport PacketType
 
+from gatewayx.address import ServerAddress
+from gatewayx.gearman.each import EachAddress, sort_key
 from gatewayx.gearman.keeper import Keeper
 from gatewayx.names import Resolver
 
@@ -31,6 +38,9 @@ MAX_HASHED_BYTES = 4096
 # Above the number of every `status`.
 cdef long long NEVER_ASKED = <long long> 1 << 62
 
+# As MAX_SERVERS, for Python.
+MOST_SERVERS = MAX_SERVERS
+
 BALANCES = {"fewest": FEWEST, "rotation": ROTATION, "in-order": IN_ORDER}
 
 cdef unsigned long long ALL_SERVERS = 0xFFFFFFFFFFFFFFFF
@@ -38,28 +48,36 @@ cdef unsigned long long ALL_SERVERS = 0xFFFFFFFFFFFFFFFF
 
 @cython.final
 cdef class PooledServer:
-    """One job server at host:port; number: which one it is, from 0."""
+    """One job server at host:port.
 
-    def __init__(self, int number, str host, int port, bint tls=False):
+    number: which one it is, from 0. entry: which of the configured ones it belongs to. tls_name: what its certificate
+    must be good for, if not for its host.
+    """
+
+    def __init__(self, int number, int entry, str host, int port, bint tls=False, tls_name=None):
         self.number = number
         self.bit = <unsigned long long> 1 << number
+        self.entry = entry
         self.host = host
         self.port = port
         self.tls = tls
-        self.name = ("tls://" if tls else "") + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        # Without the zone, which other machines do not know, and without the dot that ends a full name.
+        self.tls_name = (host if tls_name is None else tls_name).partition("%")[0].removesuffix(".")
+        self.name = str(ServerAddress(host, port, tls))
         self.name_hash = _hash(0, self.name.encode())
+        self.order = (entry,)
         self.connections = []
         self.admin_slot = AdminSlot()
-
-    @property
-    def tls_name(self):
-        """What its certificate must be good for: the host without the zone or the dot that other machines do not know."""
-        return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def connected(self):
         """How many connections to it are up."""
         return len(self.connections)
+
+    @property
+    def outstanding_jobs(self):
+        """Jobs whose end somebody waits for."""
+        return self.outstanding()
 
     cdef bint is_up(self):
         for connection in self.connections:
@@ -114,10 +132,10 @@ cdef class PooledServer:
 cdef class Pool(JobRouter):
     """Connections to all job servers.
 
-    loop: the event loop. wheel: where the jobs' deadlines hang. servers: (host, port) or (host, port, tls) of each job
-    server, 1 to 64. connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where
+    loop: the event loop. wheel: where the jobs' deadlines hang. servers: the ServerAddress, or its fields, of each
+    configured job server, 1 to 64. connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where
     packets and results are counted; without one they have a budget of their own. balance: one of BALANCES.
-    function_servers: (name, numbers of servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
+    function_servers: (name, which of the servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
     to drop jobs that nobody waits for. status_interval_s: how often each job server's `status` is read. check_interval_s:
     how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls. resolver:
     finds the addresses of names; without one they have one of their own.
@@ -143,42 +161,126 @@ cdef class Pool(JobRouter):
         self.loop = loop
         self.wheel = wheel
         self.budget = ByteBudget() if budget is None else budget
-        self.servers = [PooledServer(number, *server) for number, server in enumerate(servers)]
-        if not 1 <= len(self.servers) <= MAX_SERVERS:
-            raise ValueError(f"there must be 1 to {MAX_SERVERS} job servers")
-        self.function_servers = FunctionTable(
-            [(name, sum(1 << number for number in set(numbers))) for name, numbers in function_servers]
-        )
         self.balance = BALANCES[balance]
         self.cancel_abandoned = cancel_abandoned
         self.max_result_bytes = max_result_bytes
         resolver = Resolver(loop) if resolver is None else resolver
-        self.keepers = [
-            Keeper(
-                loop,
-                self,
-                server,
-                resolver,
-                connections=connections_per_server,
-                status_interval_s=status_interval_s,
-                check_interval_s=check_interval_s,
-                tls_context=tls_context,
-            )
-            for server in self.servers
-        ]
+        self.make_keeper = partial(
+            Keeper,
+            loop,
+            self,
+            resolver,
+            connections=connections_per_server,
+            status_interval_s=status_interval_s,
+            check_interval_s=check_interval_s,
+            tls_context=tls_context,
+        )
         self.known_backgrounds = {}
+        self.mapping = [(name, frozenset(entries)) for name, entries in function_servers]
+        self.servers = []
+        self.leaving = []
+        self.keepers = {}
+        self.free_numbers = deque(range(MAX_SERVERS))
+        self.names = {}
+        addresses = [ServerAddress(*server) for server in servers]
+        if not 1 <= len(addresses) <= MAX_SERVERS:
+            raise ValueError(f"there must be 1 to {MAX_SERVERS} job servers")
+        for entry, address in enumerate(addresses):
+            if address.each:
+                self.names[entry] = EachAddress(loop, self, resolver, entry, address)
+            else:
+                self._add(entry, address.host, address.port, address.tls, None, (entry,))
 
     async def start(self):
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
-        tried = [attempt for keeper in self.keepers for attempt in keeper.start()]
+        tried = [attempt for keeper in list(self.keepers.values()) for attempt in keeper.start()]
+        tried.extend([name.start() for name in self.names.values()])
         await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
-        for keeper in self.keepers:
-            keeper.first_attempt_over()
+        for part in (*self.keepers.values(), *self.names.values()):
+            part.first_attempt_over()
 
     async def close(self):
         """Close every connection; jobs that have not ended are lost."""
         self.closing = True
-        await asyncio.gather(*(keeper.close() for keeper in self.keepers))
+        # The names first: they make keepers.
+        await asyncio.gather(*[name.close() for name in self.names.values()])
+        await asyncio.gather(*[keeper.close() for keeper in self.keepers.values()])
+
+    # Job servers that come and go.
+
+    def most_servers(self, int entry):
+        """So many job servers the name with `each://` may have: what the others leave, who have one at least."""
+        taken = sum([1 for server in self.servers if server.entry not in self.names])
+        for other, name in self.names.items():
+            if other != entry:
+                taken += max(1, len(name.servers))
+        return MAX_SERVERS - taken
+
+    def admit(self, int entry, host, address):
+        """A job server at an address of a configured name; None while no number is free."""
+        return self._add(
+            entry, str(host), address.port, address.tls, address.host, (entry, *sort_key(host))
+        )
+
+    def _add(self, int entry, str host, int port, bint tls, tls_name, tuple order):
+        number = self._take_number()
+        if number is None:
+            return None
+        cdef PooledServer server = PooledServer(number, entry, host, port, tls, tls_name)
+        server.order = order
+        self.keepers[server] = self.make_keeper(server)
+        self._serve(server)
+        return server
+
+    def _take_number(self):
+        """A number that no job knows, the one that has been free for longest; None without any."""
+        cdef unsigned long long known = 0
+        for server in self.servers + self.leaving:
+            for connection in (<PooledServer> server).connections:
+                known |= (<JobServerConnection> connection).refusals()
+        for number in self.free_numbers:
+            if not known >> <int> number & 1:
+                self.free_numbers.remove(number)
+                return number
+        return None
+
+    def keeper(self, server):
+        """Who keeps the connections to the server."""
+        return self.keepers[server]
+
+    def retire(self, server):
+        """The server gets no new jobs from now on; those that it has go on."""
+        self.servers.remove(server)
+        self.leaving.append(server)
+        self._map()
+
+    def readmit(self, server):
+        """Undo retire()."""
+        self.leaving.remove(server)
+        self._serve(server)
+
+    def drop(self, PooledServer server):
+        """A server that was retired has no connection any more: its number is free."""
+        self.leaving.remove(server)
+        del self.keepers[server]
+        server.dropped = True
+        self.free_numbers.append(server.number)
+
+    cdef int _serve(self, PooledServer server) except -1:
+        """Let it have jobs."""
+        self.servers.append(server)
+        self.servers.sort(key=_order)
+        return self._map()
+
+    cdef int _map(self) except -1:
+        """Make the table of functions anew, from the job servers that there are."""
+        bits = {}
+        for server in self.servers:
+            bits[server.entry] = bits.get(server.entry, 0) | (<PooledServer> server).bit
+        self.function_servers = FunctionTable(
+            [(name, sum([bits.get(entry, 0) for entry in entries])) for name, entries in self.mapping]
+        )
+        return 0
 
     def counters(self):
         """What is held now and was counted since the start, by name."""
@@ -189,7 +291,7 @@ cdef class Pool(JobRouter):
         totals["moved_jobs"] = self.moved_jobs
         totals["known_backgrounds"] = len(self.known_backgrounds)
         totals["pins"] = 0
-        for server in self.servers:
+        for server in self.servers + self.leaving:
             if (<PooledServer> server).admin_slot.current is not None:
                 totals["cancels_requested"] += (<PooledServer> server).admin_slot.current.cancels_requested
             for item in (<PooledServer> server).connections:
@@ -203,11 +305,16 @@ cdef class Pool(JobRouter):
         return totals
 
     def servers_now(self):
-        """Of each job server, by name: how many connections are up, and how many jobs are outstanding there."""
-        return {
-            server.name: {"connections": server.connected, "outstanding_jobs": (<PooledServer> server).outstanding()}
-            for server in self.servers
-        }
+        """Of each job server, by name: how many connections are up, and how many jobs are outstanding there.
+
+        One that is an address of several configured ones counts as one.
+        """
+        found = {}
+        for server in self.servers + self.leaving:
+            now = found.setdefault(server.name, {"connections": 0, "outstanding_jobs": 0})
+            now["connections"] += server.connected
+            now["outstanding_jobs"] += server.outstanding_jobs
+        return found
 
     cdef Job submit(
         self,
@@ -273,7 +380,7 @@ cdef class Pool(JobRouter):
     cdef int _remember_background(self, Job job, bint settled) except -1:
         """Where the job is, and from which `status` on it may be seen to have ended: from none while it may yet arrive."""
         cdef PooledServer server
-        for item in self.servers:
+        for item in self.servers + self.leaving:
             server = <PooledServer> item
             if server.bit == job.connection.server_bit:
                 # As if it were new: it is forgotten last.
@@ -295,14 +402,15 @@ cdef class Pool(JobRouter):
         known = self.known_backgrounds.get(key)
         if known is None:
             return False
-        if (<PooledServer> known[0]).admin_slot.has_ended(function, known[1]):
+        # What a job server that has left still does is out of sight, and nothing is merged with it any more.
+        if (<PooledServer> known[0]).dropped or (<PooledServer> known[0]).admin_slot.has_ended(function, known[1]):
             del self.known_backgrounds[key]
             return False
         return True
 
     cdef bint has_pinned(self, bytes function, bytes unique, bytes workload):
         cdef unsigned long long key = _pin_key(function, unique, workload)
-        for server in self.servers:
+        for server in self.servers + self.leaving:
             for connection in (<PooledServer> server).connections:
                 if (<JobServerConnection> connection).has_pin(key):
                     return True
@@ -348,6 +456,9 @@ cdef class Pool(JobRouter):
         cdef int grade, highest = -1
         cdef PooledServer server
         cdef JobServerConnection connection, best = None
+        if count == 0:
+            # No address of any name is known.
+            return None
         if count == 1:
             server = <PooledServer> self.servers[0]
             return server.least_loaded() if among & server.bit else None
@@ -430,6 +541,10 @@ cdef class Pool(JobRouter):
         self.dropped_packets_before += (<JobServerConnection> connection).dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
+
+
+def _order(PooledServer server):
+    return server.order
 
 
 cdef unsigned long long _pin_key(bytes function, bytes unique, bytes workload):

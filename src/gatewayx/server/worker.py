@@ -21,7 +21,7 @@ from gatewayx.deadlines import DeadlineWheel
 from gatewayx.errors import StartError
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
-from gatewayx.gearman.pool import Pool
+from gatewayx.gearman.pool import MOST_SERVERS, Pool
 from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
@@ -276,7 +276,7 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
 
 
 def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
-    """The numbers of the job servers that each function is mapped to."""
+    """Which of the configured job servers each function is mapped to."""
     numbers: dict[bytes, list[int]] = {}
     for entry in settings.function_server:
         numbers.setdefault(entry.name.encode(), []).append(settings.server.index(entry.server))
@@ -294,11 +294,13 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 def raise_open_files(settings: Settings) -> None:
     """Raise the soft limit of open files to what the bounds need, or say that the hard limit is in the way."""
+    # The addresses of names with each:// may fill what is left.
+    servers = MOST_SERVERS if any(server.each for server in settings.server) else len(settings.server)
     needed = (
         settings.max_connections
         + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
-        + len(settings.server) * (settings.connections_per_server + 1)
+        + servers * (settings.connections_per_server + 1)
         + len(settings.listen)
         + OTHER_DESCRIPTORS
     )

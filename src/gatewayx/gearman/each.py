@@ -1,0 +1,255 @@
+"""Every address of a name as a job server of its own, as `each://` in the settings asks for.
+
+Kubernetes gives a headless Service such a name: its addresses are the pods that are ready, and they come and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+from typing import TYPE_CHECKING, Any
+
+from gatewayx.address import ServerAddress
+from gatewayx.gearman.keeper import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    CONNECT_TIMEOUT_S,
+    MAX_REASON_CHARACTERS,
+    Reasons,
+    connect,
+)
+from gatewayx.names import NumericHost, Resolver
+
+if TYPE_CHECKING:
+    from gatewayx.gearman.pool import Pool, PooledServer
+
+logger = logging.getLogger("gatewayx.gearman")
+
+# The name is looked up this often. After the loss of a connection it is looked up at once, and then after twice as long
+# each time, since name servers learn later than we do; never sooner than so after the last time.
+REFRESH_S = 30.0
+REFRESH_LEAST_S = 1.0
+# While there is no number for an address, so often it is seen whether one has become free.
+NUMBER_WAIT_S = 1.0
+# Of each family of addresses, so many are tried to find out whether the family can be reached.
+MAX_PROBES = 16
+# Of the addresses that are left out, so many are named in the log.
+MAX_NAMED = 8
+
+
+class EachAddress:
+    """The job servers of one name: as many as it has addresses.
+
+    All are of one family: that of the first address in the answer if any of that family can be connected, else of the
+    next; it is kept while one of them is connected. An address that the name has no more gets no new jobs and is closed
+    when its jobs have ended. An answer that is empty or an error changes nothing.
+
+    pool: gets and loses the job servers. entry: which of the configured ones this is, from 0. address: as configured.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, pool: Pool, resolver: Resolver, entry: int, address: ServerAddress
+    ) -> None:
+        self.loop = loop
+        self.pool = pool
+        self.resolver = resolver
+        self.entry = entry
+        self.address = address
+        # Those that get jobs, and those that do not any more with who waits for the end of their jobs.
+        self.servers: dict[NumericHost, PooledServer] = {}
+        self.leaving: dict[NumericHost, tuple[PooledServer, asyncio.Task[None]]] = {}
+        # The addresses of the last good answer, sorted, so that every gateway has the same when there are too many.
+        self._wanted: list[NumericHost] = []
+        self._left_out: list[NumericHost] = []
+        self._family = 0
+        # An address that is to be used has no number yet.
+        self._short = False
+        self._reasons = Reasons()
+        self._interval_s = REFRESH_S
+        self._again: asyncio.Future[None] = loop.create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def start(self) -> asyncio.Future[None]:
+        """Begin; the future is done after the first lookup and the first attempts on what it has found."""
+        tried: asyncio.Future[None] = self.loop.create_future()
+        self._task = self.loop.create_task(self._run(tried))
+        return tried
+
+    async def close(self) -> None:
+        """Change nothing any more; the connections are closed by the pool."""
+        self._closing = True
+        tasks = [task for _, task in self.leaving.values()]
+        if self._task is not None:
+            tasks.append(self._task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def first_attempt_over(self) -> None:
+        """Say that no address is known if that is so."""
+        if not self._wanted and not self._reasons:
+            self._tell("no answer yet")
+
+    def ask_again(self) -> None:
+        """A connection was lost: the name may have other addresses now."""
+        self._interval_s = REFRESH_LEAST_S
+        if not self._again.done():
+            self._again.set_result(None)
+
+    async def _run(self, tried: asyncio.Future[None]) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        while not self._closing:
+            self._again = self.loop.create_future()
+            asked_at_s = self.loop.time()
+            try:
+                await self._refresh(tried)
+            except OSError as error:
+                self._tell(str(error))
+            except Exception as error:
+                logger.exception("the addresses of %s are not renewed", self.address)
+                self._tell(str(error) or type(error).__name__)
+            if self._wanted:
+                await self._until_refresh(asked_at_s)
+                continue
+            if not tried.done():
+                tried.set_result(None)
+            await asyncio.sleep(random.uniform(0, backoff_s))
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _refresh(self, tried: asyncio.Future[None]) -> None:
+        found = await self.resolver.resolve(self.address.host, self._tell)
+        if not found:
+            raise OSError("its name has no address")
+        self._reasons.forget()
+        self._family = await self._choose_family(found)
+        self._wanted = sorted((host for host in found if host.family == self._family), key=sort_key)
+        self._adjust()
+        if not tried.done():
+
+            def all_tried(attempts: asyncio.Future[Any]) -> None:
+                if not tried.done():
+                    tried.set_result(None)
+
+            attempts = [attempt for server in self.servers.values() for attempt in self.pool.keeper(server).tried]
+            asyncio.gather(*attempts).add_done_callback(all_tried)
+
+    async def _until_refresh(self, asked_at_s: float) -> None:
+        interval_s = self._interval_s
+        self._interval_s = min(2 * interval_s, REFRESH_S)
+        while not self._again.done() and (left_s := asked_at_s + interval_s - self.loop.time()) > 0:
+            await asyncio.wait((self._again,), timeout=min(left_s, NUMBER_WAIT_S))
+            if self._short:
+                self._adjust()
+        await asyncio.sleep(max(0.0, asked_at_s + REFRESH_LEAST_S - self.loop.time()))
+
+    async def _choose_family(self, found: list[NumericHost]) -> int:
+        families = list(dict.fromkeys(host.family for host in found))
+        if len(families) == 1:
+            return families[0]
+        if self._family in families and any(server.connected for server in self.servers.values()):
+            return self._family
+        for family in families:
+            if await self._can_be_connected([host for host in found if host.family == family][:MAX_PROBES]):
+                return family
+        return self._family if self._family in families else families[0]
+
+    async def _can_be_connected(self, hosts: list[NumericHost]) -> bool:
+        """Whether any of them takes a connection."""
+        probes = {self.loop.create_task(self._probe(host)) for host in hosts}
+        try:
+            for probe in asyncio.as_completed(probes, timeout=CONNECT_TIMEOUT_S):
+                if await probe:
+                    return True
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            for task in probes:
+                task.cancel()
+            await asyncio.gather(*probes, return_exceptions=True)
+        return False
+
+    async def _probe(self, host: NumericHost) -> bool:
+        try:
+            transport = await connect(self.loop, asyncio.Protocol, host, self.address.port)
+        except OSError:
+            return False
+        transport.close()
+        return True
+
+    def _adjust(self) -> None:
+        """Bring the job servers into line with the addresses, as far as there are numbers for them."""
+        if self._closing:
+            return
+        most = self.pool.most_servers(self.entry)
+        used = self._wanted[:most]
+        for host in self.servers.keys() - set(used):
+            self._leave(host)
+        self._short = False
+        for host in used:
+            if host not in self.servers and not self._join(host):
+                self._short = True
+        left_out = self._wanted[most:]
+        if left_out != self._left_out:
+            self._left_out = left_out
+            if left_out:
+                logger.warning(
+                    "%s has %d addresses, of which %d are used, as there are at most 64 job servers; left out: %s%s",
+                    self.address,
+                    len(self._wanted),
+                    len(used),
+                    ", ".join(str(host) for host in left_out[:MAX_NAMED]),
+                    " and others" if len(left_out) > MAX_NAMED else "",
+                )
+
+    def _join(self, host: NumericHost) -> bool:
+        """Let the address have jobs; False when it cannot yet."""
+        if host in self.leaving:
+            server, task = self.leaving[host]
+            if not self.pool.keeper(server).stay():
+                return False
+            task.cancel()
+            del self.leaving[host]
+            self.pool.readmit(server)
+        else:
+            server = self.pool.admit(self.entry, host, self.address)
+            if server is None:
+                return False
+            keeper = self.pool.keeper(server)
+            keeper.on_loss = self.ask_again
+            keeper.start()
+        self.servers[host] = server
+        logger.info("job server %s is an address of %s", server.name, self.address)
+        return True
+
+    def _leave(self, host: NumericHost) -> None:
+        server = self.servers.pop(host)
+        self.pool.retire(server)
+        logger.info("job server %s is no address of %s any more: it gets no new jobs", server.name, self.address)
+        self.leaving[host] = (server, self.loop.create_task(self._retire(host, server)))
+
+    async def _retire(self, host: NumericHost, server: PooledServer) -> None:
+        await self.pool.keeper(server).leave()
+        self.pool.drop(server)
+        del self.leaving[host]
+        if self._short:
+            self._adjust()
+
+    def _tell(self, reason: str) -> None:
+        reason = reason[:MAX_REASON_CHARACTERS]
+        if self._closing or not self._reasons.is_due(reason, self.loop.time()):
+            return
+        about = {"about": str(self.address)}
+        if self._wanted:
+            logger.warning(
+                "the addresses of %s are not renewed, the last ones are kept: %s", self.address, reason, extra=about
+            )
+        else:
+            logger.warning("the addresses of %s are not known, trying again: %s", self.address, reason, extra=about)
+
+
+def sort_key(host: NumericHost) -> tuple[bytes, int]:
+    """By which addresses of one family are sorted: as numbers."""
+    return socket.inet_pton(host.family, host.host), host.scope
