@@ -684,6 +684,15 @@ CLIENTS = [
     b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"POST /f HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\na" * 2,
     b"GET http://h/f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: gatewayx-a\r\n\r\n" + b"GET /f HTTP/2.0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: 1\r\n\r\na"
+    + b"POST /b HTTP/1.1\r\n"
+    + HOST
+    + b"X-Gearman-Priority: none\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nb"
+    + b"POST /c HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: 1\r\n\r\nc",
 ]
 
 
