@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -48,6 +49,11 @@ MAX_UNSENT_BYTES = 256 * 1024
 USER_TIMEOUT_GRACE_S = 1.0
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
+# In a stop, so long each listener accepts who waits there, and at most BACKLOG.
+LAST_ACCEPTS_S = 1.0
+# Want of descriptors or memory may pass (accept(2)); how soon it is tried again.
+WANT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+WANT_RETRY_S = 0.05
 # Descriptors beside the connections: listeners, the loop's own, logs.
 OTHER_DESCRIPTORS = 64
 
@@ -118,6 +124,8 @@ class GatewayProcess:
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets: list[socket.socket] = []
         self._listeners: list[asyncio.AbstractServer] = []
+        # The same sockets by descriptors of our own: they listen until these are closed, too.
+        self._queues: list[socket.socket] = []
         self._next_tick: asyncio.TimerHandle | None = None
         # Deadlines that are due are left for the next turn of the loop.
         self._catching_up = False
@@ -148,6 +156,7 @@ class GatewayProcess:
             await self.pool.start()
             for bound in self._sockets:
                 self._listeners.append(await self._listen(bound))
+                self._queues.append(bound.dup())
         except BaseException:
             await self.close()
             raise
@@ -160,8 +169,13 @@ class GatewayProcess:
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then tell the rest the truth; close."""
-        self._stop_listening()
+        self._stop_accepting()
+        # One turn of the loop, in which those that it has accepted become connections.
+        await asyncio.sleep(0)
         self.http.drain()
+        ends_s = self.loop.time() + LAST_ACCEPTS_S
+        await asyncio.gather(*(self._accept_waiting(listening, ends_s) for listening in self._queues))
+        self._queues.clear()
         await self._connections_closed(self.settings.drain_timeout_s)
         # Jobs that have not ended are lost to us: their requests hear 502 or 503.
         await self.pool.close()
@@ -169,9 +183,42 @@ class GatewayProcess:
         await self._connections_closed(LAST_ANSWERS_S)
         await self.close()
 
+    async def _accept_waiting(self, listening: socket.socket, ends_s: float) -> None:
+        """Accept who waits at a socket, until nobody does, and close it: the kernel resets who is left then.
+
+        Who connects meanwhile is accepted as well, up to `ends_s` and BACKLOG.
+        """
+        with listening:
+            for _ in range(BACKLOG):
+                try:
+                    client = listening.accept()[0]
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    # Any other error is that client's alone (accept(2)).
+                    if error.errno in WANT_ERRORS:
+                        await asyncio.sleep(WANT_RETRY_S)
+                else:
+                    await self._join(client)
+                if self.loop.time() >= ends_s:
+                    break
+
+    async def _join(self, client: socket.socket) -> None:
+        """Make a connection of an accepted socket, for one request.
+
+        That takes turns of the loop, in which what it has sent is read: nobody is idle who has asked something.
+        """
+        try:
+            await self.loop.connect_accepted_socket(self.http.late_connection, client)
+        except OSError:
+            client.close()
+        await asyncio.sleep(0)
+
     async def close(self) -> None:
         """Close everything at once."""
-        self._stop_listening()
+        self._stop_accepting()
+        for listening in self._queues:
+            listening.close()
         await self.pool.close()
         self.http.abort()
         if self._next_tick is not None:
@@ -179,7 +226,7 @@ class GatewayProcess:
         # One turn of the loop, in which the closed transports say goodbye.
         await asyncio.sleep(0)
 
-    def _stop_listening(self) -> None:
+    def _stop_accepting(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -301,7 +348,7 @@ def raise_open_files(settings: Settings) -> None:
         + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
         + servers * (settings.connections_per_server + 1)
-        + len(settings.listen)
+        + 2 * len(settings.listen)
         + OTHER_DESCRIPTORS
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
