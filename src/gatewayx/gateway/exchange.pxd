@@ -4,6 +4,7 @@ from gatewayx.gateway.admission cimport Admission
 from gatewayx.gearman.connection cimport Job, JobListener
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
+from gatewayx.keyed_hash cimport KeyedHash
 
 
 cdef class Gateway(RequestHandler):
@@ -40,6 +41,10 @@ cdef class Exchange(JobListener):
     cdef Job job
     cdef bytes function
     cdef bytes unique
+    # For the unique "-", which is merged by the workload: the hash that becomes the job's identity; None otherwise.
+    cdef KeyedHash identity_hash
+    # What it had taken before the workload.
+    cdef unsigned long long identity_start_bytes
     # It was made for this job alone; the client gave it. Neither for the "-" of plugin_compat.
     cdef bint own_unique
     cdef bint client_unique
@@ -52,7 +57,8 @@ cdef class Exchange(JobListener):
 
     cdef int submit(self) except -1
     cdef int abandon(self) except -1
-    cdef bint _would_mix(self, long long background_key, bytes workload) except -1
+    cdef bytes _identity(self, bytes workload)
+    cdef bint _would_mix(self, bytes identity) except -1
     cdef int _close(self) except -1
     cdef bytes _headers(self, Job job, bytes command)
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1

@@ -22,6 +22,7 @@ from gatewayx.gearman.connection cimport Job, JobListener, printable
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
+from gatewayx.keyed_hash cimport KeyedHash
 
 from gatewayx.gateway.routes import RouteError
 from gatewayx.http.request import ALLOW
@@ -184,6 +185,11 @@ cdef class Gateway(RequestHandler):
         if exchange.unique is None:
             exchange.own_unique = not self.plugin_compat
             exchange.unique = self.new_unique() if exchange.own_unique else b"-"
+        if exchange.unique == b"-":
+            # Hashed as it arrives, so that a large body does not hold up the loop at its end.
+            exchange.identity_hash = self.pool.start_identity(exchange.function, exchange.unique)
+            exchange.identity_start_bytes = exchange.identity_hash.hashed_bytes
+            request.body_hash = exchange.identity_hash
         return exchange
 
     cdef int _read_headers(self, Exchange exchange, list headers) except -1:
@@ -298,7 +304,7 @@ cdef class Exchange(JobListener):
         cdef bytes workload = request.body
         cdef tuple refusal
         cdef Pool pool = self.gateway.pool
-        cdef long long background_key = 0
+        cdef bytes identity = None
         if request.method == GET or request.method == HEAD:
             if self.gateway.plugin_compat:
                 # A body that came with its head was read before anybody knew that it is to be dropped.
@@ -313,12 +319,10 @@ cdef class Exchange(JobListener):
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
             return self._answer_problem(None, 503, refusal[0], refusal[1], None)
-        if self.client_unique:
-            background_key = pool.background_key(self.function, self.unique, workload)
-            if background_key and self._would_mix(background_key, workload):
+        if not self.own_unique:
+            identity = self._identity(workload)
+            if self.client_unique and identity is not None and self._would_mix(identity):
                 return self._answer_problem(None, 409, "unique-in-use", MIXED_UNIQUE, None)
-            if not self.background:
-                background_key = 0
         self.gateway.admission.enter(self.function)
         self.entered = True
         self.job = pool.submit(
@@ -329,7 +333,8 @@ cdef class Exchange(JobListener):
             workload,
             self.timeout_s,
             self.own_unique,
-            background_key,
+            identity,
+            self.client_unique and self.background and identity is not None,
         )
         # The packet holds the workload now, and of the head only this is still needed.
         request.let_go()
@@ -340,12 +345,24 @@ cdef class Exchange(JobListener):
             )
         return 0
 
-    cdef bint _would_mix(self, long long background_key, bytes workload) except -1:
+    cdef bytes _identity(self, bytes workload):
+        """What the job server merges the job by; None if by nothing."""
+        cdef KeyedHash identity = self.identity_hash
+        if identity is None:
+            return self.gateway.pool.start_identity(self.function, self.unique).digest()
+        if not PyBytes_GET_SIZE(workload):
+            return None
+        if identity.hashed_bytes == self.identity_start_bytes:
+            # It came at once, or is the query.
+            identity.update(workload)
+        return identity.digest()
+
+    cdef bint _would_mix(self, bytes identity) except -1:
         """Whether the job server would merge a foreground and a background job."""
         cdef Pool pool = self.gateway.pool
-        if pool.knows_background(background_key, self.function):
+        if pool.knows_background(identity, self.function):
             return not self.background
-        return self.background and pool.has_pinned(self.function, self.unique, workload)
+        return self.background and pool.has_pinned(identity)
 
     cdef int abandon(self) except -1:
         """No answer is wanted any more."""

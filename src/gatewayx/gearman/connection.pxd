@@ -60,8 +60,9 @@ cdef class JobRouter:
 
     # The job is queued nowhere and its listener waits: whether another connection has it now.
     cdef bint move(self, Job job) except -1
-    # A background job that carries a client's own unique was accepted or refused, or its outcome will never be known.
-    cdef int background_settled(self, Job job) except -1
+    # A background job that carries a client's own unique was accepted, or its outcome will never be known; or with
+    # queued false it was refused or will never be written.
+    cdef int background_settled(self, Job job, bint queued) except -1
 
 
 cdef class Job(Expiring):
@@ -85,12 +86,15 @@ cdef class Job(Expiring):
     cdef readonly bint background
     # Nobody else can wait for it: its unique was made for it alone. So it is cancelled when nobody waits any more.
     cdef readonly bint cancellable
-    # Others may have the same function and unique, or with the unique "-" the same workload: pin_key is a hash of what
-    # the job server merges by, and equal ones go the same way.
-    cdef bint pinned
-    cdef unsigned long long pin_key
-    # By which a background job with a client's own unique is known; 0 for none.
-    cdef long long background_key
+    # What the job server merges by (function and unique, with the unique "-" the workload as well), as a keyed hash; None
+    # if it merges nothing with this job. Jobs of one identity go the same way.
+    cdef bytes identity
+    # By which job servers are ranked for it; only for one with an identity. Others can compute it.
+    cdef unsigned long long rank_key
+    # It is a background job with a client's own unique, which is not to be mixed with foreground ones.
+    cdef bint remembered
+    # The router's note of that, until the submission is settled; None otherwise.
+    cdef object background_note
     # The submission was handed to the socket.
     cdef readonly bint written
     # The job servers that answered ERROR, a bit each.
@@ -185,7 +189,7 @@ cdef class JobServerConnection:
     cdef readonly dict abandoned
     # Submissions whose end somebody waits for.
     cdef readonly Py_ssize_t outstanding
-    # Pin keys of the jobs that are under way here, and how many have each.
+    # Identities of the jobs that are under way here, and how many have each.
     cdef dict pins
 
     # Submissions of this loop turn, or held back while the job server does not read; how many of them nobody waits for
@@ -206,8 +210,8 @@ cdef class JobServerConnection:
     cdef bint has_room(self)
     # Submissions of this loop turn are about to leave, and one more fits into their write.
     cdef bint has_open_write(self)
-    # Jobs of this pin key are under way here.
-    cdef bint has_pin(self, unsigned long long key)
+    # Jobs of this identity are under way here.
+    cdef bint has_pin(self, bytes identity)
     # The job servers that have refused a job which may still go from here to another one, as bits.
     cdef unsigned long long refusals(self)
     # The job's packet leaves with this loop turn.
@@ -219,7 +223,7 @@ cdef class JobServerConnection:
     cdef int _append_pending(self, Job job) except -1
     cdef int _drop_packet(self, Job job) except -1
     cdef int _unpin(self, Job job) except -1
-    cdef int _settle(self, Job job) except -1
+    cdef int _settle(self, Job job, bint queued) except -1
     cdef int _forget(self, Job first) except -1
     cdef int _packet(self) except -1
     cdef int _large_packet(self) except -1

@@ -117,7 +117,7 @@ cdef class JobRouter:
     cdef bint move(self, Job job) except -1:
         return False
 
-    cdef int background_settled(self, Job job) except -1:
+    cdef int background_settled(self, Job job, bint queued) except -1:
         return 0
 
 
@@ -213,8 +213,8 @@ cdef class JobServerConnection:
     cdef bint has_open_write(self):
         return self.flush_scheduled and 0 < self.unsent_bytes < OPEN_WRITE_BYTES
 
-    cdef bint has_pin(self, unsigned long long key):
-        return key in self.pins
+    cdef bint has_pin(self, bytes identity):
+        return identity in self.pins
 
     cdef unsigned long long refusals(self):
         cdef unsigned long long bits = 0
@@ -248,8 +248,8 @@ cdef class JobServerConnection:
         self.unsent.append(job)
         self.unsent_bytes += job.packet_bytes
         job.connection = self
-        if job.pinned:
-            self.pins[job.pin_key] = self.pins.get(job.pin_key, 0) + 1
+        if job.identity is not None:
+            self.pins[job.identity] = self.pins.get(job.identity, 0) + 1
         self.outstanding += 1
         return self._schedule_flush()
 
@@ -266,7 +266,7 @@ cdef class JobServerConnection:
                 self.unsent_bytes -= job.packet_bytes
                 self._drop_packet(job)
                 self._unpin(job)
-                self._settle(job)
+                self._settle(job, False)
                 self.unsent_abandoned += 1
                 if self.unsent_abandoned * 2 > len(self.unsent):
                     self.unsent = [item for item in self.unsent if (<Job> item).listener is not None]
@@ -294,17 +294,17 @@ cdef class JobServerConnection:
 
     cdef int _unpin(self, Job job) except -1:
         """The job server cannot merge anything with this job any more."""
-        if job.pinned:
-            left = self.pins.get(job.pin_key, 0) - 1
+        if job.identity is not None:
+            left = self.pins.get(job.identity, 0) - 1
             if left > 0:
-                self.pins[job.pin_key] = left
+                self.pins[job.identity] = left
             else:
-                self.pins.pop(job.pin_key, None)
+                self.pins.pop(job.identity, None)
         return 0
 
-    cdef int _settle(self, Job job) except -1:
-        """What becomes of the submission is known, or never will be."""
-        return self.router.background_settled(job) if job.background_key else 0
+    cdef int _settle(self, Job job, bint queued) except -1:
+        """Whether the submission was queued here is known, or with queued true never will be."""
+        return 0 if job.background_note is None else self.router.background_settled(job, queued)
 
     cdef int _forget(self, Job first) except -1:
         """Nothing more is expected for its handle."""
@@ -578,12 +578,13 @@ cdef class JobServerConnection:
             # It goes into a response's head, among other things.
             self._close("the job server sent a malformed handle")
             self._drop_packet(job)
+            self._settle(job, True)
             return self._tell(job, LOST, None)
         self._drop_packet(job)
         job.handle = handle
         if job.background:
             self._unpin(job)
-            self._settle(job)
+            self._settle(job, True)
             return self._tell(job, PacketType.JOB_CREATED, None)
         # A name may stand for several job servers; the text connection must be to the same one.
         if self.admin_slot.current is not None and self.admin_slot.current.peer == self.peer:
@@ -618,8 +619,8 @@ cdef class JobServerConnection:
             return 0
         listener = job.listener
         self._unpin(job)
+        self._settle(job, False)
         if listener is None:
-            self._settle(job)
             return self._drop_packet(job)
         if code == QUEUE_ERROR:
             job.refused_by |= self.server_bit
@@ -628,7 +629,6 @@ cdef class JobServerConnection:
             if self.router.move(job):
                 return 0
             self.outstanding += 1
-        self._settle(job)
         self._drop_packet(job)
         self._release(job)
         try:
@@ -778,7 +778,7 @@ cdef class JobServerConnection:
             following = job.next_pending
             job.next_pending = None
             self._drop_packet(job)
-            self._settle(job)
+            self._settle(job, True)
             self._tell(job, LOST, None)
             job = following
         for first in jobs.values():
@@ -792,11 +792,11 @@ cdef class JobServerConnection:
             if job.listener is None:
                 self._drop_packet(job)
                 continue
+            self._settle(job, False)
             self.outstanding -= 1
             if not self.router.move(job):
                 self.outstanding += 1
                 self._drop_packet(job)
-                self._settle(job)
                 self._tell(job, LOST, None)
         if self.transport is not None:
             self.transport.abort()

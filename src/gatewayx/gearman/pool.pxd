@@ -5,6 +5,7 @@ from gatewayx.deadlines cimport DeadlineWheel
 from gatewayx.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection
+from gatewayx.keyed_hash cimport KeyedHash
 
 cdef enum:
     # Job servers, since each has a bit of Job.refused_by.
@@ -58,9 +59,19 @@ cdef class PooledServer:
     # The connection over which this loop turn's jobs leave, or the one with the fewest jobs outstanding; None if none
     # takes another one.
     cdef JobServerConnection least_loaded(self)
-    # The connection over which jobs of the key are under way, or else the same one for the same key as long as the same
-    # ones are up; None if that one takes no job.
-    cdef JobServerConnection pinned(self, unsigned long long key)
+    # The connection over which jobs of the identity are under way, or else the same one for the same rank key as long as
+    # the same ones are up; None if that one takes no job.
+    cdef JobServerConnection pinned(self, bytes identity, unsigned long long rank_key)
+
+
+cdef class BackgroundNote:
+    """Background jobs of one identity at one job server, as far as this process knows."""
+    cdef PooledServer server
+    # Submissions that were not settled yet.
+    cdef int unsettled
+    # One was accepted, or may have been; from which `status` on they may be seen to have ended.
+    cdef bint queued
+    cdef long long asked
 
 
 cdef class Pool(JobRouter):
@@ -88,8 +99,10 @@ cdef class Pool(JobRouter):
     cdef bint closing
     # Where the next search begins, so that equals take turns.
     cdef Py_ssize_t turn
-    # Background jobs with a client's unique that were submitted: a hash of what the job server merges them by, to the server and
-    # its AdminSlot.asked of that moment.
+    # Of jobs' identities; nobody else knows it, so that nobody can aim at another's.
+    cdef bytes identity_key
+    # Background jobs with a client's unique that are queued or on their way, as far as is known: identity to the
+    # BackgroundNotes of it, one a job server, most often one.
     cdef dict known_backgrounds
     # Counted on connections that are gone.
     cdef unsigned long long dropped_packets_before
@@ -98,8 +111,8 @@ cdef class Pool(JobRouter):
     cdef readonly unsigned long long moved_jobs
 
     # None when no job server takes jobs now. own_unique: it was made for this job alone, so that nothing is merged with
-    # it and it may be taken out of the queue once its listener does not wait any more. background_key: as told by
-    # background_key() for a background job, 0 for none.
+    # it and it may be taken out of the queue once its listener does not wait any more. identity: of the job, None if nothing is
+    # merged with it. remembered: it is a background job that is not to be mixed with foreground ones.
     cdef Job submit(
         self,
         JobListener listener,
@@ -109,15 +122,18 @@ cdef class Pool(JobRouter):
         bytes workload,
         double timeout_s,
         bint own_unique,
-        long long background_key,
+        bytes identity,
+        bint remembered,
     )
-    # What a job with a client's unique is merged by, as a number; 0 for one that is merged with nothing.
-    cdef long long background_key(self, bytes function, bytes unique, bytes workload) except? 0
-    # A background job of that key was submitted, and has not ended as far as is known.
-    cdef bint knows_background(self, long long key, bytes function)
-    # A job that would be merged with this one is under way here, or its end is still owed.
-    cdef bint has_pinned(self, bytes function, bytes unique, bytes workload)
-    cdef int _remember_background(self, Job job, bint settled) except -1
+    # The hash whose digest is the identity of a job with this function and unique; with the unique "-" once it has taken
+    # the workload, if that is not empty: a job without one is merged with nothing.
+    cdef KeyedHash start_identity(self, bytes function, bytes unique)
+    # A background job of that identity was submitted, and has not ended as far as is known.
+    cdef bint knows_background(self, bytes identity, bytes function)
+    # A job of that identity is under way here, or its end is still owed.
+    cdef bint has_pinned(self, bytes identity)
+    cdef int _note_background(self, Job job) except -1
+    cdef PooledServer _server_of(self, JobServerConnection connection)
     # Every job server that the function may go to and that is up is known to have no worker for it.
     cdef bint lacks_workers(self, bytes function)
     # Fewest jobs queued of the function at one of these job servers; -1 when it is not known of one of them.
@@ -128,4 +144,6 @@ cdef class Pool(JobRouter):
     cdef JobServerConnection _choose(self, bytes function, unsigned long long among)
     # For jobs that the job server may merge with others: the same function and unique go the same way, so that they
     # are merged, and each gets the whole result.
-    cdef JobServerConnection _choose_pinned(self, unsigned long long key, unsigned long long among)
+    cdef JobServerConnection _choose_pinned(
+        self, bytes identity, unsigned long long rank_key, unsigned long long among
+    )

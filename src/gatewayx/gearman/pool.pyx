@@ -13,6 +13,7 @@ full, goes to the next one in the same way (`move`).
 """
 
 import asyncio
+import os
 from collections import deque
 from functools import partial
 
@@ -25,6 +26,7 @@ from gatewayx.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
 from gatewayx.gearman.packet cimport PacketType
+from gatewayx.keyed_hash cimport KEY_BYTES, KeyedHash
 
 from gatewayx.address import ServerAddress
 from gatewayx.gearman.each import EachAddress, sort_key
@@ -33,10 +35,8 @@ from gatewayx.names import Resolver
 
 # A start waits this long for each job server's first answer.
 FIRST_ATTEMPT_S = 1.0
-# Of a workload by which a job is pinned; equal ones still go the same way.
-MAX_HASHED_BYTES = 4096
-# Above the number of every `status`.
-cdef long long NEVER_ASKED = <long long> 1 << 62
+# A workload by which a job server is ranked counts by its length and its first and last so many bytes.
+RANKED_BYTES = 4096
 
 # As MAX_SERVERS, for Python.
 MOST_SERVERS = MAX_SERVERS
@@ -109,23 +109,28 @@ cdef class PooledServer:
                 best = connection
         return best
 
-    cdef JobServerConnection pinned(self, unsigned long long key):
+    cdef JobServerConnection pinned(self, bytes identity, unsigned long long rank_key):
         cdef JobServerConnection connection, best = None
         cdef unsigned long long rank, highest = 0
         for item in self.connections:
             connection = <JobServerConnection> item
             if not connection.up:
                 continue
-            if connection.has_pin(key):
+            if connection.has_pin(identity):
                 best = connection
                 break
             if connection.retired:
                 continue
-            rank = _mixed(key + <unsigned long long> connection.slot)
+            rank = _mixed(rank_key + <unsigned long long> connection.slot)
             if best is None or rank > highest:
                 best = connection
                 highest = rank
         return best if best is not None and best.has_room() else None
+
+
+@cython.final
+cdef class BackgroundNote:
+    """Background jobs of one identity at one job server, as far as this process knows."""
 
 
 @cython.final
@@ -175,6 +180,7 @@ cdef class Pool(JobRouter):
             check_interval_s=check_interval_s,
             tls_context=tls_context,
         )
+        self.identity_key = os.urandom(KEY_BYTES)
         self.known_backgrounds = {}
         self.mapping = [(name, frozenset(entries)) for name, entries in function_servers]
         self.servers = []
@@ -325,16 +331,16 @@ cdef class Pool(JobRouter):
         bytes workload,
         double timeout_s,
         bint own_unique,
-        long long background_key,
+        bytes identity,
+        bint remembered,
     ):
         cdef Job job
         cdef JobServerConnection connection
         cdef unsigned long long among = self._mapped(function)
-        cdef unsigned long long pin_key = 0
-        cdef bint pinned = not own_unique and (unique != b"-" or PyBytes_GET_SIZE(workload) > 0)
-        if pinned:
-            pin_key = _pin_key(function, unique, workload)
-            connection = self._choose_pinned(pin_key, among)
+        cdef unsigned long long rank_key = 0
+        if identity is not None:
+            rank_key = _rank_key(function, unique, workload)
+            connection = self._choose_pinned(identity, rank_key, among)
         else:
             connection = self._choose(function, among)
         if connection is None:
@@ -347,13 +353,13 @@ cdef class Pool(JobRouter):
             or packet_type == PacketType.SUBMIT_JOB_LOW_BG
         )
         job.cancellable = own_unique and not job.background and self.cancel_abandoned
-        job.pinned = pinned
-        job.pin_key = pin_key
-        job.background_key = background_key
+        job.identity = identity
+        job.rank_key = rank_key
+        job.remembered = remembered
         make_packet(job, self.budget, packet_type, function, unique, workload)
         connection.submit(job)
-        if background_key:
-            self._remember_background(job, False)
+        if remembered:
+            self._note_background(job)
         self.wheel.arm(job, timeout_s)
         return job
 
@@ -362,57 +368,86 @@ cdef class Pool(JobRouter):
         cdef unsigned long long among = self._mapped(job.function) & ~job.refused_by
         if self.closing:
             return False
-        if job.pinned:
-            connection = self._choose_pinned(job.pin_key, among)
+        if job.identity is not None:
+            connection = self._choose_pinned(job.identity, job.rank_key, among)
         else:
             connection = self._choose(job.function, among)
         if connection is None:
             return False
         self.moved_jobs += 1
         connection.submit(job)
-        if job.background_key:
-            self._remember_background(job, False)
+        if job.remembered:
+            self._note_background(job)
         return True
 
-    cdef int background_settled(self, Job job) except -1:
-        return self._remember_background(job, True)
-
-    cdef int _remember_background(self, Job job, bint settled) except -1:
-        """Where the job is, and from which `status` on it may be seen to have ended: from none while it may yet arrive."""
-        cdef PooledServer server
-        for item in self.servers + self.leaving:
-            server = <PooledServer> item
-            if server.bit == job.connection.server_bit:
-                # As if it were new: it is forgotten last.
-                self.known_backgrounds.pop(job.background_key, None)
-                asked = server.admin_slot.asked if settled else NEVER_ASKED
-                self.known_backgrounds[job.background_key] = (server, asked)
+    cdef int _note_background(self, Job job) except -1:
+        """The job is on its way to a job server: it counts there until it is known not to be queued, or to have ended."""
+        cdef BackgroundNote note
+        cdef PooledServer server = self._server_of(job.connection)
+        # As if it were new: it is forgotten last.
+        cdef list notes = self.known_backgrounds.pop(job.identity, None)
+        self.known_backgrounds[job.identity] = notes = [] if notes is None else notes
         if len(self.known_backgrounds) > MAX_KNOWN_BACKGROUNDS:
             del self.known_backgrounds[next(iter(self.known_backgrounds))]
+        for note in notes:
+            if note.server is server:
+                break
+        else:
+            note = BackgroundNote.__new__(BackgroundNote)
+            note.server = server
+            notes.append(note)
+        note.unsettled += 1
+        job.background_note = note
         return 0
 
-    cdef long long background_key(self, bytes function, bytes unique, bytes workload) except? 0:
-        if unique == b"-":
-            if not workload:
-                return 0
-            return hash((function, unique, workload)) or 1
-        return hash((function, unique)) or 1
+    cdef PooledServer _server_of(self, JobServerConnection connection):
+        for server in self.servers + self.leaving:
+            if (<PooledServer> server).bit == connection.server_bit:
+                return <PooledServer> server
+        raise AssertionError("a connection to none of the job servers")
 
-    cdef bint knows_background(self, long long key, bytes function):
-        known = self.known_backgrounds.get(key)
-        if known is None:
-            return False
-        # What a job server that has left still does is out of sight, and nothing is merged with it any more.
-        if (<PooledServer> known[0]).dropped or (<PooledServer> known[0]).admin_slot.has_ended(function, known[1]):
-            del self.known_backgrounds[key]
-            return False
-        return True
+    cdef int background_settled(self, Job job, bint queued) except -1:
+        cdef BackgroundNote note = <BackgroundNote> job.background_note
+        cdef list notes = self.known_backgrounds.get(job.identity)
+        job.background_note = None
+        note.unsettled -= 1
+        if queued:
+            note.queued = True
+            note.asked = note.server.admin_slot.asked
+        elif note.unsettled == 0 and not note.queued and notes is not None and note in notes:
+            notes.remove(note)
+            if not notes:
+                del self.known_backgrounds[job.identity]
+        return 0
 
-    cdef bint has_pinned(self, bytes function, bytes unique, bytes workload):
-        cdef unsigned long long key = _pin_key(function, unique, workload)
+    cdef KeyedHash start_identity(self, bytes function, bytes unique):
+        cdef KeyedHash identity = KeyedHash(self.identity_key)
+        # Neither may hold a NUL.
+        identity.update(function)
+        identity.update(b"\0")
+        identity.update(unique)
+        identity.update(b"\0")
+        return identity
+
+    cdef bint knows_background(self, bytes identity, bytes function):
+        cdef BackgroundNote note
+        cdef list notes = self.known_backgrounds.get(identity)
+        if notes is None:
+            return False
+        for note in list(notes):
+            # What a job server that has left still does is out of sight, and nothing is merged with it any more.
+            if note.server.dropped or (
+                note.unsettled == 0 and note.server.admin_slot.has_ended(function, note.asked)
+            ):
+                notes.remove(note)
+        if not notes:
+            del self.known_backgrounds[identity]
+        return bool(notes)
+
+    cdef bint has_pinned(self, bytes identity):
         for server in self.servers + self.leaving:
             for connection in (<PooledServer> server).connections:
-                if (<JobServerConnection> connection).has_pin(key):
+                if (<JobServerConnection> connection).has_pin(identity):
                     return True
         return False
 
@@ -485,7 +520,9 @@ cdef class Pool(JobRouter):
         self.turn = (chosen + 1) % count
         return best
 
-    cdef JobServerConnection _choose_pinned(self, unsigned long long key, unsigned long long among):
+    cdef JobServerConnection _choose_pinned(
+        self, bytes identity, unsigned long long rank_key, unsigned long long among
+    ):
         """The first by rank of the servers that take jobs (rendezvous hashing, Thaler and Ravishankar, 1996).
 
         The hash is fixed, so every process and every gateway with the same server names ranks them alike.
@@ -497,9 +534,9 @@ cdef class Pool(JobRouter):
             server = <PooledServer> item
             if not among & server.bit:
                 continue
-            rank = _mixed(key ^ server.name_hash)
+            rank = _mixed(rank_key ^ server.name_hash)
             if best is None or rank > highest:
-                connection = server.pinned(key)
+                connection = server.pinned(identity, rank_key)
                 if connection is not None:
                     best = connection
                     highest = rank
@@ -547,10 +584,12 @@ def _order(PooledServer server):
     return server.order
 
 
-cdef unsigned long long _pin_key(bytes function, bytes unique, bytes workload):
+cdef unsigned long long _rank_key(bytes function, bytes unique, bytes workload):
+    """The same in every gateway, so that all send what is to be merged to one job server."""
     cdef unsigned long long key = _hash(_hash(0, function) + 1, unique)
     if unique == b"-":
-        key = _hash(key + <unsigned long long> len(workload), workload[:MAX_HASHED_BYTES])
+        key = _hash(key + <unsigned long long> len(workload), workload[:RANKED_BYTES])
+        key = _hash(key, workload[-RANKED_BYTES:])
     return key
 
 

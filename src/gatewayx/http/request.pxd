@@ -3,6 +3,7 @@
 from gatewayx.budget cimport Held
 from gatewayx.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
+from gatewayx.keyed_hash cimport KeyedHash
 
 cdef enum Method:
     GET = 0
@@ -46,6 +47,9 @@ cdef class Request:
 
     # Where the answer goes; None once the client is gone.
     cdef RequestOwner owner
+    # Takes a body that comes in pieces, as it arrives; set by the handler in begin() if it wants that, else None. Of one
+    # that is there at once it takes nothing.
+    cdef KeyedHash body_hash
     # Nobody needs the body any more: it is read and dropped.
     cdef bint discards_body
     # What is kept of it once it is complete counts in the byte budget until it is answered; what that is beside the

@@ -726,6 +726,8 @@ cdef class RequestParser:
                 return 0
         memcpy(PyBytes_AS_STRING(self.body_buffer) + self.body_filled, piece, piece_bytes)
         self.body_filled = filled_bytes
+        if request.body_hash is not None:
+            request.body_hash.take(piece, piece_bytes)
         return 0
 
     cdef int _grow_body(self, Py_ssize_t needed_bytes) except -1:
