@@ -512,6 +512,79 @@ class TestWhatStandsBehind:
         assert (await clients[0].response()).kind() == "job-failed"
 
 
+class TestLargePackets:
+    """A packet above 64 KiB of which a part has come."""
+
+    BODY = b"x" * 150_000
+
+    async def begin(self, gateway: RunningGateway, upstream: ScriptedConnection, packet_type: PacketType) -> bytes:
+        """Send the first part; the rest."""
+        whole = response(packet_type, HANDLE, self.BODY)
+        upstream.send(whole[:80_000])
+        await eventually(lambda: gateway.count("budget.held_bytes") >= len(self.BODY))
+        return whole[80_000:]
+
+    @pytest.mark.parametrize("packet_type", [COMPLETE, DATA, EXCEPTION, WARNING])
+    @pytest.mark.parametrize("leaves", ["hangs up", "waits no longer"])
+    async def test_one_that_nobody_waits_for_any_more_is_let_go_at_once(
+        self, gateway, upstream, clients, packet_type, leaves
+    ):
+        async with HttpClient(gateway.address) as leaver:
+            timeout = b"X-Gearman-Timeout: " + (b"0.3" if leaves == "waits no longer" else b"5")
+            leaver.send(post(b"/f", b"", timeout))
+            await upstream.accept(HANDLE)
+            rest = await self.begin(gateway, upstream, packet_type)
+            if leaves == "hangs up":
+                leaver.reset()
+            else:
+                assert (await leaver.response()).status == 504
+            await eventually(lambda: gateway.count("budget.held_bytes") == 0)
+            # What comes behind it is read right, and nothing of the job is left.
+            upstream.send(rest[:30_000])
+            upstream.send(rest[30_000:])
+            if packet_type in (DATA, WARNING):
+                upstream.answer(COMPLETE, HANDLE, b"")
+            clients[0].send(post(b"/f"))
+            await upstream.complete(b"H:test:2", b"served")
+            assert (await clients[0].response()).body == b"served"
+            assert (gateway.count("pool.connections"), gateway.count("pool.abandoned_jobs")) == (1, 0)
+
+    async def test_all_that_share_it_must_have_left_and_its_copies_are_still_counted(self, gateway, upstream, clients):
+        async with HttpClient(gateway.address) as leaver, HttpClient(gateway.address) as other:
+            for client in (leaver, other):
+                client.send(post(b"/f", b"", SAME))
+                await upstream.accept(HANDLE)
+            rest = await self.begin(gateway, upstream, COMPLETE)
+            leaver.reset()
+            await eventually(lambda: gateway.count("pool.outstanding_jobs") == 1)
+            assert gateway.count("budget.held_bytes") >= len(self.BODY)
+            other.reset()
+            await eventually(lambda: gateway.count("budget.held_bytes") == 0)
+            upstream.send(rest)
+            upstream.answer(COMPLETE, HANDLE, self.BODY)
+            await eventually(lambda: gateway.count("pool.abandoned_jobs") == 0)
+            clients[0].send(post(b"/f", b"", SAME))
+            await upstream.complete(HANDLE, b"another job")
+            assert (await clients[0].response()).body == b"another job"
+            assert gateway.count("pool.pins") == 0
+
+    async def test_one_that_joins_behind_data_that_was_let_go_is_told_the_truth(self, gateway, upstream, clients):
+        async with HttpClient(gateway.address) as leaver:
+            leaver.send(post(b"/f", b"", SAME))
+            await upstream.accept(HANDLE)
+            rest = await self.begin(gateway, upstream, DATA)
+            leaver.reset()
+            await eventually(lambda: gateway.count("budget.held_bytes") == 0)
+            clients[0].send(post(b"/f", b"", SAME))
+            await upstream.submission()
+            upstream.send(rest)
+            upstream.answer(JOB_CREATED, HANDLE)
+            assert (await clients[0].response()).kind() == "outcome-unknown"
+            for _ in range(2):
+                upstream.answer(COMPLETE, HANDLE, b"tail")
+            await eventually(lambda: gateway.count("pool.abandoned_jobs") == 0)
+
+
 class TestLostConnection:
     @pytest.mark.parametrize(
         ("created", "said"), [(False, "may have been created"), (True, "had been created")], ids=["before", "after"]

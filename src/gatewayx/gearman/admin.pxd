@@ -5,6 +5,8 @@ cdef enum:
     MAX_PENDING_CANCELS = 16384
     # A line of an answer; gearmand's longest name of a function is below 8 KiB.
     MAX_LINE_BYTES = 16384
+    # Bytes of answers that are looked at in one loop turn: a status of a million functions holds up nobody.
+    TURN_BYTES = 16384
     # Functions with workers or jobs, of one job server; above, the others count as not known.
     MAX_FUNCTIONS = 65536
 
@@ -60,8 +62,12 @@ cdef class AdminConnection:
     cdef object due
     # How many of them are cancellations.
     cdef readonly Py_ssize_t pending_cancels
-    # A line of which the end has not come.
-    cdef bytes partial
+    # What has come and was not looked at before this offset: less than a line, or with `behind` more than a loop turn's
+    # share. While it is behind nothing more is read, so it is bounded by one read of the loop's and a line.
+    cdef bytes received
+    cdef Py_ssize_t offset
+    cdef bint behind
+    cdef bint reading_paused
     # The status that is being read; None otherwise.
     cdef dict reading
     cdef bint reading_left_out
@@ -75,7 +81,8 @@ cdef class AdminConnection:
     # Ask that the job be taken out of the queue; gearmand's answer tells nothing, so none is awaited.
     cdef int cancel(self, object job) except -1
     cdef int _ask(self, int answer, bytes command) except -1
-    cdef int _line(self, bytes line) except -1
-    cdef int _status_line(self, bytes line) except -1
+    cdef int _read_lines(self) except -1
+    cdef int _line(self, const char* line, Py_ssize_t line_bytes) except -1
+    cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1
     cdef int _status_ends(self) except -1
     cdef int _close(self, str reason) except -1

@@ -12,10 +12,11 @@ again; a new one is another object.
 `status` has a line a function: its name, all its jobs, the running ones, the workers that can do it.
 """
 
-import re
 from collections import deque
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr
 
 # What answers a command.
 cdef enum:
@@ -23,9 +24,11 @@ cdef enum:
     CANCELLATION
     STATUS
 
-# How a line ends that is not kept.
-cdef bytes IDLE = b"\t0\t0\t0"
-_STATUS_LINE = re.compile(rb"(.+)\t([0-9]{1,18})\t([0-9]{1,18})\t([0-9]{1,18})", re.DOTALL)
+cdef enum:
+    # Digits of a number that is believed: it fits 63 bits.
+    MAX_NUMBER_DIGITS = 18
+    # Numbers at the end of a line of `status`: jobs, those running, workers.
+    NUMBERS = 3
 
 
 @cython.final
@@ -83,7 +86,7 @@ cdef class AdminConnection:
         self.gone = loop.create_future()
         self.cancelled_jobs = []
         self.due = deque()
-        self.partial = b""
+        self.received = b""
 
     def close(self, str reason):
         """Close at once; cancellations that have not left are dropped."""
@@ -152,22 +155,61 @@ cdef class AdminConnection:
 
     def data_received(self, bytes data not None):
         """asyncio: answers."""
-        self.heard_at_s = self.loop.time()
-        lines = (self.partial + data).split(b"\n")
-        self.partial = lines.pop()
-        for line in lines:
-            if self.closed:
-                return
-            self._line(line)
-        if len(self.partial) > MAX_LINE_BYTES:
-            self._close("the job server sent a line without an end by text")
+        if self.closed:
+            return
+        if self.offset < PyBytes_GET_SIZE(self.received):
+            data = self.received[self.offset:] + data
+        self.received = data
+        self.offset = 0
+        if not self.behind:
+            self._read_lines()
 
-    cdef int _line(self, bytes line) except -1:
+    def _read_on(self):
+        """The next loop turn's share of what has come."""
+        self.behind = False
+        if not self.closed:
+            self._read_lines()
+
+    cdef int _read_lines(self) except -1:
+        cdef bytes received = self.received
+        cdef const char* start = PyBytes_AS_STRING(received)
+        cdef Py_ssize_t received_bytes = PyBytes_GET_SIZE(received)
+        cdef Py_ssize_t turn_ends = self.offset + TURN_BYTES
+        cdef Py_ssize_t begins
+        cdef const char* newline
+        # What waits here is a sign of life, whatever time it takes us.
+        self.heard_at_s = self.loop.time()
+        while self.offset < turn_ends:
+            begins = self.offset
+            newline = <const char*> memchr(start + begins, c"\n", received_bytes - begins)
+            if newline == NULL:
+                if received_bytes - begins > MAX_LINE_BYTES:
+                    return self._close("the job server sent a line without an end by text")
+                self.received = self.received[begins:]
+                self.offset = 0
+                if self.reading_paused and not self.transport.is_closing():
+                    self.reading_paused = False
+                    self.transport.resume_reading()
+                return 0
+            self.offset = newline + 1 - start
+            self._line(start + begins, newline - start - begins)
+            if self.closed:
+                return 0
+        self.behind = True
+        if not self.reading_paused and not self.transport.is_closing():
+            self.reading_paused = True
+            self.transport.pause_reading()
+        self.loop.call_soon(self._read_on)
+        return 0
+
+    cdef int _line(self, const char* line, Py_ssize_t line_bytes) except -1:
         if not self.due:
             return self._close("the job server answered more than it was asked by text")
         answer = self.due[0]
-        if answer == STATUS and line.rstrip(b"\r") != b".":
-            return self._status_line(line)
+        while line_bytes > 0 and line[line_bytes - 1] == c"\r":
+            line_bytes -= 1
+        if answer == STATUS and not (line_bytes == 1 and line[0] == c"."):
+            return self._status_line(line, line_bytes)
         self.due.popleft()
         if answer == CANCELLATION:
             self.pending_cancels -= 1
@@ -178,29 +220,31 @@ cdef class AdminConnection:
             self.came_up.set_result(None)
         return 0
 
-    cdef int _status_line(self, bytes line) except -1:
+    cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1:
         """A function; one that has neither workers nor jobs is not kept, as strangers can make any number of them."""
         cdef FunctionStatus status, before
+        cdef bytes function
+        cdef long long jobs, running, workers
+        cdef long long[NUMBERS] numbers
+        cdef Py_ssize_t name_bytes = _numbers_at_end(line, line_bytes, &numbers[0])
         if self.reading is None:
             self.reading = {}
             self.reading_left_out = False
-        if line.endswith(IDLE):
-            return 0
-        match = _STATUS_LINE.fullmatch(line)
-        if match is None:
+        if name_bytes <= 0:
             # A name with a line end in it; the gateway submits none.
             return 0
-        function, jobs, running, workers = match.groups()
-        if int(jobs) == 0 and int(workers) == 0:
+        jobs, running, workers = numbers[0], numbers[1], numbers[2]
+        if jobs == 0 and workers == 0:
             return 0
         if len(self.reading) >= MAX_FUNCTIONS:
             self.reading_left_out = True
             return 0
         status = FunctionStatus.__new__(FunctionStatus)
-        status.running = int(running)
-        status.queued = max(int(jobs) - status.running, 0)
-        status.workers = int(workers)
-        if int(jobs) and self.slot.functions is not None:
+        status.running = running
+        status.queued = max(jobs - running, 0)
+        status.workers = workers
+        function = PyBytes_FromStringAndSize(line, name_bytes)
+        if jobs and self.slot.functions is not None:
             before = <FunctionStatus> self.slot.functions.get(function)
             if before is not None and before.queued + before.running:
                 status.busy_since = before.busy_since
@@ -249,3 +293,23 @@ cdef class AdminConnection:
         if not self.gone.done():
             self.gone.set_result(None)
         return 0
+
+
+cdef Py_ssize_t _numbers_at_end(const char* line, Py_ssize_t line_bytes, long long* numbers) noexcept:
+    """Read the NUMBERS decimal numbers, each behind a tab, that the line ends with; what is before them, -1 without."""
+    cdef int index
+    cdef int digits
+    cdef long long place
+    for index in range(NUMBERS - 1, -1, -1):
+        numbers[index] = 0
+        digits = 0
+        place = 1
+        while line_bytes > 0 and c"0" <= line[line_bytes - 1] <= c"9" and digits < MAX_NUMBER_DIGITS:
+            numbers[index] += place * (line[line_bytes - 1] - c"0")
+            place *= 10
+            digits += 1
+            line_bytes -= 1
+        if digits == 0 or line_bytes == 0 or line[line_bytes - 1] != c"\t":
+            return -1
+        line_bytes -= 1
+    return line_bytes

@@ -199,7 +199,8 @@ cdef class JobServerConnection:
     cdef readonly Py_ssize_t unsent_bytes
     cdef bint flush_scheduled
     cdef bint write_paused
-    # What the large packet that is being gathered has of the byte budget.
+    # The job whose large packet is being gathered, and what that has of the byte budget.
+    cdef Job large_job
     cdef Held large_held
 
     # Packets for handles that nobody waits for.
@@ -227,6 +228,7 @@ cdef class JobServerConnection:
     cdef int _forget(self, Job first) except -1
     cdef int _packet(self) except -1
     cdef int _large_packet(self) except -1
+    cdef int _drop_large(self) except -1
     cdef int _error(self, bytes code, bytes text) except -1
     cdef int _come_up(self) except -1
     cdef int _echoed(self) except -1

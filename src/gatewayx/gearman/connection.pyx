@@ -282,6 +282,8 @@ cdef class JobServerConnection:
             if first.waiting == 0:
                 self._count_abandoned(first)
                 self._cancel(first)
+                if self.large_job is first:
+                    self._drop_large()
         return 0
 
     cdef int _drop_packet(self, Job job) except -1:
@@ -465,6 +467,7 @@ cdef class JobServerConnection:
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
         # A large packet was this one; what is done with it counts anew.
+        self.large_job = None
         self.budget.release(&self.large_held)
         if packet_type == PacketType.JOB_CREATED:
             self._job_created(reader.argument(0))
@@ -528,12 +531,22 @@ cdef class JobServerConnection:
             and first.result_bytes + reader.body_bytes - PyBytes_GET_SIZE(handle) - 1 <= self.max_result_bytes
         ):
             if self.budget.resize(&self.large_held, account_for(RESULTS, reader.body_bytes), reader.body_bytes):
+                self.large_job = first
                 reader.keep()
                 return 0
             first.over_budget = True
             self.budget.refused += 1
         self._work(packet_type, handle, True)
         reader.skip()
+        return 0
+
+    cdef int _drop_large(self) except -1:
+        """Nobody waits for the large packet that is being gathered any more: it is skipped from here on."""
+        cdef bytes handle = self.large_job.handle
+        self.large_job = None
+        self.budget.release(&self.large_held)
+        self._work(self.reader.type, handle, True)
+        self.reader.skip()
         return 0
 
     cdef int _come_up(self) except -1:
@@ -768,6 +781,7 @@ cdef class JobServerConnection:
         self.closed = True
         self.up = False
         self.close_reason = reason
+        self.large_job = None
         self.budget.release(&self.large_held)
         unsent, self.unsent, self.unsent_bytes = self.unsent, [], 0
         job, self.first_pending, self.last_pending = self.first_pending, None, None

@@ -1,0 +1,171 @@
+"""The text connection to a job server: a long answer is read in portions, so that it holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gatewayx.config import FunctionBound
+from gatewayx.gearman.admin import AdminConnection, AdminSlot
+from support.gateway import eventually, running_gateway
+from support.http import ask, post
+from support.job_servers import ScriptedJobServer
+
+pytestmark = pytest.mark.anyio
+
+# As in gearman/admin.pxd.
+TURN_BYTES = 16384
+MAX_LINE_BYTES = 16384
+
+STATUS = b"".join(b"function-%d\t1\t0\t1\n" % number for number in range(12_000)) + b".\n"
+
+
+class Transport:
+    """What a text connection writes to, and whether it reads."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.reads = True
+        self.pauses = 0
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        """asyncio."""
+        self.written += data
+
+    def pause_reading(self) -> None:
+        """asyncio."""
+        assert not self.aborted
+        self.pauses += 1
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        """asyncio."""
+        assert not self.aborted
+        self.reads = True
+
+    def is_closing(self) -> bool:
+        """asyncio."""
+        return self.aborted
+
+    def abort(self) -> None:
+        """asyncio."""
+        self.aborted = True
+
+    def get_extra_info(self, name: str) -> object:
+        """asyncio."""
+        return ("127.0.0.1", 4730)
+
+
+def asked() -> tuple[AdminConnection, AdminSlot, Transport]:
+    """A text connection that is up and has asked for the status."""
+    slot, transport = AdminSlot(), Transport()
+    connection = AdminConnection(asyncio.get_running_loop(), slot)
+    connection.connection_made(transport)
+    connection.data_received(b"OK 1.1.20\n")
+    connection.ask_status(0)
+    assert (slot.asked, slot.answered) == (1, 0)
+    return connection, slot, transport
+
+
+async def turns_until_read(transport: Transport) -> int:
+    """Loop turns until the connection reads again."""
+    turns = 0
+    while not transport.reads:
+        await asyncio.sleep(0)
+        turns += 1
+        assert turns < 1000
+    return turns
+
+
+async def test_a_long_status_takes_many_turns_and_nothing_more_is_read_meanwhile():
+    connection, slot, transport = asked()
+    connection.data_received(STATUS)
+    assert slot.answered == 0
+    assert not transport.reads
+    turns = await turns_until_read(transport)
+    assert slot.answered == 1
+    assert turns >= len(STATUS) // TURN_BYTES
+    assert transport.pauses == 1
+    connection.close("over")
+
+
+@pytest.mark.parametrize("size", [1, 1000, 16_384, 100_000])
+async def test_it_is_the_same_in_pieces(size):
+    connection, slot, transport = asked()
+    status = STATUS[-40_000:] if size == 1 else STATUS
+    for start in range(0, len(status), size):
+        await turns_until_read(transport)
+        connection.data_received(status[start : start + size])
+    await turns_until_read(transport)
+    assert slot.answered == 1
+    assert not connection.closed
+    # And the next answer is read right.
+    connection.ask_status(0)
+    connection.data_received(b"f\t1\t0\t1\r\n.\r\n")
+    assert slot.answered == 2
+    connection.close("over")
+
+
+async def test_one_that_is_closed_meanwhile_reads_no_further():
+    connection, slot, transport = asked()
+    connection.data_received(STATUS)
+    await asyncio.sleep(0)
+    connection.close("over")
+    for _ in range(len(STATUS) // TURN_BYTES + 5):
+        await asyncio.sleep(0)
+    assert slot.answered == 0
+    assert transport.aborted
+
+
+async def test_a_job_server_that_waits_for_us_is_not_silent():
+    connection, slot, transport = asked()
+    connection.data_received(STATUS)
+    await asyncio.sleep(0.05)
+    while not transport.reads:
+        connection.check(0.05)
+        await asyncio.sleep(0)
+    assert slot.answered == 1
+    assert not connection.closed
+    connection.close("over")
+
+
+@pytest.mark.parametrize("lines_before", [0, 2000])
+async def test_a_line_without_an_end_is_bounded_behind_any_others(lines_before):
+    connection, _, transport = asked()
+    connection.data_received(b"f\t1\t0\t1\n" * lines_before + b"x" * (MAX_LINE_BYTES + 1))
+    for _ in range(lines_before // 100 + 5):
+        await asyncio.sleep(0)
+    assert connection.closed
+    assert transport.aborted
+
+
+@pytest.mark.parametrize(
+    ("line", "queued"),
+    [
+        (b"f\t5\t2\t1", 3),
+        (b"f\t5\t2\t1\r", 3),
+        (b"f\t999999999999999999\t0\t1", 999_999_999_999_999_999),
+        (b"f\t2\t5\t1", 0),
+        (b"f\t1000000000000000000\t0\t1", 0),
+        (b"f\t-1\t0\t1", 0),
+        (b"f\t1\t0\t", 0),
+        (b"f\t1\t\t1", 0),
+        (b"f\t1\t1", 0),
+        (b"\t5\t2\t1", 0),
+        (b"f5\t2\t1", 0),
+        (b"", 0),
+    ],
+    ids=repr,
+)
+async def test_what_a_line_says_and_which_say_nothing(line, queued):
+    async with ScriptedJobServer() as server:
+        server.status_lines = lambda: [line + b"\n", b"g\t0\t0\t1\n"]
+        async with running_gateway(
+            [server.address], connections_per_server=1, status_interval_s=0.05, max_queued=(FunctionBound("f", 1),)
+        ) as gateway:
+            await eventually(lambda: server.statuses >= 3)
+            await server.connection()
+            answer = await ask(gateway.address, post(b"/f", b"", b"X-Gearman-Timeout: 0.05"))
+            assert answer.kind() == ("queue-too-long" if queued else "job-timeout")
