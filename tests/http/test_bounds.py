@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 
 import pytest
@@ -68,6 +69,22 @@ class TestConnections:
                 await newcomer.close()
             worker.complete(handle, b"served")
             assert (await busy.response()).body == b"served"
+
+    @with_settings(max_connections=4)
+    async def test_one_whose_request_has_come_but_is_not_read_yet_is_not_idle(self, gateway):
+        # All of them stand in the accept queue before the gateway accepts the first.
+        sockets = []
+        for _ in range(8):
+            connected = socket.create_connection(tuple(gateway.address))
+            connected.sendall(OPTIONS)
+            connected.setblocking(False)
+            sockets.append(connected)
+        loop = asyncio.get_running_loop()
+        answers = [await asyncio.wait_for(loop.sock_recv(connected, 12), 5) for connected in sockets]
+        assert set(answers) <= {b"HTTP/1.1 204", b"HTTP/1.1 503"}
+        assert answers[:4] == [b"HTTP/1.1 204"] * 4
+        for connected in sockets:
+            connected.close()
 
     @with_settings(max_connections=2)
     @pytest.mark.parametrize("early", [b"", POST], ids=["silent", "request-already-sent"])
@@ -195,8 +212,6 @@ class TestRefusals:
         delayed = gateway.count("http.refusals_delayed")
         assert 0 < delayed <= 301 - 64
         assert sum(waited >= 0.045 for waited in waited_s) >= delayed
-        # They came over 60 ms, and each waits for itself.
-        assert min(waited_s) < 0.04
         for client in clients:
             assert await client.rest() == b""
             await client.close()

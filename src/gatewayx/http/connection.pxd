@@ -33,6 +33,8 @@ cpdef enum:
     EXAMPLE_BYTES = 64
     # Idle parsers kept for the next request, whichever connection it comes from.
     MAX_IDLE_PARSERS = 64
+    # Idle connections of which it is asked, for each newcomer at max_connections, whether a request has come.
+    MAX_LOOKED_AT = 64
     # While an account of the byte budget is crowded, a body or an unread answer must keep the pace at which all of it
     # passes in PACE_S, from PACE_GRACE_S on; small things must move once in STILL_S.
     PACE_S = 30
@@ -144,6 +146,7 @@ cdef class HttpServer:
     cdef bint make_room(self) except -1
     # End at most so many of those that are too slow for the room that is left; returns how many were ended.
     cpdef int relieve(self, int most) except -1
+    cdef HttpConnection _idlest(self)
     cdef HttpConnection _stillest(self)
     cdef long long _ticks_ago(self, double seconds) noexcept
     cdef int _end_still(self, int most) except -1

@@ -265,7 +265,9 @@ cdef class HttpServer:
 
     cdef bint make_room(self) except -1:
         # A reference of our own: it leaves the list, which may hold the last one.
-        cdef HttpConnection least = self.idle.first if self.lingering.first is None else self.lingering.first
+        cdef HttpConnection least = self.lingering.first
+        if least is None:
+            least = self._idlest()
         if least is None:
             least = self._stillest()
         if least is None:
@@ -273,6 +275,17 @@ cdef class HttpServer:
         self.connections_evicted += 1
         least.evict()
         return True
+
+    cdef HttpConnection _idlest(self):
+        """The connection that is idle for longest, those aside whose next request has come and is not read yet."""
+        cdef HttpConnection connection = self.idle.first
+        cdef int looked_at = 0
+        while connection is not None and looked_at < MAX_LOOKED_AT:
+            if not connection._queued_bytes(FIONREAD):
+                return connection
+            connection = connection.next_in_place
+            looked_at += 1
+        return None
 
     cdef HttpConnection _stillest(self):
         """The connection in whose unfinished head or body no byte has come for longest, at least STILL_S; None for none.
