@@ -726,9 +726,10 @@ def seeds() -> list[bytes]:
     for number, script in enumerate(SCRIPTS):
         inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
     before = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
+    between = bytes((event(1), event(2), event(10), event(15, 14), event(3, 11)))
     for number in range(len(GARBAGE)):
         # The bytes of a client choose what comes from a broken job server.
-        for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3)):
+        for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3), (between, CLIENTS[0] * 3)):
             inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
     for kind in OPTION_ANSWERS:
         inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
