@@ -145,6 +145,10 @@ ACCEPTED = {
     "7.1 line ends as data": (head(CHUNKED) + b"4\r\n\r\n\r\n\r\n0\r\n\r\n", {"body": b"\r\n\r\n"}),
     "7.1 data that looks like the end": (head(CHUNKED) + b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", {"body": b"0\r\n\r\n"}),
     "7.1 however spelt": (head(b"transfer-encoding:  ChunkeD ") + ONE_CHUNK, {"body": b"hello"}),
+    "7.1.1 white space around their signs": (
+        head(CHUNKED) + b"5 ; a = b\r\nhello\r\n0\t;e\r\n\r\n",
+        {"body": b"hello"},
+    ),
     "7.1.1 extensions": (head(CHUNKED) + b'5;a=b;c="d"\r\nhello\r\n0;e\r\n\r\n', {"body": b"hello"}),
     "7.1.1 extensions up to the bound": (
         head(CHUNKED) + b"5;1234567\r\nhello\r\n0;1234567\r\n\r\n",
@@ -334,6 +338,7 @@ REFUSED = {
     "7.1 data shorter than its size": (head(CHUNKED) + b"6\r\nhello\r\n0\r\n\r\n", MALFORMED),
     "7.1 bare LF behind data": (head(CHUNKED) + b"5\r\nhello\n0\r\n\r\n", MALFORMED),
     "7.1 a CR and anything behind data": (head(CHUNKED) + b"5\r\nhello\rx0\r\n\r\n", MALFORMED),
+    "7.1.1 white space behind an extension": (head(CHUNKED) + b"5;a \r\nhello\r\n0\r\n\r\n", MALFORMED),
     "7.1.1 LF in an extension": (head(CHUNKED) + b"5;a\nb\r\nhello\r\n0\r\n\r\n", MALFORMED),
     "7.1.1 NUL in an extension": (head(CHUNKED) + b"5;a\0\r\nhello\r\n0\r\n\r\n", MALFORMED),
     "7.1.2 malformed trailer": (head(CHUNKED) + b"0\r\nno trailer\r\n\r\n", MALFORMED),
@@ -362,6 +367,8 @@ REFUSED = {
     "limit: extensions": (head(CHUNKED) + b"1;" + b"x" * 40 + b"\r\nx\r\n0\r\n\r\n", EXTENSIONS),
     "limit: extensions of all chunks": (head(CHUNKED) + b"1;1234567\r\nx\r\n" * 6, EXTENSIONS),
     "limit: extensions, unfinished": (head(CHUNKED) + b"1;" + b"x" * 40, EXTENSIONS),
+    "limit: white space in extensions": (head(CHUNKED) + b"1" + b" " * 40 + b";a\r\nx\r\n0\r\n\r\n", EXTENSIONS),
+    "limit: white space in extensions, unfinished": (head(CHUNKED) + b"1 ;a" + b"\t" * 40, EXTENSIONS),
     "limit: zeros of a chunk size": (head(CHUNKED) + b"0" * 60, EXTENSIONS),
 }
 

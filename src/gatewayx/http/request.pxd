@@ -139,6 +139,8 @@ cdef class RequestParser:
     # Data and extensions of all chunks so far.
     cdef long long body_bytes
     cdef Py_ssize_t chunk_extension_bytes
+    # The unfinished chunk line is looked at again once it has so many bytes; 0 for at once.
+    cdef Py_ssize_t next_line_check_bytes
     # A body that comes in pieces, with room to grow, which `body_room` counts.
     cdef bytes body_buffer
     cdef Py_ssize_t body_room

@@ -53,6 +53,8 @@ cdef enum:
     HIGHEST_PORT = 65535
     # The digits of a chunk size that fit its type; llhttp refuses an overflow too.
     MAX_CHUNK_SIZE_DIGITS = 15
+    # What is wrong in an unfinished chunk line up to here is refused at once.
+    PROMPTLY_CHECKED_BYTES = 256
     # The rest of a sized body from here on does not go through llhttp, which would only copy it once more.
     UNPARSED_BODY_BYTES = 65536
     # The first room of a body, which grows by half: whoever declares a length and does not send holds nothing.
@@ -187,6 +189,7 @@ cdef class RequestParser:
         self.remaining_bytes = 0
         self.body_bytes = 0
         self.chunk_extension_bytes = 0
+        self.next_line_check_bytes = 0
         self.body_buffer = None
         self.body_room = 0
         self.body_filled = 0
@@ -388,16 +391,16 @@ cdef class RequestParser:
         return cursor - start
 
     cdef int _chunk_line(self, const char* line, const char* end, bint complete) except -1:
-        """chunk-size [ chunk-ext ] CRLF, up to its LF if it is complete; what no further byte can mend is refused.
-
-        RFC 9112 7.1.1 has white space around ";" and "=" parsed although nobody may send it; llhttp refuses it, and so
-        does this: a reader in front that does otherwise would see another chunk.
-        """
+        """chunk-size [ chunk-ext ] CRLF, up to its LF if it is complete; what no further byte can mend is refused."""
         cdef const char* cursor = line
         cdef const char* last = end
         cdef const char* digits
         cdef Py_ssize_t extension_bytes
+        cdef Py_ssize_t line_bytes = end - line
         cdef long long size_bytes = 0
+        if not complete and line_bytes < self.next_line_check_bytes:
+            return 0
+        self.next_line_check_bytes = 0
         while cursor < end and cursor[0] == c"0":
             cursor += 1
         digits = cursor
@@ -422,9 +425,16 @@ cdef class RequestParser:
                 "chunk-extensions-too-large",
                 f"the chunk extensions are larger than {self.limits.max_chunk_extension_bytes} bytes",
             )
-        if cursor < last and not _is_chunk_extension(cursor, last, complete):
+        # Behind a CR nothing but the LF may come.
+        if cursor < last and not _is_chunk_extension(cursor, last, complete or last < end):
             raise _malformed("a chunk's size or extension is malformed")
         if not complete:
+            if line_bytes > PROMPTLY_CHECKED_BYTES:
+                # A long line that comes byte by byte is not walked for each of them, unless it is too long by now.
+                self.next_line_check_bytes = min(
+                    line_bytes + line_bytes // 2,
+                    self.limits.max_chunk_extension_bytes - self.chunk_extension_bytes + MAX_CHUNK_SIZE_DIGITS + 2,
+                )
             return 0
         self.chunk_extension_bytes += extension_bytes
         self.body_bytes += size_bytes
@@ -476,9 +486,12 @@ cdef class RequestParser:
             index += 1
         if index > MAX_METHOD_BYTES or (index < line_bytes and (index == 0 or line[index] != c" ")):
             raise _malformed("the request line does not begin with a method")
-        cdef Py_ssize_t target_end = index + 1
-        while target_end < line_bytes and line[target_end] != c" ":
-            target_end += 1
+        cdef const char* space = NULL
+        cdef Py_ssize_t target_end = line_bytes
+        if index + 1 < line_bytes:
+            space = <const char*> memchr(line + index + 1, c" ", line_bytes - index - 1)
+        if space != NULL:
+            target_end = space - line
         if target_end - index - 1 > self.limits.max_target_bytes:
             raise self._target_too_long()
         if line_bytes - target_end > VERSION_BYTES + 2:
@@ -835,13 +848,24 @@ cdef inline bint _is_name(const char* line, const char* end, const char* name, P
     return end - line == name_bytes and strncasecmp(line, name, name_bytes) == 0
 
 
+cdef inline const char* _after_blanks(const char* cursor, const char* end) noexcept:
+    while cursor < end and _is_blank(cursor[0]):
+        cursor += 1
+    return cursor
+
+
 cdef bint _is_chunk_extension(const char* cursor, const char* end, bint complete) noexcept:
-    """RFC 9112 7.1.1: any number of ";" name [ "=" token or quoted-string ]; unless complete, or what may become it."""
+    """RFC 9112 7.1.1: *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] ); unless complete, or what may
+    become it. So white space stands around ";" and "=", and nowhere else: not before the end of the line.
+    """
     cdef const char* word
     while cursor < end:
+        cursor = _after_blanks(cursor, end)
+        if cursor == end:
+            return not complete
         if cursor[0] != c";":
             return False
-        cursor += 1
+        cursor = _after_blanks(cursor + 1, end)
         word = cursor
         while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
             cursor += 1
@@ -849,9 +873,10 @@ cdef bint _is_chunk_extension(const char* cursor, const char* end, bint complete
             return True
         if cursor == word:
             return False
-        if cursor == end or cursor[0] != c"=":
+        word = _after_blanks(cursor, end)
+        if word == end or word[0] != c"=":
             continue
-        cursor += 1
+        cursor = _after_blanks(word + 1, end)
         if cursor < end and cursor[0] == c'"':
             cursor += 1
             while cursor < end and cursor[0] != c'"':
