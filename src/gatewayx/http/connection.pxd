@@ -12,6 +12,15 @@ cpdef enum:
     # unread input does not reset the connection and take the answer with it (RFC 9112 9.6).
     LINGER_BYTES = 2097152
     LINGER_S = 2
+    # Many clients send all of a body before they read (urllib, Node's http), so after the refusal of one that is still
+    # coming more of it is dropped: for so long in all and without a byte (nginx: lingering_time 30 s, lingering_timeout
+    # 5 s), up to so many bytes or so many times the largest body, and for so many connections at once. The others
+    # linger as after any answer.
+    BODY_LINGER_S = 30
+    BODY_LINGER_QUIET_S = 5
+    BODY_LINGER_BYTES = 67108864
+    BODY_LINGER_BODIES = 4
+    MAX_BODY_LINGERERS = 256
     # A client that is heard only in a stop, since its connection waited to be accepted or had just been, has so long to
     # begin its one request.
     LAST_CALL_S = 1
@@ -84,7 +93,12 @@ cdef class HttpServer:
     cdef set connections
     # How many of them do not count in max_connections; at most MAX_REFUSED_CONNECTIONS.
     cdef readonly Py_ssize_t refused_connections
-    # Who makes room at max_connections, the first of each first. Lingering: they have their last answer.
+    # Who makes room at max_connections, the first of each first, one list after the other. Dropping: they have their
+    # last answer, and a body that it refused is read and dropped; with those that make no room, at most
+    # MAX_BODY_LINGERERS. Lingering: they have their last answer.
+    cdef ConnectionList dropping
+    cdef readonly Py_ssize_t body_lingerers
+    cdef long long body_linger_bytes
     cdef ConnectionList lingering
     # Idle: no byte of a request is there and none is being served.
     cdef ConnectionList idle
@@ -175,7 +189,10 @@ cdef class HttpConnection(RequestOwner):
     # Whom it counts for among the senders of unfinished requests; None until there was one.
     cdef bytes sender_address
     # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused.
+    # Of it, what stands before tail_offset was taken; tail_waits: whole requests may be among the rest.
     cdef bytes tail
+    cdef Py_ssize_t tail_offset
+    cdef bint tail_waits
     # What it has of the byte budget: for the tail, for head and body of the request being read, and for all answers
     # that have not left.
     cdef Held tail_held
@@ -216,8 +233,14 @@ cdef class HttpConnection(RequestOwner):
     cdef long long body_bytes
     # The tick at which the client was paused.
     cdef long long paused_tick
-    # Bytes dropped since the last request was read.
-    cdef Py_ssize_t dropped_bytes
+    # Bytes dropped since the last request was read, and the tick at which the last of them came.
+    cdef long long dropped_bytes
+    cdef long long dropped_tick
+    # The last answer refuses a body that may still be coming; it is one of server.body_lingerers.
+    cdef bint body_coming
+    cdef bint drops_body
+    # The tick at which it has lingered for long enough.
+    cdef long long linger_ends_tick
 
     cdef int begin_drain(self) except -1
     cdef int refuse_unfinished(self) except -1
@@ -227,9 +250,12 @@ cdef class HttpConnection(RequestOwner):
     # The refusal has waited long enough.
     cdef int refusal_due(self) except -1
     cdef int abort(self) except -1
-    cdef int _process(self, bytes data) except -1
-    cdef int _keep_tail(self, bytes tail) except -1
+    cdef int _process(self, bytes data, Py_ssize_t offset) except -1
+    cdef int _keep_tail(self, bytes data, Py_ssize_t offset, bint waits) except -1
     cdef bytes _take_tail(self)
+    cdef bytes _join_tail(self, bytes data)
+    cdef bytes _tail_example(self)
+    cdef bint _begins_nothing(self)
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1
     cdef int _completed(self, Request request) except -1
     cdef int _stop_reading(self) except -1
@@ -261,6 +287,9 @@ cdef class HttpConnection(RequestOwner):
     cdef int _update_reading(self) except -1
     cdef bint _serves_last(self) noexcept
     cdef int _linger(self) except -1
+    cdef double _linger_left_s(self) noexcept
+    cdef int _dropped_much(self) except -1
+    cdef int _end_dropping(self) except -1
     cdef int _refuse_for_place(self) except -1
     cdef int _linger_uncounted(self) except -1
     cdef int _end(self) except -1

@@ -21,8 +21,10 @@ import logging
 import socket
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Concat, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from gatewayx.budget cimport BODIES, RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget, Held, account_for
 from gatewayx.deadlines cimport DeadlineWheel
@@ -118,6 +120,7 @@ cdef class HttpServer:
         self.loop = loop
         self.wheel = wheel
         self.limits = limits
+        self.body_linger_bytes = max(<long long> BODY_LINGER_BYTES, BODY_LINGER_BODIES * limits.max_body_bytes)
         self.handler = handler
         self.builder = builder
         self.budget = budget
@@ -127,6 +130,7 @@ cdef class HttpServer:
         self.addresses = {}
         self.events = {}
         self.connections = set()
+        self.dropping = ConnectionList()
         self.lingering = ConnectionList()
         self.idle = ConnectionList()
         self.dirty = []
@@ -172,6 +176,7 @@ cdef class HttpServer:
         return {
             "connections": len(self.connections),
             "refused_connections": self.refused_connections,
+            "body_lingerers": self.body_lingerers,
             "waiting_refusals": len(self.waiting_refusals),
             "addresses": len(self.addresses),
             "arrivals": self.arrivals.count,
@@ -265,7 +270,9 @@ cdef class HttpServer:
 
     cdef bint make_room(self) except -1:
         # A reference of our own: it leaves the list, which may hold the last one.
-        cdef HttpConnection least = self.lingering.first
+        cdef HttpConnection least = self.dropping.first
+        if least is None:
+            least = self.lingering.first
         if least is None:
             least = self._idlest()
         if least is None:
@@ -331,7 +338,7 @@ cdef class HttpServer:
             later = arrival.later
             connection = <HttpConnection> arrival.owner
             if arrival.held[SMALL] > 0 and not connection.read_paused:
-                connection._refuse(TOO_SLOW_FOR_ROOM, b"" if connection.tail is None else connection.tail)
+                connection._refuse(TOO_SLOW_FOR_ROOM, connection._tail_example())
                 self.arrivals_ended += 1
                 ended += 1
             arrival = later
@@ -442,20 +449,16 @@ cdef class HttpConnection(RequestOwner):
                     # A byte has come: its deadline begins anew.
                     self.deadline_kind = NO_DEADLINE
             if self.tail is not None:
-                data = self._take_tail() + data
+                data = self._join_tail(data)
             if self.read_paused:
-                self._keep_tail(data)
+                self._keep_tail(data, 0, True)
                 return
-            self._process(data)
+            self._process(data, 0)
             return
         self.dropped_bytes += PyBytes_GET_SIZE(data)
+        self.dropped_tick = self.server.wheel.tick
         if self.dropped_bytes > LINGER_BYTES:
-            if self.state == LINGERING and not self._undelivered():
-                self.abort()
-            elif self.state != CLOSED and not self.read_paused:
-                # Its client has to take the answer first; a deadline is armed for that.
-                self.read_paused = True
-                self.transport.pause_reading()
+            self._dropped_much()
 
     def eof_received(self):
         # The client has hung up; what is ready may still reach one that only closed its sending side.
@@ -480,6 +483,9 @@ cdef class HttpConnection(RequestOwner):
         if self.refused:
             self.refused = False
             self.server.refused_connections -= 1
+        if self.drops_body:
+            self.drops_body = False
+            self.server.body_lingerers -= 1
         if self.address is not None:
             self._forget_address()
         if self.server.draining and not self.server.connections:
@@ -517,8 +523,9 @@ cdef class HttpConnection(RequestOwner):
 
     # Reading.
 
-    cdef int _process(self, bytes data) except -1:
-        cdef Py_ssize_t offset = 0
+    cdef int _process(self, bytes data, Py_ssize_t offset) except -1:
+        """Read requests in data from the offset on, and keep what is left."""
+        cdef bint waits = False
         cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
         cdef RequestParser parser
         cdef Request request
@@ -526,6 +533,7 @@ cdef class HttpConnection(RequestOwner):
             parser = self.parser
             if parser is None:
                 if self.in_flight >= self.max_in_flight():
+                    waits = True
                     break
                 parser = self.parser = self.server.take_parser()
             try:
@@ -542,14 +550,14 @@ cdef class HttpConnection(RequestOwner):
                 self._begin(request, parser, end - offset)
             if parser.event == Event.REQUEST_COMPLETE:
                 self._hand_over(request)
-        if self.state == READING:
-            if offset < end:
-                self._keep_tail(data[offset:])
-            self._update_reading()
         if self.parser is not None and self.parser.request is None:
             # An unfinished request line is in `tail`, not in the parser.
             self.server.give_back_parser(self.parser)
             self.parser = None
+        if self.state == READING:
+            if offset < end:
+                self._keep_tail(data, offset, waits)
+            self._update_reading()
         if self.server.draining and self.state == READING and self.parser is None and self.tail is None:
             # Nothing has begun after all.
             return self.begin_drain()
@@ -560,26 +568,63 @@ cdef class HttpConnection(RequestOwner):
         """Requests that the connection may have under way: the answers to more would be held, too."""
         return 1 if self.server.budget.full(SMALL) else self.server.limits.max_pipelined
 
-    cdef int _keep_tail(self, bytes tail) except -1:
-        """Keep what the parser has not taken, if the byte budget has room for it."""
+    cdef int _keep_tail(self, bytes data, Py_ssize_t offset, bint waits) except -1:
+        """Keep what the parser has not taken, from the offset on, if the byte budget has room for it.
+
+        waits: whole requests may be among it; else it is an unfinished line. What waits is taken up once for each answer
+        that leaves, so it is copied only when half of it is of no use any more.
+        """
+        cdef Py_ssize_t size_bytes = PyBytes_GET_SIZE(data)
+        if offset and (not waits or (size_bytes - offset) * 2 <= size_bytes):
+            data = data[offset:]
+            offset = 0
+            size_bytes = PyBytes_GET_SIZE(data)
         # An unfinished line is part of a head or of a body's framing; what a pause leaves may be anything.
-        cdef Account account = SMALL if self.parser is not None and not self.read_paused else account_for(
-            BODIES, PyBytes_GET_SIZE(tail)
-        )
-        if self.in_flight and PyBytes_GET_SIZE(tail) <= SMALL_BYTES:
+        cdef Account account = account_for(BODIES, size_bytes) if waits else SMALL
+        if self.in_flight and size_bytes <= SMALL_BYTES:
             # A request that is under way frees more than this; each connection has one such piece.
-            self.server.budget.hold(&self.tail_held, SMALL, PyBytes_GET_SIZE(tail))
-        elif not self._room(&self.tail_held, account, PyBytes_GET_SIZE(tail)):
+            self.server.budget.hold(&self.tail_held, SMALL, size_bytes)
+        elif not self._room(&self.tail_held, account, size_bytes):
             self.server.budget.refused += 1
-            return self._refuse(TOO_MANY_BYTES, tail)
-        self.tail = tail
+            return self._refuse(TOO_MANY_BYTES, data[offset : offset + EXAMPLE_BYTES])
+        self.tail = data
+        self.tail_offset = offset
+        self.tail_waits = waits
         return 0
 
     cdef bytes _take_tail(self):
         cdef bytes tail = self.tail
         self.server.budget.release(&self.tail_held)
         self.tail = None
+        self.tail_waits = False
         return tail
+
+    cdef bytes _join_tail(self, bytes data):
+        """What was kept and what came behind it; a line that comes byte by byte is not copied for each of them."""
+        cdef PyObject* joined
+        cdef bytes tail = self._take_tail()
+        if self.tail_offset:
+            tail = tail[self.tail_offset :]
+        # With one reference, which is handed over, it is resized in place.
+        joined = <PyObject*> tail
+        Py_INCREF(tail)
+        tail = None
+        PyBytes_Concat(&joined, data)
+        if joined == NULL:
+            raise MemoryError
+        tail = <bytes> joined
+        Py_DECREF(tail)
+        return tail
+
+    cdef bytes _tail_example(self):
+        """The first bytes of what was kept."""
+        if self.tail is None:
+            return b""
+        return self.tail[self.tail_offset : self.tail_offset + EXAMPLE_BYTES]
+
+    cdef bint _begins_nothing(self):
+        """Whether what was kept is a lone CR: half an empty line, which begins no head (RFC 9112 2.2)."""
+        return PyBytes_GET_SIZE(self.tail) == 1 and PyBytes_AS_STRING(self.tail)[0] == c"\r"
 
     # Room for what arrives.
 
@@ -625,14 +670,14 @@ cdef class HttpConnection(RequestOwner):
         if request is None or request.owner is None or request.answered() or self.tail is not None:
             # Half a head or half a line is given up with its connection: what follows could not be told apart.
             self.server.budget.refused += 1
-            return self._refuse(TOO_MANY_BYTES, b"" if self.tail is None else self.tail)
+            return self._refuse(TOO_MANY_BYTES, self._tail_example())
         self.parser.drop_body()
         return self._over_budget(request)
 
     cdef int _follow_arrival(self) except -1:
         """Know an unfinished request from its first piece on, and count what is here of its head."""
         if self.state != READING or (
-            self.parser is None and (self.tail is None or self.read_paused or self.tail == b"\r")
+            self.parser is None and (self.tail is None or self.read_paused or self._begins_nothing())
         ):
             return self._forget_arrival()
         if self.arrival is None:
@@ -642,7 +687,7 @@ cdef class HttpConnection(RequestOwner):
         if self.parser is not None and not self.parser.head_done:
             if not self._room(&self.head_held, SMALL, self.parser.head_bytes):
                 self.server.budget.refused += 1
-                return self._refuse(TOO_MANY_BYTES, b"" if self.tail is None else self.tail)
+                return self._refuse(TOO_MANY_BYTES, self._tail_example())
         return self._tell_arrival()
 
     cdef int _tell_arrival(self) except -1:
@@ -795,6 +840,9 @@ cdef class HttpConnection(RequestOwner):
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.requests_refused += 1
         self.server.note(error.kind, self, data)
+        self.body_coming = error.status == 413 or (
+            error.status == 503 and request is not None and request.owner is not None
+        )
         self._stop_reading()
         if request is None:
             request = Request.__new__(Request)
@@ -821,15 +869,19 @@ cdef class HttpConnection(RequestOwner):
     cdef int _update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
         cdef bint pause = self.write_paused or (self.parser is None and self.in_flight >= self.max_in_flight())
-        if self.state != READING or pause == self.read_paused:
+        cdef Py_ssize_t offset = self.tail_offset
+        if self.state != READING:
+            return 0
+        if self.tail_waits and not pause:
+            # It ends here again, with less that waits.
+            return self._process(self._take_tail(), offset)
+        if pause == self.read_paused:
             return 0
         self.read_paused = pause
         if pause:
             self.transport.pause_reading()
-            return 0
-        self.transport.resume_reading()
-        if self.tail is not None:
-            self._process(self._take_tail())
+        else:
+            self.transport.resume_reading()
         return 0
 
     # Answering.
@@ -849,6 +901,7 @@ cdef class HttpConnection(RequestOwner):
         )
         if request.closes:
             if self.state == READING:
+                self.body_coming = not request.complete and not request.expects_continue
                 self._stop_reading()
             connection = b"close"
         elif request.minor_version == 0:
@@ -967,6 +1020,8 @@ cdef class HttpConnection(RequestOwner):
         return self.late or self.server.draining
 
     cdef int begin_drain(self) except -1:
+        if self.drops_body:
+            return self._end_dropping()
         if self.state != READING:
             return 0
         if self.parser is not None or self.tail is not None:
@@ -1005,13 +1060,14 @@ cdef class HttpConnection(RequestOwner):
         """Answer the unfinished request at once, unless it was answered by its head; nothing else is under way."""
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.requests_refused += 1
-        self.server.note(PLACE_NEEDED.kind, self, b"" if self.tail is None else self.tail)
+        self.server.note(PLACE_NEEDED.kind, self, self._tail_example())
         self._drop_requests()
         self._drop_parser()
         self._take_tail()
         self._forget_arrival()
         if request is not None and request.answered():
             return 0
+        self.server.requests_answered += 1
         headers = self.server.problem_headers(PLACE_NEEDED.status, PLACE_NEEDED.kind, None)
         return self._write(
             [self.server.builder.problem(PLACE_NEEDED.status, PLACE_NEEDED.kind, PLACE_NEEDED.detail, headers, b"close")]
@@ -1034,9 +1090,41 @@ cdef class HttpConnection(RequestOwner):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+        if self.body_coming and not self.server.draining and self.server.body_lingerers < MAX_BODY_LINGERERS:
+            self.drops_body = True
+            self.server.body_lingerers += 1
         if self.write_paused:
             return 0
         return self._arm(LINGER)
+
+    cdef double _linger_left_s(self) noexcept:
+        """Seconds for which it lingers yet; a refused body that still comes has to come without long gaps."""
+        cdef DeadlineWheel wheel = self.server.wheel
+        cdef double left_s = (self.linger_ends_tick - wheel.tick) * wheel.tick_s
+        if not self.drops_body:
+            return left_s
+        return fmin(left_s, BODY_LINGER_QUIET_S - (wheel.tick - self.dropped_tick) * wheel.tick_s)
+
+    cdef int _dropped_much(self) except -1:
+        """More came after the last request than is dropped after any answer."""
+        if self.drops_body and self.dropped_bytes <= self.server.body_linger_bytes:
+            return 0
+        if self.state == LINGERING and not self._undelivered():
+            return self.abort()
+        if self.state != CLOSED and not self.read_paused:
+            # Its client has to take the answer first; a deadline is armed for that.
+            self.read_paused = True
+            self.transport.pause_reading()
+        return 0
+
+    cdef int _end_dropping(self) except -1:
+        """A refused body is not waited for any more."""
+        self.drops_body = False
+        self.server.body_lingerers -= 1
+        if not self._undelivered():
+            return self._close()
+        self.linger_ends_tick = 0
+        return 0 if self.write_paused else self._arm(LINGER)
 
     cdef int _end(self) except -1:
         """No answer is due any more: close, but not before the client has what it was answered.
@@ -1147,7 +1235,12 @@ cdef class HttpConnection(RequestOwner):
         if kind == BODY:
             return wheel.arm(self, self._body_left_s())
         if kind == LINGER:
-            return wheel.arm(self, LINGER_S)
+            if self.linger_ends_tick == 0:
+                self.dropped_tick = wheel.tick
+                self.linger_ends_tick = wheel.tick + <long long> (
+                    (BODY_LINGER_S if self.drops_body else LINGER_S) / wheel.tick_s
+                )
+            return wheel.arm(self, self._linger_left_s())
         self.delivered_bytes = self._delivered()
         return wheel.arm(self, limits.write_timeout_s)
 
@@ -1156,7 +1249,7 @@ cdef class HttpConnection(RequestOwner):
         if kind == KEEPALIVE or kind == FIRST_BYTE:
             return self.server.idle
         if kind == LINGER and not self.refused:
-            return self.server.lingering
+            return self.server.dropping if self.drops_body else self.server.lingering
         return None
 
     cdef double _body_left_s(self) noexcept:
@@ -1179,9 +1272,8 @@ cdef class HttpConnection(RequestOwner):
             if self.parser.request.continue_due:
                 return self._arm(NO_DEADLINE)
             return 0 if self.deadline_kind == BODY else self._arm(BODY)
-        # A lone CR is half an empty line, which begins no head (RFC 9112 2.2) and buys no time.
         if self.parser is not None or (
-            self.tail is not None and (self.tail != b"\r" or (self.server.draining and not self.late))
+            self.tail is not None and (not self._begins_nothing() or (self.server.draining and not self.late))
         ):
             return 0 if self.deadline_kind == HEAD else self._arm(HEAD)
         if self.first is not None:
@@ -1196,11 +1288,13 @@ cdef class HttpConnection(RequestOwner):
         if self.state == CLOSED and kind != WRITE:
             return 0
         if kind == HEAD:
-            return self._refuse(HEAD_TOO_SLOW, b"" if self.tail is None else self.tail)
+            return self._refuse(HEAD_TOO_SLOW, self._tail_example())
         if kind == BODY:
             return self._refuse(BODY_TOO_SLOW, self.parser.request.path or b"")
         if kind == WRITE:
             return self._write_deadline_passed()
+        if kind == LINGER and self._linger_left_s() > 0:
+            return self._arm(LINGER)
         if self._undelivered():
             # The client has not even taken its last answer.
             return self._arm(WRITE)
