@@ -211,7 +211,7 @@ class TestFrozen:
 
 class TestRestarted:
     async def test_a_cancellation_never_hits_a_job_of_the_next_life(self, tmp_path):
-        async with scene(tmp_path, 1, before_end_s=0.02) as stage:
+        async with scene(tmp_path, 1, before_end_s=0.15) as stage:
             random.seed(4)
             for _ in range(10 if LONG else 4):
                 async with stage.load(8):

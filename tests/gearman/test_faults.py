@@ -9,7 +9,7 @@ from zlib import crc32
 
 import pytest
 
-from gatewayx.gearman import packet, pool
+from gatewayx.gearman import keeper, packet
 from gatewayx.gearman.packet import Magic, PacketType
 from gatewayx.gearman.worker import Worker
 from support.fault_proxy import DOWN, UP, FaultProxy
@@ -25,7 +25,7 @@ UNIQUE = b"unique-%06d"
 @pytest.fixture(autouse=True)
 def quick_reconnects(monkeypatch):
     """Every connection is broken here within a moment; otherwise the gateway would try ever more rarely."""
-    monkeypatch.setattr(pool, "STEADY_S", 0.0)
+    monkeypatch.setattr(keeper, "STEADY_S", 0.0)
 
 
 class Scene:

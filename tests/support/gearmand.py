@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -52,22 +53,32 @@ def ask(port: int, line: bytes, timeout_s: float = 5.0) -> bytes:
         return answer
 
 
+def gearmand_command() -> list[str]:
+    """What starts gearmand: $GEARMAND, else the one that is installed. Raises FileNotFoundError without one."""
+    chosen = shlex.split(os.environ.get("GEARMAND", ""))
+    if chosen:
+        return chosen
+    binary = shutil.which("gearmand", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        raise FileNotFoundError("gearmand is not installed (Debian: gearman-job-server)")
+    return [binary]
+
+
 class Gearmand:
     """A running gearmand; a context manager that stops it.
 
     directory: where its log goes. arguments: further command-line arguments.
+    The environment variable GEARMAND chooses another one than the installed: a command, as a shell reads it.
     Raises FileNotFoundError if it is not installed, RuntimeError with its log if it does not come up.
     """
 
     def __init__(self, directory: Path, *arguments: str, port: int | None = None) -> None:
-        binary = shutil.which("gearmand", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-        if binary is None:
-            raise FileNotFoundError("gearmand is not installed (Debian: gearman-job-server)")
+        command = gearmand_command()
         self.log = directory / "gearmand.log"
         for _ in range(START_ATTEMPTS):
             self.port = port or free_port()
             self.process = subprocess.Popen(
-                [binary, "-L", "127.0.0.1", "-p", str(self.port), "-l", str(self.log), *arguments],
+                [*command, "-L", "127.0.0.1", "-p", str(self.port), "-l", str(self.log), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
