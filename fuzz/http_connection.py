@@ -95,6 +95,7 @@ HELD = (
     "http.connections",
     "http.requests_in_flight",
     "http.refused_connections",
+    "http.body_lingerers",
     "http.addresses",
     "gateway.open_exchanges",
     "admission.jobs",

@@ -26,6 +26,7 @@ HELD = (
     "http.connections",
     "http.requests_in_flight",
     "http.refused_connections",
+    "http.body_lingerers",
     "http.waiting_refusals",
     "http.addresses",
     "gateway.open_exchanges",
