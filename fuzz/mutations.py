@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 # An input may be longer only if a target expands it itself.
 MAX_INPUT_BYTES = 4096
@@ -34,13 +34,17 @@ def mutated(generator: random.Random, seeds: Sequence[bytes], tokens: Sequence[b
     return bytes(data[:MAX_INPUT_BYTES])
 
 
-def run_mutations(one_input: OneInput, seeds: Sequence[bytes], tokens: Sequence[bytes], count: int, seed: int) -> None:
-    """Run the seeds, then `count` mutations of them, the same ones for the same `seed`; fails with the input's hex."""
-    generator = random.Random(seed)
-    inputs = [*seeds, *(mutated(generator, seeds, tokens) for _ in range(count))]
+def run_inputs(one_input: OneInput, inputs: Iterable[bytes]) -> None:
+    """Run the inputs; fails with the input's hex."""
     for data in inputs:
         try:
             one_input(data)
         except BaseException as error:
             error.args = (f"{error}\nthe input is bytes.fromhex({data.hex()!r})",)
             raise
+
+
+def run_mutations(one_input: OneInput, seeds: Sequence[bytes], tokens: Sequence[bytes], count: int, seed: int) -> None:
+    """Run `count` mutations of the seeds, the same ones for the same `seed`; fails with the input's hex."""
+    generator = random.Random(seed)
+    run_inputs(one_input, (mutated(generator, seeds, tokens) for _ in range(count)))

@@ -8,12 +8,12 @@ import pytest
 
 from fuzz import http_connection, packet_reader
 from fuzz.corpus import kept
-from fuzz.mutations import run_mutations
+from fuzz.mutations import run_inputs, run_mutations
 
 
 @pytest.mark.parametrize(
-    ("target", "mutations"), [(packet_reader, 2500), (http_connection, 500)], ids=["packet_reader", "http_connection"]
+    ("target", "mutations"), [(packet_reader, 2500), (http_connection, 250)], ids=["packet_reader", "http_connection"]
 )
 def test_seeds_kept_inputs_and_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
-    inputs = [*target.seeds(), *kept(target.__name__.rpartition(".")[2])]
-    run_mutations(target.one_input, inputs, target.TOKENS, mutations, seed=1)
+    run_inputs(target.one_input, [*target.seeds(), *kept(target.__name__.rpartition(".")[2])])
+    run_mutations(target.one_input, target.seeds(), target.TOKENS, mutations, seed=1)
