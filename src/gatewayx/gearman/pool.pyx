@@ -18,7 +18,6 @@ from collections import deque
 from functools import partial
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.budget cimport ByteBudget
 from gatewayx.deadlines cimport DeadlineWheel
@@ -26,6 +25,7 @@ from gatewayx.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
 from gatewayx.gearman.packet cimport PacketType
+from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
 from gatewayx.keyed_hash cimport KEY_BYTES, KeyedHash
 
 from gatewayx.address import ServerAddress
@@ -35,8 +35,6 @@ from gatewayx.names import Resolver
 
 # A start waits this long for each job server's first answer.
 FIRST_ATTEMPT_S = 1.0
-# A workload by which a job server is ranked counts by its length and its first and last so many bytes.
-RANKED_BYTES = 4096
 
 # As MAX_SERVERS, for Python.
 MOST_SERVERS = MAX_SERVERS
@@ -64,7 +62,7 @@ cdef class PooledServer:
         # Without the zone, which other machines do not know, and without the dot that ends a full name.
         self.tls_name = (host if tls_name is None else tls_name).partition("%")[0].removesuffix(".")
         self.name = str(ServerAddress(host, port, tls))
-        self.name_hash = _hash(0, self.name.encode())
+        self.name_hash = hash_of(0, self.name.encode())
         self.order = (entry,)
         self.connections = []
         self.admin_slot = AdminSlot()
@@ -121,7 +119,7 @@ cdef class PooledServer:
                 break
             if connection.retired:
                 continue
-            rank = _mixed(rank_key + <unsigned long long> connection.slot)
+            rank = mixed(rank_key + <unsigned long long> connection.slot)
             if best is None or rank > highest:
                 best = connection
                 highest = rank
@@ -339,7 +337,7 @@ cdef class Pool(JobRouter):
         cdef unsigned long long among = self._mapped(function)
         cdef unsigned long long rank_key = 0
         if identity is not None:
-            rank_key = _rank_key(function, unique, workload)
+            rank_key = rank_key_of(function, unique, workload)
             connection = self._choose_pinned(identity, rank_key, among)
         else:
             connection = self._choose(function, among)
@@ -534,7 +532,7 @@ cdef class Pool(JobRouter):
             server = <PooledServer> item
             if not among & server.bit:
                 continue
-            rank = _mixed(rank_key ^ server.name_hash)
+            rank = mixed(rank_key ^ server.name_hash)
             if best is None or rank > highest:
                 connection = server.pinned(identity, rank_key)
                 if connection is not None:
@@ -582,29 +580,3 @@ cdef class Pool(JobRouter):
 
 def _order(PooledServer server):
     return server.order
-
-
-cdef unsigned long long _rank_key(bytes function, bytes unique, bytes workload):
-    """The same in every gateway, so that all send what is to be merged to one job server."""
-    cdef unsigned long long key = _hash(_hash(0, function) + 1, unique)
-    if unique == b"-":
-        key = _hash(key + <unsigned long long> len(workload), workload[:RANKED_BYTES])
-        key = _hash(key, workload[-RANKED_BYTES:])
-    return key
-
-
-cdef unsigned long long _hash(unsigned long long seed, bytes text) noexcept:
-    """FNV-1a of 64 bits, from an offset basis that differs by seed."""
-    cdef unsigned long long state = 0xCBF29CE484222325 ^ seed
-    cdef const unsigned char* byte = <const unsigned char*> PyBytes_AS_STRING(text)
-    cdef Py_ssize_t index
-    for index in range(PyBytes_GET_SIZE(text)):
-        state = (state ^ byte[index]) * <unsigned long long> 0x100000001B3
-    return state
-
-
-cdef unsigned long long _mixed(unsigned long long state) noexcept:
-    """The finalizer of splitmix64: keys that differ in a bit rank alike by chance only."""
-    state = (state ^ (state >> 30)) * <unsigned long long> 0xBF58476D1CE4E5B9
-    state = (state ^ (state >> 27)) * <unsigned long long> 0x94D049BB133111EB
-    return state ^ (state >> 31)
