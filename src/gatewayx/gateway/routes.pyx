@@ -36,7 +36,7 @@ cdef bytes plugin_function_of(bytes path, bytes query, Py_ssize_t max_bytes):
     return _checked(function if query is None else function + b"?" + query, max_bytes)
 
 
-cdef bytes _checked(bytes function, Py_ssize_t max_bytes):
+cdef inline bytes _checked(bytes function, Py_ssize_t max_bytes):
     """The name as it came, if it may be one."""
     cdef const char* byte = PyBytes_AS_STRING(function)
     cdef const char* end = byte + PyBytes_GET_SIZE(function)

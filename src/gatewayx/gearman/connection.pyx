@@ -205,7 +205,7 @@ cdef class JobServerConnection:
         return "ECHO_REQ" if self.option_answer is None else f"ECHO_REQ ({self.option_answer})"
 
     cdef bint accepts_jobs(self):
-        return self.has_room() and not self.retired
+        return self.up and not self.retired and self.unsent_bytes < MAX_UNSENT_BYTES
 
     cdef bint has_room(self):
         return self.up and self.unsent_bytes < MAX_UNSENT_BYTES
@@ -466,9 +466,10 @@ cdef class JobServerConnection:
     cdef int _packet(self) except -1:
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
-        # A large packet was this one; what is done with it counts anew.
-        self.large_job = None
-        self.budget.release(&self.large_held)
+        if self.large_job is not None:
+            # A large packet was this one; what is done with it counts anew.
+            self.large_job = None
+            self.budget.release(&self.large_held)
         if packet_type == PacketType.JOB_CREATED:
             self._job_created(reader.argument(0))
         elif (

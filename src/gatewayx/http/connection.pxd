@@ -297,7 +297,6 @@ cdef class HttpConnection(RequestOwner):
     cdef unsigned long long _delivered(self) except? 0
     cdef bint _undelivered(self) except -1
     cdef int _queued_bytes(self, unsigned long request) except -1
-    cdef ConnectionList _place(self, DeadlineKind kind)
     cdef int _write_deadline_passed(self) except -1
     cdef int _left(self) except -1
     cdef int _drop_requests(self) except -1

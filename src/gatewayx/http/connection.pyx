@@ -561,7 +561,8 @@ cdef class HttpConnection(RequestOwner):
         if self.server.draining and self.state == READING and self.parser is None and self.tail is None:
             # Nothing has begun after all.
             return self.begin_drain()
-        self._follow_arrival()
+        if self.parser is not None or self.tail is not None or self.arrival is not None:
+            self._follow_arrival()
         return self._arm_for_reading()
 
     cdef int max_in_flight(self) noexcept:
@@ -631,8 +632,12 @@ cdef class HttpConnection(RequestOwner):
     cdef bint _admit(self, Request request, RequestParser parser) except -1:
         """Whether there is room for what is here of the request, and may be for the rest."""
         cdef ByteBudget budget = self.server.budget
-        if request.content_length > SMALL_BYTES and budget.crowded(BODIES):
-            return False
+        if request.content_length > SMALL_BYTES:
+            if budget.crowded(BODIES):
+                return False
+        elif request.complete and budget.fits(SMALL, parser.head_bytes + PyBytes_GET_SIZE(request.body)):
+            # It came whole: entries would live no longer than this call, for what the handler takes counts on its side.
+            return True
         if not self._room(&self.head_held, SMALL, parser.head_bytes):
             return False
         return request.body is None or self._room(
@@ -792,9 +797,11 @@ cdef class HttpConnection(RequestOwner):
         cdef Py_ssize_t kept_bytes
         if not request.complete:
             self._completed(request)
-        self._forget_arrival()
-        # What the handler takes over counts on its side.
-        self._let_arrival_go()
+        if self.arrival is not None:
+            self._forget_arrival()
+        if self.head_held.size_bytes or self.body_held.size_bytes:
+            # What the handler takes over counts on its side.
+            self._let_arrival_go()
         if not request.answered():
             request.continue_due = False
             try:
@@ -1171,7 +1178,8 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int _left(self) except -1:
         """The kernel has all answers that were written, or nobody will ever read them."""
-        self.server.unread.pop(self, None)
+        if self.server.unread:
+            self.server.unread.pop(self, None)
         if self.unread_bytes:
             self._hold_answers(-self.unread_bytes)
             self.unread_bytes = 0
@@ -1212,7 +1220,14 @@ cdef class HttpConnection(RequestOwner):
     cdef int _arm(self, DeadlineKind kind) except -1:
         cdef Limits limits = self.server.limits
         cdef DeadlineWheel wheel = self.server.wheel
-        cdef ConnectionList place = self._place(kind)
+        cdef ConnectionList place = None
+        if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.next_expiring is None:
+            return 0
+        # Where it stands if it may make room for another one.
+        if kind == KEEPALIVE or kind == FIRST_BYTE:
+            place = self.server.idle
+        elif kind == LINGER and not self.refused:
+            place = self.server.dropping if self.drops_body else self.server.lingering
         if self.deadline_kind == HEAD and kind != HEAD:
             self.head_left_s = fmax(0, self.head_ends_s - <double> self.server.loop.time())
         self.deadline_kind = kind
@@ -1243,14 +1258,6 @@ cdef class HttpConnection(RequestOwner):
             return wheel.arm(self, self._linger_left_s())
         self.delivered_bytes = self._delivered()
         return wheel.arm(self, limits.write_timeout_s)
-
-    cdef ConnectionList _place(self, DeadlineKind kind):
-        """Where a connection with such a deadline stands; None if it makes no room for another one."""
-        if kind == KEEPALIVE or kind == FIRST_BYTE:
-            return self.server.idle
-        if kind == LINGER and not self.refused:
-            return self.server.dropping if self.drops_body else self.server.lingering
-        return None
 
     cdef double _body_left_s(self) noexcept:
         """Seconds in which the next byte must come: none for long, or all of them too slow."""

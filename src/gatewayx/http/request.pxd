@@ -71,11 +71,16 @@ cdef class Request:
     # The handler's own.
     cdef object context
 
-    cdef bint answered(self)
+    cdef inline bint answered(self) noexcept:
+        return self.response is not None
+
     # Nobody needs head and body any more.
     cdef int let_go(self) except -1
     # What is still kept of it, in bytes.
-    cdef Py_ssize_t kept_bytes(self)
+    cdef inline Py_ssize_t kept_bytes(self):
+        return self.context_bytes if self.path is None else self.context_bytes + self.head_and_body_bytes()
+
+    cdef Py_ssize_t head_and_body_bytes(self)
 
 
 cdef class RequestOwner(Expiring):

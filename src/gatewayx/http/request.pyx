@@ -106,9 +106,6 @@ _fill_tables()
 cdef class Request:
     """One request; the .pxd says what each field means."""
 
-    cdef bint answered(self):
-        return self.response is not None
-
     cdef int let_go(self) except -1:
         self.path = None
         self.query = None
@@ -116,10 +113,8 @@ cdef class Request:
         self.body = None
         return 0
 
-    cdef Py_ssize_t kept_bytes(self):
-        cdef Py_ssize_t total = self.context_bytes
-        if self.path is not None:
-            total += PyBytes_GET_SIZE(self.path)
+    cdef Py_ssize_t head_and_body_bytes(self):
+        cdef Py_ssize_t total = PyBytes_GET_SIZE(self.path)
         if self.query is not None:
             total += PyBytes_GET_SIZE(self.query)
         if self.body is not None:

@@ -19,7 +19,7 @@ INTERVAL_S = 10.0
 MAX_KINDS = 1024
 OTHER_KINDS = ("gatewayx", "a line of any other kind", "")
 # How often the log looks whether a stalled reader reads again, and what was left out is to be told.
-TICK_S = 0.1
+TICK_S = 0.5
 # Before each line of a traceback: whatever an exception's message holds, it does not begin a line.
 TRACEBACK_INDENT = "    "
 LONGEST_KIND = 200
