@@ -67,7 +67,8 @@ def start_nginx(
     )
     configuration = directory / "nginx.conf"
     configuration.write_text(
-        f"daemon off; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log crit;\n"
+        # As root it would give itself away, and could not read the script's folder.
+        f"daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log crit;\n"
         f"events {{ worker_connections {max_connections}; }}\n"
         f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; {temporary_paths}\n"
         f"  {upstream} server {{ listen {HOST}:{port}; {more_locations} location / {{ {location} }} }} }}\n"
