@@ -57,7 +57,7 @@ class NumericHost(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What a lookup has led to: addresses, or why there are none."""
+    """What a lookup has led to: addresses, or why there are none, as far as is known."""
 
     hosts: list[NumericHost]
     error: str | None = None
@@ -72,7 +72,7 @@ class Resolver:
         self._under_way: dict[str, asyncio.Future[_Answer]] = {}
 
     async def resolve(self, host: str, tell: Callable[[str], None] = lambda reason: None) -> list[NumericHost]:
-        """The addresses of a host, in the system's order (RFC 6724), none twice; a number is its own only address.
+        """The addresses of a host, one at least, in the system's order (RFC 6724); a number is its own only address.
 
         It waits for as long as the lookup takes and calls `tell` with a reason every SLOW_S. Raises OSError.
         """
@@ -86,8 +86,8 @@ class Resolver:
             if not lookup.done():
                 tell(f"its name is not resolved within {SLOW_S:g} s")
         hosts, error = lookup.result()
-        if error is not None:
-            raise OSError(error)
+        if not hosts:
+            raise OSError(error or "its name has no address")
         return hosts
 
     def _lookup(self, host: str) -> asyncio.Future[_Answer]:

@@ -20,6 +20,7 @@ HANGING = """
 import time
 from gatewayx import names
 look_up = names.look_up
+names.SLOW_S = 1.0
 names.look_up = lambda host: time.sleep(3600) if host.startswith("dead-") else look_up(host)
 """
 
@@ -62,3 +63,40 @@ async def test_no_thread_lives_on_after_a_lookup_and_the_loop_makes_none(embedde
         await eventually(lambda: threads_of(served) == 1)
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
+
+
+async def test_a_name_to_listen_on_that_hangs_does_not_hold_up_the_stop(embedded):
+    async with ServeProcess(
+        "--listen", "dead-0.test:0", *servers(f"127.0.0.1:{embedded.address[1]}"), before=HANGING
+    ) as served:
+        await served.until("cannot listen on dead-0.test:0 yet: its name is not resolved within")
+        stopped_s = time.monotonic()
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+        assert time.monotonic() - stopped_s < 2
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("nowhere.invalid:0", "Name or service not known"),
+        (f"{'a' * 64}.test:0", "too long"),
+        ("192.0.2.1:0", "Cannot assign requested address"),
+        ("[fe80::1%none0]:0", "none0 is no interface of this machine"),
+    ],
+)
+async def test_an_address_that_cannot_be_had_is_told_in_one_line(address, reason):
+    before = """
+from gatewayx import names
+look_up = names.look_up
+def unknown(host):
+    if host == "nowhere.invalid":
+        raise OSError(-2, "Name or service not known")
+    return look_up(host)
+names.look_up = unknown
+"""
+    async with ServeProcess("--listen", address, before=before) as served:
+        line = await served.until("cannot listen on")
+        assert await served.ended() == 1
+        assert served.lines[-1] == line
+        assert reason in line

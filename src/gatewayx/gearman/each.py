@@ -121,8 +121,6 @@ class EachAddress:
 
     async def _refresh(self, tried: asyncio.Future[None]) -> None:
         found = await self.resolver.resolve(self.address.host, self._tell)
-        if not found:
-            raise OSError("its name has no address")
         self._reasons.forget()
         self._family = await self._choose_family(found)
         self._wanted = sorted((host for host in found if host.family == self._family), key=sort_key)

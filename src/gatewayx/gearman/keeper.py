@@ -244,7 +244,7 @@ class Keeper:
             connection.close(reason)
             reasons.append(reason if len(found) == 1 else f"{address}: {reason}")
         # In an order that does not depend on that of the addresses, which name servers rotate.
-        raise OSError("; ".join(sorted(reasons)) or "its name has no address")
+        raise OSError("; ".join(sorted(reasons)))
 
     async def _come_up(self, connection: Connection, address: NumericHost) -> None:
         upstream = await self._open(connection, address)

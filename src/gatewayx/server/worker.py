@@ -26,6 +26,7 @@ from gatewayx.gearman.pool import MOST_SERVERS, Pool
 from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
+from gatewayx.names import NumericHost, Resolver
 from gatewayx.server import logs, signals
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class GatewayProcess:
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.budget = ByteBudget(settings.max_held_bytes)
+        self.resolver = Resolver(self.loop)
         self.pool = Pool(
             self.loop,
             self.wheel,
@@ -79,6 +81,7 @@ class GatewayProcess:
             status_interval_s=settings.status_interval_s,
             check_interval_s=settings.server_check_interval_s,
             tls_context=_tls_context(settings),
+            resolver=self.resolver,
         )
         self.admission = Admission(
             functions=[name.encode() for name in settings.function],
@@ -151,7 +154,8 @@ class GatewayProcess:
     async def start(self) -> None:
         """Listen, once every job server was tried. Raises StartError."""
         try:
-            self._sockets = [_bound_socket(address, self.settings.write_timeout_s) for address in self.settings.listen]
+            for address in self.settings.listen:
+                self._sockets.append(await self._bind(address))
             self._tick()
             await self.pool.start()
             for bound in self._sockets:
@@ -160,6 +164,18 @@ class GatewayProcess:
         except BaseException:
             await self.close()
             raise
+
+    async def _bind(self, address: Address) -> socket.socket:
+        """A socket bound to the first address of a host, and not listening yet. Raises StartError."""
+
+        def tell(reason: str) -> None:
+            logger.warning("cannot listen on %s yet: %s", address, reason)
+
+        try:
+            found = await self.resolver.resolve(address.host, tell)
+            return _bound_socket(found[0], address.port, self.settings.write_timeout_s)
+        except OSError as error:
+            raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
     async def _listen(self, bound: socket.socket) -> asyncio.AbstractServer:
         try:
@@ -361,30 +377,25 @@ def raise_open_files(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _bound_socket(address: Address, write_timeout_s: float) -> socket.socket:
-    """A socket bound to `address` and not listening yet. Raises StartError.
+def _bound_socket(host: NumericHost, port: int, write_timeout_s: float) -> socket.socket:
+    """A socket bound to an address and not listening yet. Raises OSError.
 
     What is set here the kernel sets for every connection that is accepted (tcp(7)): answers that lie in its buffers
     and are not read for write_timeout_s end the connection, even one that is closed on our side.
     """
+    bound = socket.socket(host.family, socket.SOCK_STREAM)
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
-            user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind(target)
-        except BaseException:
-            bound.close()
-            raise
-    except (OSError, UnicodeError) as error:
-        # A label above 63 characters is a UnicodeError of the idna codec.
-        raise StartError(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}") from error
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+        user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
+        if host.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((host.host, port, 0, host.scope))
+        else:
+            bound.bind((host.host, port))
+    except BaseException:
+        bound.close()
+        raise
     bound.setblocking(False)
     return bound
