@@ -351,6 +351,26 @@ class TestResults:
             await steady.close()
         assert read == 9 * 900 * KIBIBYTE
 
+    @with_settings(max_held_bytes=2 * MEBIBYTE)
+    async def test_answers_that_wait_behind_a_job_are_ended_while_results_are_crowded(self, gateway, worker, samples):
+        async with HttpClient(gateway.address) as parking, HttpClient(gateway.address) as small:
+            parking.send(post(b"/by-hand"))
+            await worker.take()
+            for _ in range(10):
+                await parking.send_all(post(b"/echo", bytes(100 * KIBIBYTE)))
+            small.send(post(b"/by-hand"), post(b"/echo", b"second"))
+            await worker.take()
+            await gateway.reaches("budget.results_bytes", 800 * KIBIBYTE)
+            await gateway.reaches("http.answers_ended", 1)
+            await eventually(lambda: gateway.count("budget.results_bytes") == 0)
+            with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                await parking.response()
+            assert (await ask(gateway.address, post(b"/echo", bytes(100 * KIBIBYTE)))).status == 200
+            # Small answers stand in nobody's way.
+            assert gateway.count("http.answers_ended") == 1
+            assert gateway.count("http.connections") == 1
+            await small.close()
+
 
 class TestConnections:
     @with_settings(max_connections=3)

@@ -104,7 +104,8 @@ cdef class HttpServer:
     cdef ConnectionList idle
     # Requests of which a part is here; as many as there are connections, at most.
     cdef Arrivals arrivals
-    # Connections that do not read their answers, as keys, the longest so first.
+    # Connections that do not read their answers, or have more than SMALL_BYTES of them wait behind one that is not there
+    # yet, as keys, the longest so first.
     cdef dict unread
     # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
     cdef dict addresses
@@ -264,6 +265,7 @@ cdef class HttpConnection(RequestOwner):
     cdef int end_arrival(self) except -1
     cdef bint is_behind(self) noexcept
     cdef bint reads_behind(self, Account account) except -1
+    cdef bint _answers_wait(self) noexcept
     cdef bint _admit(self, Request request, RequestParser parser) except -1
     cdef bint _room(self, Held* entry, Account account, long long size_bytes) except -1
     cdef int _follow_arrival(self) except -1

@@ -731,10 +731,16 @@ cdef class HttpConnection(RequestOwner):
         return not request.continue_due and self.body_bytes < size_bytes * passed_s / PACE_S
 
     cdef bint reads_behind(self, Account account) except -1:
-        """The client takes its answers too slowly for a crowded account."""
+        """The client takes its answers too slowly for a crowded account, or has them wait for another one too long."""
         cdef DeadlineWheel wheel = self.server.wheel
-        cdef unsigned long long left_bytes = self._delivered()
-        cdef double passed_s = (wheel.tick - self.unread_began_tick) * wheel.tick_s
+        cdef unsigned long long left_bytes
+        cdef double passed_s
+        if self.answers_held.size_bytes - self.unread_bytes > SMALL_BYTES and self._answers_wait():
+            return True
+        if not self.write_paused:
+            return False
+        left_bytes = self._delivered()
+        passed_s = (wheel.tick - self.unread_began_tick) * wheel.tick_s
         if left_bytes != self.unread_seen_bytes:
             self.unread_seen_bytes = left_bytes
             self.unread_moved_tick = wheel.tick
@@ -743,6 +749,16 @@ cdef class HttpConnection(RequestOwner):
         if passed_s <= PACE_GRACE_S:
             return False
         return left_bytes - self.unread_began_bytes < (self.written_bytes - self.unread_began_bytes) * passed_s / PACE_S
+
+    cdef bint _answers_wait(self) noexcept:
+        """An answer waits for PACE_GRACE_S behind that of another request, so none of it can have left."""
+        cdef Request request = self.first
+        cdef long long grace_tick = self.server._ticks_ago(PACE_GRACE_S)
+        while request is not None:
+            if request.answer_bytes and request.answered_tick < grace_tick:
+                return True
+            request = request.next
+        return False
 
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1:
         """The head is there, and so many bytes of what follows. parser: who has read it."""
@@ -936,8 +952,12 @@ cdef class HttpConnection(RequestOwner):
         if request.response_body is not None:
             request.answer_bytes += body_bytes
         self._hold_answers(request.answer_bytes)
+        request.answered_tick = self.server.wheel.tick
         if request is self.first and not (self.refusal_waits and request is self.last):
             self._mark_dirty()
+        elif self.answers_held.size_bytes > SMALL_BYTES:
+            # They wait for their turn, and nobody reads them meanwhile.
+            self.server.unread[self] = None
         return 0
 
     cdef int _hold_answers(self, long long more_bytes) except -1:
@@ -1178,11 +1198,11 @@ cdef class HttpConnection(RequestOwner):
 
     cdef int _left(self) except -1:
         """The kernel has all answers that were written, or nobody will ever read them."""
-        if self.server.unread:
-            self.server.unread.pop(self, None)
         if self.unread_bytes:
             self._hold_answers(-self.unread_bytes)
             self.unread_bytes = 0
+        if self.server.unread and self.answers_held.size_bytes <= SMALL_BYTES:
+            self.server.unread.pop(self, None)
         return 0
 
     cdef int _drop_requests(self) except -1:
@@ -1207,6 +1227,8 @@ cdef class HttpConnection(RequestOwner):
                 except Exception:
                     logger.exception("a request's handler failed")
             request = following
+        if self.server.unread and not self.write_paused:
+            self.server.unread.pop(self, None)
         return 0
 
     cdef int _drop_parser(self) except -1:

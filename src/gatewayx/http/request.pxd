@@ -64,6 +64,8 @@ cdef class Request:
     cdef object response_body
     # What the answer has of its connection's answers_held.
     cdef Py_ssize_t answer_bytes
+    # The tick at which it was known.
+    cdef long long answered_tick
     # The connection ends after this answer.
     cdef bint closes
     # The next request of the same connection.
