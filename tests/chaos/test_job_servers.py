@@ -27,7 +27,7 @@ LONG = os.environ.get("CHAOS") == "1"
 
 CHECK_INTERVAL_S = 0.3
 # The gateway's memory after a churn and when it had its room; what each lost job server left behind would be seen.
-MAX_GROWTH_BYTES = 4 * 1024 * 1024
+MAX_GROWTH_BYTES = 2 * 1024 * 1024
 
 
 def every_third(number: int) -> bool:

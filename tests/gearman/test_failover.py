@@ -617,6 +617,24 @@ class TestMixedUniques:
             await all_of.next_status()
             await all_of.number_for(b"w", TOGETHER)
 
+    async def test_those_that_have_ended_are_forgotten_as_others_come(self):
+        async with behind(1) as all_of, HttpClient(all_of.gateway.address) as client:
+
+            async def in_background(number: int) -> None:
+                client.send(post(b"/f", b"w", b"X-Gearman-Unique: %d" % number, BACKGROUND))
+                await all_of.upstreams[0].accept(b"H:%d" % number)
+                assert (await client.response()).status == 200
+
+            for number in range(6):
+                await in_background(number)
+            assert all_of.gateway.count("pool.known_backgrounds") == 6
+            await all_of.next_status()
+            all_of.servers[0].status[b"f"] = (4, 0, 0)
+            await all_of.next_status()
+            for number in range(6, 10):
+                await in_background(number)
+            assert all_of.gateway.count("pool.known_backgrounds") == 4
+
     async def test_a_background_job_that_is_not_accepted_yet_counts_and_so_does_one_whose_client_left(self):
         async with behind(1) as all_of:
             all_of.servers[0].status[b"f"] = (1, 0, 0)

@@ -67,6 +67,7 @@ cdef class PooledServer:
 cdef class BackgroundNote:
     """Background jobs of one identity at one job server, as far as this process knows."""
     cdef PooledServer server
+    cdef bytes function
     # Submissions that were not settled yet.
     cdef int unsettled
     # One was accepted, or may have been; from which `status` on they may be seen to have ended.
@@ -133,6 +134,7 @@ cdef class Pool(JobRouter):
     # A job of that identity is under way here, or its end is still owed.
     cdef bint has_pinned(self, bytes identity)
     cdef int _note_background(self, Job job) except -1
+    cdef int _forget_ended(self) except -1
     cdef PooledServer _server_of(self, JobServerConnection connection)
     # Every job server that the function may go to and that is up is known to have no worker for it.
     cdef bint lacks_workers(self, bytes function)

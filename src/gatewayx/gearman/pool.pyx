@@ -393,9 +393,20 @@ cdef class Pool(JobRouter):
         else:
             note = BackgroundNote.__new__(BackgroundNote)
             note.server = server
+            note.function = job.function
             notes.append(note)
         note.unsettled += 1
         job.background_note = note
+        return self._forget_ended()
+
+    cdef int _forget_ended(self) except -1:
+        """Forget the oldest background jobs that have ended: twice as many as come, or they would pile up to the bound."""
+        cdef BackgroundNote note
+        for _ in range(2):
+            identity = next(iter(self.known_backgrounds))
+            note = <BackgroundNote> self.known_backgrounds[identity][0]
+            if self.knows_background(identity, note.function):
+                return 0
         return 0
 
     cdef PooledServer _server_of(self, JobServerConnection connection):
