@@ -164,6 +164,17 @@ class TestHangsUp:
         [line] = lines(caplog, WITHOUT_EXCEPTIONS)
         assert "hangs up on OPTION_REQ" in line
 
+    @pytest.mark.parametrize("sent_bytes", [1, 12, 20, None])
+    async def test_an_error_for_the_option_or_the_start_of_one_before_it_changes_nothing(self, sent_bytes):
+        async with ScriptedJobServer() as server:
+            server.hangs_up_on_option = True
+            server.last_words = response(PacketType.ERROR, b"UNKNOWN_OPTION", b"what?")[:sent_bytes]
+            async with gateway_before(server) as gateway:
+                first, second = await server.connection(), await server.connection()
+                assert (first.asked_option, second.asked_option) == (True, False)
+                await gateway.reaches("pool.connections", 1)
+                await serves(gateway, second)
+
     async def test_one_that_always_hangs_up_is_asked_again_every_other_time(self):
         asked = []
 

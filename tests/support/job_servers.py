@@ -81,7 +81,8 @@ class ScriptedConnection(asyncio.Protocol):
             assert not self.greeted
             self.asked_option = True
             if self.server.hangs_up_on_option:
-                self.transport.abort()
+                self.send(self.server.last_words)
+                self.transport.close()
             elif self.server.greets:
                 self.send(self.server.option_answer)
         elif found.type == PacketType.ECHO_REQ:
@@ -148,7 +149,9 @@ class ScriptedJobServer:
         self.reads = reads
         # What answers OPTION_REQ; nothing does if it is empty.
         self.option_answer = OPTION_RES
+        # With the last words it sends, if any.
         self.hangs_up_on_option = False
+        self.last_words = b""
         self.answers_first_echo = True
         self.open: set[ScriptedConnection] = set()
         # Whether an ECHO_REQ after the first is answered, and how many came.

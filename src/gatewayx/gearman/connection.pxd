@@ -161,7 +161,7 @@ cdef class JobServerConnection:
     cdef bint option_due
     # It takes no more jobs: another connection has taken its place.
     cdef readonly bint retired
-    # The other side has hung up before it sent a byte.
+    # The other side has hung up before the connection was up.
     cdef readonly bint hung_up_unanswered
     # Lost, or closed by us.
     cdef readonly bint closed

@@ -387,12 +387,12 @@ cdef class JobServerConnection:
             self._close(str(error))
 
     def eof_received(self):
-        self.hung_up_unanswered = not self.closed and not self.heard
+        self.hung_up_unanswered = not self.closed and not self.up
         self._close("the job server closed the connection")
 
     def connection_lost(self, error):
         if not self.closed:
-            self.hung_up_unanswered = not self.heard
+            self.hung_up_unanswered = not self.up
         self._close("the connection was lost" if error is None else f"the connection was lost: {error}")
         self.transport = None
 

@@ -111,7 +111,7 @@ class Keeper:
         self.check_interval_s = check_interval_s
         self.tls_context = tls_context
         self.closing = False
-        # The next attempt sends OPTION_REQ. One that was hung up on before any answer is followed by one of the other
+        # The next attempt sends OPTION_REQ. One that was hung up on before it was up is followed by one of the other
         # kind: there are job servers that hang up on what they do not know.
         self._asks_option = True
         self._told_without_exceptions = False
