@@ -90,7 +90,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Stands in for the demo."""
     module = ModuleType("gatewayx.demo")
     module.given = []
-    module.run = lambda listen: module.given.append(listen) or 0
+    module.run = lambda listen, write: module.given.append(listen) or 0
     monkeypatch.setitem(sys.modules, "gatewayx.demo", module)
     return module
 
@@ -257,7 +257,7 @@ def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
 def test_an_expected_failure_to_start_is_one_line_and_exit_code_1(
     server: ModuleType, demo: ModuleType, command: str
 ) -> None:
-    def fail(_: object) -> int:
+    def fail(*_: object) -> int:
         raise StartError("cannot listen at 127.0.0.1:8080: address already in use")
 
     server.run = demo.run = fail

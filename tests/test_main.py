@@ -110,9 +110,12 @@ def test_an_error_does_not_go_to_standard_output_when_standard_error_is_closed()
     assert (result.returncode, result.stdout) == (2, b"")
 
 
-def test_standard_output_that_cannot_be_written_is_one_line_and_exit_code_1() -> None:
+@pytest.mark.parametrize("arguments", [("check",), ("demo", "--listen", "127.0.0.1:0")])
+def test_standard_output_that_cannot_be_written_is_one_line_and_exit_code_1(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
-        result = subprocess.run(command("check"), stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
+        result = subprocess.run(
+            command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False
+        )
     assert result.returncode == 1
     assert result.stderr == b"gatewayx: standard output cannot be written: No space left on device\n"
 

@@ -126,7 +126,7 @@ def demo(listen: str) -> None:
 
     from gatewayx.demo import run
 
-    _finish(lambda: run(address))
+    _finish(lambda: run(address, _write))
 
 
 @main.command(cls=SettingsCommand)
@@ -163,16 +163,23 @@ def _demo_address(listen: str) -> Address:
         _stop(SettingError(problem), EXIT_WRONG_USE)
 
 
-def _print(text: str) -> None:
+def _write(text: str) -> None:
+    """Print to standard output. Raises StartError, and BrokenPipeError, at which Click ends without a word."""
     try:
         click.echo(text)
     except BrokenPipeError:
-        # Click ends without a word when nobody reads.
         raise
     except OSError as error:
         # What could not be written is not tried again at the exit.
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        _stop(OSError(f"standard output cannot be written: {error.strerror}"), EXIT_FAILED)
+        raise StartError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _print(text: str) -> None:
+    try:
+        _write(text)
+    except StartError as error:
+        _stop(error, EXIT_FAILED)
 
 
 def _finish(run: Callable[[], int]) -> None:

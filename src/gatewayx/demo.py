@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 import uvloop
 
@@ -18,9 +19,12 @@ from gatewayx.server.worker import GatewayProcess
 DRAIN_TIMEOUT_S = 1.0
 
 
-def run(listen: Address) -> int:
-    """Serve the demo at `listen` until SIGINT or SIGTERM; return the exit code. Raises StartError."""
-    return uvloop.run(_serve(listen))
+def run(listen: Address, write: Callable[[str], None]) -> int:
+    """Serve the demo at `listen` until SIGINT or SIGTERM; return the exit code. Raises StartError.
+
+    write: prints what to try; what it raises ends the demo.
+    """
+    return uvloop.run(_serve(listen, write))
 
 
 def lines_to_try(gateway: Address, job_server: Address) -> str:
@@ -41,7 +45,7 @@ def lines_to_try(gateway: Address, job_server: Address) -> str:
     return "\n".join(f"  {command:{width}}  # {remark}" for command, remark in examples)
 
 
-async def _serve(listen: Address) -> int:
+async def _serve(listen: Address, write: Callable[[str], None]) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
@@ -58,9 +62,10 @@ async def _serve(listen: Address) -> int:
         await gateway.start()
         try:
             gateway_address = Address(*gateway.addresses[0])
-            print(f"gatewayx demo: HTTP at {gateway_address}, job server at {job_server_address}. Try:\n")
-            print(lines_to_try(gateway_address, job_server_address))
-            print("\nCtrl-C stops it.", flush=True)
+            write(
+                f"gatewayx demo: HTTP at {gateway_address}, job server at {job_server_address}. Try:\n\n"
+                f"{lines_to_try(gateway_address, job_server_address)}\n\nCtrl-C stops it."
+            )
             await stopped.wait()
         finally:
             await gateway.drain()
