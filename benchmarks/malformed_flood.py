@@ -393,10 +393,16 @@ class Comparison:
             ),
             at_most(
                 "slow heads: good requests refused",
-                [newcomers.refused() + during.error_count],
+                [newcomers.refused() + during.errors["status"]],
                 0,
                 "",
                 f"{newcomers.answers.total()} newcomers: {dict(newcomers.answers)}",
+            ),
+            information(
+                "slow heads: kept connections that made room just when their next request left",
+                [during.errors["read"] + during.errors["write"]],
+                "",
+                f"of {during.requests:,} requests",
             ),
             at_most(
                 "slow heads: p99 while they are held and closed",

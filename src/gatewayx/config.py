@@ -713,8 +713,8 @@ SETTINGS: tuple[Setting, ...] = (
         "max-connections",
         Integer(1, 1_000_000),
         "Limits",
-        "Client connections open at once. For a further one the longest idle is closed; if none is idle, it is "
-        "answered 503.",
+        "Client connections open at once. For a further one the longest idle is closed, or the one that stands "
+        "still in an unfinished request; if there is none, it is answered 503.",
         "nginx worker_connections: 512, reusing idle ones; HAProxy maxconn",
     ),
     Setting(
