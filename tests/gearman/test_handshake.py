@@ -127,12 +127,10 @@ class TestWithoutExceptions:
 
 async def pending(upstreams: list[ScriptedConnection]) -> ScriptedConnection:
     """The connection over which the next submission comes."""
-    while True:
-        for upstream in upstreams:
-            if not upstream.submissions.empty():
-                await upstream.submission()
-                return upstream
-        await asyncio.sleep(0.005)
+    await eventually(lambda: any(not upstream.submissions.empty() for upstream in upstreams))
+    [upstream] = [upstream for upstream in upstreams if not upstream.submissions.empty()]
+    await upstream.submission()
+    return upstream
 
 
 async def serves_any(gateway: RunningGateway, upstreams: list[ScriptedConnection]) -> None:
