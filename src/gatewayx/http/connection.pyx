@@ -632,12 +632,8 @@ cdef class HttpConnection(RequestOwner):
     cdef bint _admit(self, Request request, RequestParser parser) except -1:
         """Whether there is room for what is here of the request, and may be for the rest."""
         cdef ByteBudget budget = self.server.budget
-        if request.content_length > SMALL_BYTES:
-            if budget.crowded(BODIES):
-                return False
-        elif request.complete and budget.fits(SMALL, parser.head_bytes + PyBytes_GET_SIZE(request.body)):
-            # It came whole: entries would live no longer than this call, for what the handler takes counts on its side.
-            return True
+        if request.content_length > SMALL_BYTES and budget.crowded(BODIES):
+            return False
         if not self._room(&self.head_held, SMALL, parser.head_bytes):
             return False
         return request.body is None or self._room(
@@ -774,7 +770,16 @@ cdef class HttpConnection(RequestOwner):
             self.server.handler.begin(request)
         except Exception:
             self._internal_error(request)
-        if not request.answered() and not self._admit(request, parser):
+        if request.answered():
+            pass
+        elif (
+            request.complete
+            and request.content_length <= SMALL_BYTES
+            and self.server.budget.fits(SMALL, parser.head_bytes + PyBytes_GET_SIZE(request.body))
+        ):
+            # It came whole: entries would live no longer than this call, for what the handler takes counts on its side.
+            pass
+        elif not self._admit(request, parser):
             self._over_budget(request)
         if not request.complete:
             # Its age among unfinished requests is its body's.
