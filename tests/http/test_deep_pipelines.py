@@ -10,7 +10,7 @@ from support.still import still_gateway
 
 def test_it_is_read_once_and_copied_as_it_halves(monkeypatch):
     request = b"GET /f HTTP/1.1\r\nHost:a\r\n\r\n"
-    count = 250_000 // len(request)
+    count = 60_000 // len(request)
     with still_gateway(max_pipelined=64, job_timeout_s=1000) as gateway:
         client = gateway.client()
         switches: list[str] = []
