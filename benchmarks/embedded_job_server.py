@@ -8,9 +8,9 @@ import sys
 
 import uvloop
 
-from gatewayx.gearman.job_server import JobServer
-from gatewayx.gearman.sample_functions import FUNCTIONS
-from gatewayx.gearman.worker import Worker
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.sample_functions import FUNCTIONS
+from gatewayx.embedded.worker import Worker
 
 
 async def serve(host: str, port: int) -> None:

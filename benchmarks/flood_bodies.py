@@ -15,7 +15,7 @@ import time
 
 import uvloop
 
-from gatewayx.gearman.worker import Worker
+from gatewayx.embedded.worker import Worker
 
 PAUSE_S = 1.0
 RETRY_S = (0.2, 1.0)

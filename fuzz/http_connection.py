@@ -33,7 +33,7 @@ from fuzz.world import Failures, JobServer, JobServerTransport, Loop, OptionAnsw
 from gatewayx.address import ServerAddress
 from gatewayx.config import Settings
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.worker import GatewayProcess
+from gatewayx.server.process import GatewayProcess
 
 # Bits of the first byte.
 COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8

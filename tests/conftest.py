@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import hypothesis
 import pytest
 
-from gatewayx.gearman.job_server import JobServer
+from gatewayx.embedded.job_server import JobServer
 from support.gearmand import Gearmand
 
 # The helpers' assertions shall tell as much as the tests' own.
@@ -35,17 +35,24 @@ def session_gearmand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gearm
 
 @pytest.fixture
 async def embedded() -> AsyncIterator[JobServer]:
-    """The embedded job server."""
+    """The embedded job server; nothing is left in it after the test."""
     server = JobServer()
     await server.start()
     yield server
     await server.close()
+    assert (server.connections, server.job_count, server.workload_bytes) == (0, 0, 0)
 
 
 @pytest.fixture(params=["embedded", "gearmand"])
 def job_server(request: pytest.FixtureRequest) -> JobServer | Gearmand:
     """Either job server; `address` is where it listens. What a test sees on one holds on the other."""
     return request.getfixturevalue("embedded" if request.param == "embedded" else "session_gearmand")
+
+
+@pytest.fixture
+def address(job_server: JobServer | Gearmand) -> tuple[str, int]:
+    """Where either job server listens."""
+    return job_server.address
 
 
 @pytest.fixture

@@ -78,10 +78,10 @@ def row_of(output: str, key: str) -> list[str]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Stands in for the gateway's process: `run` notes what it was given and returns 0."""
-    module = ModuleType("gatewayx.server.worker")
+    module = ModuleType("gatewayx.server.process")
     module.given = []
     module.run = lambda settings: module.given.append(settings) or 0
-    monkeypatch.setitem(sys.modules, "gatewayx.server.worker", module)
+    monkeypatch.setitem(sys.modules, "gatewayx.server.process", module)
     return module
 
 

@@ -110,7 +110,7 @@ def serve(config_path: str | None, **flags: object) -> None:
     """
     settings = _load(config_path, flags).settings
 
-    from gatewayx.server.worker import run
+    from gatewayx.server.process import run
 
     _finish(lambda: run(settings))
 

@@ -27,8 +27,8 @@ GIBIBYTE = 1024**3
 # A Gearman packet's length is a uint32 and counts the function (at most 4 KiB), the unique (63) and two NULs as well.
 LARGEST_WORKLOAD_BYTES = 4 * GIBIBYTE - 8 * KIBIBYTE
 
-# As gatewayx.budget has it: what is larger counts in the account for bodies or for results, anything else in the eighth
-# for what is small.
+# As gatewayx.core.budget has it: what is larger counts in the account for bodies or for results, anything else in the
+# eighth for what is small.
 SMALL_BYTES = 16 * KIBIBYTE
 # max-held is at least so many times the largest body, and the largest result; and the largest head with a small body.
 HELD_FOR_LARGEST = 4

@@ -10,10 +10,10 @@ import uvloop
 
 from gatewayx.address import Address, ServerAddress
 from gatewayx.config import Settings
-from gatewayx.gearman.job_server import JobServer
-from gatewayx.gearman.sample_functions import FUNCTIONS
-from gatewayx.gearman.worker import Worker
-from gatewayx.server.worker import GatewayProcess
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.sample_functions import FUNCTIONS
+from gatewayx.embedded.worker import Worker
+from gatewayx.server.process import GatewayProcess
 
 # Nobody wants to wait for a demo's jobs.
 DRAIN_TIMEOUT_S = 1.0

@@ -347,8 +347,8 @@ def test_a_report_without_matplotlib_is_a_note_and_the_run_is_made(demo: Demo, t
 
 def test_serve_loads_nothing_of_bench() -> None:
     code = (
-        "import sys, gatewayx.cli, gatewayx.server.worker\n"
-        "heavy = ('gatewayx.bench', 'gatewayx.histogram', 'rich', 'matplotlib')\n"
+        "import sys, gatewayx.cli, gatewayx.server.process\n"
+        "heavy = ('gatewayx.bench', 'gatewayx.core.histogram', 'rich', 'matplotlib')\n"
         "print([name for name in sys.modules if name.startswith(heavy)])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=TIMEOUT_S).stdout

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatewayx.bench.flood import FLOODED_HEADERS, KIND_NAMES, MIXED, OVERSIZE_BYTES, FloodGenerator, flood_kinds
-from gatewayx.bench.sockets import Peer, clock_ns
-from gatewayx.gearman.job_server import JobServer
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.net.sockets import Peer, clock_ns
 from support.gateway import WAIT_S, RunningGateway, eventually, running_gateway
 from support.scripted_server import LINGER_NOT
 

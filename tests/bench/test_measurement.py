@@ -13,7 +13,7 @@ from gatewayx.bench.errors import RunError
 from gatewayx.bench.measurement import Measurement, Progress
 from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
 from gatewayx.bench.result import Run
-from gatewayx.gearman.job_server import JobServer
+from gatewayx.embedded.job_server import JobServer
 from support.gateway import WAIT_S, ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.scripted_server import Request, ok, scripted_server

@@ -1,34 +1,15 @@
-"""The job servers that the Gearman tests run against."""
+"""Fixtures of the Gearman tests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gatewayx import names
-from gatewayx.gearman.job_server import JobServer
+from gatewayx.net import names
 from support.gearmand import Gearmand
 from support.lookups import HangingLookups
-
-
-@pytest.fixture
-async def embedded() -> AsyncIterator[JobServer]:
-    """The embedded job server; nothing is left in it after the test."""
-    server = JobServer()
-    await server.start()
-    yield server
-    await server.close()
-    assert (server.connections, server.job_count, server.workload_bytes) == (0, 0, 0)
-
-
-@pytest.fixture(params=["embedded", "gearmand"])
-def address(request: pytest.FixtureRequest) -> tuple[str, int]:
-    """Where either job server listens: what a test sees on one holds on the other."""
-    if request.param == "embedded":
-        return request.getfixturevalue("embedded").address
-    return request.getfixturevalue("session_gearmand").address
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gatewayx.budget import ByteBudget
-from gatewayx.deadlines import DeadlineWheel
+from gatewayx.core.budget import ByteBudget
+from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType

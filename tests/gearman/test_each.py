@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatewayx import names
 from gatewayx.address import Address, ServerAddress
 from gatewayx.config import FunctionServer, Settings
 from gatewayx.gearman import each
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.worker import GatewayProcess
+from gatewayx.net import names
+from gatewayx.server.process import GatewayProcess
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.gearmand import free_port
 from support.http import HttpClient, ask, post

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatewayx import names
 from gatewayx.address import ServerAddress
 from gatewayx.config import FunctionBound, FunctionServer
 from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
+from gatewayx.net import names
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens, response
@@ -1059,7 +1059,7 @@ class TestSignsOfLife:
                 accepting = asyncio.create_task(accept())
                 async with (
                     running_gateway(
-                        [listener.getsockname()], connections_per_server=1, server_check_interval_s=0.2
+                        [listener.getsockname()], connections_per_server=1, server_check_interval_s=0.5
                     ) as gateway,
                     HttpClient(gateway.address) as client,
                 ):
@@ -1072,9 +1072,9 @@ class TestSignsOfLife:
                     while PacketType.ECHO_REQ not in found:
                         reader.feed(await loop.sock_recv(upstream, 32768))
                         found += [packet.type for packet in reader.packets()]
-                        await asyncio.sleep(0.004)
+                        await asyncio.sleep(0.008)
                     assert found[0] == PacketType.SUBMIT_JOB
-                    assert loop.time() - began_s > 0.6
+                    assert loop.time() - began_s > 1.5
                     done = response(PacketType.JOB_CREATED, b"H:1") + response(
                         PacketType.WORK_COMPLETE, b"H:1", b"done"
                     )

@@ -9,9 +9,9 @@ from zlib import crc32
 
 import pytest
 
+from gatewayx.embedded.worker import Worker
 from gatewayx.gearman import keeper, packet
 from gatewayx.gearman.packet import Magic, PacketType
-from gatewayx.gearman.worker import Worker
 from support.fault_proxy import DOWN, UP, FaultProxy
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, post

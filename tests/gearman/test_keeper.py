@@ -9,9 +9,9 @@ import socket
 
 import pytest
 
-from gatewayx import names
 from gatewayx.gearman import keeper
 from gatewayx.gearman.keeper import MAX_REASONS, REPEAT_S, Reasons
+from gatewayx.net import names
 from support.gateway import ServeProcess, eventually, running_gateway
 from support.job_servers import ScriptedJobServer, nobody_listens
 from support.lookups import numeric
@@ -154,7 +154,7 @@ class TestAway:
 
     async def test_a_reason_cannot_forge_a_line(self):
         before = """
-from gatewayx import names
+from gatewayx.net import names
 def look_up(host):
     raise OSError("bad \\x1b[2J\\nname" + "x" * 5000)
 names.look_up = look_up

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gatewayx.deadlines import DeadlineWheel
+from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
 from gatewayx.gearman.pool import Pool

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gatewayx.gearman.job_server import JobServer
-from gatewayx.gearman.sample_functions import FUNCTIONS
-from gatewayx.gearman.worker import Worker
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.sample_functions import FUNCTIONS
+from gatewayx.embedded.worker import Worker
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient
 from support.job_servers import HandWorker, hand_worker

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gatewayx.gearman.job_server import JobServer
-from gatewayx.gearman.sample_functions import FUNCTIONS
-from gatewayx.gearman.worker import Worker
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.sample_functions import FUNCTIONS
+from gatewayx.embedded.worker import Worker
 from gatewayx.http.errors import RequestError
 from gatewayx.http.limits import Limits
 from gatewayx.http.request import Event, RequestParser

@@ -18,7 +18,7 @@ LISTEN = ("--listen", "127.0.0.1:0")
 # Lookups of dead-….test hang for longer than any test; the others are as ever.
 HANGING = """
 import time
-from gatewayx import names
+from gatewayx.net import names
 look_up = names.look_up
 names.SLOW_S = 1.0
 names.look_up = lambda host: time.sleep(3600) if host.startswith("dead-") else look_up(host)
@@ -87,7 +87,7 @@ async def test_a_name_to_listen_on_that_hangs_does_not_hold_up_the_stop(embedded
 )
 async def test_an_address_that_cannot_be_had_is_told_in_one_line(address, reason):
     before = """
-from gatewayx import names
+from gatewayx.net import names
 look_up = names.look_up
 def unknown(host):
     if host == "nowhere.invalid":

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from gatewayx.gearman.worker import Job, Worker
+from gatewayx.embedded.worker import Job, Worker
 from support.gearmand import Gearmand, free_port
 from support.http import HttpClient, Response, post
 

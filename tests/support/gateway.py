@@ -14,7 +14,7 @@ import pytest
 
 from gatewayx.address import Address, ServerAddress
 from gatewayx.config import Settings
-from gatewayx.server.worker import GatewayProcess
+from gatewayx.server.process import GatewayProcess
 from support.gearmand import die_with_parent
 
 # Longer than anything takes; a test that waits for it has failed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from gatewayx.names import NumericHost
+from gatewayx.net.names import NumericHost
 
 
 def numeric(*addresses: str) -> list[NumericHost]:

@@ -10,7 +10,7 @@ from fuzz.world import Failures, JobServer, Loop, Transport
 from gatewayx.address import ServerAddress
 from gatewayx.config import Settings
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.worker import GatewayProcess
+from gatewayx.server.process import GatewayProcess
 
 
 class StillClient(Transport):

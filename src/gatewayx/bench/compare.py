@@ -23,7 +23,7 @@ MOST_BATCHES = 10
 # Two-sided, 99 %, by degrees of freedom: NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2, column 0.995.
 _STUDENT_T = {1: 63.657, 2: 9.925, 3: 5.841, 4: 4.604, 5: 4.032, 6: 3.707, 7: 3.499, 8: 3.355, 9: 3.250}
 
-# Of a latency: the width of a bucket of gatewayx.histogram. A smaller difference may be rounding alone.
+# Of a latency: the width of a bucket of gatewayx.core.histogram. A smaller difference may be rounding alone.
 RESOLUTION = 1 / 128
 
 # Of the time of a run: what a slow end may add without being another duration.

@@ -1,6 +1,6 @@
 """Floods: connections that no good client makes, many at once or so many a second."""
 
-from gatewayx.bench.sockets cimport Peer, Poller
+from gatewayx.net.sockets cimport Peer, Poller
 
 cdef enum Manner:
     # Sends, reads the answer to its end and is gone.

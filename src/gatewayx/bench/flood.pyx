@@ -9,7 +9,7 @@ from libc.stdlib cimport atoi
 from libc.string cimport memcmp, memset
 
 cimport cython
-from gatewayx.bench.sockets cimport (
+from gatewayx.net.sockets cimport (
     EPOLLERR,
     EPOLLHUP,
     EPOLLIN,

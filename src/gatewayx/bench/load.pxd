@@ -1,8 +1,8 @@
 """The load generator: one process's share of the connections, open or closed loop."""
 
 from gatewayx.bench.response cimport ResponseReader
-from gatewayx.bench.sockets cimport Peer, Poller
-from gatewayx.histogram cimport Histogram
+from gatewayx.net.sockets cimport Peer, Poller
+from gatewayx.core.histogram cimport Histogram
 
 cdef enum Check:
     # The answer need only be one, of whatever body.

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 cimport cython
 from gatewayx.bench.response cimport BAD, BODY, COMPLETE, ReadEvent, ResponseReader
-from gatewayx.bench.sockets cimport (
+from gatewayx.net.sockets cimport (
     EPOLLERR,
     EPOLLHUP,
     EPOLLIN,
@@ -28,7 +28,7 @@ from gatewayx.bench.sockets cimport (
     transmit,
     would_block,
 )
-from gatewayx.histogram cimport Histogram
+from gatewayx.core.histogram cimport Histogram
 from libc.errno cimport ETIMEDOUT, errno
 
 cdef enum ErrorKind:

@@ -36,7 +36,7 @@ from gatewayx.bench.plan import (
 )
 from gatewayx.bench.result import Bytes, Flood, Generator, GoodTraffic, Latency, Point, Run, Server
 from gatewayx.bench.sampling import ProcessTree, Sample, slope_per_s
-from gatewayx.histogram import Histogram
+from gatewayx.core.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable

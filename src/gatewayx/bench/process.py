@@ -29,7 +29,7 @@ from gatewayx.bench.plan import (
     Ready,
     Window,
 )
-from gatewayx.bench.sockets import Peer, clock_ns
+from gatewayx.net.sockets import Peer, clock_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import sys
 import uvloop
 
 from gatewayx.address import Address
-from gatewayx.gearman.job_server import JobServer
-from gatewayx.gearman.sample_functions import echo
-from gatewayx.gearman.worker import Worker
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.sample_functions import echo
+from gatewayx.embedded.worker import Worker
 
 FUNCTION = "echo"
 

@@ -1,6 +1,6 @@
 """Which functions may be asked for, and how many jobs may be in flight."""
 
-from gatewayx.function_table cimport FunctionTable
+from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.pool cimport Pool
 
 

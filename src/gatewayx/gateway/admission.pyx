@@ -6,7 +6,7 @@ to be submitted, which is what counts. A body that comes slowly takes no job's p
 
 cimport cython
 
-from gatewayx.function_table cimport FunctionTable
+from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.pool cimport Pool
 
 NO_WORKER = ("no-worker", "no job server has a worker for this function; nothing was submitted")

@@ -4,7 +4,7 @@ from gatewayx.gateway.admission cimport Admission
 from gatewayx.gearman.connection cimport Job, JobListener
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
-from gatewayx.keyed_hash cimport KeyedHash
+from gatewayx.core.keyed_hash cimport KeyedHash
 
 
 cdef class Gateway(RequestHandler):

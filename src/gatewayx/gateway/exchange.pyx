@@ -15,14 +15,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 
-from gatewayx.digits cimport MAX_DIGITS, put_decimal
+from gatewayx.core.digits cimport MAX_DIGITS, put_decimal
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.routes cimport function_of, plugin_function_of
 from gatewayx.gearman.connection cimport Job, JobListener, printable
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
-from gatewayx.keyed_hash cimport KeyedHash
+from gatewayx.core.keyed_hash cimport KeyedHash
 
 from gatewayx.gateway.routes import RouteError
 from gatewayx.http.request import ALLOW

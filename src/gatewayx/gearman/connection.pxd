@@ -1,7 +1,7 @@
 """One pipelined socket to one job server, and the jobs that were submitted over it."""
 
-from gatewayx.budget cimport ByteBudget, Held
-from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.core.budget cimport ByteBudget, Held
+from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport PacketReader
 

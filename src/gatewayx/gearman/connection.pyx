@@ -34,8 +34,8 @@ import termios
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from gatewayx.budget cimport BODIES, RESULTS, ByteBudget, account_for
-from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.core.budget cimport BODIES, RESULTS, ByteBudget, account_for
+from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.packet cimport (
     MAX_FIRST_ARGUMENT_BYTES,

@@ -20,7 +20,7 @@ from gatewayx.gearman.keeper import (
     Reasons,
     connect,
 )
-from gatewayx.names import NumericHost, Resolver
+from gatewayx.net.names import NumericHost, Resolver
 
 if TYPE_CHECKING:
     from gatewayx.gearman.pool import Pool, PooledServer

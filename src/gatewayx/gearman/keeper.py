@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
-from gatewayx.names import NumericHost, Resolver
+from gatewayx.net.names import NumericHost, Resolver
 
 if TYPE_CHECKING:
     from gatewayx.gearman.pool import Pool, PooledServer

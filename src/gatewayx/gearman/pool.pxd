@@ -1,11 +1,11 @@
 """The job servers behind this process: keep them connected, choose one for each job."""
 
-from gatewayx.budget cimport ByteBudget
-from gatewayx.deadlines cimport DeadlineWheel
-from gatewayx.function_table cimport FunctionTable
+from gatewayx.core.budget cimport ByteBudget
+from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection
-from gatewayx.keyed_hash cimport KeyedHash
+from gatewayx.core.keyed_hash cimport KeyedHash
 
 cdef enum:
     # Job servers, since each has a bit of Job.refused_by.

@@ -19,19 +19,19 @@ from functools import partial
 
 cimport cython
 
-from gatewayx.budget cimport ByteBudget
-from gatewayx.deadlines cimport DeadlineWheel
-from gatewayx.function_table cimport FunctionTable
+from gatewayx.core.budget cimport ByteBudget
+from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
 from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
 from gatewayx.gearman.packet cimport PacketType
 from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
-from gatewayx.keyed_hash cimport KEY_BYTES, KeyedHash
+from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
 from gatewayx.address import ServerAddress
 from gatewayx.gearman.each import EachAddress, sort_key
 from gatewayx.gearman.keeper import Keeper
-from gatewayx.names import Resolver
+from gatewayx.net.names import Resolver
 
 # A start waits this long for each job server's first answer.
 FIRST_ATTEMPT_S = 1.0

@@ -1,6 +1,6 @@
 """Requests of which a part is here and more must come: by when their last byte came, and by who sends them."""
 
-from gatewayx.budget cimport ACCOUNTS, Account
+from gatewayx.core.budget cimport ACCOUNTS, Account
 from gatewayx.http.request cimport RequestOwner
 
 

@@ -7,7 +7,7 @@ holds most of what a full account has. Both are intrusive lists: a byte that com
 
 cimport cython
 
-from gatewayx.budget cimport ACCOUNTS, Account
+from gatewayx.core.budget cimport ACCOUNTS, Account
 from gatewayx.http.request cimport RequestOwner
 
 

@@ -1,7 +1,7 @@
 """The clients' side of the process, and one client's connection."""
 
-from gatewayx.budget cimport Account, ByteBudget, Held
-from gatewayx.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.core.budget cimport Account, ByteBudget, Held
+from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.http.arrivals cimport Arrival, Arrivals
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport Request, RequestHandler, RequestOwner, RequestParser

@@ -26,8 +26,8 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
-from gatewayx.budget cimport BODIES, RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget, Held, account_for
-from gatewayx.deadlines cimport DeadlineWheel
+from gatewayx.core.budget cimport BODIES, RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget, Held, account_for
+from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.arrivals cimport Arrival, Arrivals
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport HEAD as METHOD_HEAD

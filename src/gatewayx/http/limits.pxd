@@ -1,5 +1,5 @@
 """Every bound on what a client may send or hold, in one table. What all clients together may hold is in
-gatewayx.budget, what they may have running in gateway/admission."""
+gatewayx.core.budget, what they may have running in gateway/admission."""
 
 
 cdef class Limits:

@@ -1,9 +1,9 @@
 """One parsed request, and the parser that turns a client's bytes into requests. No I/O."""
 
-from gatewayx.budget cimport Held
-from gatewayx.deadlines cimport Expiring
+from gatewayx.core.budget cimport Held
+from gatewayx.core.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
-from gatewayx.keyed_hash cimport KeyedHash
+from gatewayx.core.keyed_hash cimport KeyedHash
 
 cdef enum Method:
     GET = 0

@@ -32,7 +32,7 @@ cdef extern from "netinet/in.h" nogil:
     struct in6_addr:
         pass
 
-from gatewayx.deadlines cimport Expiring
+from gatewayx.core.deadlines cimport Expiring
 from gatewayx.http.limits cimport Limits
 
 from httptools import (

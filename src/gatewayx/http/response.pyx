@@ -8,7 +8,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy, strlen
 
-from gatewayx.digits cimport MAX_DIGITS, put_decimal
+from gatewayx.core.digits cimport MAX_DIGITS, put_decimal
 
 import orjson
 

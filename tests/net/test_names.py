@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from gatewayx import names
-from gatewayx.names import NumericHost, Resolver
+from gatewayx.net import names
+from gatewayx.net.names import NumericHost, Resolver
 from support.lookups import numeric
 
 LOOPBACK = socket.if_nametoindex("lo")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayx.gearman.job_server import JobServer
+from gatewayx.embedded.job_server import JobServer
 from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, chunked, head, post

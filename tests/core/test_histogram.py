@@ -18,7 +18,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayx.histogram import Histogram
+from gatewayx.core.histogram import Histogram
 
 US = 1_000
 MS = 1_000_000

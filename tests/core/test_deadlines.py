@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayx.deadlines import DeadlineWheel, Expiring
+from gatewayx.core.deadlines import DeadlineWheel, Expiring
 
 TICK_S = 0.125
 # A power of two, so that sums of ticks are exact.

@@ -17,8 +17,8 @@ import uvloop
 
 from gatewayx import __version__
 from gatewayx.address import Address
-from gatewayx.budget import ByteBudget
-from gatewayx.deadlines import DeadlineWheel
+from gatewayx.core.budget import ByteBudget
+from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.errors import StartError
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
@@ -26,7 +26,7 @@ from gatewayx.gearman.pool import MOST_SERVERS, Pool
 from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
-from gatewayx.names import NumericHost, Resolver
+from gatewayx.net.names import NumericHost, Resolver
 from gatewayx.server import logs, signals
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gatewayx.keyed_hash import KeyedHash
+from gatewayx.core.keyed_hash import KeyedHash
 
 KEY = bytes(range(16))
 

@@ -7,8 +7,8 @@ import struct
 import anyio
 import pytest
 
+from gatewayx.embedded.job_server import JobServer
 from gatewayx.gearman import packet
-from gatewayx.gearman.job_server import JobServer
 from gatewayx.gearman.packet import PacketType
 from support.job_servers import hand_worker
 from support.peer import WAIT_S, Peer, ask_text

@@ -7,10 +7,11 @@ import logging
 
 import pytest
 
-from gatewayx.gearman import packet, sample_functions
+from gatewayx.embedded import sample_functions
+from gatewayx.embedded.worker import Job, Worker
+from gatewayx.gearman import packet
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError
 from gatewayx.gearman.packet import PacketType
-from gatewayx.gearman.worker import Job, Worker
 from support.peer import WAIT_S, Peer
 from support.tools import run_tool
 
@@ -158,7 +159,7 @@ class TestWorker:
             raise LookupError("at once")
 
         await started({function: raises, function + b"2": raises_later, function + b"3": lambda job: None})
-        with caplog.at_level(logging.CRITICAL, "gatewayx.gearman.worker"):
+        with caplog.at_level(logging.CRITICAL, "gatewayx.embedded.worker"):
             assert await result(client, function, b"") == [("WORK_EXCEPTION", b"at once")]
             assert await result(client, function + b"2", b"") == [("WORK_EXCEPTION", b"later")]
             assert await result(client, function + b"3", b"") == [("WORK_COMPLETE", b"")]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gatewayx.gearman.worker import Job
+    from gatewayx.embedded.worker import Job
 
 # `sleep` refuses more, so that a visitor of the demo cannot hold a worker's slot for good.
 MAX_SLEEP_S = 60.0
