@@ -83,7 +83,7 @@ class TestServe:
         for number in HARMLESS:
             assert sum(number.name in line for line in served.lines) == 2 * (number in TOLD)
 
-    async def test_signals_that_mean_nothing_are_ignored_up_to_the_last_moment(self, embedded):
+    async def test_a_storm_of_signals_that_mean_nothing_is_ignored_up_to_the_last_moment(self, embedded):
         async with ServeProcess(*LISTEN, *server_at(embedded.address)) as served:
             await served.address()
             served.signal(signal.SIGTERM)

@@ -11,8 +11,8 @@ from support.gearmand import die_with_parent
 TIMEOUT_S = 10.0
 
 
-async def run_tool(name: str, port: int, *arguments: str, stdin: bytes = b"") -> tuple[int, bytes]:
-    """Exit code and output of `gearman` or `gearadmin` against 127.0.0.1."""
+async def run_tool(name: str, port: int, *arguments: str, stdin: bytes | None = None) -> tuple[int, bytes]:
+    """Exit code and output of `gearman` or `gearadmin` against 127.0.0.1; `stdin` for one that reads it to the end."""
     process = await asyncio.create_subprocess_exec(
         name,
         "-h",
@@ -20,7 +20,7 @@ async def run_tool(name: str, port: int, *arguments: str, stdin: bytes = b"") ->
         "-p",
         str(port),
         *arguments,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         preexec_fn=die_with_parent,

@@ -20,9 +20,17 @@ TOLD = (signal.SIGHUP, signal.SIGUSR1)
 # and the terminal has `tostop` set.
 IGNORED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
+# How often the signals that are told are asked for.
+POLL_S = 0.1
+
 
 def prepare() -> None:
-    """Let no signal end the process except those that stop it, and those with exit code 0: nothing has begun yet."""
+    """Let no signal end the process except those that stop it, and those with exit code 0: nothing has begun yet.
+
+    What is only told is blocked in this thread and in those that it starts, so that it waits in the kernel, once each,
+    until it is asked for: handlers in Python nest, and a storm of signals would exhaust the stack.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
     for number in (*TOLD, *IGNORED):
         signal.signal(number, signal.SIG_IGN)
     for number in STOPPING:
@@ -37,7 +45,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 class Signals:
     """Handles the signals in the running loop, up to `close()`.
 
-    stop: called for each that stops. told: called with the name of each that is only told.
+    stop: called for each that stops. told: called with the name of each that is only told, at most once in POLL_S.
     """
 
     def __init__(self, stop: Callable[[], None], told: Callable[[str], None]) -> None:
@@ -45,14 +53,13 @@ class Signals:
         self._told = told
         for number in STOPPING:
             self._loop.add_signal_handler(number, stop)
-        for number in TOLD:
-            # Not by the loop, which gives a signal back its deadly default before it has ended.
-            signal.signal(number, self._tell)
+        self._next = self._loop.call_later(POLL_S, self._poll)
 
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._told, signal.Signals(number).name)
+    def _poll(self) -> None:
+        if (found := signal.sigtimedwait(TOLD, 0)) is not None:
+            self._told(signal.Signals(found.si_signo).name)
+        self._next = self._loop.call_later(POLL_S, self._poll)
 
     def close(self) -> None:
-        """Ignore what was told, until the process has ended."""
-        for number in TOLD:
-            signal.signal(number, signal.SIG_IGN)
+        """Tell nothing more; what comes up to the end of the process has no effect."""
+        self._next.cancel()
