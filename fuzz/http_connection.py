@@ -299,7 +299,7 @@ class World:
                 client.take()
             self.answer_all()
             for _ in range(MAX_ROUNDS):
-                if not self.expected_ends() or self.requests_in_flight <= len(self.clients):
+                if not self.expected_ends() or not self.jobs_in_flight and self.requests_in_flight <= len(self.clients):
                     break
                 # Ends that never come: the requests that wait for them are too late at some time, then the next ones.
                 self.pass_time(LONG_S)
@@ -347,6 +347,11 @@ class World:
     def requests_in_flight(self) -> int:
         """Requests that have begun and are not answered."""
         return self.process.counters()["http.requests_in_flight"]
+
+    @property
+    def jobs_in_flight(self) -> int:
+        """Jobs for which a request waits; each has a deadline beside that of its client's connection."""
+        return self.process.counters()["pool.outstanding_jobs"]
 
     def expected_ends(self) -> int:
         """Jobs of which the gateway must still expect packets, since a broken job server has swallowed them."""
@@ -728,10 +733,14 @@ def seeds() -> list[bytes]:
         inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
     before = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
     between = bytes((event(1), event(2), event(10), event(15, 14), event(3, 11)))
+    at_once = bytes((event(1), event(10), event(15, 14)))
     for number in range(len(GARBAGE)):
         # The bytes of a client choose what comes from a broken job server.
         for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3), (between, CLIENTS[0] * 3)):
             inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
+        # A head that is not whole waits beside a job whose end is swallowed.
+        beginning = b"GET /" + b"f" * number
+        inputs.append(bytes((ONE_CONNECTION, len(at_once) << 1 | 1)) + at_once + CLIENTS[0] + beginning)
     for kind in OPTION_ANSWERS:
         inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
     parked = bytes(event(8, 4 + number % 4) for number in range(MAX_PARKED))
