@@ -23,6 +23,8 @@ from gatewayx.gearman.packet cimport (
     Magic,
     PacketReader,
     PacketType,
+    ends_job,
+    is_work,
     pack,
     packet_head,
 )
@@ -188,14 +190,7 @@ cdef class ServerConnection:
             return self.grab(PacketType.JOB_ASSIGN)
         if packet_type == PacketType.GRAB_JOB_UNIQ or packet_type == PacketType.GRAB_JOB_ALL:
             return self.grab(PacketType.JOB_ASSIGN_UNIQ)
-        if (
-            packet_type == PacketType.WORK_COMPLETE
-            or packet_type == PacketType.WORK_DATA
-            or packet_type == PacketType.WORK_STATUS
-            or packet_type == PacketType.WORK_WARNING
-            or packet_type == PacketType.WORK_FAIL
-            or packet_type == PacketType.WORK_EXCEPTION
-        ):
+        if is_work(packet_type):
             return self.work(packet_type)
         if packet_type == PacketType.SUBMIT_JOB_BG:
             return self.submit(NORMAL, True)
@@ -317,7 +312,7 @@ cdef class ServerConnection:
         return 0
 
     cdef int work(self, int packet_type) except -1:
-        """Tell every client of the job, once a submit; all but WORK_DATA, _WARNING and _STATUS end it."""
+        """Tell every client of the job, once a submit, and forget it if the packet ends it."""
         cdef bytes handle = self.reader.argument(0)
         cdef QueuedJob job = self.running.get(handle)
         cdef ServerConnection client
@@ -352,11 +347,7 @@ cdef class ServerConnection:
                 client.send_bytes(packet)
                 if beside is not None:
                     client.send_bytes(beside)
-        if (
-            packet_type == PacketType.WORK_COMPLETE
-            or packet_type == PacketType.WORK_FAIL
-            or packet_type == PacketType.WORK_EXCEPTION
-        ):
+        if ends_job(packet_type):
             return self.server.end_job(job)
         return 0
 

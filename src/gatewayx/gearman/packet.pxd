@@ -70,6 +70,25 @@ cpdef enum PacketType:
     GET_STATUS_UNIQUE = 41
     STATUS_RES_UNIQUE = 42
 
+cdef inline bint is_work(int packet_type) noexcept:
+    """Whether the packet comes from the worker that runs a job: one of the six WORK types, the handle first."""
+    return (
+        packet_type == PacketType.WORK_COMPLETE
+        or packet_type == PacketType.WORK_FAIL
+        or packet_type == PacketType.WORK_EXCEPTION
+        or packet_type == PacketType.WORK_DATA
+        or packet_type == PacketType.WORK_WARNING
+        or packet_type == PacketType.WORK_STATUS
+    )
+
+cdef inline bint ends_job(int packet_type) noexcept:
+    """Whether the packet is the last one of its job: WORK_COMPLETE, WORK_FAIL or WORK_EXCEPTION."""
+    return (
+        packet_type == PacketType.WORK_COMPLETE
+        or packet_type == PacketType.WORK_FAIL
+        or packet_type == PacketType.WORK_EXCEPTION
+    )
+
 cpdef enum Taken:
     NEED_MORE = 0  # the rest of a packet has not come yet
     PACKET = 1     # a whole packet: `type` and the arguments are set until the next take() or feed()
