@@ -299,7 +299,7 @@ class World:
                 client.take()
             self.answer_all()
             for _ in range(MAX_ROUNDS):
-                if not self.expected_ends() or not self.jobs_in_flight and self.requests_in_flight <= len(self.clients):
+                if not self._waits_for_ends():
                     break
                 # Ends that never come: the requests that wait for them are too late at some time, then the next ones.
                 self.pass_time(LONG_S)
@@ -348,14 +348,14 @@ class World:
         """Requests that have begun and are not answered."""
         return self.process.counters()["http.requests_in_flight"]
 
-    @property
-    def jobs_in_flight(self) -> int:
-        """Jobs for which a request waits; each has a deadline beside that of its client's connection."""
-        return self.process.counters()["pool.outstanding_jobs"]
-
     def expected_ends(self) -> int:
         """Jobs of which the gateway must still expect packets, since a broken job server has swallowed them."""
         return sum(connection.told.expects for connection in self.server.open())
+
+    def _waits_for_ends(self) -> bool:
+        """Whether requests wait for such ends; their jobs have deadlines beside those of their clients' connections."""
+        jobs_in_flight = self.process.counters()["pool.outstanding_jobs"]
+        return self.expected_ends() > 0 and (jobs_in_flight > 0 or self.requests_in_flight > len(self.clients))
 
     def answer_all(self) -> None:
         """Let every job come to its end, those of requests that are read only then too."""
