@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from fuzz.world import Failures, JobServer, JobServerTransport, Loop, OptionAnswer, Transport
 from gatewayx.address import ServerAddress
-from gatewayx.config import Settings
+from gatewayx.config.settings import Settings
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server.process import GatewayProcess
 

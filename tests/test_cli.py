@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 import gatewayx
 from gatewayx.address import Address, ServerAddress
 from gatewayx.cli import main
-from gatewayx.config import NO_ENTRIES, SETTINGS, Setting, Settings
+from gatewayx.config.loading import NO_ENTRIES
+from gatewayx.config.settings import SETTINGS, Setting, Settings
 from gatewayx.errors import StartError
 
 # Setting → arguments, and how `check` shows the value.

@@ -12,20 +12,9 @@ import click
 
 from gatewayx import __version__
 from gatewayx.address import Address, AddressError
-from gatewayx.config import (
-    CONFIG_FLAG,
-    CONFIG_HELP,
-    CONFIG_VARIABLE,
-    NO_ENTRIES,
-    SETTINGS,
-    AddressList,
-    FunctionList,
-    Loaded,
-    Setting,
-    Switch,
-    describe,
-    load,
-)
+from gatewayx.config.kinds import AddressList, FunctionList, Switch
+from gatewayx.config.loading import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, NO_ENTRIES, Loaded, describe, load
+from gatewayx.config.settings import SETTINGS, Setting
 from gatewayx.errors import SettingError, StartError
 
 EXIT_FAILED = 1

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import uvloop
 
 from gatewayx.address import Address, ServerAddress
-from gatewayx.config import Settings
+from gatewayx.config.settings import Settings
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker

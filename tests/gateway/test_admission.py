@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gatewayx.config import FunctionBound
+from gatewayx.config.kinds import FunctionBound
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, get, head, post
 from support.job_servers import HandWorker, hand_worker

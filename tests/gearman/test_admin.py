@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gatewayx.config import FunctionBound
+from gatewayx.config.kinds import FunctionBound
 from gatewayx.gearman.admin import AdminConnection, AdminSlot
 from support.gateway import eventually, running_gateway
 from support.http import ask, post

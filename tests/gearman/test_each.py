@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatewayx.address import Address, ServerAddress
-from gatewayx.config import FunctionServer, Settings
+from gatewayx.config.kinds import FunctionServer
+from gatewayx.config.settings import Settings
 from gatewayx.gearman import each
 from gatewayx.gearman.packet import PacketType
 from gatewayx.net import names

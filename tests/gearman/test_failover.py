@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatewayx.address import ServerAddress
-from gatewayx.config import FunctionBound, FunctionServer
+from gatewayx.config.kinds import FunctionBound, FunctionServer
 from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
 from gatewayx.net import names

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatewayx.address import Address, ServerAddress
-from gatewayx.config import Settings
+from gatewayx.config.settings import Settings
 from gatewayx.server.process import GatewayProcess
 from support.gearmand import die_with_parent
 

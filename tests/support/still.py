@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fuzz.http_connection import Response, responses_of
 from fuzz.world import Failures, JobServer, Loop, Transport
 from gatewayx.address import ServerAddress
-from gatewayx.config import Settings
+from gatewayx.config.settings import Settings
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server.process import GatewayProcess
 

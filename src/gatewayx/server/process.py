@@ -32,7 +32,7 @@ from gatewayx.server import logs, signals
 if TYPE_CHECKING:
     import ssl
 
-    from gatewayx.config import Settings
+    from gatewayx.config.settings import Settings
 
 logger = logging.getLogger("gatewayx")
 

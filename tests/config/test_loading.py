@@ -1,76 +1,19 @@
-"""Settings: every level, their precedence, and what is refused and how that is told."""
+"""Where values come from: every level, their precedence, and what is refused and how that is told."""
 
-import datetime
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatewayx.address import Address, ServerAddress
-from gatewayx.config import (
-    CONFIG_VARIABLE,
-    LARGEST_WORKLOAD_BYTES,
-    SETTINGS,
-    FunctionBound,
-    FunctionServer,
-    Setting,
-    Settings,
-    Switch,
-    describe,
-    load,
-    markdown_table,
-)
+from gatewayx.config.kinds import FunctionBound, FunctionServer, Switch
+from gatewayx.config.loading import CONFIG_VARIABLE, describe, load
+from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES, SETTINGS, Setting, Settings
 from gatewayx.errors import SettingError
 
-README = Path(__file__).parent.parent / "README.md"
-
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-
-DEFAULTS = {
-    "listen": (Address("127.0.0.1", 8080),),
-    "server": (ServerAddress("127.0.0.1", 4730),),
-    "connections_per_server": 2,
-    "balance": "fewest",
-    "function_server": (),
-    "require_worker": False,
-    "max_queued": (),
-    "status_interval_s": 2.0,
-    "server_check_interval_s": 5.0,
-    "cancel_abandoned": True,
-    "refuse_client_unique": False,
-    "server_ca": None,
-    "server_certificate": None,
-    "server_key": None,
-    "function": (),
-    "max_function_jobs": (),
-    "max_function_bytes": 512,
-    "max_connections": 10_000,
-    "max_connections_per_address": 0,
-    "max_jobs": 10_000,
-    "max_held_bytes": 268_435_456,
-    "max_pipelined": 64,
-    "max_target_bytes": 8192,
-    "max_header_bytes": 16384,
-    "max_headers": 100,
-    "max_chunk_extensions_bytes": 4096,
-    "max_body_bytes": 8_388_608,
-    "max_result_bytes": 67_108_864,
-    "first_byte_timeout_s": 10.0,
-    "header_timeout_s": 10.0,
-    "body_timeout_s": 30.0,
-    "min_body_rate_bytes": 1024,
-    "body_rate_grace_s": 10.0,
-    "keepalive_timeout_s": 75.0,
-    "write_timeout_s": 30.0,
-    "job_timeout_s": 30.0,
-    "drain_timeout_s": 30.0,
-    "content_type": "application/octet-stream",
-    "plugin_compat": False,
-}
 
 SERVER = ServerAddress("127.0.0.1", 4730)
 
@@ -316,36 +259,6 @@ def toml(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
-
-
-def test_every_field_is_described_once_and_every_description_has_its_field() -> None:
-    assert sorted(BY_NAME) == sorted(Settings.__struct_fields__)
-    assert len(SETTINGS) == len(BY_NAME) == len({setting.key for setting in SETTINGS})
-
-
-def test_defaults_are_the_documented_ones() -> None:
-    loaded = load(None, {}, {})
-
-    assert msgspec.structs.asdict(loaded.settings) == DEFAULTS
-    assert loaded.settings == Settings()
-    assert loaded.origins == dict.fromkeys(BY_NAME, "default")
-
-
-@every_setting
-def test_names_follow_from_the_key(setting: Setting) -> None:
-    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", setting.key)
-    assert setting.flag == f"--{setting.key}"
-    assert setting.variable == f"GATEWAYX_{setting.key.replace('-', '_').upper()}"
-    # The field adds the unit and nothing else.
-    assert setting.name.removesuffix("_s").removesuffix("_bytes") == setting.key.replace("-", "_").removesuffix(
-        "_bytes"
-    )
-
-
-@every_setting
-def test_the_default_is_allowed_and_reads_back(setting: Setting) -> None:
-    assert setting.kind.parse(setting.default_text) == setting.default
-    assert type(setting.kind.parse(setting.default_text)) is type(setting.default)
 
 
 @every_setting
@@ -614,52 +527,3 @@ def test_describe_aligns_settings_values_and_origins() -> None:
     assert ["header-timeout", "2.5", "flag --header-timeout"] in rows
     assert ["plugin-compat", "false", "default"] in rows
     assert len({line.index(row[2], 40) for line, row in zip(describe(loaded).splitlines(), rows, strict=True)}) == 1
-
-
-def test_the_readme_holds_every_setting() -> None:
-    assert markdown_table() in README.read_text(encoding="utf-8"), (
-        "the README's table of flags must be what gatewayx.config.markdown_table() returns"
-    )
-
-
-def test_the_table_of_flags_is_well_formed() -> None:
-    lines = markdown_table().splitlines()
-
-    assert len(lines) == len(SETTINGS) + 3
-    assert {line.count("|") for line in lines} == {6}
-    for setting in SETTINGS:
-        assert any(f"`{setting.flag}" in line and f"`{setting.variable}`" in line for line in lines)
-
-
-toml_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.just(datetime.time()),
-    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-    max_leaves=5,
-)
-
-
-@given(st.sampled_from(SETTINGS), toml_values)
-def test_any_value_is_read_or_refused_in_one_line(setting: Setting, value: object) -> None:
-    try:
-        parsed = setting.parse(value, "flag")
-    except SettingError as error:
-        message = str(error)
-    else:
-        message = ""
-        assert setting.kind.parse(setting.kind.show(parsed)) == parsed
-    assert message.isascii()
-    assert message.isprintable()
-
-
-@given(st.integers(1, LARGEST_WORKLOAD_BYTES))
-def test_a_size_reads_back_as_shown(size_bytes: int) -> None:
-    kind = BY_NAME["max_body_bytes"].kind
-
-    assert kind.parse(kind.show(size_bytes)) == size_bytes
-
-
-@given(st.floats(0.01, 3600))
-def test_a_duration_reads_back_as_shown(duration_s: float) -> None:
-    kind = BY_NAME["header_timeout_s"].kind
-
-    assert kind.parse(kind.show(duration_s)) == duration_s

@@ -1,0 +1,189 @@
+"""Where the values come from: defaults < TOML file < GATEWAYX_* environment < flags."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from gatewayx.config.kinds import KIBIBYTE, LONGEST_SHOWN_VALUE, Size, escaped, printable
+from gatewayx.config.settings import SETTINGS, VARIABLE_PREFIX, Setting, Settings
+from gatewayx.errors import SettingError
+
+CONFIG_FLAG = "--config"
+CONFIG_VARIABLE = "GATEWAYX_CONFIG"
+CONFIG_HELP = "TOML file with settings; its keys are the flags' names without the dashes."
+
+# How a list without entries is shown.
+NO_ENTRIES = "none"
+
+# As gatewayx.core.budget has it: what is larger counts in the account for bodies or for results, anything else in the
+# eighth for what is small.
+SMALL_BYTES = 16 * KIBIBYTE
+# max-held is at least so many times the largest body, and the largest result; and the largest head with a small body.
+HELD_FOR_LARGEST = 4
+HELD_FOR_SMALL = 8
+
+# Kubernetes sets these in every pod of a namespace that has a Service named gatewayx.
+_KUBERNETES_VARIABLE = re.compile(
+    r"GATEWAYX_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+
+_SIZE = Size(0, 0)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The effective settings and where each of them came from."""
+
+    settings: Settings
+    # Setting name → `default`, `file PATH`, `environment VARIABLE` or `flag --FLAG`.
+    origins: Mapping[str, str]
+
+
+def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
+    """Combine defaults, TOML file, environment and flags into the effective settings.
+
+    `config_path` is the value of --config; without it GATEWAYX_CONFIG in `environ` is used. `flags` maps
+    setting names to the values given on the command line; None and an empty tuple mean not given.
+    Every value on every level must be sound, an overridden one too. Raises SettingError.
+    """
+    values: dict[str, object] = {}
+    origins = {setting.name: "default" for setting in SETTINGS}
+
+    def apply(setting: Setting, value: object, origin: str) -> None:
+        values[setting.name] = setting.parse(value, origin)
+        origins[setting.name] = origin
+
+    for setting, value, origin in _from_file(config_path, environ):
+        apply(setting, value, origin)
+    _refuse_unknown_variables(environ)
+    for setting in SETTINGS:
+        if setting.variable in environ:
+            apply(setting, environ[setting.variable], f"environment {setting.variable}")
+    for setting in SETTINGS:
+        flag_value = flags.get(setting.name)
+        if isinstance(flag_value, tuple):
+            flag_value = setting.kind.from_flags(flag_value) if flag_value else None
+        if flag_value is not None:
+            apply(setting, flag_value, f"flag {setting.flag}")
+    loaded = Loaded(settings=msgspec.structs.replace(Settings(), **values), origins=origins)
+    _check_function_servers(loaded)
+    _check_held(loaded)
+    return loaded
+
+
+def _check_function_servers(loaded: Loaded) -> None:
+    for entry in loaded.settings.function_server:
+        if entry.server not in loaded.settings.server:
+            raise SettingError(
+                f"function-server = {escaped(f'{entry.name}={entry.server}')} ({loaded.origins['function_server']}) "
+                f"is not allowed: {entry.server} is none of the job servers ({loaded.origins['server']})"
+            )
+
+
+def _check_held(loaded: Loaded) -> None:
+    """Refuse bounds on one request that the accounts of max-held can never hold: every try of it would be told 503.
+
+    A large packet is held twice for a moment, so 1.5 times the largest body must fit the three eighths for bodies and
+    twice the largest result the half for results. Whatever is small fits an eighth, with its head.
+    """
+    settings = loaded.settings
+    for name in ("max_body_bytes", "max_result_bytes"):
+        most_bytes = settings.max_held_bytes // HELD_FOR_LARGEST
+        bound_bytes: int = getattr(settings, name)
+        if bound_bytes > most_bytes:
+            raise SettingError(
+                f"{_told(loaded, name)} is not allowed with {_told(loaded, 'max_held_bytes')}: it must be at most "
+                f"{_SIZE.show(most_bytes)}, or max-held at least {_SIZE.show(bound_bytes * HELD_FOR_LARGEST)}"
+            )
+    small_bytes = min(settings.max_body_bytes, SMALL_BYTES)
+    least_bytes = HELD_FOR_SMALL * (settings.max_target_bytes + settings.max_header_bytes + small_bytes)
+    if settings.max_held_bytes < least_bytes:
+        raise SettingError(
+            f"{_told(loaded, 'max_held_bytes')} is not allowed with {_told(loaded, 'max_target_bytes')} and "
+            f"{_told(loaded, 'max_header_bytes')}: it must be at least {_SIZE.show(least_bytes)}, of which an eighth "
+            f"holds such a head with {_SIZE.show(small_bytes)} of its body"
+        )
+
+
+def _told(loaded: Loaded, name: str) -> str:
+    setting = next(setting for setting in SETTINGS if setting.name == name)
+    return f"{setting.key} = {setting.kind.show(getattr(loaded.settings, name))} ({loaded.origins[name]})"
+
+
+def describe(loaded: Loaded) -> str:
+    """Return the effective settings as aligned lines of setting, value and origin, under a heading."""
+    rows = [("setting", "value", "from")]
+    for setting in SETTINGS:
+        value = setting.kind.show(getattr(loaded.settings, setting.name)) or NO_ENTRIES
+        rows.append((setting.key, value, loaded.origins[setting.name]))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{key:{widths[0]}}  {value:{widths[1]}}  {origin}" for key, value, origin in rows)
+
+
+def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable[tuple[Setting, object, str]]:
+    if config_path is not None:
+        path, named_by = config_path, f"flag {CONFIG_FLAG}"
+    elif CONFIG_VARIABLE in environ:
+        path, named_by = Path(environ[CONFIG_VARIABLE]), f"environment {CONFIG_VARIABLE}"
+    else:
+        return
+    origin = f"file {printable(str(path))}"
+    by_key = {setting.key: setting for setting in SETTINGS}
+    for key, value in _read_toml(path, named_by).items():
+        if key not in by_key:
+            nearest = _nearest(key).key
+            raise SettingError(f"{escaped(key)} ({origin}) is not a setting: the nearest is {nearest}")
+        yield by_key[key], value, origin
+
+
+def _read_toml(path: Path, named_by: str) -> dict[str, object]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    def refuse(reason: str) -> NoReturn:
+        shown = escaped(str(path))
+        raise SettingError(f"config = {shown} ({named_by}) {reason}: it must be a readable TOML file") from None
+
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        refuse(f"cannot be read, {printable(getattr(error, 'strerror', None) or str(error))}")
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        refuse("is not UTF-8")
+    # tomllib lets ValueError (a number of thousands of digits) and RecursionError (deep nesting) through.
+    except (ValueError, RecursionError) as error:
+        refuse(f"is not TOML, {printable(str(error))}")
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
+    for variable in sorted(environ):
+        if not variable.startswith(VARIABLE_PREFIX) or variable in known or _KUBERNETES_VARIABLE.fullmatch(variable):
+            continue
+        nearest = _nearest(variable.removeprefix(VARIABLE_PREFIX)).variable
+        raise SettingError(
+            f"{printable(variable)} = {escaped(environ[variable])} (environment) is not a setting: "
+            f"the nearest is {nearest}"
+        )
+
+
+def _nearest(text: str) -> Setting:
+    from difflib import SequenceMatcher
+
+    wanted = text.lower().replace("_", "-")[:LONGEST_SHOWN_VALUE]
+
+    def likeness(setting: Setting) -> float:
+        # A field's name is known from code and reports, so it counts as a spelling.
+        spellings = (setting.key, setting.name.replace("_", "-"))
+        return max(SequenceMatcher(None, wanted, spelling).ratio() for spelling in spellings)
+
+    return max(SETTINGS, key=likeness)
