@@ -13,6 +13,7 @@ from gatewayx.gearman import keeper
 from gatewayx.gearman.keeper import MAX_REASONS, REPEAT_S, Reasons
 from gatewayx.net import names
 from support.gateway import ServeProcess, eventually, running_gateway
+from support.http import ask, post
 from support.job_servers import ScriptedJobServer, nobody_listens
 from support.lookups import numeric
 from support.tls import Authority, TlsTerminator
@@ -171,3 +172,63 @@ names.look_up = look_up
             served.signal(signal.SIGTERM)
             assert await served.ended() == 0
             assert len([line for line in served.lines if "is not connected" in line]) == 20
+
+
+@pytest.mark.anyio
+class TestLongQueues:
+    LINE = "--hashtable-buckets 1000003"
+
+    async def test_more_than_50000_queued_jobs_are_told_once_and_again_after_there_were_fewer(self, caplog):
+        async with (
+            ScriptedJobServer() as server,
+            running_gateway([server.address], connections_per_server=1, status_interval_s=0.05),
+        ):
+
+            async def tells(*queued: int) -> list[str]:
+                """The lines so far, once the gateway has looked at a status with so many jobs queued."""
+                server.status = {b"f%d" % number: (jobs, 1, number) for number, jobs in enumerate(queued)}
+                seen = server.statuses
+                await eventually(lambda: server.statuses >= seen + 3)
+                return lines(caplog, self.LINE)
+
+            assert await tells(30_000, 20_000) == []
+            [line] = await tells(30_000, 20_001)
+            assert line.startswith(f"job server 127.0.0.1:{server.port} has 50001 jobs queued: ")
+            assert len(await tells(900_000, 20_001)) == 1
+            assert len(await tells(50_000)) == 1
+            assert len(await tells()) == 1
+            _, again = await tells(0, 60_000)
+            assert "has 60000 jobs queued" in again
+
+    async def test_each_job_server_is_told_of_by_itself_and_once_though_its_text_connection_is_made_anew(self, caplog):
+        async with (
+            ScriptedJobServer() as one,
+            ScriptedJobServer() as two,
+            running_gateway([one.address, two.address], connections_per_server=1, status_interval_s=0.05),
+        ):
+            for server in (one, two):
+                server.status = {b"f": (70_000, 0, 0)}
+            await eventually(lambda: len(lines(caplog, self.LINE)) == 2)
+            assert {line.split(" has ")[0] for line in lines(caplog, self.LINE)} == {
+                f"job server 127.0.0.1:{server.port}" for server in (one, two)
+            }
+            [text] = [connection for connection in one.open if connection.is_text]
+            text.close()
+            seen = one.statuses
+            await eventually(lambda: one.statuses >= seen + 4)
+            assert len(lines(caplog, self.LINE)) == 2
+
+    async def test_numbers_that_are_made_up_do_not_overflow(self, caplog):
+        async with ScriptedJobServer() as server:
+            server.status_lines = lambda: [b"f%d\t%d\t0\t1\n" % (number, 10**18 - 1) for number in range(20)]
+            async with running_gateway([server.address], connections_per_server=1, status_interval_s=0.05):
+                await eventually(lambda: lines(caplog, self.LINE))
+                assert "has 1000000000 jobs queued" in lines(caplog, self.LINE)[0]
+
+    async def test_queued_jobs_of_a_job_server_are_counted(self, monkeypatch, caplog, address, function):
+        monkeypatch.setattr(keeper, "MANY_QUEUED_JOBS", 2)
+        async with running_gateway([address], status_interval_s=0.05) as gateway:
+            for _ in range(3):
+                answer = await ask(gateway.address, post(b"/" + function, b"", b"X-Gearman-Background: true"))
+                assert answer.status == 200
+            await eventually(lambda: lines(caplog, self.LINE))

@@ -30,6 +30,8 @@ cdef class AdminSlot:
     cdef dict functions
     # There are more functions than are kept.
     cdef bint functions_left_out
+    # Jobs queued of all functions together, those left out included, as the last answer said; 0 before the first one.
+    cdef readonly long long queued_jobs
     # How many `status` were asked for so far, and the number of the last one answered.
     cdef readonly long long asked
     cdef readonly long long answered
@@ -45,7 +47,8 @@ cdef class AdminSlot:
 cdef class AdminConnection:
     cdef object loop
     cdef object transport
-    cdef AdminSlot slot
+    # Where what it learns is kept.
+    cdef readonly AdminSlot slot
     # It has answered `version`.
     cdef readonly bint up
     cdef readonly bint closed
@@ -71,6 +74,7 @@ cdef class AdminConnection:
     # The status that is being read; None otherwise.
     cdef dict reading
     cdef bint reading_left_out
+    cdef long long reading_queued
     # Loop time of the last byte, or of the last question when nothing was due.
     cdef double heard_at_s
     cdef double asked_at_s

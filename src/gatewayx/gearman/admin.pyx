@@ -27,6 +27,8 @@ cdef enum:
 cdef enum:
     # Digits of a number that is believed: it fits 63 bits.
     MAX_NUMBER_DIGITS = 18
+    # Jobs that are told apart; more count as so many.
+    MAX_QUEUED_JOBS = 1000000000
     # Numbers at the end of a line of `status`: jobs, those running, workers.
     NUMBERS = 3
 
@@ -230,12 +232,15 @@ cdef class AdminConnection:
         if self.reading is None:
             self.reading = {}
             self.reading_left_out = False
+            self.reading_queued = 0
         if name_bytes <= 0:
             # A name with a line end in it; the gateway submits none.
             return 0
         jobs, running, workers = numbers[0], numbers[1], numbers[2]
         if jobs == 0 and workers == 0:
             return 0
+        # Bounded, or the numbers of a job server that makes them up would overflow.
+        self.reading_queued = min(self.reading_queued + max(jobs - running, 0), MAX_QUEUED_JOBS)
         if len(self.reading) >= MAX_FUNCTIONS:
             self.reading_left_out = True
             return 0
@@ -256,6 +261,7 @@ cdef class AdminConnection:
     cdef int _status_ends(self) except -1:
         self.slot.functions = {} if self.reading is None else self.reading
         self.slot.functions_left_out = self.reading is not None and self.reading_left_out
+        self.slot.queued_jobs = 0 if self.reading is None else self.reading_queued
         self.slot.answered = self.slot.asked
         self.reading = None
         return 0

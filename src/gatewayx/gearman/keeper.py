@@ -42,6 +42,9 @@ RETIRED_CHECK_S = 0.5
 REPEAT_S = 60.0
 MAX_REASONS = 16
 MAX_REASON_CHARACTERS = 500
+# Above so many queued jobs the log says that the job server may look for each among too many: gearmand's default of 991
+# hash buckets makes chains of 50 jobs of them (libgearman-server/job.cc, _server_job_get_unique).
+MANY_QUEUED_JOBS = 50_000
 # The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
 TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
@@ -128,6 +131,8 @@ class Keeper:
         self._reasons = Reasons()
         self._further_reasons = Reasons()
         self._text_reasons = Reasons()
+        # The log has said that many jobs are queued, and since then there always were.
+        self._told_queued = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> list[asyncio.Future[None]]:
@@ -276,6 +281,7 @@ class Keeper:
             await asyncio.wait((connection.gone,), timeout=interval_s)
             connection.check(self.check_interval_s)
             if isinstance(connection, AdminConnection):
+                self._look_at_queue(connection.slot.queued_jobs)
                 connection.ask_status(self.status_interval_s)
             elif not connection.closed and not connection.asks_option and self.loop.time() >= retry_at_s:
                 retry_at_s = self.loop.time() + OPTION_RETRY_S
@@ -283,6 +289,18 @@ class Keeper:
                 if successor is not None:
                     return successor
         return None
+
+    def _look_at_queue(self, queued_jobs: int) -> None:
+        """Say that so many jobs are queued that gearmand's hash chains are long: once, until there were fewer."""
+        if queued_jobs > MANY_QUEUED_JOBS and not self._told_queued:
+            logger.warning(
+                "job server %s has %d jobs queued: with so many gearmand walks a long hash chain for each job, unless "
+                "it was started with --hashtable-buckets 1000003 or the like",
+                self.server.name,
+                queued_jobs,
+                extra={"about": self.server.name},
+            )
+        self._told_queued = queued_jobs > MANY_QUEUED_JOBS
 
     async def _asking_again(self, make_connection: Callable[[], Connection]) -> Connection | None:
         """A connection to a job server that hung up on OPTION_REQ and no longer does; None if it still does."""
