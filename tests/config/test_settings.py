@@ -1,5 +1,6 @@
 """What the settings are: their names, their defaults, and that each is described."""
 
+import ast
 import re
 
 import msgspec
@@ -8,6 +9,10 @@ import pytest
 from gatewayx.address import Address, ServerAddress
 from gatewayx.config.loading import load
 from gatewayx.config.settings import SETTINGS, Setting, Settings
+from gatewayx.core.budget import ByteBudget
+from gatewayx.gateway.admission import Admission
+from gatewayx.gateway.exchange import Gateway
+from gatewayx.gearman.pool import Pool
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -84,3 +89,18 @@ def test_names_follow_from_the_key(setting: Setting) -> None:
 def test_the_default_is_allowed_and_reads_back(setting: Setting) -> None:
     assert setting.kind.parse(setting.default_text) == setting.default
     assert type(setting.kind.parse(setting.default_text)) is type(setting.default)
+
+
+def test_no_part_has_a_default_that_differs_from_the_settings() -> None:
+    # The name that a part has for a setting, where it is another one.
+    other_names = {"check_interval_s": "server_check_interval_s", "max_bytes": "max_held_bytes"}
+    defaults = msgspec.structs.asdict(Settings())
+    found = []
+    for part in (Admission, ByteBudget, Gateway, Pool):
+        for name, text in re.findall(r"(\w+)=([^,)]+)", part.__doc__.partition("\n")[0]):
+            setting = other_names.get(name, name)
+            if setting in defaults and not text.startswith("("):
+                found.append(setting)
+                assert ast.literal_eval(text) == defaults[setting], f"{part.__name__}: {name}={text}"
+
+    assert {"max_held_bytes", "max_jobs", "max_function_bytes", "server_check_interval_s", "balance"} <= set(found)

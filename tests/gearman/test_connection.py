@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.config.settings import Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gateway.admission import Admission
@@ -75,7 +76,7 @@ class TestWrites:
         await pool.start()
         gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
         builder = ResponseBuilder(now_s=time.time())
-        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(), gateway, builder, budget)
+        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(Settings()), gateway, builder, budget)
         clients = [(http.connection(), FakeTransport()) for _ in range(3)]
         for protocol, transport in clients:
             protocol.connection_made(transport)

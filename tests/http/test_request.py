@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewayx.config.settings import Settings
 from gatewayx.http.errors import RequestError
 from gatewayx.http.limits import Limits
 from gatewayx.http.request import Event, RequestParser
 
 # Small, so that a table's row can reach them.
 LIMITS = Limits(
-    max_target_bytes=64, max_header_bytes=256, max_headers=8, max_body_bytes=64, max_chunk_extension_bytes=16
+    Settings(max_target_bytes=64, max_header_bytes=256, max_headers=8, max_body_bytes=64, max_chunk_extensions_bytes=16)
 )
 
 GET, HEAD, POST, PUT, OPTIONS, OTHER = range(6)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.config.settings import Settings
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
@@ -500,7 +501,7 @@ class TestNeighbours:
 
 def outcome(*pieces: bytes) -> list[object]:
     """What a parser makes of these pieces: a tuple for each request, the status that refuses the last one, or None."""
-    parser = RequestParser(Limits())
+    parser = RequestParser(Limits(Settings()))
     outcomes: list[object] = []
     tail = b""
     try:
@@ -652,7 +653,9 @@ class TestLinger:
 class TestCost:
     """Each time is the best of several, and four times as much may cost ten times as much before it counts."""
 
-    LIMITS = Limits(max_body_bytes=1 << 30, max_header_bytes=1 << 26, max_headers=1 << 20, max_target_bytes=1 << 26)
+    LIMITS = Limits(
+        Settings(max_body_bytes=1 << 30, max_header_bytes=1 << 26, max_headers=1 << 20, max_target_bytes=1 << 26)
+    )
 
     def cost_s(self, pieces: list[bytes]) -> float:
         best_s = float("inf")

@@ -10,8 +10,9 @@ from typing import NoReturn
 
 import msgspec
 
-from gatewayx.config.kinds import KIBIBYTE, LONGEST_SHOWN_VALUE, Size, escaped, printable
+from gatewayx.config.kinds import LONGEST_SHOWN_VALUE, Size, escaped, printable
 from gatewayx.config.settings import SETTINGS, VARIABLE_PREFIX, Setting, Settings
+from gatewayx.core.budget import LARGEST_SMALL_BYTES, MAX_BYTES_PER_BODY, MAX_BYTES_PER_RESULT, MAX_BYTES_PER_SMALL
 from gatewayx.errors import SettingError
 
 CONFIG_FLAG = "--config"
@@ -20,13 +21,6 @@ CONFIG_HELP = "TOML file with settings; its keys are the flags' names without th
 
 # How a list without entries is shown.
 NO_ENTRIES = "none"
-
-# As gatewayx.core.budget has it: what is larger counts in the account for bodies or for results, anything else in the
-# eighth for what is small.
-SMALL_BYTES = 16 * KIBIBYTE
-# max-held is at least so many times the largest body, and the largest result; and the largest head with a small body.
-HELD_FOR_LARGEST = 4
-HELD_FOR_SMALL = 8
 
 # Kubernetes sets these in every pod of a namespace that has a Service named gatewayx.
 _KUBERNETES_VARIABLE = re.compile(
@@ -86,22 +80,18 @@ def _check_function_servers(loaded: Loaded) -> None:
 
 
 def _check_held(loaded: Loaded) -> None:
-    """Refuse bounds on one request that the accounts of max-held can never hold: every try of it would be told 503.
-
-    A large packet is held twice for a moment, so 1.5 times the largest body must fit the three eighths for bodies and
-    twice the largest result the half for results. Whatever is small fits an eighth, with its head.
-    """
+    """Refuse bounds that max-held can never hold: such a request would be told to come again for ever."""
     settings = loaded.settings
-    for name in ("max_body_bytes", "max_result_bytes"):
-        most_bytes = settings.max_held_bytes // HELD_FOR_LARGEST
+    for name, factor in (("max_body_bytes", MAX_BYTES_PER_BODY), ("max_result_bytes", MAX_BYTES_PER_RESULT)):
+        most_bytes = settings.max_held_bytes // factor
         bound_bytes: int = getattr(settings, name)
         if bound_bytes > most_bytes:
             raise SettingError(
                 f"{_told(loaded, name)} is not allowed with {_told(loaded, 'max_held_bytes')}: it must be at most "
-                f"{_SIZE.show(most_bytes)}, or max-held at least {_SIZE.show(bound_bytes * HELD_FOR_LARGEST)}"
+                f"{_SIZE.show(most_bytes)}, or max-held at least {_SIZE.show(bound_bytes * factor)}"
             )
-    small_bytes = min(settings.max_body_bytes, SMALL_BYTES)
-    least_bytes = HELD_FOR_SMALL * (settings.max_target_bytes + settings.max_header_bytes + small_bytes)
+    small_bytes = min(settings.max_body_bytes, LARGEST_SMALL_BYTES)
+    least_bytes = MAX_BYTES_PER_SMALL * (settings.max_target_bytes + settings.max_header_bytes + small_bytes)
     if settings.max_held_bytes < least_bytes:
         raise SettingError(
             f"{_told(loaded, 'max_held_bytes')} is not allowed with {_told(loaded, 'max_target_bytes')} and "

@@ -7,17 +7,22 @@ cdef enum:
     # What is at most so large counts in SMALL, whatever it is.
     SMALL_BYTES = 16384
     ACCOUNTS = 3
+    # What each account has of the whole, in eighths.
+    SMALL_SHARE = 1
+    BODIES_SHARE = 3
+    RESULTS_SHARE = 4
+    SHARES = 8
 
 
 # An index into what the budget counts; Cython takes no enum as one.
 ctypedef int Account
 
 cdef enum:
-    # An eighth: heads, unfinished lines, and bodies, packets, results and answers of at most SMALL_BYTES.
+    # Heads, unfinished lines, and bodies, packets, results and answers of at most SMALL_BYTES.
     SMALL
-    # Three eighths: larger bodies with their packets.
+    # Larger bodies with their packets.
     BODIES
-    # A half: larger results with the answers that are not read yet.
+    # Larger results with the answers that are not read yet.
     RESULTS
 
 

@@ -5,11 +5,20 @@ its allocated room. An entry grows before its thing does, and what does not fit 
 into a packet, a result into an answer) leaves one entry and enters the next in the same call, so nothing counts twice
 while room is asked for.
 
-Shares of the whole: small things 1/8, bodies 3/8, results 1/2. Who is ended when an account is crowded or full is the
+Who is ended when an account is crowded or full is the
 business of the entries' owners.
 """
 
 cimport cython
+
+# For the settings: whatever one request may have can be held only if max_bytes is at least so many times the largest body,
+# the largest result, and the largest head with a small body. The room of a body grows by half, so it may be 1.5 times the
+# body; a large packet of a result is held twice for a moment.
+MAX_BYTES_PER_BODY = 3 * SHARES // (2 * BODIES_SHARE)
+MAX_BYTES_PER_RESULT = 2 * SHARES // RESULTS_SHARE
+MAX_BYTES_PER_SMALL = SHARES // SMALL_SHARE
+# SMALL_BYTES, for Python.
+LARGEST_SMALL_BYTES = SMALL_BYTES
 
 
 @cython.final
@@ -18,9 +27,9 @@ cdef class ByteBudget:
 
     def __init__(self, long long max_bytes=256 * 1024 * 1024):
         self.max_bytes = max_bytes
-        self.bounds[SMALL] = max_bytes // 8
-        self.bounds[BODIES] = max_bytes * 3 // 8
-        self.bounds[RESULTS] = max_bytes // 2
+        self.bounds[SMALL] = max_bytes * SMALL_SHARE // SHARES
+        self.bounds[BODIES] = max_bytes * BODIES_SHARE // SHARES
+        self.bounds[RESULTS] = max_bytes * RESULTS_SHARE // SHARES
 
     def counters(self):
         """What is held now and was counted since the start, by name."""
