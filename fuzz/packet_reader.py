@@ -17,7 +17,8 @@ import random
 import struct
 from typing import NamedTuple
 
-from gatewayx.gearman import errors, packet
+from gatewayx.embedded import encode
+from gatewayx.gearman import errors
 from gatewayx.gearman.packet import (
     HEADER_BYTES,
     LARGE_BYTES,
@@ -58,8 +59,8 @@ KEEP_BYTES = 1 << 20
 DOUBT = "doubt"
 
 LAST_PACKET = {
-    Magic.REQUEST: packet.encode(Magic.REQUEST, PacketType.ECHO_REQ, b"last"),
-    Magic.RESPONSE: packet.encode(Magic.RESPONSE, PacketType.ECHO_RES, b"last"),
+    Magic.REQUEST: encode.packet(Magic.REQUEST, PacketType.ECHO_REQ, b"last"),
+    Magic.RESPONSE: encode.packet(Magic.RESPONSE, PacketType.ECHO_RES, b"last"),
 }
 
 

@@ -9,9 +9,9 @@ import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 
-from gatewayx.gearman import packet
+from gatewayx.embedded import encode
 from gatewayx.gearman.errors import ProtocolError
-from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, PacketReader, PacketType, Taken
+from gatewayx.gearman.packet import Magic, PacketReader, PacketType, Taken
 
 # A loop that has not come to rest after so many turns never does.
 MAX_TURNS = 2000
@@ -420,7 +420,7 @@ class JobServerTransport(Transport):
                 if self.closing:
                     return
                 continue
-            assert found.type in SUBMIT_TYPES, found
+            assert found.type in encode.SUBMIT_TYPES, found
             submission = (int(found.type), *found.arguments)
             self.server.submissions.append(submission)
             self.pending.append(submission)
@@ -430,7 +430,7 @@ class JobServerTransport(Transport):
 
     def _answer_option(self) -> None:
         if self.server.option_answer == OptionAnswer.TAKEN:
-            self.loop.call_soon(self.receive, packet.encode_option_res(b"exceptions"))
+            self.loop.call_soon(self.receive, encode.option_res(b"exceptions"))
         elif self.server.option_answer == OptionAnswer.ERROR:
             self.loop.call_soon(
                 self.send, PacketType.ERROR, b"UNKNOWN_OPTION", b"Server does not recognize given option"
@@ -448,7 +448,7 @@ class JobServerTransport(Transport):
 
     def send(self, packet_type: int, *arguments: bytes) -> None:
         """Send a packet, in pieces if the server cuts."""
-        data = packet.encode(Magic.RESPONSE, packet_type, *arguments)
+        data = encode.packet(Magic.RESPONSE, packet_type, *arguments)
         size = self.server.cut_bytes or len(data)
         for begin in range(0, len(data), size):
             self.receive(data[begin : begin + size])

@@ -7,6 +7,7 @@ import struct
 import anyio
 import pytest
 
+from gatewayx.embedded import encode
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.gearman import packet
 from gatewayx.gearman.packet import PacketType
@@ -28,10 +29,10 @@ class TestForeground:
             assert handle.startswith(b"H:")
             assert await worker.grab() == (handle, function, b"", b"work\0load")
             worker.send(
-                packet.encode_work_data(handle, b"a\0b"),
-                packet.encode_work_warning(handle, b"w"),
-                packet.encode_work_status(handle, 3, 4),
-                packet.encode_work_complete(handle, b"end"),
+                encode.work_data(handle, b"a\0b"),
+                encode.work_warning(handle, b"w"),
+                encode.work_status(handle, 3, 4),
+                encode.work_complete(handle, b"end"),
             )
             assert await client.expect(DATA) == (handle, b"a\0b")
             assert await client.expect(PacketType.WORK_WARNING) == (handle, b"w")
@@ -41,7 +42,7 @@ class TestForeground:
 
     async def test_answers_keep_the_order_of_pipelined_submits(self, address, function):
         async with Peer(address) as client, Peer(address) as worker:
-            client.send(*[packet.encode_submit_job(7, function, b"", b"%d" % n) for n in range(100)])
+            client.send(*[encode.submit_job(7, function, b"", b"%d" % n) for n in range(100)])
             handles = [(await client.expect(PacketType.JOB_CREATED))[0] for _ in range(100)]
             assert len(set(handles)) == 100
             await worker.can_do(function)
@@ -52,19 +53,19 @@ class TestForeground:
             await worker.can_do(function)
             handle = await client.submit(function, b"", b"")
             await worker.grab()
-            worker.send(packet.encode_work_fail(handle))
+            worker.send(encode.work_fail(handle))
             assert await client.expect(FAIL) == (handle,)
 
     @pytest.mark.parametrize("wanted", [True, False])
     async def test_exception_is_a_failure_to_who_did_not_ask_for_exceptions(self, address, function, wanted):
         async with Peer(address) as client, Peer(address) as worker:
             if wanted:
-                client.send(packet.encode_option_req(b"exceptions"))
+                client.send(encode.option_req(b"exceptions"))
                 assert await client.expect(PacketType.OPTION_RES) == (b"exceptions",)
             await worker.can_do(function)
             handle = await client.submit(function, b"", b"")
             await worker.grab()
-            worker.send(packet.encode_work_exception(handle, b"why"))
+            worker.send(encode.work_exception(handle, b"why"))
             if wanted:
                 assert await client.expect(PacketType.WORK_EXCEPTION) == (handle, b"why")
             else:
@@ -78,7 +79,7 @@ class TestForeground:
             await worker.can_do(function)
             handle = await client.submit(function, b"", data)
             assert (await worker.grab())[3] == data
-            worker.send(packet.encode_work_data(handle, data), packet.encode_work_complete(handle, data))
+            worker.send(encode.work_data(handle, data), encode.work_complete(handle, data))
             assert await client.expect(DATA) == (handle, data)
             assert await client.expect(COMPLETE) == (handle, data)
 
@@ -99,7 +100,7 @@ class TestForeground:
             async with Peer(address) as client:
                 handle = await client.submit(function, b"", b"")
                 await worker.grab()
-            worker.send(packet.encode_work_data(handle, b"x"), packet.encode_work_complete(handle, b""))
+            worker.send(encode.work_data(handle, b"x"), encode.work_complete(handle, b""))
             assert await worker.settle() == []
 
 
@@ -140,9 +141,9 @@ class TestQueue:
                 handle = await client.submit(function, b"", b"x", BACKGROUND)
             await worker.can_do(function)
             assert (await worker.grab())[0] == handle
-            worker.send(packet.encode_work_complete(handle, b"nobody hears"))
+            worker.send(encode.work_complete(handle, b"nobody hears"))
             assert await worker.settle() == []
-            worker.send(packet.encode_get_status(handle))
+            worker.send(encode.get_status(handle))
             assert await worker.expect(PacketType.STATUS_RES) == (handle, b"0", b"0", b"0", b"0")
 
     async def test_worker_gone_queues_its_job_again(self, address, function):
@@ -153,33 +154,33 @@ class TestQueue:
                 await lost.grab()
             async with Peer(address) as worker:
                 await worker.can_do(function)
-                worker.send(packet.encode_pre_sleep())
+                worker.send(encode.pre_sleep())
                 await worker.expect(PacketType.NOOP)
                 assert await worker.grab() == (handle, function, b"", b"again")
-                worker.send(packet.encode_work_complete(handle, b"done"))
+                worker.send(encode.work_complete(handle, b"done"))
                 assert await client.expect(COMPLETE) == (handle, b"done")
 
     async def test_sleeping_worker_is_woken_once(self, address, function):
         async with Peer(address) as client, Peer(address) as worker:
             await worker.can_do(function)
-            worker.send(packet.encode_pre_sleep())
+            worker.send(encode.pre_sleep())
             assert await worker.settle() == []
             await client.submit(function, b"", b"1")
             await client.submit(function, b"", b"2")
             assert [found.type for found in await worker.settle()] == [PacketType.NOOP]
             await worker.grab()
-            worker.send(packet.encode_pre_sleep())
+            worker.send(encode.pre_sleep())
             await worker.expect(PacketType.NOOP)
 
     async def test_abilities_can_be_withdrawn(self, address, function):
         async with Peer(address) as client, Peer(address) as worker:
             await worker.can_do(function, function + b"2")
-            worker.send(packet.encode_cant_do(function))
+            worker.send(encode.cant_do(function))
             await client.submit(function, b"", b"")
             await worker.no_job()
             second = await client.submit(function + b"2", b"", b"")
             assert (await worker.grab())[0] == second
-            worker.send(packet.encode_work_complete(second, b""), packet.encode_reset_abilities())
+            worker.send(encode.work_complete(second, b""), encode.reset_abilities())
             assert await worker.settle() == []
             await client.expect(COMPLETE)
             await client.submit(function + b"2", b"", b"")
@@ -187,16 +188,16 @@ class TestQueue:
 
     async def test_job_that_runs_longer_than_can_do_timeout_is_queued_again(self, address, function):
         async with Peer(address) as client, Peer(address) as slow:
-            slow.send(packet.encode_can_do_timeout(function, 1))
+            slow.send(encode.can_do_timeout(function, 1))
             assert await slow.settle() == []
             handle = await client.submit(function, b"", b"")
             await slow.grab()
             # gearmand may wake the worker for the job that still runs, too: it sleeps again.
             async with hand_worker(address, function) as worker:
                 assert (await worker.take())[0] == handle
-                slow.send(packet.encode_work_complete(handle, b"too late"))
+                slow.send(encode.work_complete(handle, b"too late"))
                 assert (await slow.expect(PacketType.ERROR))[0] == b"JOB_NOT_FOUND"
-                worker.send(packet.encode_work_complete(handle, b"in time"))
+                worker.send(encode.work_complete(handle, b"in time"))
                 assert await client.expect(COMPLETE) == (handle, b"in time")
                 second = await client.submit(function, b"", b"")
                 assert (await slow.grab())[0] == second
@@ -206,7 +207,7 @@ class TestQueue:
             await worker.can_do(function)
             first = await client.submit(function, b"u1", b"1")
             second = await client.submit(function, b"u2", b"2")
-            worker.send(packet.encode_grab_job(), packet.encode_grab_job_all(), packet.encode_grab_job_all())
+            worker.send(encode.grab_job(), encode.grab_job_all(), encode.grab_job_all())
             assert await worker.expect(PacketType.JOB_ASSIGN) == (first, function, b"1")
             assert await worker.expect(PacketType.JOB_ASSIGN_UNIQ) == (second, function, b"u2", b"2")
             assert await worker.expect(PacketType.NO_JOB) == ()
@@ -215,7 +216,7 @@ class TestQueue:
         async with Peer(address) as client:
             await client.submit(function, b"", b"1", BACKGROUND)
             assert await ask_text(address, b"maxqueue " + function + b" 1") == b"OK\r\n"
-            client.send(packet.encode_submit_job(7, function, b"", b"2"))
+            client.send(encode.submit_job(7, function, b"", b"2"))
             assert await client.expect(PacketType.ERROR) == (b"QUEUE_ERROR", b"Job queue is full")
 
 
@@ -229,7 +230,7 @@ class TestCoalescing:
             for _ in range(count):
                 handle, _, unique, workload = await worker.grab()
                 assert (unique, workload) in (first, second)
-                worker.send(packet.encode_work_data(handle, b"d"), packet.encode_work_complete(handle, b"c"))
+                worker.send(encode.work_data(handle, b"d"), encode.work_complete(handle, b"c"))
             await worker.no_job()
             found = [await client.receive() for _ in range(4)]
             assert sorted((p.type, p.arguments[0]) for p in found) == sorted(
@@ -262,10 +263,10 @@ class TestCoalescing:
             await worker.can_do(function)
             handle = await first.submit(function, b"u", b"")
             await worker.grab()
-            worker.send(packet.encode_work_data(handle, b"1"))
+            worker.send(encode.work_data(handle, b"1"))
             await first.expect(DATA)
             assert await second.submit(function, b"u", b"") == handle
-            worker.send(packet.encode_work_complete(handle, b"2"))
+            worker.send(encode.work_complete(handle, b"2"))
             assert await first.expect(COMPLETE) == (handle, b"2")
             assert await second.expect(COMPLETE) == (handle, b"2")
 
@@ -275,7 +276,7 @@ class TestCoalescing:
             await worker.can_do(function)
             handle = await client.submit(function, unique, b"x")
             await worker.grab()
-            worker.send(packet.encode_work_complete(handle, b""))
+            worker.send(encode.work_complete(handle, b""))
             await client.expect(COMPLETE)
             assert await client.submit(function, unique, b"x") != handle
 
@@ -296,25 +297,25 @@ class TestStatus:
         async with Peer(address) as client, Peer(address) as worker:
             await worker.can_do(function)
             handle = await client.submit(function, b"", b"")
-            client.send(packet.encode_get_status(handle))
+            client.send(encode.get_status(handle))
             assert await client.expect(PacketType.STATUS_RES) == (handle, b"1", b"0", b"0", b"0")
             await worker.grab()
-            worker.send(packet.encode_work_status(handle, 5, 10))
+            worker.send(encode.work_status(handle, 5, 10))
             await client.expect(PacketType.WORK_STATUS)
-            client.send(packet.encode_get_status(handle))
+            client.send(encode.get_status(handle))
             assert await client.expect(PacketType.STATUS_RES) == (handle, b"1", b"1", b"5", b"10")
-            client.send(packet.encode_get_status(b"H:nobody:1"))
+            client.send(encode.get_status(b"H:nobody:1"))
             assert await client.expect(PacketType.STATUS_RES) == (b"H:nobody:1", b"0", b"0", b"0", b"0")
 
     async def test_by_unique(self, address, function):
         unique = function[:63]
         async with Peer(address) as client:
             await client.submit(function, unique, b"", BACKGROUND)
-            client.send(packet.encode_get_status_unique(unique))
+            client.send(encode.get_status_unique(unique))
             answer = await client.expect(PacketType.STATUS_RES_UNIQUE)
             assert answer == (unique, b"1", b"0", b"0", b"0", b"0")
             await client.submit(function, unique, b"")
-            client.send(packet.encode_get_status_unique(unique), packet.encode_get_status_unique(b"unknown"))
+            client.send(encode.get_status_unique(unique), encode.get_status_unique(b"unknown"))
             assert (await client.expect(PacketType.STATUS_RES_UNIQUE))[5] == b"1"
             answer = await client.expect(PacketType.STATUS_RES_UNIQUE)
             assert answer == (b"unknown", b"0", b"0", b"0", b"0", b"0")
@@ -324,14 +325,14 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("request_bytes", "code"),
         [
-            (packet.encode(packet.Magic.REQUEST, PacketType.NOOP), b"INVALID_COMMAND"),
-            (packet.encode(packet.Magic.REQUEST, PacketType.JOB_CREATED, b"H"), b"INVALID_COMMAND"),
-            (packet.encode_submit_job_sched(b"f", b"u", 1, 2, 3, 4, 5, b"w"), b"INVALID_COMMAND"),
-            (packet.encode_option_req(b"nonsense"), b"UNKNOWN_OPTION"),
-            (packet.encode_work_complete(b"H:nobody:1", b""), b"JOB_NOT_FOUND"),
-            (packet.encode_work_fail(b"H:nobody:1"), b"JOB_NOT_FOUND"),
-            (packet.encode_work_status(b"H:nobody:1", 1, 2), b"JOB_NOT_FOUND"),
-            (packet.encode(packet.Magic.REQUEST, 7, b"f", b"u" * 66, b""), b"ARGUMENT_TOO_LARGE"),
+            (encode.packet(packet.Magic.REQUEST, PacketType.NOOP), b"INVALID_COMMAND"),
+            (encode.packet(packet.Magic.REQUEST, PacketType.JOB_CREATED, b"H"), b"INVALID_COMMAND"),
+            (encode.submit_job_sched(b"f", b"u", 1, 2, 3, 4, 5, b"w"), b"INVALID_COMMAND"),
+            (encode.option_req(b"nonsense"), b"UNKNOWN_OPTION"),
+            (encode.work_complete(b"H:nobody:1", b""), b"JOB_NOT_FOUND"),
+            (encode.work_fail(b"H:nobody:1"), b"JOB_NOT_FOUND"),
+            (encode.work_status(b"H:nobody:1", 1, 2), b"JOB_NOT_FOUND"),
+            (encode.packet(packet.Magic.REQUEST, 7, b"f", b"u" * 66, b""), b"ARGUMENT_TOO_LARGE"),
         ],
     )
     async def test_unexpected_packet_is_answered_and_the_connection_lives(self, address, request_bytes, code):
@@ -352,7 +353,7 @@ class TestErrors:
             await worker.can_do(function)
             handle = await client.submit(function, b"", b"")
             await worker.grab()
-            stranger.send(packet.encode_work_complete(handle, b"forged"))
+            stranger.send(encode.work_complete(handle, b"forged"))
             assert (await stranger.expect(PacketType.ERROR))[0] == b"JOB_NOT_FOUND"
             assert await client.settle() == []
 
@@ -360,7 +361,7 @@ class TestErrors:
 class TestTextCommands:
     async def test_status_and_workers(self, address, function):
         async with Peer(address) as client, Peer(address) as worker:
-            worker.send(packet.encode_set_client_id(b"me-" + function))
+            worker.send(encode.set_client_id(b"me-" + function))
             await worker.can_do(function)
             for number in range(3):
                 await client.submit(function, b"", b"%d" % number)
@@ -387,7 +388,7 @@ class TestTextCommands:
             await worker.grab()
             assert await ask_text(address, b"cancel job " + handle) == b"OK\r\n"
             assert await client.expect(FAIL) == (handle,)
-            worker.send(packet.encode_work_complete(handle, b"late"))
+            worker.send(encode.work_complete(handle, b"late"))
             assert await client.expect(COMPLETE) == (handle, b"late")
 
     async def test_show_jobs(self, address, function):
@@ -424,7 +425,7 @@ class TestTools:
     async def test_gearman_client_and_worker(self, address, function):
         async with Peer(address) as worker:
             await worker.can_do(function)
-            worker.send(packet.encode_pre_sleep())
+            worker.send(encode.pre_sleep())
             code, output = await run_tool("gearman", address[1], "-b", "-f", function.decode(), "hello")
             assert (code, output) == (0, b"")
             await worker.expect(PacketType.NOOP)
@@ -472,7 +473,7 @@ class TestEmbedded:
             assert (embedded.connections, embedded.job_count, embedded.queued, embedded.running) == (2, 2, 1, 1)
             assert (embedded.submitted, embedded.coalesced, embedded.workload_bytes) == (3, 1, 8)
             await worker.grab()
-            worker.send(*[packet.encode_work_complete(handle, b"") for handle in set(handles)])
+            worker.send(*[encode.work_complete(handle, b"") for handle in set(handles)])
             assert await worker.settle() == []
             assert (embedded.job_count, embedded.queued, embedded.running, embedded.finished) == (0, 0, 0, 2)
 
@@ -494,14 +495,14 @@ class TestEmbedded:
         async with JobServer(**options) as server, Peer(server.address) as client:
             for arguments in submits[:-1]:
                 await client.submit(*arguments)
-            client.send(packet.encode_submit_job(7, *submits[-1]))
+            client.send(encode.submit_job(7, *submits[-1]))
             assert (await client.expect(PacketType.ERROR))[0] == b"QUEUE_ERROR"
 
     async def test_too_large_a_packet_closes_the_connection(self):
         async with JobServer(max_body_bytes=100) as server, Peer(server.address) as client:
-            client.send(packet.encode_echo_req(bytes(100)))
+            client.send(encode.echo_req(bytes(100)))
             await client.expect(PacketType.ECHO_RES)
-            client.send(packet.encode_echo_req(bytes(101)))
+            client.send(encode.echo_req(bytes(101)))
             with pytest.raises(ConnectionResetError):
                 await client.receive()
 
@@ -514,7 +515,7 @@ class TestEmbedded:
     async def test_peer_that_does_not_read_is_disconnected(self):
         async with JobServer(max_output_bytes=1_000_000) as server, Peer(server.address) as flooder:
             # Far more than socket buffers on both sides hold.
-            flooder.send(packet.encode_echo_req(bytes(1_000_000)) * 50)
+            flooder.send(encode.echo_req(bytes(1_000_000)) * 50)
             with pytest.raises(ConnectionResetError):
                 await flooder.writer.drain()
 
@@ -528,7 +529,7 @@ class TestEmbedded:
 
     async def test_everything_at_once_in_single_bytes(self, embedded, function):
         async with Peer(embedded.address) as peer:
-            stream = packet.encode_can_do(function) + packet.encode_submit_job(7, function, b"u", b"w")
+            stream = encode.can_do(function) + encode.submit_job(7, function, b"u", b"w")
             for start in range(len(stream)):
                 peer.send(stream[start : start + 1])
                 await peer.writer.drain()

@@ -7,9 +7,8 @@ import logging
 
 import pytest
 
-from gatewayx.embedded import sample_functions
+from gatewayx.embedded import encode, sample_functions
 from gatewayx.embedded.worker import Job, Worker
-from gatewayx.gearman import packet
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError
 from gatewayx.gearman.packet import PacketType
 from support.peer import WAIT_S, Peer
@@ -39,7 +38,7 @@ async def started(address):
 async def client(address):
     """A client that asked for exceptions."""
     async with Peer(address) as peer:
-        peer.send(packet.encode_option_req(b"exceptions"))
+        peer.send(encode.option_req(b"exceptions"))
         await peer.expect(PacketType.OPTION_RES)
         yield peer
 
@@ -100,7 +99,7 @@ class TestSampleFunctions:
 class TestWorker:
     async def test_many_jobs_through_few_slots(self, started, client, function):
         worker = await started({function: sample_functions.reverse}, concurrency=4)
-        client.send(*[packet.encode_submit_job(7, function, b"", b"%d!" % n) for n in range(1000)])
+        client.send(*[encode.submit_job(7, function, b"", b"%d!" % n) for n in range(1000)])
         created, completed = [], {}
         while len(completed) < 1000:
             got = await client.receive()
@@ -129,7 +128,7 @@ class TestWorker:
             return job.workload
 
         await started({function: wait}, concurrency=3)
-        client.send(*[packet.encode_submit_job(7, function, b"", b"%d" % n) for n in range(10)])
+        client.send(*[encode.submit_job(7, function, b"", b"%d" % n) for n in range(10)])
         done = []
         while len(done) < 10:
             got = await client.receive()

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from gatewayx import __version__
+from gatewayx.embedded import encode
 from gatewayx.gateway import exchange
-from gatewayx.gearman import packet
 from gatewayx.gearman.packet import Magic, PacketType
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
@@ -334,7 +334,7 @@ class TestRequestHeaders:
             two.send(post(b"/" + function, workloads[1], b"X-Gearman-Unique: " + unique))
             await gateway.reaches("pool.outstanding_jobs", 2)
             await upstream_has_read(gateway, function)
-            worker.send(packet.encode_work_data(handle, b"part, "))
+            worker.send(encode.work_data(handle, b"part, "))
             worker.complete(handle, b"end")
             for client in (one, two):
                 answer = await client.response()
@@ -417,12 +417,12 @@ class TestOutcome:
         client.send(post(b"/" + function))
         handle, _, _, _ = await worker.take()
         worker.send(
-            packet.encode_work_status(handle, 1, 2),
-            packet.encode_work_data(handle, b"one "),
-            packet.encode_work_warning(handle, b"WARNING"),
-            packet.encode_work_data(handle, b""),
-            packet.encode_work_data(handle, b"two\0 "),
-            packet.encode_work_status(handle, 2, 2),
+            encode.work_status(handle, 1, 2),
+            encode.work_data(handle, b"one "),
+            encode.work_warning(handle, b"WARNING"),
+            encode.work_data(handle, b""),
+            encode.work_data(handle, b"two\0 "),
+            encode.work_status(handle, 2, 2),
         )
         worker.complete(handle, b"end")
         answer = await client.response()
@@ -432,14 +432,14 @@ class TestOutcome:
     async def test_an_empty_completion_ends_the_gathered_data(self, client, worker, function):
         client.send(post(b"/" + function))
         handle, _, _, _ = await worker.take()
-        worker.send(*(packet.encode_work_data(handle, b"%d," % number) for number in range(1000)))
+        worker.send(*(encode.work_data(handle, b"%d," % number) for number in range(1000)))
         worker.complete(handle)
         assert (await client.response()).body == b"".join(b"%d," % number for number in range(1000))
 
     async def test_an_exception_is_500_with_its_data(self, client, worker, function):
         client.send(post(b"/" + function))
         handle, _, unique, _ = await worker.take()
-        worker.send(packet.encode_work_data(handle, b"dropped"), packet.encode_work_exception(handle, b"what\0ever"))
+        worker.send(encode.work_data(handle, b"dropped"), encode.work_exception(handle, b"what\0ever"))
         answer = await client.response()
         assert (answer.status, answer.body) == (500, b"what\0ever")
         assert answer.headers[b"content-type"] == b"text/plain"
@@ -450,7 +450,7 @@ class TestOutcome:
     async def test_a_failure_is_500_and_drops_the_gathered_data(self, client, worker, function):
         client.send(post(b"/" + function))
         handle, _, unique, _ = await worker.take()
-        worker.send(packet.encode_work_data(handle, b"GATHERED"), packet.encode_work_fail(handle))
+        worker.send(encode.work_data(handle, b"GATHERED"), encode.work_fail(handle))
         answer = await client.response()
         assert (answer.status, answer.kind()) == (500, "job-failed")
         assert b"GATHERED" not in answer.body
@@ -463,7 +463,7 @@ class TestOutcome:
     async def test_a_reason_behind_a_failure_is_in_the_detail(self, client, worker, function, size_bytes):
         client.send(post(b"/" + function))
         handle, _, _, _ = await worker.take()
-        worker.send(packet.encode(Magic.REQUEST, PacketType.WORK_FAIL, handle + b"\0" + b"disk full".ljust(size_bytes)))
+        worker.send(encode.packet(Magic.REQUEST, PacketType.WORK_FAIL, handle + b"\0" + b"disk full".ljust(size_bytes)))
         answer = await client.response()
         assert (answer.status, answer.kind()) == (500, "job-failed")
         assert answer.headers[b"x-gearman-command"] == b"WORK_FAIL"
@@ -488,8 +488,8 @@ class TestOutcome:
             large, _, _, _ = await worker.take()
             two.send(post(b"/" + function, b"small"))
             small, _, _, _ = await worker.take()
-            worker.send(packet.encode_work_data(small, b"before, "))
-            worker.send(*(packet.encode_work_data(large, b"x" * size) for size in sizes[:-1]))
+            worker.send(encode.work_data(small, b"before, "))
+            worker.send(*(encode.work_data(large, b"x" * size) for size in sizes[:-1]))
             worker.complete(large, b"x" * sizes[-1])
             worker.complete(small, b"after")
             answer = await one.response()
@@ -507,7 +507,7 @@ class TestOutcome:
         parts = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
         client.send(post(b"/" + function))
         handle, _, _, _ = await worker.take()
-        worker.send(*(packet.encode_work_data(handle, part) for part in parts[:-1]))
+        worker.send(*(encode.work_data(handle, part) for part in parts[:-1]))
         worker.complete(handle, parts[-1])
         answer = await client.response()
         assert answer.status == 200
@@ -516,7 +516,7 @@ class TestOutcome:
     async def test_an_exception_too_large_is_502(self, client, worker, function):
         client.send(post(b"/" + function))
         handle, _, _, _ = await worker.take()
-        worker.send(packet.encode_work_exception(handle, b"x" * (MAX_RESULT + 1)))
+        worker.send(encode.work_exception(handle, b"x" * (MAX_RESULT + 1)))
         answer = await client.response()
         assert (answer.status, answer.kind()) == (502, "result-too-large")
 
@@ -611,7 +611,7 @@ class TestTimeout:
         handle, _, _, _ = await worker.take()
         assert (await client.response()).status == 504
         before = gateway.count("pool.dropped_packets")
-        worker.send(packet.encode_work_data(handle, b"late"))
+        worker.send(encode.work_data(handle, b"late"))
         worker.complete(handle, b"later")
         await gateway.reaches("pool.dropped_packets", before + 2)
         assert gateway.count("pool.connections") == 1
@@ -682,19 +682,19 @@ class TestPluginCompat:
     @pytest.mark.parametrize(
         ("end", "command"),
         [
-            pytest.param(packet.encode_work_fail, b"WORK_FAIL", id="fail"),
+            pytest.param(encode.work_fail, b"WORK_FAIL", id="fail"),
             pytest.param(
-                lambda handle: packet.encode(Magic.REQUEST, PacketType.WORK_FAIL, handle + b"\0why"),
+                lambda handle: encode.packet(Magic.REQUEST, PacketType.WORK_FAIL, handle + b"\0why"),
                 b"WORK_FAIL",
                 id="fail-with-a-reason",
             ),
-            pytest.param(lambda handle: packet.encode_work_exception(handle, b"what"), b"WORK_EXCEPTION", id="raise"),
+            pytest.param(lambda handle: encode.work_exception(handle, b"what"), b"WORK_EXCEPTION", id="raise"),
         ],
     )
     async def test_a_job_that_fails_is_200_with_the_headers_alone(self, client, worker, function, end, command):
         client.send(post(b"/" + function))
         handle, _, _, _ = await worker.take()
-        worker.send(packet.encode_work_data(handle, b"dropped"), end(handle))
+        worker.send(encode.work_data(handle, b"dropped"), end(handle))
         answer = await client.response()
         assert (answer.status, answer.body) == (200, b"")
         assert answer.headers[b"x-gearman-command"] == command

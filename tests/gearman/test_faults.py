@@ -9,8 +9,9 @@ from zlib import crc32
 
 import pytest
 
+from gatewayx.embedded import encode
 from gatewayx.embedded.worker import Worker
-from gatewayx.gearman import keeper, packet
+from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import Magic, PacketType
 from support.fault_proxy import DOWN, UP, FaultProxy
 from support.gateway import RunningGateway, eventually, running_gateway
@@ -47,7 +48,7 @@ class Scene:
         self.number += 1
         workload = b"%06d" % self.number
         unique = UNIQUE % self.number
-        submission = packet.encode_submit_job(PacketType.SUBMIT_JOB, self.function, unique, workload)
+        submission = encode.submit_job(PacketType.SUBMIT_JOB, self.function, unique, workload)
         return post(b"/" + self.function, workload, b"X-Gearman-Unique: " + unique), workload, submission
 
     async def outcome(self, request: bytes, workload: bytes, *, breaks: bool = True) -> int:
@@ -101,8 +102,8 @@ async def scene(job_server, function) -> AsyncIterator[Scene]:
 def replies(handle: bytes, workload: bytes) -> tuple[bytes, bytes]:
     """The packets JOB_CREATED and WORK_COMPLETE as the job server sends them."""
     return (
-        packet.encode(Magic.RESPONSE, PacketType.JOB_CREATED, handle),
-        packet.encode(Magic.RESPONSE, PacketType.WORK_COMPLETE, handle, workload[::-1]),
+        encode.packet(Magic.RESPONSE, PacketType.JOB_CREATED, handle),
+        encode.packet(Magic.RESPONSE, PacketType.WORK_COMPLETE, handle, workload[::-1]),
     )
 
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatewayx.gearman import keeper, packet
+from gatewayx.embedded import encode
+from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import PacketType
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
@@ -54,7 +55,7 @@ async def test_both_leave_together():
     async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
         found = await asyncio.wait_for(first, 5)
     listener.close()
-    assert found == packet.encode_option_req(b"exceptions") + packet.encode_echo_req(b"gatewayx")
+    assert found == encode.option_req(b"exceptions") + encode.echo_req(b"gatewayx")
 
 
 class TestWithoutExceptions:
@@ -120,7 +121,7 @@ class TestWithoutExceptions:
         ):
             client.send(post(b"/raises"))
             handle, _, _, _ = await worker.take()
-            worker.send(packet.encode_work_exception(handle, b"what"))
+            worker.send(encode.work_exception(handle, b"what"))
             assert (await client.response()).body == b"what"
         assert lines(caplog, WITHOUT_EXCEPTIONS) == []
 
@@ -179,7 +180,7 @@ class TestHangsUp:
         async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             data = await reader.read(65536)
             if data.startswith(b"\0"):
-                asked.append(data.startswith(packet.encode_option_req(b"exceptions")))
+                asked.append(data.startswith(encode.option_req(b"exceptions")))
             writer.close()
 
         listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)

@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from gatewayx.gearman import packet
-from gatewayx.gearman.packet import SUBMIT_TYPES, Magic, Packet, PacketReader, PacketType
+from gatewayx.embedded import encode
+from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
 from support.gearmand import free_port
 from support.peer import Peer
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0
 
-OPTION_RES = packet.encode_option_res(b"exceptions")
+OPTION_RES = encode.option_res(b"exceptions")
 
 
 def response(packet_type: PacketType, *arguments: bytes) -> bytes:
     """A packet as a job server sends it to a client."""
-    return packet.encode(Magic.RESPONSE, packet_type, *arguments)
+    return encode.packet(Magic.RESPONSE, packet_type, *arguments)
 
 
 class Submission(NamedTuple):
@@ -92,7 +92,7 @@ class ScriptedConnection(asyncio.Protocol):
             if self.server.greets and self.server.answers_first_echo if greeting else self.server.echoing:
                 self.answer(PacketType.ECHO_RES, *found.arguments)
         else:
-            assert found.type in SUBMIT_TYPES, found
+            assert found.type in encode.SUBMIT_TYPES, found
             self.submissions.put_nowait(Submission(found.type, *found.arguments))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -275,23 +275,23 @@ class HandWorker(Peer):
     async def take(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Take the next job, waiting for one: handle, function, unique, workload."""
         while True:
-            self.send(packet.encode_grab_job_uniq())
+            self.send(encode.grab_job_uniq())
             while (found := await self.receive()).type == PacketType.NOOP:
                 continue
             if found.type == PacketType.JOB_ASSIGN_UNIQ:
                 handle, function, unique, workload = found.arguments
                 return handle, function, unique, workload
             assert found.type == PacketType.NO_JOB, found
-            self.send(packet.encode_pre_sleep())
+            self.send(encode.pre_sleep())
             await self.expect(PacketType.NOOP)
 
     def send_data(self, handle: bytes, data: bytes) -> None:
         """Send a part of a job's result."""
-        self.send(packet.encode_work_data(handle, data))
+        self.send(encode.work_data(handle, data))
 
     def complete(self, handle: bytes, result: bytes = b"") -> None:
         """End a job well."""
-        self.send(packet.encode_work_complete(handle, result))
+        self.send(encode.work_complete(handle, result))
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from gatewayx.gearman import packet
+from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
 from support.gearmand import is_whole
 
@@ -48,7 +48,7 @@ class Peer:
 
     async def settle(self) -> list[Packet]:
         """Wait until everything sent so far was handled; the packets that came meanwhile."""
-        self.send(packet.encode_echo_req(b"settle"))
+        self.send(encode.echo_req(b"settle"))
         before = []
         while (found := await self.receive()).type != PacketType.ECHO_RES:
             before.append(found)
@@ -58,24 +58,24 @@ class Peer:
         self, function: bytes, unique: bytes, workload: bytes, packet_type: PacketType = PacketType.SUBMIT_JOB
     ) -> bytes:
         """Submit a job; its handle."""
-        self.send(packet.encode_submit_job(packet_type, function, unique, workload))
+        self.send(encode.submit_job(packet_type, function, unique, workload))
         (handle,) = await self.expect(PacketType.JOB_CREATED)
         return handle
 
     async def can_do(self, *functions: bytes) -> None:
         """Register as a worker; returns once the job server knows."""
-        self.send(*map(packet.encode_can_do, functions))
+        self.send(*map(encode.can_do, functions))
         assert await self.settle() == []
 
     async def grab(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Take the job that waits: handle, function, unique, workload."""
-        self.send(packet.encode_grab_job_uniq())
+        self.send(encode.grab_job_uniq())
         handle, function, unique, workload = await self.expect(PacketType.JOB_ASSIGN_UNIQ)
         return handle, function, unique, workload
 
     async def no_job(self) -> None:
         """No job waits for this worker."""
-        self.send(packet.encode_grab_job())
+        self.send(encode.grab_job())
         await self.expect(PacketType.NO_JOB)
 
     async def close(self) -> None:

@@ -11,8 +11,8 @@ import logging
 
 from gatewayx.gearman.packet cimport LARGE_BYTES, PACKET, Magic, PacketReader, PacketType, pack, packet_head
 
+from gatewayx.embedded import encode
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError, ProtocolError
-from gatewayx.gearman.packet import encode_can_do, encode_work_status
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ cdef class Job:
 
     def send_status(self, numerator, denominator):
         """Send how much is done (WORK_STATUS), two counts; raises InvalidArgumentError if one is no uint32."""
-        self.connected().send_bytes(encode_work_status(self.handle, numerator, denominator))
+        self.connected().send_bytes(encode.work_status(self.handle, numerator, denominator))
 
     def complete(self, bytes data not None=b""):
         """End the job with the last part of its result (WORK_COMPLETE)."""
@@ -125,7 +125,7 @@ cdef class Worker:
         """asyncio: connected."""
         self.transport = transport
         for name in self.functions:
-            self.send_bytes(encode_can_do(name))
+            self.send_bytes(encode.can_do(name))
         # The answer comes after the CAN_DOs were seen.
         self.send_bytes(ECHO_PACKET)
 

@@ -44,13 +44,13 @@ from gatewayx.gearman.packet cimport (
     PacketReader,
     PacketType,
     Taken,
+    pack,
     submit_head,
     submit_packet,
     type_name,
 )
 
 from gatewayx.gearman.errors import ProtocolError
-from gatewayx.gearman.packet import encode_echo_req, encode_option_req
 
 logger = logging.getLogger("gatewayx.gearman")
 
@@ -60,8 +60,8 @@ cdef int WRITE_HIGH_WATER_BYTES = 65536
 # The code of the ERROR by which gearmand says that it has not queued the job, since its queue is full or its persistent
 # queue failed (libgearman-server/server.cc).
 cdef bytes QUEUE_ERROR = b"QUEUE_ERROR"
-cdef bytes ECHO_REQ = encode_echo_req(b"gatewayx")
-cdef bytes OPTION_REQ = encode_option_req(b"exceptions")
+cdef bytes ECHO_REQ = pack(Magic.REQUEST, PacketType.ECHO_REQ, (), b"gatewayx")
+cdef bytes OPTION_REQ = pack(Magic.REQUEST, PacketType.OPTION_REQ, (), b"exceptions")
 # The code of the ERROR by which gearmand says that it does not know an option.
 cdef bytes UNKNOWN_OPTION = b"UNKNOWN_OPTION"
 

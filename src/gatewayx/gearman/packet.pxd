@@ -1,4 +1,4 @@
-"""Gearman framing without I/O: bytes in, packets out, and one encoder a command.
+"""Gearman framing without I/O: bytes in, packets out; and what `serve` sends.
 
 A packet is a 12-byte header (magic, type, body length; the two numbers big-endian) and a body of arguments
 separated by NUL bytes, the last of which may hold any bytes (gearmand's PROTOCOL text, "Binary Packet").
@@ -186,3 +186,10 @@ cdef bytes pack(unsigned int magic, int packet_type, tuple leading, bytes last)
 
 # The name of a known packet type, for messages.
 cdef str type_name(int packet_type)
+# How many arguments a packet of a type has, the one that may hold any bytes included; -1 for what is no type.
+cdef int count_arguments(int packet_type) noexcept
+
+# Refuse a NUL, which would shift the arguments after it, and what gearmand would truncate or hang up on.
+cdef int check_text(bytes value, str what, Py_ssize_t limit_bytes) except -1
+# The same for the two arguments that every submission begins with.
+cdef int check_submit(bytes function, bytes unique) except -1
