@@ -39,7 +39,7 @@ test-asan: gearmand $(SANITIZED_BUILT) ## Run all tests with the address and und
 		$(BIN)/python -m pytest --hypothesis-profile=slow $(ARGS)
 
 chaos: gearmand build ## Kill, freeze and fill job servers at full length (`make test` has short runs); ARGS are pytest's.
-	CHAOS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1800 tests/chaos $(ARGS)
+	CHAOS=1 $(BIN)/python -m pytest -o timeout=1500 -o faulthandler_timeout=1800 tests/chaos $(ARGS)
 
 fuzz: $(FUZZ_BUILT) ## Fuzz each target for FUZZ_SECONDS, guided by coverage; see CONTRIBUTING.md.
 	for target in $(FUZZ_TARGETS); do \

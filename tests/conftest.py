@@ -11,6 +11,8 @@ import pytest
 from gatewayx.embedded.job_server import JobServer
 from support.gearmand import Gearmand
 
+pytest_plugins = ["support.timeouts"]
+
 # The helpers' assertions shall tell as much as the tests' own.
 pytest.register_assert_rewrite(
     "support.account", "support.gateway", "support.http", "support.job_servers", "support.peer"
