@@ -9,6 +9,8 @@ from posix.strings cimport strncasecmp
 
 cimport cython
 
+from gatewayx.core.grammar cimport decimal, is_only_name, lists_name
+
 cdef extern from "string.h" nogil:
     void* memmem(const void* haystack, size_t haystack_bytes, const void* needle, size_t needle_bytes)
 
@@ -163,18 +165,19 @@ cdef class ResponseReader:
                 return False
             if line[0] == b"C" or line[0] == b"c":
                 if length >= 15 and strncasecmp(line, b"Content-Length:", 15) == 0:
-                    if content_bytes >= 0 or not _read_length(line + 15, length - 15, &content_bytes):
+                    content_bytes = decimal(line + 15, line + length) if content_bytes < 0 else -1
+                    if not 0 <= content_bytes <= MAX_BODY_BYTES:
                         self._fail("a Content-Length that is no length")
                         return False
                 elif length > 11 and strncasecmp(line, b"Connection:", 11) == 0:
-                    if _has_token(line + 11, length - 11, b"close", 5):
+                    if lists_name(line + 11, line + length, b"close", 5):
                         closes = True
-                    elif _has_token(line + 11, length - 11, b"keep-alive", 10):
+                    elif lists_name(line + 11, line + length, b"keep-alive", 10):
                         self.keep_alive = True
             elif (line[0] == b"T" or line[0] == b"t") and length >= 18 \
                     and strncasecmp(line, b"Transfer-Encoding:", 18) == 0:
                 # Nothing else was asked for (RFC 9112 6.1), nor may it be twice or in HTTP/1.0.
-                if chunked or head[7] == b"0" or not _is_chunked(line + 18, length - 18):
+                if chunked or head[7] == b"0" or not is_only_name(line + 18, line + length, b"chunked", 7):
                     self._fail("a Transfer-Encoding that is not chunked")
                     return False
                 chunked = True
@@ -227,50 +230,6 @@ cdef class ResponseReader:
             self.left_bytes = chunk_bytes
             self.state = IN_CHUNK if chunk_bytes else IN_TRAILERS
         return NEED_MORE
-
-
-cdef bint _read_length(const char* text, Py_ssize_t size, long long* length) noexcept:
-    """Digits with blanks around them (RFC 9110 8.6)."""
-    cdef Py_ssize_t position = 0
-    cdef long long value = 0
-    while position < size and (text[position] == b" " or text[position] == b"\t"):
-        position += 1
-    while size > position and (text[size - 1] == b" " or text[size - 1] == b"\t"):
-        size -= 1
-    if position == size:
-        return False
-    while position < size:
-        if not b"0" <= text[position] <= b"9" or value > MAX_BODY_BYTES:
-            return False
-        value = value * 10 + text[position] - 48
-        position += 1
-    length[0] = value
-    return True
-
-
-cdef bint _is_chunked(const char* text, Py_ssize_t size) noexcept:
-    """Whether this is the one word, with blanks around it."""
-    while size and (text[0] == b" " or text[0] == b"\t"):
-        text += 1
-        size -= 1
-    while size and (text[size - 1] == b" " or text[size - 1] == b"\t"):
-        size -= 1
-    return size == 7 and strncasecmp(text, b"chunked", 7) == 0
-
-
-cdef bint _has_token(const char* text, Py_ssize_t size, const char* token, Py_ssize_t token_bytes) noexcept:
-    """Whether the token is in a list of tokens, letters of any case."""
-    cdef Py_ssize_t start = 0, end
-    while start < size:
-        while start < size and (text[start] == b" " or text[start] == b"\t" or text[start] == b","):
-            start += 1
-        end = start
-        while end < size and text[end] != b"," and text[end] != b" " and text[end] != b"\t":
-            end += 1
-        if end - start == token_bytes and strncasecmp(text + start, token, token_bytes) == 0:
-            return True
-        start = end + 1
-    return False
 
 
 cdef long long _read_chunk_size(bytes line):

@@ -1,4 +1,7 @@
-"""Decimal numbers into buffers: printf was 5 % of the instructions of a small request."""
+"""Text and decimal numbers into buffers: printf was 5 % of the instructions of a small request."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memcpy
 
 cdef enum:
     # Of an unsigned 64-bit number.
@@ -20,3 +23,14 @@ cdef inline char* put_decimal(char* end, unsigned long long number) noexcept:
         end[0] = digits[count]
         end += 1
     return end
+
+
+cdef inline char* put(char* end, const char* piece, Py_ssize_t piece_bytes) noexcept:
+    """Write the piece at end, which has room for it; returns what follows it."""
+    memcpy(end, piece, piece_bytes)
+    return end + piece_bytes
+
+
+cdef inline char* put_bytes(char* end, bytes piece) noexcept:
+    """The same of a piece that is an object."""
+    return put(end, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))

@@ -12,10 +12,9 @@ import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 
-from gatewayx.core.digits cimport MAX_DIGITS, put_decimal
+from gatewayx.core.digits cimport MAX_DIGITS, put_bytes, put_decimal
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.routes cimport function_of, plugin_function_of
 from gatewayx.gearman.connection cimport Job, JobListener, printable
@@ -111,7 +110,7 @@ cdef class Gateway(RequestHandler):
 
     cdef bytes new_unique(self):
         cdef char[MAX_UNIQUE_BYTES] unique
-        cdef char* end = _put(unique, self.unique_prefix)
+        cdef char* end = put_bytes(unique, self.unique_prefix)
         self.unique_number += 1
         end = put_decimal(end, self.unique_number)
         return PyBytes_FromStringAndSize(unique, end - unique)
@@ -456,11 +455,11 @@ cdef class Exchange(JobListener):
         cdef char[MAX_HEADERS_BYTES] headers
         cdef char* end = headers
         if job is not None and job.handle is not None:
-            end = _put(_put(end, b"X-Gearman-Job-Handle: "), job.handle)
+            end = put_bytes(put_bytes(end, b"X-Gearman-Job-Handle: "), job.handle)
             if command is not None:
-                end = _put(_put(end, b"\r\nX-Gearman-Command: "), command)
-            end = _put(end, b"\r\n")
-        end = _put(_put(_put(end, b"X-Gearman-Unique: "), self.unique), b"\r\n")
+                end = put_bytes(put_bytes(end, b"\r\nX-Gearman-Command: "), command)
+            end = put_bytes(end, b"\r\n")
+        end = put_bytes(put_bytes(put_bytes(end, b"X-Gearman-Unique: "), self.unique), b"\r\n")
         return PyBytes_FromStringAndSize(headers, end - headers)
 
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1:
@@ -476,11 +475,6 @@ cdef class Exchange(JobListener):
         if request is not None and request.owner is not None:
             request.owner.answer_problem(request, status, kind, detail, headers)
         return self._close()
-
-
-cdef inline char* _put(char* end, bytes piece) noexcept:
-    memcpy(end, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-    return end + PyBytes_GET_SIZE(piece)
 
 
 cdef str _reason(Job job):

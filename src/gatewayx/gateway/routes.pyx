@@ -7,6 +7,8 @@ the name, and nothing is percent-decoded (libgearman-server/plugins/protocol/htt
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
+from gatewayx.core.grammar cimport put_percent_decoded
+
 
 class RouteError(Exception):
     """A path that names no function: the client's fault.
@@ -57,17 +59,4 @@ cdef bytes _percent_decoded(const char* cursor, const char* end):
     """RFC 3986 2.1; that two hexadecimal digits follow each "%" has been checked with the target."""
     cdef bytes decoded = PyBytes_FromStringAndSize(NULL, end - cursor)
     cdef char* start = PyBytes_AS_STRING(decoded)
-    cdef char* out = start
-    while cursor < end:
-        if cursor[0] == c"%":
-            out[0] = <char> (_hex(cursor[1]) * 16 + _hex(cursor[2]))
-            cursor += 3
-        else:
-            out[0] = cursor[0]
-            cursor += 1
-        out += 1
-    return PyBytes_FromStringAndSize(start, out - start)
-
-
-cdef inline int _hex(char digit) noexcept:
-    return digit - c"0" if digit <= c"9" else (digit & 0xDF) - c"A" + 10
+    return PyBytes_FromStringAndSize(start, put_percent_decoded(start, cursor, end) - start)

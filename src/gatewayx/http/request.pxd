@@ -189,7 +189,6 @@ cdef class RequestParser:
     cdef int _chunk_line(self, const char* line, const char* end, bint complete) except -1
     cdef bint _trailer_line(self, const char* line, const char* end, bint complete) except -1
     cdef int _check_head(self) except -1
-    cdef int _connection_options(self, const char* cursor, const char* end) except -1
     cdef object _refusal(self, error)
     cdef object _transfer_encoding_refusal(self)
     cdef object _target_too_long(self)

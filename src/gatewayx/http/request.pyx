@@ -22,17 +22,21 @@ from cpython.buffer cimport PyBUF_READ
 from libc.string cimport memchr, memcmp, memcpy
 from posix.strings cimport strncasecmp
 
-cdef extern from "arpa/inet.h" nogil:
-    int inet_pton(int family, const char* text, void* number)
-
-cdef extern from "netinet/in.h" nogil:
-    enum:
-        AF_INET6
-        INET6_ADDRSTRLEN
-    struct in6_addr:
-        pass
-
 from gatewayx.core.deadlines cimport Expiring
+from gatewayx.core.grammar cimport (
+    HEX_VALUE,
+    IS_FIELD_VALUE,
+    IS_TARGET,
+    after_authority,
+    after_blanks,
+    after_token,
+    decimal,
+    is_host,
+    is_name,
+    is_only_name,
+    is_percent_encoded,
+    lists_name,
+)
 from gatewayx.http.limits cimport Limits
 
 from httptools import (
@@ -50,7 +54,6 @@ cdef enum:
     MAX_METHOD_BYTES = 32
     # "HTTP/1.1"
     VERSION_BYTES = 8
-    HIGHEST_PORT = 65535
     # The digits of a chunk size that fit its type; llhttp refuses an overflow too.
     MAX_CHUNK_SIZE_DIGITS = 15
     # What is wrong in an unfinished chunk line up to here is refused at once.
@@ -62,44 +65,11 @@ cdef enum:
     # What an object and its place in a list take beside the bytes of a kept header's name or value.
     OBJECT_BYTES = 48
 
-# More than any limit on bodies, and ten times it still fits its type.
-cdef long long HUGE_LENGTH = 1000000000000000
-
 # RFC 9110 15.5.6: a 405 names the methods that are served.
 ALLOW = b"Allow: GET, HEAD, POST, PUT, OPTIONS\r\n"
 
 # What llhttp says of a Transfer-Encoding in which something follows "chunked", or that is empty.
 CODING_REASONS = ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding")
-
-# RFC 9110 5.6.2: tchar.
-cdef unsigned char[256] IS_TOKEN
-# Bytes that may stand in a target: visible ASCII but "#", which ends it and is never sent (RFC 9112 3.2).
-cdef unsigned char[256] IS_TARGET
-# Bytes of a reg-name (RFC 3986 3.2.2), percent-encoded ones aside.
-cdef unsigned char[256] IS_REG_NAME
-# RFC 9110 5.5: bytes of a field's value, white space included; above ASCII as obs-text.
-cdef unsigned char[256] IS_FIELD_VALUE
-# -1, or the value of a hexadecimal digit.
-cdef signed char[256] HEX_VALUE
-
-
-cdef void _fill_tables() noexcept:
-    cdef int byte
-    for byte in range(256):
-        letter_or_digit = 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
-        IS_TOKEN[byte] = letter_or_digit or chr(byte) in "!#$%&'*+-.^_`|~"
-        IS_TARGET[byte] = 0x21 <= byte <= 0x7E and byte != 0x23
-        IS_REG_NAME[byte] = letter_or_digit or chr(byte) in "-._~!$&'()*+,;="
-        IS_FIELD_VALUE[byte] = byte == 0x09 or (byte >= 0x20 and byte != 0x7F)
-        HEX_VALUE[byte] = -1
-        if 48 <= byte <= 57:
-            HEX_VALUE[byte] = byte - 48
-        elif 65 <= (byte & 0xDF) <= 70:
-            HEX_VALUE[byte] = (byte & 0xDF) - 55
-
-
-_fill_tables()
-
 
 @cython.final
 @cython.freelist(256)
@@ -282,7 +252,7 @@ cdef class RequestParser:
                 error = self._headers_too_large()
                 break
             if line_bytes > 16 and (cursor[0] | 0x20) == c"c" and strncasecmp(cursor, b"content-length:", 15) == 0:
-                self.seen_length = _decimal(cursor + 15, newline - 1)
+                self.seen_length = decimal(cursor + 15, newline - 1)
             cursor = newline + 1
         cut = cursor - start
         if (
@@ -461,11 +431,10 @@ cdef class RequestParser:
         end -= 2
         if end < line or end[0] != c"\r":
             raise _malformed("a trailer does not end with CRLF")
-        while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
-            cursor += 1
+        cursor = after_token(cursor, end)
         if cursor == line or cursor == end or cursor[0] != c":":
             raise _malformed("a trailer is not a name, a colon and a value")
-        if _is_name(line, cursor, b"content-length", 14) or _is_name(line, cursor, b"transfer-encoding", 17):
+        if is_name(line, cursor, b"content-length", 14) or is_name(line, cursor, b"transfer-encoding", 17):
             raise _malformed("a trailer says how the message is framed")
         cursor += 1
         while cursor < end:
@@ -476,9 +445,7 @@ cdef class RequestParser:
 
     cdef int _unfinished_request_line(self, const char* line, Py_ssize_t line_bytes) except -1:
         """Refuse what no further byte can mend, so that garbage need not wait for its deadline."""
-        cdef Py_ssize_t index = 0
-        while index < line_bytes and IS_TOKEN[<unsigned char> line[index]]:
-            index += 1
+        cdef Py_ssize_t index = after_token(line, line + line_bytes) - line
         if index > MAX_METHOD_BYTES or (index < line_bytes and (index == 0 or line[index] != c" ")):
             raise _malformed("the request line does not begin with a method")
         cdef const char* space = NULL
@@ -495,13 +462,11 @@ cdef class RequestParser:
 
     cdef int _request_line(self, const char* line, Py_ssize_t line_bytes) except -1:
         """RFC 9112 3: method SP request-target SP HTTP-version, without the leniency that 3 allows."""
-        cdef Py_ssize_t method_bytes = 0
+        cdef Py_ssize_t method_bytes = after_token(line, line + line_bytes) - line
         cdef const char* target
         cdef const char* version
         cdef const char* end = line + line_bytes
         cdef Request request
-        while method_bytes < line_bytes and IS_TOKEN[<unsigned char> line[method_bytes]]:
-            method_bytes += 1
         if method_bytes == 0 or method_bytes > MAX_METHOD_BYTES or line_bytes == method_bytes or (
             line[method_bytes] != c" "
         ):
@@ -543,7 +508,7 @@ cdef class RequestParser:
         while cursor < end:
             if not IS_TARGET[<unsigned char> cursor[0]]:
                 raise _malformed("the target holds a byte that must be percent-encoded")
-            if cursor[0] == c"%" and not _is_percent_encoded(cursor, end):
+            if cursor[0] == c"%" and not is_percent_encoded(cursor, end):
                 raise _malformed("the target holds a '%' without two hexadecimal digits")
             if cursor[0] == c"?" and query == NULL:
                 query = cursor + 1
@@ -555,7 +520,7 @@ cdef class RequestParser:
             if target_bytes == 1 and target[0] == c"*" and request.method == OPTIONS:
                 request.path = b"*"
                 return 0
-            path = _after_authority(target, end)
+            path = after_authority(target, end)
             if path == NULL:
                 raise _malformed("the target is neither a path nor an http URI")
         if query == NULL:
@@ -645,26 +610,30 @@ cdef class RequestParser:
             return
         cdef const char* name_bytes = PyBytes_AS_STRING(name)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
+        cdef const char* value_bytes = PyBytes_AS_STRING(value)
+        cdef const char* value_end = value_bytes + PyBytes_GET_SIZE(value)
         if length == 4 and strncasecmp(name_bytes, b"host", 4) == 0:
             self.host_headers += 1
-            self.host_valid = self.host_valid and _is_host(value)
+            self.host_valid = self.host_valid and is_host(value_bytes, value_end)
         elif length == 14 and strncasecmp(name_bytes, b"content-length", 14) == 0:
-            self.request.content_length = _decimal(
-                PyBytes_AS_STRING(value), PyBytes_AS_STRING(value) + PyBytes_GET_SIZE(value)
-            )
+            self.request.content_length = decimal(value_bytes, value_end)
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:
             self.saw_connection = True
-            self._connection_options(PyBytes_AS_STRING(value), PyBytes_AS_STRING(value) + PyBytes_GET_SIZE(value))
+            # RFC 9110 7.6.1: a list of tokens, of which two say whether the connection persists.
+            self.option_close = self.option_close or lists_name(value_bytes, value_end, b"close", 5)
+            self.option_keep_alive = self.option_keep_alive or lists_name(value_bytes, value_end, b"keep-alive", 10)
         elif length == 16 and strncasecmp(name_bytes, b"proxy-connection", 16) == 0:
             # It means nothing (RFC 9112 C.2.2), but llhttp takes it for Connection.
             self.saw_connection = True
         elif length == 17 and strncasecmp(name_bytes, b"transfer-encoding", 17) == 0:
             self.transfer_encodings += 1
-            self.transfer_encoding_chunked = self.transfer_encodings == 1 and value.strip(b" \t").lower() == b"chunked"
+            self.transfer_encoding_chunked = self.transfer_encodings == 1 and is_only_name(
+                value_bytes, value_end, b"chunked", 7
+            )
         elif length == 6 and strncasecmp(name_bytes, b"expect", 6) == 0:
             # RFC 9110 10.1.1: an expectation in an HTTP/1.0 request is ignored.
             if self.request.minor_version == 1:
-                if value.strip(b" \t").lower() == b"100-continue":
+                if is_only_name(value_bytes, value_end, b"100-continue", 12):
                     self.request.expects_continue = True
                 else:
                     self.unknown_expectation = True
@@ -673,7 +642,7 @@ cdef class RequestParser:
                 self.request.headers = []
             self.request.headers.append(name)
             self.request.headers.append(value)
-            self.head_bytes += length + PyBytes_GET_SIZE(value) + 2 * OBJECT_BYTES
+            self.head_bytes += length + (value_end - value_bytes) + 2 * OBJECT_BYTES
 
     def on_headers_complete(self):
         """httptools: the head is complete; llhttp knows now whether the connection may live."""
@@ -688,26 +657,6 @@ cdef class RequestParser:
             if not self.parser.should_keep_alive():
                 # llhttp takes nothing more after this request, whoever is right about its connection.
                 self.parser_spent = True
-
-    cdef int _connection_options(self, const char* cursor, const char* end) except -1:
-        """RFC 9110 7.6.1: a list of tokens, of which two say whether the connection persists."""
-        cdef const char* option
-        cdef const char* option_end
-        while cursor < end:
-            option = cursor
-            while cursor < end and cursor[0] != c",":
-                cursor += 1
-            option_end = cursor
-            cursor += 1
-            while option < option_end and _is_blank(option[0]):
-                option += 1
-            while option < option_end and _is_blank((option_end - 1)[0]):
-                option_end -= 1
-            if _is_name(option, option_end, b"close", 5):
-                self.option_close = True
-            elif _is_name(option, option_end, b"keep-alive", 10):
-                self.option_keep_alive = True
-        return 0
 
     def on_body(self, bytes data):
         """httptools: a piece of the body, without its framing."""
@@ -820,58 +769,28 @@ cdef Method _method(const char* name, Py_ssize_t length) noexcept:
     return OTHER
 
 
-cdef inline bint _is_blank(char byte) noexcept:
-    return byte == c" " or byte == c"\t"
-
-
-cdef long long _decimal(const char* cursor, const char* end) noexcept:
-    """The decimal number between cursor and end, white space around it aside; -1 if it is none, a huge one saturates."""
-    cdef long long number = 0
-    cdef const char* first
-    while cursor < end and _is_blank(cursor[0]):
-        cursor += 1
-    while cursor < end and _is_blank((end - 1)[0]):
-        end -= 1
-    first = cursor
-    while cursor < end and c"0" <= cursor[0] <= c"9":
-        number = min(number * 10 + (cursor[0] - c"0"), HUGE_LENGTH)
-        cursor += 1
-    return number if cursor == end and cursor > first else -1
-
-
-cdef inline bint _is_name(const char* line, const char* end, const char* name, Py_ssize_t name_bytes) noexcept:
-    return end - line == name_bytes and strncasecmp(line, name, name_bytes) == 0
-
-
-cdef inline const char* _after_blanks(const char* cursor, const char* end) noexcept:
-    while cursor < end and _is_blank(cursor[0]):
-        cursor += 1
-    return cursor
-
-
 cdef bint _is_chunk_extension(const char* cursor, const char* end, bint complete) noexcept:
     """RFC 9112 7.1.1: *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] ); unless complete, or what may
     become it. So white space stands around ";" and "=", and nowhere else: not before the end of the line.
     """
     cdef const char* word
     while cursor < end:
-        cursor = _after_blanks(cursor, end)
+        cursor = after_blanks(cursor, end)
         if cursor == end:
             return not complete
         if cursor[0] != c";":
             return False
-        cursor = _after_blanks(cursor + 1, end)
+        cursor = after_blanks(cursor + 1, end)
         word = cursor
-        while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
-            cursor += 1
+        cursor = after_token(cursor, end)
         if cursor == end and not complete:
             return True
         if cursor == word:
             return False
-        word = _after_blanks(cursor, end)
+        word = after_blanks(cursor, end)
         if word == end or word[0] != c"=":
             continue
-        cursor = _after_blanks(word + 1, end)
+        cursor = after_blanks(word + 1, end)
         if cursor < end and cursor[0] == c'"':
             cursor += 1
             while cursor < end and cursor[0] != c'"':
@@ -887,90 +806,7 @@ cdef bint _is_chunk_extension(const char* cursor, const char* end, bint complete
             cursor += 1
             continue
         word = cursor
-        while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
-            cursor += 1
+        cursor = after_token(cursor, end)
         if cursor == word:
             return cursor == end and not complete
     return True
-
-
-cdef const char* _after_authority(const char* target, const char* end) noexcept:
-    """Where the path begins in "http://host:port/path"; NULL if target is no such URI."""
-    cdef const char* authority
-    cdef const char* cursor
-    if end - target > 7 and strncasecmp(target, b"http://", 7) == 0:
-        authority = target + 7
-    elif end - target > 8 and strncasecmp(target, b"https://", 8) == 0:
-        authority = target + 8
-    else:
-        return NULL
-    cursor = authority
-    while cursor < end and cursor[0] != c"/" and cursor[0] != c"?":
-        cursor += 1
-    return cursor if _is_authority(authority, cursor) else NULL
-
-
-cdef bint _is_authority(const char* cursor, const char* end) noexcept:
-    """RFC 9110 7.2: uri-host [":" port], without userinfo and not empty."""
-    cdef const char* first = cursor
-    cdef int port = 0
-    if cursor < end and cursor[0] == c"[":
-        cursor = <const char*> memchr(cursor, c"]", end - cursor)
-        if cursor == NULL or not _is_ip_literal(first + 1, cursor):
-            return False
-        cursor += 1
-    else:
-        while cursor < end and cursor[0] != c":":
-            if cursor[0] == c"%":
-                if not _is_percent_encoded(cursor, end):
-                    return False
-                cursor += 2
-            elif not IS_REG_NAME[<unsigned char> cursor[0]]:
-                return False
-            cursor += 1
-    if cursor == first:
-        return False
-    if cursor < end:
-        if cursor[0] != c":":
-            return False
-        cursor += 1
-        while cursor < end and c"0" <= cursor[0] <= c"9" and port <= HIGHEST_PORT:
-            port = port * 10 + (cursor[0] - c"0")
-            cursor += 1
-    return cursor == end and port <= HIGHEST_PORT
-
-
-cdef bint _is_ip_literal(const char* text, const char* end) noexcept:
-    """RFC 3986 3.2.2: what stands between the brackets: an IPv6 address, or an address of a version yet to come."""
-    cdef char[INET6_ADDRSTRLEN] address
-    cdef in6_addr number
-    cdef const char* cursor = text
-    if cursor < end and (cursor[0] | 0x20) == c"v":
-        cursor += 1
-        while cursor < end and HEX_VALUE[<unsigned char> cursor[0]] >= 0:
-            cursor += 1
-        if cursor == text + 1 or end - cursor < 2 or cursor[0] != c".":
-            return False
-        cursor += 1
-        while cursor < end and (IS_REG_NAME[<unsigned char> cursor[0]] or cursor[0] == c":"):
-            cursor += 1
-        return cursor == end
-    if end - text >= INET6_ADDRSTRLEN:
-        return False
-    memcpy(address, text, end - text)
-    address[end - text] = 0
-    # It stops at a NUL, which no text that came here holds.
-    return inet_pton(AF_INET6, address, &number) == 1
-
-
-cdef inline bint _is_percent_encoded(const char* cursor, const char* end) noexcept:
-    return end - cursor >= 3 and HEX_VALUE[<unsigned char> cursor[1]] >= 0 and HEX_VALUE[<unsigned char> cursor[2]] >= 0
-
-
-cdef bint _is_host(bytes value) noexcept:
-    cdef const char* cursor = PyBytes_AS_STRING(value)
-    cdef const char* end = cursor + PyBytes_GET_SIZE(value)
-    while cursor < end and _is_blank((end - 1)[0]):
-        end -= 1
-    # RFC 9110 4.2.1: an http URI with an empty host is invalid, and Host is where its host comes from.
-    return _is_authority(cursor, end)

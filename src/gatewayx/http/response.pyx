@@ -6,9 +6,9 @@ from http import HTTPStatus
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy, strlen
+from libc.string cimport strlen
 
-from gatewayx.core.digits cimport MAX_DIGITS, put_decimal
+from gatewayx.core.digits cimport MAX_DIGITS, put, put_bytes, put_decimal
 
 import orjson
 
@@ -87,25 +87,25 @@ cdef class ResponseBuilder:
             total += 18 + digit_count
         response = PyBytes_FromStringAndSize(NULL, total)
         end = PyBytes_AS_STRING(response)
-        end = _put(end, PyBytes_AS_STRING(status_line), PyBytes_GET_SIZE(status_line))
-        end = _put(end, PyBytes_AS_STRING(self.common_headers), PyBytes_GET_SIZE(self.common_headers))
+        end = put_bytes(end, status_line)
+        end = put_bytes(end, self.common_headers)
         if headers is not None:
-            end = _put(end, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers))
+            end = put_bytes(end, headers)
         if content_type is not None:
-            end = _put(end, b"Content-Type: ", 14)
-            end = _put(end, PyBytes_AS_STRING(content_type), PyBytes_GET_SIZE(content_type))
-            end = _put(end, b"\r\n", 2)
+            end = put(end, b"Content-Type: ", 14)
+            end = put_bytes(end, content_type)
+            end = put(end, b"\r\n", 2)
         if digit_count:
-            end = _put(end, b"Content-Length: ", 16)
-            end = _put(end, digits, digit_count)
-            end = _put(end, b"\r\n", 2)
+            end = put(end, b"Content-Length: ", 16)
+            end = put(end, digits, digit_count)
+            end = put(end, b"\r\n", 2)
         if connection != NULL:
-            end = _put(end, b"Connection: ", 12)
-            end = _put(end, connection, connection_bytes)
-            end = _put(end, b"\r\n", 2)
-        end = _put(end, b"\r\n", 2)
+            end = put(end, b"Connection: ", 12)
+            end = put(end, connection, connection_bytes)
+            end = put(end, b"\r\n", 2)
+        end = put(end, b"\r\n", 2)
         if inline_bytes:
-            end = _put(end, body, inline_bytes)
+            end = put(end, body, inline_bytes)
         return response
 
     cdef bytes problem(self, int status, str kind, str detail, bytes headers, const char* connection):
@@ -166,11 +166,6 @@ def http_date(second):
     """RFC 9110 5.6.7: the IMF-fixdate of a second since the epoch, whatever the locale."""
     year, month, day, hour, minute, in_minute, weekday = time.gmtime(second)[:7]
     return f"{WEEKDAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{in_minute:02} GMT"
-
-
-cdef inline char* _put(char* end, const char* piece, Py_ssize_t piece_bytes) noexcept:
-    memcpy(end, piece, piece_bytes)
-    return end + piece_bytes
 
 
 cdef bytes problem_body(int status, str kind, str detail):
