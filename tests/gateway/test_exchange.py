@@ -743,8 +743,8 @@ class TestOurOwnFaults:
     ):
         client.send(post(b"/" + function, b"w", b"X-Gearman-Unique: same"))
         handle, _, _, _ = await worker.take()
-        # The text of a 409, which is looked up when it is answered.
-        monkeypatch.setattr(exchange, "MIXED_UNIQUE", 409)
+        # The problem of a 409, which is looked up when it is answered.
+        monkeypatch.setattr(exchange, "UNIQUE_IN_USE", 409)
         async with HttpClient(gateway.address) as other:
             request = post(b"/" + function, b"w", b"X-Gearman-Unique: same", b"X-Gearman-Background: true")
             answer = await other.ask(request)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayx.config.settings import Settings
-from gatewayx.http.errors import RequestError
 from gatewayx.http.limits import Limits
+from gatewayx.http.problems import RequestError
 from gatewayx.http.request import Event, RequestParser
 
 # Small, so that a table's row can reach them.
@@ -37,7 +37,7 @@ def outcome(pieces: Iterable[bytes], limits: Limits = LIMITS) -> list[object]:
             try:
                 offset = parser.feed(data, offset)
             except RequestError as error:
-                return [*seen, (error.status, error.kind)]
+                return [*seen, (error.problem.status, error.problem.kind)]
             if parser.event == Event.MORE:
                 break
             if parser.event == Event.REQUEST_COMPLETE:

@@ -16,8 +16,8 @@ from gatewayx.config.settings import Settings
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
-from gatewayx.http.errors import RequestError
 from gatewayx.http.limits import Limits
+from gatewayx.http.problems import RequestError
 from gatewayx.http.request import Event, RequestParser
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, Response, ask, chunked, head, post
@@ -518,7 +518,7 @@ def outcome(*pieces: bytes) -> list[object]:
                     parser.next_request()
             tail = tail[offset:]
     except RequestError as error:
-        return [*outcomes, error.status]
+        return [*outcomes, error.problem.status]
     return [*outcomes, None]
 
 

@@ -25,8 +25,8 @@ cdef class Admission:
 
     # Whether jobs of this function may be submitted at all.
     cdef bint allows(self, bytes function)
-    # Why no job of the function is submitted now, as the kind and the detail of a problem; None if one is.
-    cdef tuple refusal(self, bytes function, Pool pool)
+    # The problem for which no job of the function is submitted now; None for none.
+    cdef object refusal(self, bytes function, Pool pool)
     # A job is submitted; it is over. Each enter() is followed by one leave().
     cdef int enter(self, bytes function) except -1
     cdef int leave(self, bytes function) except -1

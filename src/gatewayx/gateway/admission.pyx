@@ -9,14 +9,7 @@ cimport cython
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.pool cimport Pool
 
-NO_WORKER = ("no-worker", "no job server has a worker for this function; nothing was submitted")
-QUEUE_TOO_LONG = (
-    "queue-too-long", "as many jobs of this function wait at every job server as may; nothing was submitted"
-)
-TOO_MANY_JOBS = ("too-many-jobs", "as many jobs are in flight as may be; nothing was submitted")
-TOO_MANY_FUNCTION_JOBS = (
-    "too-many-function-jobs", "as many jobs of this function are in flight as may be; nothing was submitted"
-)
+from gatewayx.http.problems import NO_WORKER, QUEUE_TOO_LONG, TOO_MANY_FUNCTION_JOBS, TOO_MANY_JOBS
 
 
 @cython.final
@@ -56,8 +49,8 @@ cdef class Admission:
             return True
         return function.startswith(self.function_prefixes)
 
-    cdef tuple refusal(self, bytes function, Pool pool):
-        cdef tuple found = None
+    cdef object refusal(self, bytes function, Pool pool):
+        cdef object found = None
         if self.jobs >= self.max_jobs:
             found = TOO_MANY_JOBS
         elif self.require_worker and pool.lacks_workers(function):

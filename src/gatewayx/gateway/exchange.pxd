@@ -62,4 +62,4 @@ cdef class Exchange(JobListener):
     cdef int _close(self) except -1
     cdef bytes _headers(self, Job job, bytes command)
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1
-    cdef int _answer_problem(self, Job job, int status, str kind, str detail, bytes headers) except -1
+    cdef int _answer_problem(self, Job job, object problem, str detail, bytes headers) except -1

@@ -23,18 +23,29 @@ from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
 from gatewayx.core.keyed_hash cimport KeyedHash
 
-from gatewayx.gateway.routes import RouteError
-from gatewayx.http.request import ALLOW
+from gatewayx.http.problems import (
+    ALLOW,
+    FUNCTION_NOT_ALLOWED,
+    INTERNAL_ERROR,
+    JOB_FAILED,
+    JOB_REFUSED,
+    JOB_TIMEOUT,
+    MALFORMED_HEADER,
+    METHOD_NOT_ALLOWED,
+    NO_JOB_SERVER,
+    NOT_SUBMITTED,
+    OUTCOME_UNKNOWN,
+    RESULT_TOO_LARGE,
+    UNEXPECTED_BODY,
+    UNEXPECTED_QUERY,
+    UNIQUE_IN_USE,
+    RequestError,
+)
 
 logger = logging.getLogger("gatewayx.gateway")
 
 # What begins with this is made here, and only here.
 UNIQUE_PREFIX = b"gatewayx-"
-# A job server drops the job of both when the connection of the foreground one is lost.
-MIXED_UNIQUE = (
-    "a foreground and a background job with this unique would be one job, which is lost with the foreground one's "
-    "connection; the other of them was submitted and has not ended as far as is known; this one was not submitted"
-)
 # A timeout with more digits is no timeout.
 MAX_TIMEOUT_DIGITS = 32
 
@@ -65,10 +76,6 @@ HEADER_NAMES = {
     PRIORITY: "X-Gearman-Priority",
     TIMEOUT: "X-Gearman-Timeout",
 }
-
-
-class HeaderError(Exception):
-    """A header of the request that asks for nothing that exists: the client's fault; says which and what is allowed."""
 
 
 @cython.final
@@ -120,27 +127,23 @@ cdef class Gateway(RequestHandler):
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
-        cdef tuple refusal
+        cdef object refusal
         if request.method == OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
             # Answered once it is complete: a request that was cut short gets no 2xx.
             return 0
         if request.method == OTHER:
-            return request.owner.answer_problem(
-                request, 405, "method-not-allowed", "a job is submitted with POST, PUT or GET", ALLOW
-            )
+            return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
         try:
             exchange = self._exchange(request)
             refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
-                return request.owner.answer_problem(request, 503, refusal[0], refusal[1], None)
+                return request.owner.answer_problem(request, refusal, None, None)
             exchange.gateway = self
             exchange.request = request
             request.context = exchange
             self.open_exchanges += 1
-        except RouteError as error:
-            request.owner.answer_problem(request, error.status, error.kind, error.detail, None)
-        except HeaderError as error:
-            request.owner.answer_problem(request, 400, "malformed-header", str(error), None)
+        except RequestError as error:
+            request.owner.answer_problem(request, error.problem, error.detail, None)
         return 0
 
     cdef int handle(self, Request request) except -1:
@@ -165,15 +168,15 @@ cdef class Gateway(RequestHandler):
         else:
             exchange.function = function_of(request.path, self.max_function_bytes)
         if not self.admission.allows(exchange.function):
-            raise RouteError(404, "function-not-allowed", "the function is none of those that may be asked for here")
+            raise RequestError(FUNCTION_NOT_ALLOWED)
         if self.plugin_compat:
             # The plugin reads no body of these, and a query belongs to the name.
             request.discards_body = request.method == GET or request.method == HEAD
         elif request.method == GET or request.method == HEAD:
             if request.content_length > 0:
-                raise RouteError(400, "unexpected-body", "the workload of a GET is its query, so it has no body")
+                raise RequestError(UNEXPECTED_BODY)
         elif request.query is not None:
-            raise RouteError(400, "unexpected-query", "the workload of a POST or PUT is its body; a query would be lost")
+            raise RequestError(UNEXPECTED_QUERY)
         exchange.packet_type = PacketType.SUBMIT_JOB
         exchange.timeout_s = self.job_timeout_s
         if request.headers is not None:
@@ -201,21 +204,21 @@ cdef class Gateway(RequestHandler):
         for index in range(0, len(headers), 2):
             header = _header(<bytes> headers[index])
             if seen & header:
-                raise HeaderError(f"{HEADER_NAMES[header]} is given more than once")
+                raise RequestError(MALFORMED_HEADER, f"{HEADER_NAMES[header]} is given more than once")
             seen |= header
             value = (<bytes> headers[index + 1]).strip(b" \t")
             if header == UNIQUE:
                 if self.refuse_client_unique:
-                    raise HeaderError("X-Gearman-Unique is not taken here: the gateway makes every unique")
+                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique is not taken here: the gateway makes every unique")
                 exchange.unique = _unique(value, False)
                 exchange.client_unique = True
             elif header == BACKGROUND:
                 if value != b"true" and value != b"false":
-                    raise HeaderError("X-Gearman-Background is neither 'true' nor 'false'")
+                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Background is neither 'true' nor 'false'")
                 background = value == b"true"
             elif header == PRIORITY:
                 if value not in PRIORITIES:
-                    raise HeaderError("X-Gearman-Priority is none of 'low', 'normal' and 'high'")
+                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Priority is none of 'low', 'normal' and 'high'")
                 priority = PRIORITIES[value]
             elif header == TIMEOUT:
                 exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
@@ -237,7 +240,7 @@ cdef class Gateway(RequestHandler):
             value = (<bytes> headers[index + 1]).strip(b" \t")
             if header == UNIQUE and value:
                 if self.refuse_client_unique:
-                    raise HeaderError("X-Gearman-Unique is not taken here")
+                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique is not taken here")
                 exchange.unique = _unique(value, True)
                 exchange.client_unique = True
             elif header == BACKGROUND:
@@ -247,7 +250,7 @@ cdef class Gateway(RequestHandler):
             elif header == TIMEOUT:
                 try:
                     exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
-                except HeaderError:
+                except RequestError:
                     # The plugin has no such header, so whatever it holds is taken.
                     pass
         exchange.packet_type = SUBMIT_TYPES[priority][exchange.background]
@@ -277,19 +280,19 @@ cdef inline int _header(bytes name) noexcept:
 cdef bytes _unique(bytes value, bint plugin_compat):
     """The value if it may be a unique. The plugin takes tabs, and keeps no names for itself."""
     if not 1 <= len(value) <= MAX_UNIQUE_BYTES:
-        raise HeaderError(f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
+        raise RequestError(MALFORMED_HEADER, f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
     for byte in value:
         if (byte < 0x20 or byte == 0x7F) and not (plugin_compat and byte == c"\t"):
-            raise HeaderError("X-Gearman-Unique holds a control byte")
+            raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique holds a control byte")
     if not plugin_compat and value.startswith(UNIQUE_PREFIX):
-        raise HeaderError("X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway")
+        raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway")
     return value
 
 
 cdef double _timeout(bytes value) except -1:
     whole, point, fraction = value.partition(b".")
     if not whole.isdigit() or (point and not fraction.isdigit()) or len(value) > MAX_TIMEOUT_DIGITS or not float(value):
-        raise HeaderError("X-Gearman-Timeout is not a decimal number of seconds above 0")
+        raise RequestError(MALFORMED_HEADER, "X-Gearman-Timeout is not a decimal number of seconds above 0")
     return float(value)
 
 
@@ -300,7 +303,7 @@ cdef class Exchange(JobListener):
     cdef int submit(self) except -1:
         cdef Request request = self.request
         cdef bytes workload = request.body
-        cdef tuple refusal
+        cdef object refusal
         cdef Pool pool = self.gateway.pool
         cdef bytes identity = None
         if request.method == GET or request.method == HEAD:
@@ -309,18 +312,16 @@ cdef class Exchange(JobListener):
                 workload = b""
             elif PyBytes_GET_SIZE(workload):
                 # A chunked body shows its length only now.
-                return self._answer_problem(
-                    None, 400, "unexpected-body", "the workload of a GET is its query, so it has no body", None
-                )
+                return self._answer_problem(None, UNEXPECTED_BODY, None, None)
             else:
                 workload = b"" if request.query is None else request.query
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
-            return self._answer_problem(None, 503, refusal[0], refusal[1], None)
+            return self._answer_problem(None, refusal, None, None)
         if not self.own_unique:
             identity = self._identity(workload)
             if self.client_unique and identity is not None and self._would_mix(identity):
-                return self._answer_problem(None, 409, "unique-in-use", MIXED_UNIQUE, None)
+                return self._answer_problem(None, UNIQUE_IN_USE, None, None)
         self.gateway.admission.enter(self.function)
         self.entered = True
         self.job = pool.submit(
@@ -338,9 +339,7 @@ cdef class Exchange(JobListener):
         request.let_go()
         request.context_bytes = PyBytes_GET_SIZE(self.function) + PyBytes_GET_SIZE(self.unique)
         if self.job is None:
-            return self._answer_problem(
-                None, 503, "no-job-server", "no job server takes jobs now; nothing was submitted", None
-            )
+            return self._answer_problem(None, NO_JOB_SERVER, None, None)
         return 0
 
     cdef bytes _identity(self, bytes workload):
@@ -392,12 +391,12 @@ cdef class Exchange(JobListener):
         return self._answer(job, 200, b"WORK_COMPLETE", result)
 
     cdef int job_failed(self, Job job, bytes reason) except -1:
-        cdef str detail = "the worker reported that the job failed"
+        cdef str detail = JOB_FAILED.detail
         if self.gateway.plugin_compat:
             return self._answer(job, 200, b"WORK_FAIL", b"")
         if reason:
             detail += f": {printable(reason)}"
-        return self._answer_problem(job, 500, "job-failed", detail, self._headers(job, b"WORK_FAIL"))
+        return self._answer_problem(job, JOB_FAILED, detail, self._headers(job, b"WORK_FAIL"))
 
     cdef int job_exception(self, Job job, bytes data) except -1:
         if self.gateway.plugin_compat:
@@ -405,17 +404,15 @@ cdef class Exchange(JobListener):
         return self._answer(job, 500, b"WORK_EXCEPTION", data)
 
     cdef int job_too_large(self, Job job) except -1:
+        cdef str detail = None
         if job.over_budget:
             detail = "the job ran, but its result did not fit beside what the gateway holds for others at the moment"
-        else:
-            detail = "the job ran, but its result is larger than the gateway's limit"
-        return self._answer_problem(job, 502, "result-too-large", detail, None)
+        return self._answer_problem(job, RESULT_TOO_LARGE, detail, None)
 
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1:
         return self._answer_problem(
             job,
-            503,
-            "job-refused",
+            JOB_REFUSED,
             f"no job server has queued the job, the last one tried answered {printable(code)}: {printable(text)}",
             None,
         )
@@ -427,26 +424,21 @@ cdef class Exchange(JobListener):
             detail = f"no confirmation within {self.timeout_s:g} s; whether the job was queued is not known"
         else:
             detail = f"no result within {self.timeout_s:g} s"
-        return self._answer_problem(job, 504, "job-timeout", detail, None)
+        return self._answer_problem(job, JOB_TIMEOUT, detail, None)
 
     cdef int job_lost(self, Job job) except -1:
         if not job.written:
-            return self._answer_problem(
-                job, 503, "not-submitted", f"nothing was submitted: {_reason(job)}", None
-            )
+            return self._answer_problem(job, NOT_SUBMITTED, f"nothing was submitted: {_reason(job)}", None)
         created = "had been created" if job.handle is not None else "may have been created"
         return self._answer_problem(
             job,
-            502,
-            "outcome-unknown",
+            OUTCOME_UNKNOWN,
             f"{_reason(job)}; the job {created}, and whether it ran or will run is not known",
             None,
         )
 
     cdef int job_broken(self, Job job) except -1:
-        return self._answer_problem(
-            None, 500, "internal-error", "the gateway has failed on this request; the outcome of the job is not known", None
-        )
+        return self._answer_problem(None, INTERNAL_ERROR, None, None)
 
     # The answer.
 
@@ -468,12 +460,12 @@ cdef class Exchange(JobListener):
             request.owner.answer(request, status, self.gateway.content_type, self._headers(job, command), body)
         return self._close()
 
-    cdef int _answer_problem(self, Job job, int status, str kind, str detail, bytes headers) except -1:
+    cdef int _answer_problem(self, Job job, object problem, str detail, bytes headers) except -1:
         cdef Request request = self.request
         if job is not None and headers is None:
             headers = self._headers(job, None)
         if request is not None and request.owner is not None:
-            request.owner.answer_problem(request, status, kind, detail, headers)
+            request.owner.answer_problem(request, problem, detail, headers)
         return self._close()
 
 

@@ -10,18 +10,7 @@ from libc.string cimport memchr, memcmp
 from gatewayx.core.grammar cimport put_percent_decoded
 
 
-class RouteError(Exception):
-    """A path that names no function: the client's fault.
-
-    status: 400 or 404. kind: the end of the problem's type. detail: what was wrong with it.
-    """
-
-    def __init__(self, status, kind, detail):
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-        self.detail = detail
-
+from gatewayx.http.problems import MALFORMED_FUNCTION, NO_FUNCTION, RESERVED_PATH, RequestError
 
 cdef bytes function_of(bytes path, Py_ssize_t max_bytes):
     cdef const char* cursor = PyBytes_AS_STRING(path)
@@ -43,14 +32,14 @@ cdef inline bytes _checked(bytes function, Py_ssize_t max_bytes):
     cdef const char* byte = PyBytes_AS_STRING(function)
     cdef const char* end = byte + PyBytes_GET_SIZE(function)
     if byte == end:
-        raise RouteError(404, "no-function", "the path names no function")
+        raise RequestError(NO_FUNCTION)
     if end - byte > max_bytes:
-        raise RouteError(400, "malformed-function", f"the function's name is longer than {max_bytes} bytes")
+        raise RequestError(MALFORMED_FUNCTION, f"the function's name is longer than {max_bytes} bytes")
     if end - byte >= 3 and memcmp(byte, b"v1/", 3) == 0:
-        raise RouteError(404, "reserved-path", "paths that begin with /v1/ are reserved")
+        raise RequestError(RESERVED_PATH)
     while byte < end:
         if 0 <= byte[0] < 0x20 or byte[0] == 0x7F:
-            raise RouteError(400, "malformed-function", "the function's name holds a control byte")
+            raise RequestError(MALFORMED_FUNCTION)
         byte += 1
     return function
 

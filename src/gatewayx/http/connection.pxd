@@ -153,9 +153,9 @@ cdef class HttpServer:
     cdef bint refusal_waits(self, HttpConnection connection) except -1
     # Something was refused: counted, and the first of a kind kept as an example.
     cdef int note(self, str kind, HttpConnection connection, bytes data) except -1
-    # The header lines of a problem: those given, and Retry-After where the cause may pass.
-    cdef bytes problem_headers(self, int status, str kind, bytes headers)
-    # Why a new connection is not let in; None if it is.
+    # The header lines of a problem: those given or else its own, and Retry-After where the cause may pass.
+    cdef bytes problem_headers(self, object problem, bytes headers)
+    # The problem for which a new connection is not let in; None if it is.
     cdef object refusal(self, HttpConnection connection)
     # At max_connections: end whichever connection is needed least; False if all are busy.
     cdef bint make_room(self) except -1
@@ -277,10 +277,9 @@ cdef class HttpConnection(RequestOwner):
     cdef int _release(self, Request request) except -1
     cdef int _hand_over(self, Request request) except -1
     cdef int _append(self, Request request) except -1
-    cdef int _refuse(self, object error, bytes data) except -1
-    cdef int _answer_error(self, Request request, object error) except -1
+    cdef int _refuse(self, object problem, str detail, bytes data) except -1
     cdef int _internal_error(self, Request request) except -1
-    cdef int _refuse_connection(self, object error) except -1
+    cdef int _refuse_connection(self, object problem) except -1
     cdef int _mark_dirty(self) except -1
     cdef int _write(self, list buffers) except -1
     cdef int _arm(self, DeadlineKind kind) except -1

@@ -34,7 +34,16 @@ from gatewayx.http.request cimport HEAD as METHOD_HEAD
 from gatewayx.http.request cimport Event, Request, RequestHandler, RequestOwner, RequestParser
 from gatewayx.http.response cimport INLINE_BODY_BYTES, ResponseBuilder, RetryAfter, problem_body
 
-from gatewayx.http.errors import RequestError
+from gatewayx.http.problems import (
+    BODY_TOO_SLOW,
+    HEAD_TOO_SLOW,
+    INTERNAL_ERROR,
+    STOPPING,
+    TOO_MANY_BYTES,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_CONNECTIONS_PER_ADDRESS,
+    RequestError,
+)
 from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
 
 from libc.math cimport fmax, fmin
@@ -47,28 +56,11 @@ cdef extern from "sys/ioctl.h" nogil:
 
 logger = logging.getLogger("gatewayx.http")
 
-STOPPING = RequestError(503, "stopping", "the gateway is stopping and has not submitted the request")
-TOO_MANY_CONNECTIONS = RequestError(
-    503, "too-many-connections", "as many connections are open as may be, and none is idle"
+# Words for what the problem alone does not say.
+TOO_SLOW_FOR_ROOM = "the gateway has little room left, and the request came too slowly for that; nothing was submitted"
+PLACE_NEEDED = (
+    "as many connections are open as may be, and of this request nothing came for longest; nothing was submitted"
 )
-TOO_MANY_CONNECTIONS_PER_ADDRESS = RequestError(
-    429, "too-many-connections-per-address", "as many connections from your address are open as may be"
-)
-TOO_MANY_BYTES = RequestError(
-    503, "too-many-bytes", "the gateway holds as many bytes as it may; nothing was submitted"
-)
-TOO_SLOW_FOR_ROOM = RequestError(
-    503,
-    "too-many-bytes",
-    "the gateway has little room left, and the request came too slowly for that; nothing was submitted",
-)
-PLACE_NEEDED = RequestError(
-    503,
-    "too-many-connections",
-    "as many connections are open as may be, and of this request nothing came for longest; nothing was submitted",
-)
-HEAD_TOO_SLOW = RequestError(408, "head-too-slow", "the head of the request did not arrive in time")
-BODY_TOO_SLOW = RequestError(408, "body-too-slow", "the body of the request did not arrive in time")
 
 
 @cython.final
@@ -213,10 +205,12 @@ cdef class HttpServer:
             event[0] += 1
         return 0
 
-    cdef bytes problem_headers(self, int status, str kind, bytes headers):
-        if status != 503 and status != 429:
+    cdef bytes problem_headers(self, object problem, bytes headers):
+        if headers is None:
+            headers = problem.headers
+        if problem.status != 503 and problem.status != 429:
             return headers
-        return self.retry_after.line(kind) if headers is None else headers + self.retry_after.line(kind)
+        return self.retry_after.line(problem.kind) if headers is None else headers + self.retry_after.line(problem.kind)
 
     cdef bint refusal_waits(self, HttpConnection connection) except -1:
         cdef Py_ssize_t waiting = len(self.waiting_refusals)
@@ -338,7 +332,7 @@ cdef class HttpServer:
             later = arrival.later
             connection = <HttpConnection> arrival.owner
             if arrival.held[SMALL] > 0 and not connection.read_paused:
-                connection._refuse(TOO_SLOW_FOR_ROOM, connection._tail_example())
+                connection._refuse(TOO_MANY_BYTES, TOO_SLOW_FOR_ROOM, connection._tail_example())
                 self.arrivals_ended += 1
                 ended += 1
             arrival = later
@@ -354,7 +348,7 @@ cdef class HttpServer:
             later = arrival.later
             connection = <HttpConnection> arrival.owner
             if arrival.held[BODIES] > 0 and connection.is_behind():
-                connection._refuse(TOO_SLOW_FOR_ROOM, connection.parser.request.path or b"")
+                connection._refuse(TOO_MANY_BYTES, TOO_SLOW_FOR_ROOM, connection.parser.request.path or b"")
                 self.arrivals_ended += 1
                 ended += 1
             arrival = later
@@ -539,7 +533,7 @@ cdef class HttpConnection(RequestOwner):
             try:
                 offset = parser.feed(data, offset)
             except RequestError as error:
-                self._refuse(error, data[offset : offset + EXAMPLE_BYTES])
+                self._refuse(error.problem, error.detail, data[offset : offset + EXAMPLE_BYTES])
                 break
             request = parser.request
             if parser.over_budget and not request.answered():
@@ -587,7 +581,7 @@ cdef class HttpConnection(RequestOwner):
             self.server.budget.hold(&self.tail_held, SMALL, size_bytes)
         elif not self._room(&self.tail_held, account, size_bytes):
             self.server.budget.refused += 1
-            return self._refuse(TOO_MANY_BYTES, data[offset : offset + EXAMPLE_BYTES])
+            return self._refuse(TOO_MANY_BYTES, None, data[offset : offset + EXAMPLE_BYTES])
         self.tail = data
         self.tail_offset = offset
         self.tail_waits = waits
@@ -671,7 +665,7 @@ cdef class HttpConnection(RequestOwner):
         if request is None or request.owner is None or request.answered() or self.tail is not None:
             # Half a head or half a line is given up with its connection: what follows could not be told apart.
             self.server.budget.refused += 1
-            return self._refuse(TOO_MANY_BYTES, self._tail_example())
+            return self._refuse(TOO_MANY_BYTES, None, self._tail_example())
         self.parser.drop_body()
         return self._over_budget(request)
 
@@ -690,7 +684,7 @@ cdef class HttpConnection(RequestOwner):
         if self.parser is not None and not self.parser.head_done:
             if not self._room(&self.head_held, SMALL, self.parser.head_bytes):
                 self.server.budget.refused += 1
-                return self._refuse(TOO_MANY_BYTES, self._tail_example())
+                return self._refuse(TOO_MANY_BYTES, None, self._tail_example())
         return self._tell_arrival()
 
     cdef int _tell_arrival(self) except -1:
@@ -799,7 +793,7 @@ cdef class HttpConnection(RequestOwner):
         self.server.budget.refused += 1
         self.server.note(TOO_MANY_BYTES.kind, self, request.path)
         self.server.handler.abandon(request)
-        return self._answer_error(request, TOO_MANY_BYTES)
+        return self.answer_problem(request, TOO_MANY_BYTES, None, None)
 
     cdef int _release(self, Request request) except -1:
         """What was held for the request is gone, or in other hands."""
@@ -865,13 +859,13 @@ cdef class HttpConnection(RequestOwner):
         self.server.requests_in_flight += 1
         return 0
 
-    cdef int _refuse(self, object error, bytes data) except -1:
+    cdef int _refuse(self, object problem, str detail, bytes data) except -1:
         """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.requests_refused += 1
-        self.server.note(error.kind, self, data)
-        self.body_coming = error.status == 413 or (
-            error.status == 503 and request is not None and request.owner is not None
+        self.server.note(problem.kind, self, data)
+        self.body_coming = problem.status == 413 or (
+            problem.status == 503 and request is not None and request.owner is not None
         )
         self._stop_reading()
         if request is None:
@@ -886,15 +880,12 @@ cdef class HttpConnection(RequestOwner):
             # It was answered by its head; that answer is the last one.
             return 0
         self.refusal_waits = self.server.refusal_waits(self)
-        return self._answer_error(request, error)
-
-    cdef int _answer_error(self, Request request, object error) except -1:
-        return self.answer_problem(request, error.status, error.kind, error.detail, error.headers)
+        return self.answer_problem(request, problem, detail, None)
 
     cdef int _internal_error(self, Request request) except -1:
         logger.exception("a request's handler failed")
         self.server.handler.abandon(request)
-        return self.answer_problem(request, 500, "internal-error", "the gateway has failed on this request", None)
+        return self.answer_problem(request, INTERNAL_ERROR, "the gateway has failed on this request", None)
 
     cdef int _update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
@@ -982,11 +973,13 @@ cdef class HttpConnection(RequestOwner):
         self.refusal_waits = False
         return self._mark_dirty()
 
-    cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
-        headers = self.server.problem_headers(status, kind, headers)
+    cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
+        headers = self.server.problem_headers(problem, headers)
         if self.server.builder.empty_error_bodies:
-            return self.answer(request, status, None, headers, b"")
-        return self.answer(request, status, PROBLEM_CONTENT_TYPE, headers, problem_body(status, kind, detail))
+            return self.answer(request, problem.status, None, headers, b"")
+        if detail is None:
+            detail = problem.detail
+        return self.answer(request, problem.status, PROBLEM_CONTENT_TYPE, headers, problem_body(problem, detail))
 
     cdef int _mark_dirty(self) except -1:
         if not self.dirty:
@@ -1076,7 +1069,7 @@ cdef class HttpConnection(RequestOwner):
             return 0
         if self.first is None and self.parser is None and self.tail is None and not self._queued_bytes(FIONREAD):
             return self._end()
-        return self._refuse(STOPPING, b"")
+        return self._refuse(STOPPING, None, b"")
 
     cdef int evict(self) except -1:
         if self.state == LINGERING:
@@ -1094,7 +1087,7 @@ cdef class HttpConnection(RequestOwner):
         """Answer the unfinished request at once, unless it was answered by its head; nothing else is under way."""
         cdef Request request = None if self.parser is None else self.parser.request
         self.server.requests_refused += 1
-        self.server.note(PLACE_NEEDED.kind, self, self._tail_example())
+        self.server.note(TOO_MANY_CONNECTIONS.kind, self, self._tail_example())
         self._drop_requests()
         self._drop_parser()
         self._take_tail()
@@ -1102,10 +1095,8 @@ cdef class HttpConnection(RequestOwner):
         if request is not None and request.answered():
             return 0
         self.server.requests_answered += 1
-        headers = self.server.problem_headers(PLACE_NEEDED.status, PLACE_NEEDED.kind, None)
-        return self._write(
-            [self.server.builder.problem(PLACE_NEEDED.status, PLACE_NEEDED.kind, PLACE_NEEDED.detail, headers, b"close")]
-        )
+        headers = self.server.problem_headers(TOO_MANY_CONNECTIONS, None)
+        return self._write([self.server.builder.problem(TOO_MANY_CONNECTIONS, PLACE_NEEDED, headers, b"close")])
 
     cdef int _linger_uncounted(self) except -1:
         """It lingers beside max_connections."""
@@ -1191,12 +1182,12 @@ cdef class HttpConnection(RequestOwner):
             self.transport.abort()
         return 0
 
-    cdef int _refuse_connection(self, object error) except -1:
+    cdef int _refuse_connection(self, object problem) except -1:
         """Answer before any request, linger and close."""
         cdef HttpServer server = self.server
-        server.note(error.kind, self, b"")
-        headers = server.problem_headers(error.status, error.kind, error.headers)
-        self._write([server.builder.problem(error.status, error.kind, error.detail, headers, b"close")])
+        server.note(problem.kind, self, b"")
+        headers = server.problem_headers(problem, None)
+        self._write([server.builder.problem(problem, problem.detail, headers, b"close")])
         if server.refused_connections >= MAX_REFUSED_CONNECTIONS:
             return self._close()
         server.connections.add(self)
@@ -1324,9 +1315,9 @@ cdef class HttpConnection(RequestOwner):
         if self.state == CLOSED and kind != WRITE:
             return 0
         if kind == HEAD:
-            return self._refuse(HEAD_TOO_SLOW, self._tail_example())
+            return self._refuse(HEAD_TOO_SLOW, None, self._tail_example())
         if kind == BODY:
-            return self._refuse(BODY_TOO_SLOW, self.parser.request.path or b"")
+            return self._refuse(BODY_TOO_SLOW, None, self.parser.request.path or b"")
         if kind == WRITE:
             return self._write_deadline_passed()
         if kind == LINGER and self._linger_left_s() > 0:

@@ -89,8 +89,9 @@ cdef class RequestOwner(Expiring):
     """Who takes the answer to a request: the client's connection, which has deadlines of its own."""
     # headers: further header lines, each with its CRLF; None for none. body: bytes or bytearray.
     cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1
-    # An application/problem+json answer; kind is the end of its type. A 503 or 429 gets Retry-After by itself.
-    cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1
+    # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines
+    # where headers is None. A 503 or 429 gets Retry-After by itself.
+    cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1
     # Room for a body that grows: so many bytes are needed, more are wanted. Returns how many there may be; 0 if those that
     # are needed do not fit.
     cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1

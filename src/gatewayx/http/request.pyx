@@ -47,7 +47,18 @@ from httptools import (
     HttpRequestParser,
 )
 
-from gatewayx.http.errors import RequestError
+from gatewayx.http.problems import (
+    BODY_TOO_LARGE,
+    CHUNK_EXTENSIONS_TOO_LARGE,
+    EXPECTATION_FAILED,
+    HEADERS_TOO_LARGE,
+    MALFORMED_REQUEST,
+    METHOD_NOT_ALLOWED,
+    TARGET_TOO_LONG,
+    TRANSFER_ENCODING_NOT_SUPPORTED,
+    VERSION_NOT_SUPPORTED,
+    RequestError,
+)
 
 cdef enum:
     # A token of a method that is longer is none (llhttp's longest is MKCALENDAR).
@@ -65,8 +76,6 @@ cdef enum:
     # What an object and its place in a list take beside the bytes of a kept header's name or value.
     OBJECT_BYTES = 48
 
-# RFC 9110 15.5.6: a 405 names the methods that are served.
-ALLOW = b"Allow: GET, HEAD, POST, PUT, OPTIONS\r\n"
 
 # What llhttp says of a Transfer-Encoding in which something follows "chunked", or that is empty.
 CODING_REASONS = ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding")
@@ -101,7 +110,7 @@ cdef class RequestOwner(Expiring):
     cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
         raise NotImplementedError
 
-    cdef int answer_problem(self, Request request, int status, str kind, str detail, bytes headers) except -1:
+    cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
         raise NotImplementedError
 
     cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1:
@@ -125,7 +134,7 @@ cdef class RequestHandler:
 
 
 cdef object _malformed(str detail):
-    return RequestError(400, "malformed-request", detail)
+    return RequestError(MALFORMED_REQUEST, detail)
 
 
 @cython.final
@@ -386,8 +395,7 @@ cdef class RequestParser:
         extension_bytes = last - cursor + max(0, digits - line - MAX_CHUNK_SIZE_DIGITS)
         if self.chunk_extension_bytes + extension_bytes > self.limits.max_chunk_extension_bytes:
             raise RequestError(
-                400,
-                "chunk-extensions-too-large",
+                CHUNK_EXTENSIONS_TOO_LARGE,
                 f"the chunk extensions are larger than {self.limits.max_chunk_extension_bytes} bytes",
             )
         # Behind a CR nothing but the LF may come.
@@ -487,7 +495,7 @@ cdef class RequestParser:
         ):
             raise _malformed("the HTTP version is malformed")
         if version[5] != c"1" or version[7] > c"1":
-            raise RequestError(505, "version-not-supported", "the HTTP version is neither 1.0 nor 1.1")
+            raise RequestError(VERSION_NOT_SUPPORTED)
         request = Request.__new__(Request)
         request.minor_version = version[7] - c"0"
         request.keep_alive = request.minor_version == 1
@@ -533,17 +541,16 @@ cdef class RequestParser:
     # What the limits say.
 
     cdef object _target_too_long(self):
-        return RequestError(414, "target-too-long", f"the target is longer than {self.limits.max_target_bytes} bytes")
+        return RequestError(TARGET_TOO_LONG, f"the target is longer than {self.limits.max_target_bytes} bytes")
 
     cdef object _headers_too_large(self):
         return RequestError(
-            431,
-            "headers-too-large",
+            HEADERS_TOO_LARGE,
             f"more than {self.limits.max_headers} header lines or {self.limits.max_header_bytes} bytes of them",
         )
 
     cdef object _body_too_large(self):
-        return RequestError(413, "body-too-large", f"the body is larger than {self.limits.max_body_bytes} bytes")
+        return RequestError(BODY_TOO_LARGE, f"the body is larger than {self.limits.max_body_bytes} bytes")
 
     # llhttp.
 
@@ -602,7 +609,7 @@ cdef class RequestParser:
         # RFC 9112 6.1: a faulty message in HTTP/1.0; 501 for a coding that is not understood.
         if self.request.minor_version == 0:
             return _malformed("Transfer-Encoding is not part of HTTP/1.0")
-        return RequestError(501, "transfer-encoding-not-supported", "the only Transfer-Encoding served is 'chunked'")
+        return RequestError(TRANSFER_ENCODING_NOT_SUPPORTED)
 
     def on_header(self, bytes name, bytes value):
         """httptools: a header line, or a trailer, which is never merged into the headers (RFC 9110 6.5.1)."""
@@ -725,7 +732,7 @@ cdef class RequestParser:
         cdef Request request = self.request
         if self.is_connect:
             # RFC 9110 9.3.6: what follows CONNECT may be no HTTP, so the connection cannot go on.
-            raise RequestError(405, "method-not-allowed", "CONNECT is not served", ALLOW)
+            raise RequestError(METHOD_NOT_ALLOWED, "CONNECT is not served")
         if self.host_headers > 1 or not self.host_valid or (self.host_headers == 0 and request.minor_version == 1):
             raise _malformed("the request needs exactly one Host, and a valid one")
         if self.transfer_encodings:
@@ -735,7 +742,7 @@ cdef class RequestParser:
         if request.content_length > self.limits.max_body_bytes:
             raise self._body_too_large()
         if self.unknown_expectation:
-            raise RequestError(417, "expectation-failed", "the only expectation met is '100-continue'")
+            raise RequestError(EXPECTATION_FAILED)
         return 0
 
     cdef int _finish(self) except -1:

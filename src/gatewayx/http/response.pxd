@@ -30,7 +30,8 @@ cdef class ResponseBuilder:
         Py_ssize_t inline_bytes,
         const char* connection,
     )
-    cdef bytes problem(self, int status, str kind, str detail, bytes headers, const char* connection)
+    # A whole response that tells of a Problem, with these words and further header lines.
+    cdef bytes problem(self, object problem, str detail, bytes headers, const char* connection)
     cpdef bint refresh(self, double now_s) except -1
 
 
@@ -45,4 +46,4 @@ cdef class RetryAfter:
     cpdef bytes line(self, str kind)
 
 
-cdef bytes problem_body(int status, str kind, str detail)
+cdef bytes problem_body(object problem, str detail)

@@ -108,11 +108,10 @@ cdef class ResponseBuilder:
             end = put(end, body, inline_bytes)
         return response
 
-    cdef bytes problem(self, int status, str kind, str detail, bytes headers, const char* connection):
-        """A whole application/problem+json response."""
-        cdef bytes body = b"" if self.empty_error_bodies else problem_body(status, kind, detail)
+    cdef bytes problem(self, object problem, str detail, bytes headers, const char* connection):
+        cdef bytes body = b"" if self.empty_error_bodies else problem_body(problem, detail)
         return self.build(
-            status,
+            problem.status,
             None if self.empty_error_bodies else PROBLEM_CONTENT_TYPE,
             headers,
             PyBytes_AS_STRING(body),
@@ -168,13 +167,13 @@ def http_date(second):
     return f"{WEEKDAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{in_minute:02} GMT"
 
 
-cdef bytes problem_body(int status, str kind, str detail):
+cdef bytes problem_body(object problem, str detail):
     """RFC 9457. detail: text for people, which JSON escapes."""
     return orjson.dumps(
         {
-            "type": f"urn:gatewayx:{kind}",
-            "title": TITLES[status],
-            "status": status,
+            "type": f"urn:gatewayx:{problem.kind}",
+            "title": TITLES[problem.status],
+            "status": problem.status,
             "detail": detail,
         }
     )
