@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := packet_reader http_connection
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-asan chaos fuzz lint build wheel bench clean gearmand
+.PHONY: help demo test test-asan chaos fuzz lint build docs wheel bench clean gearmand
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -52,6 +52,9 @@ lint: build ## Check style and types.
 	$(BIN)/mypy
 
 build: $(BUILT) $(INSTALLED) ## Compile in place and install for development.
+
+docs: build ## Write the tables in docs that come from the code.
+	$(BIN)/python docs/write_tables.py
 
 wheel: $(REQUIREMENTS) ## Build the sdist, and the wheel from it, into dist.
 	$(BIN)/python -m build

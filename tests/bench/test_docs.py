@@ -115,16 +115,3 @@ def test_the_manual_has_no_option_that_does_not_exist() -> None:
     known = {option for _, option in options()} | {"--max-connections-per-address"}
 
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", MANUAL)) - known == set()
-
-
-def test_the_links_within_the_manual_lead_somewhere() -> None:
-    headings = re.findall(r"^#+ (.+)$", MANUAL, re.MULTILINE)
-    anchors: set[str] = set()
-    for heading in headings:
-        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-        number = 0
-        while (numbered := f"{anchor}-{number}" if number else anchor) in anchors:
-            number += 1
-        anchors.add(numbered)
-
-    assert set(re.findall(r"\]\(#([^)]+)\)", MANUAL)) - anchors == set()

@@ -1,23 +1,31 @@
-"""The table of settings that the documents hold."""
+"""The tables of settings that the documents hold."""
 
-from pathlib import Path
+import re
 
-from gatewayx.config.manual import markdown_table
+from gatewayx.config.manual import HEADER, markdown_tables
 from gatewayx.config.settings import SETTINGS
 
-README = Path(__file__).parent.parent.parent / "README.md"
+
+def test_every_setting_stands_once_below_its_group_with_its_default_and_precedent() -> None:
+    group = ""
+    found = []
+    for line in markdown_tables().splitlines():
+        if line.startswith("### "):
+            group = line.removeprefix("### ")
+        if line.startswith("| `--") and not line.startswith("| `--config "):
+            flag, variable, default, allowed, meaning, precedent = (cell.strip() for cell in line.split("|")[1:-1])
+            setting = next(setting for setting in SETTINGS if re.match(rf"`{setting.flag}[` ]", flag))
+            found.append(setting)
+            assert group == setting.group
+            assert variable == f"`{setting.variable}`"
+            assert default == f"`{setting.default_text or 'none'}`"
+            assert (allowed, meaning, precedent) == (setting.kind.allowed, setting.help, setting.precedent)
+
+    assert sorted(setting.name for setting in found) == sorted(setting.name for setting in SETTINGS)
 
 
-def test_the_readme_holds_every_setting() -> None:
-    assert markdown_table() in README.read_text(encoding="utf-8"), (
-        "the README's table of flags must be what gatewayx.config.manual.markdown_table() returns"
-    )
+def test_the_tables_are_well_formed() -> None:
+    lines = [line for line in markdown_tables().splitlines() if line.startswith("|")]
 
-
-def test_the_table_of_flags_is_well_formed() -> None:
-    lines = markdown_table().splitlines()
-
-    assert len(lines) == len(SETTINGS) + 3
-    assert {line.count("|") for line in lines} == {6}
-    for setting in SETTINGS:
-        assert any(f"`{setting.flag}" in line and f"`{setting.variable}`" in line for line in lines)
+    assert {line.count("|") for line in lines} == {len(HEADER) + 1}
+    assert len(lines) == len(SETTINGS) + 1 + 2 * (len({setting.group for setting in SETTINGS}) + 1)

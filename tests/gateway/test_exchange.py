@@ -1,4 +1,4 @@
-"""What a request means and what its answer says: the tables of the README, on both job servers."""
+"""What a request means and what its answer says: the tables of docs/http-api.md, on both job servers."""
 
 from __future__ import annotations
 

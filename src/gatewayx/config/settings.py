@@ -202,7 +202,7 @@ SETTINGS: tuple[Setting, ...] = (
         Duration(0.05, 3600),
         "Job servers",
         "How often each connection to a job server must give a sign of life; one that is silent for as long again is "
-        "replaced.",
+        "replaced, and its jobs are answered 502.",
         "HAProxy inter: 2",
     ),
     Setting(
@@ -273,8 +273,8 @@ SETTINGS: tuple[Setting, ...] = (
         "max-connections",
         Integer(1, 1_000_000),
         "Limits",
-        "Client connections open at once. For a further one the longest idle is closed, or the one that stands "
-        "still in an unfinished request; if there is none, it is answered 503.",
+        "Client connections open at once. For a further one room is made: by one that lingers, the longest idle, or "
+        "the one that stands still in an unfinished request; if there is none, it is answered 503.",
         "nginx worker_connections: 512, reusing idle ones; HAProxy maxconn",
     ),
     Setting(
@@ -317,7 +317,7 @@ SETTINGS: tuple[Setting, ...] = (
         Size(256, MEBIBYTE),
         "Limits",
         "Longest request target; a longer one is answered 414.",
-        "Apache LimitRequestLine: 8190",
+        "Apache LimitRequestLine: 8190; nginx large_client_header_buffers: 8 KiB a line",
     ),
     Setting(
         "max_header_bytes",
@@ -325,7 +325,7 @@ SETTINGS: tuple[Setting, ...] = (
         Size(KIBIBYTE, MEBIBYTE),
         "Limits",
         "All header lines of one request together, and again its trailers; more is answered 431.",
-        "Node.js --max-http-header-size: 16 KiB",
+        "Node.js --max-http-header-size: 16 KiB; nginx large_client_header_buffers: 32 KiB",
     ),
     Setting(
         "max_headers",
@@ -341,7 +341,7 @@ SETTINGS: tuple[Setting, ...] = (
         Size(0, MEBIBYTE),
         "Limits",
         "All chunk extensions of one request together; more is answered 400.",
-        "hyper, Go net/http: 16 KiB",
+        "hyper, Go net/http: 16 KiB (CVE-2023-39326)",
     ),
     Setting(
         "max_body_bytes",
@@ -356,7 +356,7 @@ SETTINGS: tuple[Setting, ...] = (
         "max-result",
         Size(1, LARGEST_WORKLOAD_BYTES),
         "Limits",
-        "Largest result of one job, all its data together; a larger one is answered 502.",
+        "Largest result of one job, all its data together; a larger one is answered 502, its rest skipped.",
     ),
     Setting(
         "first_byte_timeout_s",
@@ -372,7 +372,8 @@ SETTINGS: tuple[Setting, ...] = (
         Duration(0.01, 3600),
         "Timeouts",
         "From a request's first byte to the end of its head, after which it is answered 408.",
-        "Apache RequestReadTimeout: 20 to 40; nginx client_header_timeout: 60",
+        "HAProxy timeout http-request, advised: 10; Apache RequestReadTimeout: 20 to 40; nginx "
+        "client_header_timeout: 60",
     ),
     Setting(
         "body_timeout_s",
@@ -404,7 +405,7 @@ SETTINGS: tuple[Setting, ...] = (
         "keepalive-timeout",
         Duration(0.01, 86_400),
         "Timeouts",
-        "An idle client connection is closed after this long.",
+        "A client connection that is idle between two requests is closed without an answer after this long.",
         "nginx keepalive_timeout: 75",
     ),
     Setting(
@@ -412,15 +413,16 @@ SETTINGS: tuple[Setting, ...] = (
         "write-timeout",
         Duration(0.01, 86_400),
         "Timeouts",
-        "A client that takes no byte of its answer for this long is disconnected.",
-        "nginx send_timeout: 60",
+        "A client that takes no byte of its answer for this long is reset.",
+        "nginx send_timeout: 60; h2o: 30",
     ),
     Setting(
         "job_timeout_s",
         "job-timeout",
         Duration(0.01, 86_400),
         "Timeouts",
-        "How long a request waits for its job before 504: the default and the maximum of X-Gearman-Timeout.",
+        "How long a request waits for its job's result, or a background job's acceptance, before 504: the default and "
+        "the maximum of X-Gearman-Timeout.",
         "nginx proxy_read_timeout: 60",
     ),
     Setting(
