@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gatewayx.config.manual import markdown_tables
+from gatewayx.config import manual
+from gatewayx.http import problems
 
 DOCS = Path(__file__).parent
 
 # Page, name of the table in it, and what makes the table.
-TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (("settings.md", "settings", markdown_tables),)
+TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("http-api.md", "problems", problems.markdown_table),
+    ("settings.md", "settings", manual.markdown_tables),
+)
 
 
 def filled(text: str, name: str, table: str) -> str:
@@ -23,7 +27,7 @@ def filled(text: str, name: str, table: str) -> str:
         raise ValueError(f"the page must have one {begin.strip()} and one {end.strip()}")
     before, _, rest = text.partition(begin)
     after = rest.partition(end)[2]
-    return f"{before}{begin}\n{table}\n\n{end}{after}"
+    return f"{before}{begin}\n{table.rstrip()}\n\n{end}{after}"
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md"))
 )
-HTTP_API = "docs/http-api.md"
 
 # A reader of the README should not have to scroll for long, nor sideways.
 MOST_README_LINES = 200
@@ -65,13 +64,6 @@ def broken_links(page: str) -> list[str]:
         if not target.exists() or (anchor and anchor not in anchors(target.resolve().relative_to(ROOT).as_posix())):
             broken.append(link)
     return broken
-
-
-def table(page: str, name: str) -> list[list[str]]:
-    """The cells of the rows of a table that stands between two comments with its name."""
-    text = (ROOT / page).read_text(encoding="utf-8").partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    return rows[2:]
 
 
 @pytest.mark.parametrize("document", ["delivery.md", "threat-model.md"])
@@ -128,14 +120,6 @@ def test_every_flag_that_a_page_names_exists(page: str) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", (ROOT / page).read_text(encoding="utf-8")))
 
     assert sorted(named - settings - OTHER_FLAGS - BENCH_FLAGS - {CONFIG_FLAG}) == []
-
-
-def test_every_kind_of_problem_stands_once_in_the_table_and_is_one_of_the_code() -> None:
-    kinds = [row[0].strip("`") for row in table(HTTP_API, "problems")]
-    source = "".join(path.read_text() for pattern in ("*.py", "*.pyx") for path in (ROOT / "src").rglob(pattern))
-
-    assert len(kinds) == len(set(kinds)) > 30
-    assert [kind for kind in kinds if f'"{kind}"' not in source] == []
 
 
 def test_a_word_has_one_meaning() -> None:
