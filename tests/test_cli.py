@@ -16,52 +16,7 @@ from gatewayx.cli import main
 from gatewayx.config.loading import NO_ENTRIES
 from gatewayx.config.settings import SETTINGS, Setting, Settings
 from gatewayx.errors import StartError
-
-# Setting → arguments, and how `check` shows the value.
-FLAGS = {
-    "listen": (["--listen", "[::1]:0", "--listen", "a:81"], "[::1]:0,a:81"),
-    "server": (["--server", "a:1", "--server", "each+tls://b:2"], "a:1,each+tls://b:2"),
-    "connections_per_server": (["--connections-per-server", "4"], "4"),
-    "balance": (["--balance", "rotation"], "rotation"),
-    "function_server": (
-        ["--function-server", "a=127.0.0.1:4730", "--function-server", "b*=127.0.0.1:4730"],
-        "a=127.0.0.1:4730,b*=127.0.0.1:4730",
-    ),
-    "require_worker": (["--require-worker"], "true"),
-    "max_queued": (["--max-queued", "9", "--max-queued", "resize=5"], "*=9,resize=5"),
-    "status_interval_s": (["--status-interval", "0.5"], "0.5"),
-    "server_check_interval_s": (["--server-check-interval", "1"], "1"),
-    "cancel_abandoned": (["--no-cancel-abandoned"], "false"),
-    "refuse_client_unique": (["--refuse-client-unique"], "true"),
-    "server_ca": (["--server-ca", "ca.pem"], "ca.pem"),
-    "server_certificate": (["--server-certificate", "a.pem"], "a.pem"),
-    "server_key": (["--server-key", "k.pem"], "k.pem"),
-    "function": (["--function", "resize", "--function", "mail/*"], "resize,mail/*"),
-    "max_function_jobs": (["--max-function-jobs", "resize=5", "--max-function-jobs", "*=7"], "resize=5,*=7"),
-    "max_function_bytes": (["--max-function", "64"], "64"),
-    "max_connections": (["--max-connections", "5"], "5"),
-    "max_connections_per_address": (["--max-connections-per-address", "8"], "8"),
-    "max_jobs": (["--max-jobs", "9"], "9"),
-    "max_held_bytes": (["--max-held", "1GiB"], "1GiB"),
-    "max_pipelined": (["--max-pipelined", "6"], "6"),
-    "max_target_bytes": (["--max-target", "1024"], "1KiB"),
-    "max_header_bytes": (["--max-header-bytes", "32KiB"], "32KiB"),
-    "max_headers": (["--max-headers", "7"], "7"),
-    "max_chunk_extensions_bytes": (["--max-chunk-extensions", "0"], "0"),
-    "max_body_bytes": (["--max-body", "16MiB"], "16MiB"),
-    "max_result_bytes": (["--max-result=1000"], "1000"),
-    "first_byte_timeout_s": (["--first-byte-timeout", "6"], "6"),
-    "min_body_rate_bytes": (["--min-body-rate", "2KiB"], "2KiB"),
-    "body_rate_grace_s": (["--body-rate-grace", "5"], "5"),
-    "header_timeout_s": (["--header-timeout", "0.5"], "0.5"),
-    "body_timeout_s": (["--body-timeout", "1"], "1"),
-    "keepalive_timeout_s": (["--keepalive-timeout", "2"], "2"),
-    "write_timeout_s": (["--write-timeout", "3"], "3"),
-    "job_timeout_s": (["--job-timeout", "4"], "4"),
-    "drain_timeout_s": (["--drain-timeout", "0"], "0"),
-    "content_type": (["--content-type", "text/plain"], "text/plain"),
-    "plugin_compat": (["--plugin-compat"], "true"),
-}
+from support.setting_samples import SAMPLES
 
 every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 
@@ -123,12 +78,12 @@ print(sorted(heavy & set(sys.modules) | compiled))
 
 @every_setting
 def test_every_flag_reaches_the_settings(setting: Setting) -> None:
-    arguments, shown = FLAGS[setting.name]
+    sample = SAMPLES[setting.name]
 
-    result = invoke("check", *arguments)
+    result = invoke("check", *sample.arguments)
 
     assert result.exit_code == 0
-    assert row_of(result.output, setting.key) == [shown, f"flag {setting.flag}"]
+    assert row_of(result.output, setting.key) == [sample.shown, f"flag {setting.flag}"]
     assert result.output.count("default") == len(SETTINGS) - 1
 
 

@@ -7,217 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gatewayx.address import Address, ServerAddress
-from gatewayx.config.kinds import FunctionBound, FunctionServer, Switch
+from gatewayx.address import ServerAddress
+from gatewayx.config.kinds import FunctionServer, Switch
 from gatewayx.config.loading import CONFIG_VARIABLE, describe, load
 from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES, SETTINGS, Setting, Settings
 from gatewayx.errors import SettingError
+from support.setting_samples import SAMPLES
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-
-SERVER = ServerAddress("127.0.0.1", 4730)
-
-# Setting → (TOML, variable, flag), each a text in its level's own spelling and the value it must give.
-LEVELS: dict[str, tuple[tuple[str, object], tuple[str, object], tuple[object, object]]] = {
-    "listen": (
-        ('["[::1]:0", "[::1]:0", "localhost:81"]', (Address("::1", 0), Address("::1", 0), Address("localhost", 81))),
-        ("10.0.0.1:80, 10.0.0.2:80", (Address("10.0.0.1", 80), Address("10.0.0.2", 80))),
-        (("10.0.0.3:80", "[::1]:80"), (Address("10.0.0.3", 80), Address("::1", 80))),
-    ),
-    "server": (
-        ('"one:4730,each+tls://two:1"', (ServerAddress("one", 4730), ServerAddress("two", 1, tls=True, each=True))),
-        (
-            "tls://three:4730,[fe80::1%eth0]:2",
-            (ServerAddress("three", 4730, tls=True), ServerAddress("fe80::1%eth0", 2)),
-        ),
-        (
-            ("each://four:4730", "tls://[::1]:1"),
-            (ServerAddress("four", 4730, each=True), ServerAddress("::1", 1, tls=True)),
-        ),
-    ),
-    "connections_per_server": (("3", 3), ("4", 4), ("64", 64)),
-    "balance": (('"rotation"', "rotation"), ("in-order", "in-order"), ("fewest", "fewest")),
-    "function_server": (
-        ('["a=b*=127.0.0.1:4730"]', (FunctionServer("a=b*", ServerAddress("127.0.0.1", 4730)),)),
-        ("a=127.0.0.1:4730,b=127.0.0.1:4730", tuple(FunctionServer(name, SERVER) for name in ("a", "b"))),
-        (("a,b=127.0.0.1:4730", "*=127.0.0.1:4730"), tuple(FunctionServer(name, SERVER) for name in ("a,b", "*"))),
-    ),
-    "require_worker": (("true", True), ("false", False), (True, True)),
-    "max_queued": (
-        ("7", (FunctionBound("*", 7),)),
-        ("3,a=b=0", (FunctionBound("*", 3), FunctionBound("a=b", 0))),
-        (("a,b=5", "1000000"), (FunctionBound("a,b", 5), FunctionBound("*", 1_000_000))),
-    ),
-    "status_interval_s": (("0.5", 0.5), ("0.05", 0.05), ("3600", 3600.0)),
-    "server_check_interval_s": (("0.5", 0.5), ("0.05", 0.05), ("3600", 3600.0)),
-    "cancel_abandoned": (("false", False), ("true", True), (False, False)),
-    "refuse_client_unique": (("true", True), ("false", False), (True, True)),
-    "server_ca": (('"ca.pem"', "ca.pem"), ("/a b/ä.pem", "/a b/ä.pem"), ("c", "c")),
-    "server_certificate": (('"a.pem"', "a.pem"), ("b.pem", "b.pem"), ("c", "c")),
-    "server_key": (('"a.pem"', "a.pem"), ("b.pem", "b.pem"), ("c", "c")),
-    "function": (
-        ('["resize", "a,b", "mail/*"]', ("resize", "a,b", "mail/*")),
-        ("one,two*", ("one", "two*")),
-        (("three,four", "f\u00fcnf"), ("three,four", "f\u00fcnf")),
-    ),
-    "max_function_jobs": (
-        ('["resize=3", "a=b=4", "*=0"]', (FunctionBound("resize", 3), FunctionBound("a=b", 4), FunctionBound("*", 0))),
-        ("one=1,two*=1000000", (FunctionBound("one", 1), FunctionBound("two*", 1_000_000))),
-        (("a,b=5", "c=6"), (FunctionBound("a,b", 5), FunctionBound("c", 6))),
-    ),
-    "max_function_bytes": (("3", 3), ("64", 64), ("4KiB", 4096)),
-    "max_connections": (("3", 3), ("4", 4), ("1000000", 1_000_000)),
-    "max_connections_per_address": (("3", 3), ("0", 0), ("1000000", 1_000_000)),
-    "max_jobs": (("3", 3), ("1", 1), ("10000000", 10_000_000)),
-    "max_held_bytes": (('"1GiB"', 1_073_741_824), ("268435456", 268_435_456), ("1024GiB", 1024 * 1_073_741_824)),
-    "max_pipelined": (("3", 3), ("4", 4), ("1024", 1024)),
-    "max_target_bytes": (("512", 512), ("1024", 1024), ("4KiB", 4096)),
-    "max_header_bytes": (('"2KiB"', 2048), ("1024", 1024), ("1MiB", 1_048_576)),
-    "max_headers": (("3", 3), ("4", 4), ("10000", 10_000)),
-    "max_chunk_extensions_bytes": (("3", 3), ("0", 0), ("1MiB", 1_048_576)),
-    "max_body_bytes": (('"1MiB"', 1_048_576), ("1", 1), ("64MiB", 67_108_864)),
-    "max_result_bytes": (('"1MiB"', 1_048_576), ("1", 1), ("65536KiB", 67_108_864)),
-    "first_byte_timeout_s": (("0.5", 0.5), ("1", 1.0), ("3600", 3600.0)),
-    "header_timeout_s": (("0.5", 0.5), ("1", 1.0), ("3600", 3600.0)),
-    "min_body_rate_bytes": (('"2KiB"', 2048), ("0", 0), ("1GiB", 1_073_741_824)),
-    "body_rate_grace_s": (("5", 5.0), ("0.01", 0.01), ("86400", 86400.0)),
-    "body_timeout_s": (("5", 5.0), ("0.01", 0.01), ("86400", 86400.0)),
-    "keepalive_timeout_s": (("5.25", 5.25), ("0.01", 0.01), ("86400", 86400.0)),
-    "write_timeout_s": (("5", 5.0), ("0.01", 0.01), ("86400", 86400.0)),
-    "job_timeout_s": (("5", 5.0), ("0.01", 0.01), ("86400.0", 86400.0)),
-    "drain_timeout_s": (("5", 5.0), ("0", 0.0), ("86400", 86400.0)),
-    "content_type": (
-        ('"text/plain; charset=utf-8"', "text/plain; charset=utf-8"),
-        ("application/json", "application/json"),
-        ("text/html", "text/html"),
-    ),
-    "plugin_compat": (("true", True), ("false", False), (True, True)),
-}
-
-BAD_NUMBERS = [
-    "",
-    " ",
-    "-1",
-    "+1",
-    "1_0",
-    "1e3",
-    "0x10",
-    "nan",
-    "inf",
-    "\uff11",
-    "1 ",
-    "1\n",
-    "9" * 5000,
-    "many",
-    "\udcff",
-]
-BAD_SIZES = [*BAD_NUMBERS, "1.5MiB", "1 MiB", "1mib", "1MB", "1M", "1TiB", "KiB", "9999999GiB"]
-BAD_ADDRESSES = [
-    "",
-    ",",
-    "a:1,",
-    "a:1,,b:2",
-    "a:1,a:1",
-    "a:65536",
-    "8080",
-    "a:1;b:2",
-    ",".join(f"a:{i}" for i in range(1, 66)),
-]
-BAD_NAMES = [
-    ",",
-    "a,",
-    "a,,b",
-    "a,a",
-    "a*b",
-    "**",
-    "a\x00",
-    "a\n",
-    "a\x7f",
-    "\udcff",
-    "a" * 4097,
-    ",".join(f"a{i}" for i in range(1025)),
-]
-BAD_TYPES = [
-    "",
-    "text",
-    "text/",
-    "/plain",
-    "text/plain\r\nX: y",
-    "text/plain\x7f",
-    "text/plain\x00",
-    "text/plän",
-    "a/b c",
-]
-
-BAD_SERVERS = [
-    *BAD_ADDRESSES,
-    "a:0",
-    "TLS://a:1",
-    "tls:a:1",
-    "tls://",
-    "tls://tls://a:1",
-    "each://",
-    "tls+each://a:1",
-    "each://a:1,a:1",
-    "http://a:1",
-    "a:1,tls://a:1",
-]
-BAD_WORDS = ["", "1", "yes", "True", "TRUE", "on", "true "]
-BAD_PATHS = ["a\x00", "a\n", "\x7f", "a" * 4097]
-
-BAD_TEXTS: dict[str, list[str]] = {
-    "listen": BAD_ADDRESSES,
-    "server": BAD_SERVERS,
-    "connections_per_server": [*BAD_NUMBERS, "0", "65"],
-    "balance": ["", "Fewest", "fewest ", "random", "0"],
-    "function_server": [
-        ",",
-        "a",
-        "=a:1",
-        "a=",
-        "a=b",
-        "a=b:0",
-        "a=b:65536",
-        "a*b=c:1",
-        "a=b:1,a=b:1",
-        "a=b:1,",
-        "a\n=b:1",
-    ],
-    "require_worker": BAD_WORDS,
-    "max_queued": [*BAD_NAMES, "x", "=1", "a=", "a=-1", "-1", "1000001", "a=1000001", "1,2", "1,*=2", "1,"],
-    "status_interval_s": [*BAD_NUMBERS, "0", "0.049", "3600.1"],
-    "server_check_interval_s": [*BAD_NUMBERS, "0", "0.049", "3600.1"],
-    "cancel_abandoned": BAD_WORDS,
-    "refuse_client_unique": BAD_WORDS,
-    "server_ca": BAD_PATHS,
-    "server_certificate": BAD_PATHS,
-    "server_key": BAD_PATHS,
-    "function": BAD_NAMES,
-    "max_function_jobs": [*BAD_NAMES, "a", "=1", "a=", "a=-1", "a=1000001", "a=x", "a=\uff11", "a=1,a=2", "a=1,"],
-    "max_function_bytes": [*BAD_SIZES, "0", "4097"],
-    "max_connections": [*BAD_NUMBERS, "0", "1000001"],
-    "max_connections_per_address": [*BAD_NUMBERS, "1000001"],
-    "max_jobs": [*BAD_NUMBERS, "0", "10000001"],
-    "max_held_bytes": [*BAD_SIZES, "65535", "1025GiB"],
-    "max_pipelined": [*BAD_NUMBERS, "0", "1025"],
-    "max_target_bytes": [*BAD_SIZES, "255", "1048577"],
-    "max_header_bytes": [*BAD_SIZES, "1023", "1048577"],
-    "max_headers": [*BAD_NUMBERS, "0", "10001"],
-    "max_chunk_extensions_bytes": [*BAD_SIZES, "1048577"],
-    "max_body_bytes": [*BAD_SIZES, "0", "4GiB", str(LARGEST_WORKLOAD_BYTES + 1)],
-    "max_result_bytes": [*BAD_SIZES, "0", "4GiB", str(LARGEST_WORKLOAD_BYTES + 1)],
-    "first_byte_timeout_s": [*BAD_NUMBERS, "0", "0.009", "3600.1"],
-    "header_timeout_s": [*BAD_NUMBERS, "0", "0.009", "3600.1", "1s", ".5", "5."],
-    "min_body_rate_bytes": [*BAD_SIZES, "1073741825"],
-    "body_rate_grace_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
-    "body_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
-    "keepalive_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
-    "write_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
-    "job_timeout_s": [*BAD_NUMBERS, "0", "0.009", "86400.1"],
-    "drain_timeout_s": [*BAD_NUMBERS, "86400.1"],
-    "content_type": [*BAD_TYPES, f"text/{'a' * 252}"],
-    "plugin_compat": BAD_WORDS,
-}
 
 # What no setting accepts from a TOML file, as TOML.
 BAD_TOML = [
@@ -263,7 +60,8 @@ def toml(tmp_path: Path) -> Callable[[str], Path]:
 
 @every_setting
 def test_each_level_sets_it_and_wins_over_the_lower_ones(setting: Setting, toml: Callable[[str], Path]) -> None:
-    (toml_text, toml_value), (text, environment_value), (flag, flag_value) = LEVELS[setting.name]
+    sample = SAMPLES[setting.name]
+    (toml_text, toml_value), (text, environment_value), (flag, flag_value) = sample.toml, sample.variable, sample.flag
     path = toml(f"{setting.key} = {toml_text}\n")
     environ = {setting.variable: text, "PATH": "/bin", "gatewayx_max_body": "ignored"}
     flags = {setting.name: flag}
@@ -369,7 +167,7 @@ def test_max_held_whose_eighth_can_never_hold_a_head_and_a_small_body_is_refused
 
 @every_setting
 def test_a_bad_variable_is_told_in_one_line(setting: Setting) -> None:
-    for text in BAD_TEXTS[setting.name]:
+    for text in SAMPLES[setting.name].bad:
         message = refusal(lambda text=text: load(None, {setting.variable: text}, {}))
 
         shown = ascii(text) if len(text) < 100 else ascii(text)[:100]
@@ -379,7 +177,7 @@ def test_a_bad_variable_is_told_in_one_line(setting: Setting) -> None:
 
 @every_setting
 def test_a_bad_flag_is_told_in_one_line(setting: Setting) -> None:
-    for text in BAD_TEXTS[setting.name]:
+    for text in SAMPLES[setting.name].bad:
         message = refusal(lambda text=text: load(None, {}, {setting.name: text}))
 
         assert f" (flag {setting.flag}) is not allowed: it must be {setting.kind.allowed}" in message

@@ -6,57 +6,15 @@ import re
 import msgspec
 import pytest
 
-from gatewayx.address import Address, ServerAddress
 from gatewayx.config.loading import load
 from gatewayx.config.settings import SETTINGS, Setting, Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.pool import Pool
+from support.setting_samples import SAMPLES
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-
-DEFAULTS = {
-    "listen": (Address("127.0.0.1", 8080),),
-    "server": (ServerAddress("127.0.0.1", 4730),),
-    "connections_per_server": 2,
-    "balance": "fewest",
-    "function_server": (),
-    "require_worker": False,
-    "max_queued": (),
-    "status_interval_s": 2.0,
-    "server_check_interval_s": 5.0,
-    "cancel_abandoned": True,
-    "refuse_client_unique": False,
-    "server_ca": None,
-    "server_certificate": None,
-    "server_key": None,
-    "function": (),
-    "max_function_jobs": (),
-    "max_function_bytes": 512,
-    "max_connections": 10_000,
-    "max_connections_per_address": 0,
-    "max_jobs": 10_000,
-    "max_held_bytes": 268_435_456,
-    "max_pipelined": 64,
-    "max_target_bytes": 8192,
-    "max_header_bytes": 16384,
-    "max_headers": 100,
-    "max_chunk_extensions_bytes": 4096,
-    "max_body_bytes": 8_388_608,
-    "max_result_bytes": 67_108_864,
-    "first_byte_timeout_s": 10.0,
-    "header_timeout_s": 10.0,
-    "body_timeout_s": 30.0,
-    "min_body_rate_bytes": 1024,
-    "body_rate_grace_s": 10.0,
-    "keepalive_timeout_s": 75.0,
-    "write_timeout_s": 30.0,
-    "job_timeout_s": 30.0,
-    "drain_timeout_s": 30.0,
-    "content_type": "application/octet-stream",
-    "plugin_compat": False,
-}
 
 every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 
@@ -69,7 +27,7 @@ def test_every_field_is_described_once_and_every_description_has_its_field() -> 
 def test_defaults_are_the_documented_ones() -> None:
     loaded = load(None, {}, {})
 
-    assert msgspec.structs.asdict(loaded.settings) == DEFAULTS
+    assert msgspec.structs.asdict(loaded.settings) == {name: sample.default for name, sample in SAMPLES.items()}
     assert loaded.settings == Settings()
     assert loaded.origins == dict.fromkeys(BY_NAME, "default")
 
