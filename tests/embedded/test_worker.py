@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from gatewayx.embedded import encode, sample_functions
-from gatewayx.embedded.worker import Job, Worker
+from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError
 from gatewayx.gearman.packet import PacketType
 from support.peer import WAIT_S, Peer
@@ -116,7 +116,7 @@ class TestWorker:
         running, most = 0, 0
         gate = asyncio.Event()
 
-        async def wait(job: Job) -> bytes:
+        async def wait(job: AssignedJob) -> bytes:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -150,11 +150,11 @@ class TestWorker:
         assert await result(client, function, data[:size]) == [("WORK_COMPLETE", data[:size])]
 
     async def test_what_a_function_raises_ends_its_job(self, started, client, function, caplog):
-        async def raises_later(job: Job) -> None:
+        async def raises_later(job: AssignedJob) -> None:
             await asyncio.sleep(0)
             raise LookupError("later")
 
-        def raises(job: Job) -> None:
+        def raises(job: AssignedJob) -> None:
             raise LookupError("at once")
 
         await started({function: raises, function + b"2": raises_later, function + b"3": lambda job: None})
@@ -166,7 +166,7 @@ class TestWorker:
     async def test_job_ends_once(self, started, client, function):
         seen = []
 
-        def twice(job: Job) -> bytes:
+        def twice(job: AssignedJob) -> bytes:
             seen.append((job.function, job.unique, job.workload, job.ended))
             job.complete(b"first")
             assert job.ended
@@ -184,7 +184,7 @@ class TestWorker:
     async def test_closing_gives_its_job_back(self, started, client, function):
         begun = asyncio.Event()
 
-        async def forever(job: Job) -> None:
+        async def forever(job: AssignedJob) -> None:
             begun.set()
             await asyncio.Event().wait()
 
@@ -200,7 +200,7 @@ async def test_lost_connection_is_told_and_cancels_what_runs(embedded):
     begun = asyncio.Event()
     cancelled = asyncio.Event()
 
-    async def forever(job: Job) -> None:
+    async def forever(job: AssignedJob) -> None:
         begun.set()
         try:
             await asyncio.Event().wait()

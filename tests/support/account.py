@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from gatewayx.embedded.worker import Job, Worker
+from gatewayx.embedded.worker import AssignedJob, Worker
 from support.gearmand import Gearmand, free_port
 from support.http import HttpClient, Response, post
 
@@ -102,12 +102,12 @@ class KeptWorker:
         self.in_hand: set[bytes] = set()
         self.worker: Worker | None = None
 
-    def _run(self, job: Job) -> bytes:
+    def _run(self, job: AssignedJob) -> bytes:
         self.account.begun[job.workload] += 1
         self.account.ended[job.workload] += 1
         return job.workload[::-1]
 
-    async def _run_slowly(self, job: Job) -> bytes:
+    async def _run_slowly(self, job: AssignedJob) -> bytes:
         self.account.begun[job.workload] += 1
         self.in_hand.add(job.workload)
         try:

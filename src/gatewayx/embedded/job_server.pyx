@@ -10,12 +10,11 @@ Replies are gathered a connection and written once a loop turn.
 
 import asyncio
 import logging
-import os
 import socket
-from collections import deque
 
+from gatewayx.embedded.output cimport COPY_BYTES, Output
+from gatewayx.embedded.queues cimport Function, QueuedJob, leading_number
 from gatewayx.gearman.packet cimport (
-    LARGE_BYTES,
     MAX_FUNCTION_BYTES,
     MAX_HANDLE_BYTES,
     MAX_UNIQUE_BYTES,
@@ -29,12 +28,10 @@ from gatewayx.gearman.packet cimport (
     packet_head,
 )
 
+from gatewayx.embedded import text
 from gatewayx.gearman.errors import ProtocolError
 
 logger = logging.getLogger(__name__)
-
-# Said after "OK " where gearmand says its version.
-VERSION = b"gatewayx"
 
 cdef bytes NOOP_PACKET = pack(Magic.RESPONSE, PacketType.NOOP, (), b"")
 cdef bytes NO_JOB_PACKET = pack(Magic.RESPONSE, PacketType.NO_JOB, (), b"")
@@ -45,53 +42,13 @@ cdef enum:
     LOW = 2
 
 
-cdef class QueuedJob:
-    """One job from its first submit to its end."""
-
-
-cdef class Function:
-    """A function's queues, workers and bounds."""
-
-    def __cinit__(self, bytes name not None):
-        self.name = name
-        self.queues = tuple([deque() for _ in range(PRIORITIES)])
-        self.by_unique = {}
-        self.by_workload = {}
-        self.workers = {}
-        self.max_queue = [0] * PRIORITIES
-
-    cdef QueuedJob find(self, bytes unique, bytes workload):
-        """The job that a submit coalesces with (libgearman-server/job.cc, gearman_server_job_add_reducer)."""
-        if not unique:
-            return None
-        if unique == b"-":
-            return self.by_workload.get(workload) if workload else None
-        return self.by_unique.get(unique)
-
-    cdef int index(self, QueuedJob job) except -1:
-        if job.unique == b"-":
-            if job.workload:
-                self.by_workload[job.workload] = job
-        elif job.unique:
-            self.by_unique[job.unique] = job
-        return 0
-
-    cdef int forget(self, QueuedJob job) except -1:
-        if job.unique == b"-":
-            if job.workload:
-                del self.by_workload[job.workload]
-        elif job.unique:
-            del self.by_unique[job.unique]
-        return 0
-
-
-cdef class ServerConnection:
+cdef class ServerConnection(Output):
     """The asyncio protocol of one client, worker or text connection; its first byte tells text from binary."""
 
     def __cinit__(self, JobServer server not None):
         self.server = server
+        self.magic = Magic.RESPONSE
         self.reader = PacketReader(Magic.REQUEST, max_body_bytes=server.max_body_bytes)
-        self.out = []
         self.functions = {}
         self.running = {}
         self.waiting = {}
@@ -138,9 +95,7 @@ cdef class ServerConnection:
     def connection_lost(self, error):
         """asyncio: the connection is gone; its running jobs are queued again, its foreground jobs abandoned."""
         cdef Function function
-        self.transport = None
-        self.closing = True
-        self.out.clear()
+        self.forget_transport()
         for function in self.functions.values():
             function.workers.pop(self, None)
         self.functions.clear()
@@ -150,35 +105,11 @@ cdef class ServerConnection:
             self.server.abandon(job, self)
         self.server.connection_gone(self)
 
-    cdef int send(self, int packet_type, tuple leading, bytes last) except -1:
-        if len(last) > COPY_BYTES:
-            self.send_bytes(packet_head(Magic.RESPONSE, packet_type, leading, len(last)))
-            return self.send_bytes(last)
-        return self.send_bytes(pack(Magic.RESPONSE, packet_type, leading, last))
-
-    cdef int send_bytes(self, bytes data) except -1:
-        if self.closing:
-            return 0
-        if not self.out:
-            self.server.flush_later(self)
-        self.out.append(data)
-        self.out_bytes += len(data)
-        return 0
+    cdef int flush_later(self) except -1:
+        return self.server.flush_later(self)
 
     cdef int send_error(self, bytes code, bytes text) except -1:
         return self.send(PacketType.ERROR, (code,), text)
-
-    cdef int flush(self) except -1:
-        cdef list out = self.out
-        if self.closing or not out:
-            return 0
-        self.out = []
-        if self.out_bytes > LARGE_BYTES:
-            self.transport.writelines(out)
-        else:
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        self.out_bytes = 0
-        return 0
 
     cdef int dispatch(self) except -1:
         """What gearmand does with each type (libgearman-server/server.cc, gearman_server_run_command)."""
@@ -406,7 +337,7 @@ cdef class ServerConnection:
         cdef list lines = (self.line + data).split(b"\n")
         self.line = lines.pop()
         for line in lines:
-            self.send_bytes(self.server.run_text((<bytes>line).split()))
+            self.send_bytes(text.answer(self.server, (<bytes>line).split()))
         if len(self.line) > MAX_LINE_BYTES:
             self.hang_up()
         return 0
@@ -418,14 +349,6 @@ cdef class ServerConnection:
             self.closing = True
             self.transport.close()
         return 0
-
-
-cdef unsigned int leading_number(bytes text):
-    """As atoi reads a count, within a uint32: digits up to anything else."""
-    cdef Py_ssize_t end = 0
-    while end < min(len(text), 10) and b"0" <= text[end : end + 1] <= b"9":
-        end += 1
-    return min(int(text[:end] or b"0"), 0xFFFFFFFF)
 
 
 cdef class JobServer:
@@ -602,7 +525,7 @@ cdef class JobServer:
 
     cdef int take_from_worker(self, QueuedJob job) except -1:
         if job.worker is not None:
-            del job.worker.running[job.handle]
+            del (<ServerConnection>job.worker).running[job.handle]
             job.worker = None
             job.function.running -= 1
             if job.timeout is not None:
@@ -631,139 +554,17 @@ cdef class JobServer:
             job.dropped = True
         return 0
 
-    cdef bytes run_text(self, list words):
-        """The answer to a text command, in gearmand's words (libgearman-server/text.cc, server_run_text)."""
-        cdef bytes verb = words[0].lower() if words else b""
-        handler = TEXT_COMMANDS.get(verb)
-        if handler is None:
-            return unknown_command(verb)
-        answer = handler(self, words[1:])
-        if answer is None:
-            return b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+this+command+" + verb + b"\r\n"
-        return answer
+    def cancel(self, bytes handle not None):
+        """Tell a job's clients WORK_FAIL, and drop it if no worker has it yet; False if there is no such job."""
+        cdef QueuedJob job = self.jobs.get(handle)
+        cdef ServerConnection client
+        if job is None:
+            return False
+        for client in job.clients:
+            client.send(PacketType.WORK_FAIL, (), handle)
+        job.dropped = True
+        return True
 
-
-cdef bytes unknown_command(bytes verb):
-    return b"ERR UNKNOWN_COMMAND Unknown+server+command" + verb + b"\r\n"
-
-
-def text_status(JobServer server, list words):
-    """One line a function: name, jobs, of which running, workers."""
-    cdef Function function
-    lines = [
-        b"%b\t%d\t%d\t%d\n"
-        % (function.name, function.queued + function.running, function.running, len(function.workers))
-        for function in server.functions.values()
-    ]
-    return b"".join(lines) + b".\n"
-
-
-def text_workers(JobServer server, list words):
-    """One line a connection: descriptor, address, identifier, functions."""
-    cdef ServerConnection connection
-    lines = []
-    for connection in server.open_connections:
-        if connection.transport is None:
-            continue
-        peer = connection.transport.get_extra_info("peername")
-        lines.append(
-            b"%d %b %b :%b\n"
-            % (
-                connection.transport.get_extra_info("socket").fileno(),
-                peer[0].encode() if peer else b"-",
-                connection.client_id,
-                b"".join([b" " + name for name in connection.functions]),
-            )
-        )
-    return b"".join(lines) + b".\n"
-
-
-def text_cancel(JobServer server, list words):
-    """`cancel job HANDLE`: WORK_FAIL to its clients; it is dropped if no worker has it yet, and OK is said anyhow."""
-    cdef QueuedJob job
-    cdef ServerConnection client
-    if len(words) != 2 or words[0].lower() != b"job":
-        return None
-    job = server.jobs.get(words[1])
-    if job is None:
-        return b"ERR UNKNOWN_JOB\r\n"
-    for client in job.clients:
-        client.send(PacketType.WORK_FAIL, (), job.handle)
-    job.dropped = True
-    return b"OK\r\n"
-
-
-def text_show(JobServer server, list words):
-    """`show jobs`: handle, retries, dropped, queued; `show unique jobs`: unique."""
-    cdef QueuedJob job
-    wanted = [word.lower() for word in words]
-    if wanted == [b"jobs"]:
-        lines = [
-            b"%b\t%d\t%d\t%d\n" % (job.handle, job.retries, job.dropped, job.worker is None)
-            for job in server.jobs.values()
-        ]
-    elif wanted == [b"unique", b"jobs"]:
-        lines = [job.unique + b"\n" for job in server.jobs.values()]
-    else:
-        return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
-    return b"".join(lines) + b".\n"
-
-
-def text_create(JobServer server, list words):
-    """`create function NAME`."""
-    if len(words) != 2 or words[0].lower() != b"function":
-        return None
-    if len(words[1]) > MAX_FUNCTION_BYTES or server.function(words[1]) is None:
-        return b"ERR CREATE_FUNCTION " + words[1] + b"\r\n"
-    return b"OK\r\n"
-
-
-def text_drop(JobServer server, list words):
-    """`drop function NAME`: refused while it has workers or jobs."""
-    cdef Function function
-    if len(words) != 2 or words[0].lower() != b"function":
-        return None
-    function = server.functions.get(words[1])
-    if function is None:
-        return b"ERR function not found\r\n"
-    if function.workers or function.queued or function.running:
-        return b"ERR there are still connected workers or executing clients\r\n"
-    del server.functions[words[1]]
-    return b"OK\r\n"
-
-
-def text_maxqueue(JobServer server, list words):
-    """`maxqueue NAME [HIGH [NORMAL LOW]]`: one number is for all priorities, 0 or none lifts the function's bound."""
-    cdef Function function
-    if not words:
-        return None
-    limits = [leading_number(word) for word in words[1:4]] or [0]
-    if len(limits) < PRIORITIES:
-        limits = limits[:1] * PRIORITIES
-    function = server.functions.get(words[0])
-    if function is not None:
-        function.max_queue = limits
-    return b"OK\r\n"
-
-
-def text_shutdown(JobServer server, list words):
-    """`shutdown`, `shutdown graceful`: the server goes away at once, running jobs included."""
-    if words and [word.lower() for word in words] != [b"graceful"]:
-        return unknown_command(b"shutdown")
-    server.loop.call_soon(server.shut_down)
-    return b"OK\r\n"
-
-
-TEXT_COMMANDS = {
-    b"cancel": text_cancel,
-    b"create": text_create,
-    b"drop": text_drop,
-    b"getpid": lambda server, words: b"OK %d\n" % os.getpid(),
-    b"maxqueue": text_maxqueue,
-    b"show": text_show,
-    b"shutdown": text_shutdown,
-    b"status": text_status,
-    b"verbose": lambda server, words: b"OK INFO\n",
-    b"version": lambda server, words: b"OK " + VERSION + b"\n",
-    b"workers": text_workers,
-}
+    def create_function(self, bytes name not None):
+        """Know a function before anybody submits to it; False if its name is too long or there are too many."""
+        return len(name) <= MAX_FUNCTION_BYTES and self.function(name) is not None

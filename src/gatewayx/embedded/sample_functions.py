@@ -1,4 +1,4 @@
-"""The functions of the demo's worker; each takes a `worker.Job`, see `worker.Worker` for how one ends."""
+"""The functions of the demo's worker; each takes a `worker.AssignedJob`, see `worker.Worker` for how one ends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gatewayx.embedded.worker import Job
+    from gatewayx.embedded.worker import AssignedJob
 
-# `sleep` refuses more, so that a visitor of the demo cannot hold a worker's slot for good.
+# `sleep` refuses more, so that a visitor of the demo cannot keep a worker busy for good.
 MAX_SLEEP_S = 60.0
 # `progress` makes this many steps of this length.
 PROGRESS_STEPS = 5
@@ -19,19 +19,19 @@ PROGRESS_STEP_S = 0.1
 DECIMAL = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
 
 
-def reverse(job: Job) -> bytes:
+def reverse(job: AssignedJob) -> bytes:
     """Return the workload's bytes in reverse order."""
     workload: bytes = job.workload
     return workload[::-1]
 
 
-def echo(job: Job) -> bytes:
+def echo(job: AssignedJob) -> bytes:
     """Return the workload."""
     workload: bytes = job.workload
     return workload
 
 
-async def sleep(job: Job) -> bytes | None:
+async def sleep(job: AssignedJob) -> bytes | None:
     """Return the workload after as many seconds as it says, a decimal up to MAX_SLEEP_S; fail on anything else."""
     workload: bytes = job.workload
     if not DECIMAL.match(workload) or float(workload) > MAX_SLEEP_S:
@@ -41,24 +41,24 @@ async def sleep(job: Job) -> bytes | None:
     return workload
 
 
-def fail(job: Job) -> None:
+def fail(job: AssignedJob) -> None:
     """Fail (WORK_FAIL)."""
     job.fail()
 
 
-def exception(job: Job) -> None:
+def exception(job: AssignedJob) -> None:
     """End with the workload as a WORK_EXCEPTION."""
     job.exception(job.workload)
 
 
-def warning(job: Job) -> bytes:
+def warning(job: AssignedJob) -> bytes:
     """Send the workload as a WORK_WARNING, then return it."""
     workload: bytes = job.workload
     job.send_warning(workload)
     return workload
 
 
-async def progress(job: Job) -> bytes:
+async def progress(job: AssignedJob) -> bytes:
     """Send WORK_STATUS and WORK_DATA, one line a step, and complete with a last line."""
     for step in range(1, PROGRESS_STEPS + 1):
         await asyncio.sleep(PROGRESS_STEP_S)
@@ -67,7 +67,7 @@ async def progress(job: Job) -> bytes:
     return b"done\n"
 
 
-FUNCTIONS: dict[bytes, Callable[[Job], bytes | Awaitable[bytes | None] | None]] = {
+FUNCTIONS: dict[bytes, Callable[[AssignedJob], bytes | Awaitable[bytes | None] | None]] = {
     b"reverse": reverse,
     b"echo": echo,
     b"sleep": sleep,

@@ -1,13 +1,10 @@
 """A small pipelining Gearman worker for the demo, the tests and the benchmarks."""
 
+from gatewayx.embedded.output cimport Output
 from gatewayx.gearman.packet cimport PacketReader
 
-cdef enum:
-    # Up to here a last argument is copied behind its packet's head; above, it is written beside it.
-    COPY_BYTES = 16384
 
-
-cdef class Job:
+cdef class AssignedJob:
     # The connection it came over; None once it has ended or its connection is gone.
     cdef Worker worker
     cdef readonly bytes handle
@@ -19,7 +16,7 @@ cdef class Job:
     cdef int end(self, int packet_type, bytes data) except -1
 
 
-cdef class Worker:
+cdef class Worker(Output):
     # (host, port) of the job server.
     cdef readonly object address
     # Callables by function name.
@@ -33,7 +30,6 @@ cdef class Worker:
     cdef readonly object lost
 
     cdef object loop
-    cdef object transport
     cdef PacketReader reader
     # A Future that start() waits for: the job server has seen every CAN_DO.
     cdef object registered
@@ -47,17 +43,12 @@ cdef class Worker:
     # PRE_SLEEP was sent and no NOOP came since.
     cdef bint asleep
     # close() was called: no further job is asked for.
-    cdef bint closing
+    cdef bint stopping
     # Tasks of asynchronous functions, at most `concurrency`.
     cdef set tasks
-    # Buffers to write at the end of this loop turn; `out_bytes` is their sum.
-    cdef list out
-    cdef Py_ssize_t out_bytes
 
-    cdef int send(self, int packet_type, tuple leading, bytes last) except -1
-    cdef int send_bytes(self, bytes data) except -1
     cdef int dispatch(self) except -1
-    cdef int run(self, Job job) except -1
-    cdef int function_raised(self, Job job, object error) except -1
+    cdef int run(self, AssignedJob job) except -1
+    cdef int function_raised(self, AssignedJob job, object error) except -1
     cdef int job_ended(self) except -1
     cdef int grab(self) except -1

@@ -9,7 +9,8 @@ import asyncio
 import inspect
 import logging
 
-from gatewayx.gearman.packet cimport LARGE_BYTES, PACKET, Magic, PacketReader, PacketType, pack, packet_head
+from gatewayx.embedded.output cimport Output
+from gatewayx.gearman.packet cimport PACKET, Magic, PacketReader, PacketType, pack
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError, ProtocolError
@@ -25,7 +26,7 @@ cdef bytes PRE_SLEEP_PACKET = pack(Magic.REQUEST, PacketType.PRE_SLEEP, (), b"")
 cdef bytes ECHO_PACKET = pack(Magic.REQUEST, PacketType.ECHO_REQ, (), b"registered")
 
 
-cdef class Job:
+cdef class AssignedJob:
     """A job that this worker runs: `handle`, `function`, `unique` and `workload` are bytes.
 
     It ends with exactly one of `complete()`, `fail()` and `exception()`; what is sent after that, or after the
@@ -76,13 +77,13 @@ cdef class Job:
         return worker.job_ended()
 
 
-cdef class Worker:
+cdef class Worker(Output):
     """One connection to one job server that runs jobs. `await start()`, later `await close()`.
 
     address: (host, port) of the job server.
-    functions: name (bytes) to a callable that takes the `Job`. It may end the job itself; otherwise the bytes it
-        returns complete it (None: no bytes), and an exception it raises ends it as WORK_EXCEPTION. An `async def` runs
-        beside the others; a plain function holds up the loop while it runs.
+    functions: name (bytes) to a callable that takes the `AssignedJob`. It may end the job itself; otherwise the bytes
+        it returns complete it (None: no bytes), and an exception it raises ends it as WORK_EXCEPTION. An `async def`
+        runs beside the others; a plain function holds up the loop while it runs.
     concurrency: jobs in hand at most, at least 1.
     A lost connection is not made again: `lost` tells.
     """
@@ -93,10 +94,10 @@ cdef class Worker:
         self.address = address
         self.functions = dict(functions)
         self.concurrency = concurrency
+        self.magic = Magic.REQUEST
         self.reader = PacketReader(Magic.RESPONSE)
         self.window = 1
         self.tasks = set()
-        self.out = []
 
     async def start(self):
         """Connect and register; returns once the job server knows every function.
@@ -112,11 +113,12 @@ cdef class Worker:
 
     async def close(self):
         """Cancel what runs, close the connection and return once it is gone; the job server queues those jobs again."""
-        self.closing = True
+        self.stopping = True
         for task in self.tasks:
             task.cancel()
         if self.transport is not None:
             self.flush()
+            self.closing = True
             self.transport.close()
             await self.lost
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -137,6 +139,7 @@ cdef class Worker:
                 self.dispatch()
         except ProtocolError as error:
             logger.warning("closing the connection to %s: %s", self.address, error)
+            self.closing = True
             self.transport.abort()
 
     def eof_received(self):
@@ -152,8 +155,7 @@ cdef class Worker:
 
     def connection_lost(self, error):
         """asyncio: the connection is gone; what runs is cancelled, its results have nowhere to go."""
-        self.transport = None
-        self.out.clear()
+        self.forget_transport()
         for task in self.tasks:
             task.cancel()
         if not self.registered.done():
@@ -161,38 +163,19 @@ cdef class Worker:
         if not self.lost.done():
             self.lost.set_result(None)
 
-    cdef int send(self, int packet_type, tuple leading, bytes last) except -1:
-        if len(last) > COPY_BYTES:
-            self.send_bytes(packet_head(Magic.REQUEST, packet_type, leading, len(last)))
-            return self.send_bytes(last)
-        return self.send_bytes(pack(Magic.REQUEST, packet_type, leading, last))
-
-    cdef int send_bytes(self, bytes data) except -1:
-        if self.transport is None:
-            return 0
-        if not self.out:
-            self.loop.call_soon(self.flush)
-        self.out.append(data)
-        self.out_bytes += len(data)
+    cdef int flush_later(self) except -1:
+        self.loop.call_soon(self.end_turn)
         return 0
 
-    def flush(self):
+    def end_turn(self):
         """Write what this loop turn has gathered."""
-        cdef list out = self.out
-        if self.transport is None or self.transport.is_closing() or not out:
-            return
-        self.out = []
-        if self.out_bytes > LARGE_BYTES:
-            self.transport.writelines(out)
-        else:
-            self.transport.write(b"".join(out))
-        self.out_bytes = 0
+        self.flush()
 
     cdef int dispatch(self) except -1:
         cdef int packet_type = self.reader.type
-        cdef Job job
+        cdef AssignedJob job
         if packet_type == PacketType.JOB_ASSIGN_UNIQ:
-            job = Job.__new__(Job)
+            job = AssignedJob.__new__(AssignedJob)
             job.worker = self
             job.handle = self.reader.argument(0)
             job.function = self.reader.argument(1)
@@ -221,7 +204,7 @@ cdef class Worker:
             logger.warning("job server %s: %r", self.address, self.reader.argument(0)[:LOGGED_BYTES])
         return 0
 
-    cdef int run(self, Job job) except -1:
+    cdef int run(self, AssignedJob job) except -1:
         function = self.functions.get(job.function)
         if function is None:
             job.fail()
@@ -242,7 +225,7 @@ cdef class Worker:
             job.complete()
         return 0
 
-    async def finish(self, Job job not None, running):
+    async def finish(self, AssignedJob job not None, running):
         """Wait for an asynchronous function and end its job."""
         try:
             result = await running
@@ -252,7 +235,7 @@ cdef class Worker:
             if not job.ended:
                 job.complete(result or b"")
 
-    cdef int function_raised(self, Job job, object error) except -1:
+    cdef int function_raised(self, AssignedJob job, object error) except -1:
         logger.warning("function %r raised %r", job.function, error)
         if not job.ended:
             job.exception(str(error).encode("utf-8", "replace"))
@@ -265,7 +248,7 @@ cdef class Worker:
 
     cdef int grab(self) except -1:
         """Ask for as many jobs as the window lets, or sleep once it is known that there is none."""
-        if self.closing:
+        if self.stopping:
             return 0
         if self.dry:
             # A grab still open would end the sleep again: GRAB_JOB after PRE_SLEEP means awake to the job server.
