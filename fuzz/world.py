@@ -356,6 +356,8 @@ class JobServer:
         # Ports of those that hang: they are connected to, and neither read nor answer.
         self.hanging_ports: set[int] = set()
         self.option_answer = OptionAnswer.TAKEN
+        # Whether ECHO_REQ is answered.
+        self.echoing = True
         # Answer all at once and by itself.
         self.automatic = False
         # Cut what is sent into pieces of so many bytes; 0 for none.
@@ -413,7 +415,8 @@ class JobServerTransport(Transport):
         self.reader.feed(data)
         for found in self.reader.packets():
             if found.type == PacketType.ECHO_REQ:
-                self.loop.call_soon(self.send, PacketType.ECHO_RES, *found.arguments)
+                if self.server.echoing:
+                    self.loop.call_soon(self.send, PacketType.ECHO_RES, *found.arguments)
                 continue
             if found.type == PacketType.OPTION_REQ:
                 self._answer_option()

@@ -22,6 +22,7 @@ from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import OPTION_RES, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens, response
 from support.lookups import numeric
+from support.still import still_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -1006,32 +1007,64 @@ class TestNames:
 
 
 class TestSignsOfLife:
-    async def test_a_silent_connection_is_replaced_within_two_intervals(self):
-        async with behind(2, server_check_interval_s=0.2) as all_of:
-            frozen = all_of.servers[0]
-            frozen.echoing = False
-            began_s = asyncio.get_running_loop().time()
-            await all_of.upstreams[0].closed()
-            assert 0.15 < asyncio.get_running_loop().time() - began_s < 0.7
-            all_of.upstreams[0] = await frozen.connection()
-            # The other one is asked as often and lives.
-            assert all_of.servers[1].echoes >= 1
-            assert not all_of.upstreams[1].lost.done()
+    def test_a_silent_connection_is_replaced_within_two_intervals(self):
+        servers = (ServerAddress("127.0.0.1", 4730), ServerAddress("127.0.0.1", 4731))
+        with still_gateway(server=servers, server_check_interval_s=5) as gateway:
+            frozen, other = gateway.server.open()
+            gateway.pass_time(5.1)
+            gateway.server.hanging_ports.add(frozen.port)
+            gateway.pass_time(9.8)
+            assert not frozen.lost
+            gateway.pass_time(0.2)
+            assert frozen.lost
+            assert gateway.count("pool.connections") == 1
+            gateway.server.hanging_ports.clear()
+            gateway.pass_time(10)
+            assert gateway.count("pool.connections") == 2
+            # This one was asked as often and lives.
+            assert not other.lost
 
-    async def test_any_byte_is_a_sign_of_life(self):
-        async with behind(1, server_check_interval_s=0.15) as all_of:
-            [server], [upstream] = all_of.servers, all_of.upstreams
-            server.echoing = False
-            client = await all_of.send(b"w")
-            await upstream.accept(b"H:1")
-            result = response(PacketType.WORK_COMPLETE, b"H:1", bytes(20))
-            for index in range(len(result)):
-                upstream.send(result[index : index + 1])
-                await asyncio.sleep(0.05)
-            assert (await client.response()).body == bytes(20)
-            assert server.echoes >= 3
-            await client.close()
-            await upstream.closed()
+    def test_any_byte_is_a_sign_of_life(self):
+        with still_gateway(server_check_interval_s=5, job_timeout_s=1000) as gateway:
+            [upstream] = gateway.server.open()
+            client = gateway.client()
+            client.send(post(b"/f", b"w"))
+            gateway.loop.settle()
+            gateway.server.echoing = False
+            upstream.create()
+            [job] = upstream.jobs
+            gateway.server.cut_bytes = 1
+            pieces: list[bytes] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(upstream, "receive", pieces.append)
+                upstream.work(job, PacketType.WORK_COMPLETE, b"result")
+            for piece in pieces:
+                assert not upstream.lost
+                gateway.pass_time(4.9)
+                upstream.receive(piece)
+            gateway.loop.settle()
+            [answer] = client.responses()
+            assert answer.body == b"result"
+            gateway.pass_time(10.1)
+            assert upstream.lost
+
+    def test_one_that_has_got_the_question_late_has_an_interval_to_answer(self):
+        with still_gateway(server_check_interval_s=5, job_timeout_s=1000) as gateway:
+            [upstream] = gateway.server.open()
+            gateway.server.echoing = False
+            upstream.stop_taking(1000)
+            gateway.client().send(post(b"/f", bytes(100_000)))
+            gateway.pass_time(5.1)
+            for _ in range(4):
+                upstream.take(1000)
+                gateway.pass_time(5)
+                assert not upstream.lost
+            gateway.pass_time(4.8)
+            upstream.take()
+            gateway.pass_time(5)
+            assert not upstream.lost
+            gateway.pass_time(0.3)
+            assert upstream.lost
 
     async def test_a_workload_that_leaves_slowly_is_one_while_the_echo_waits_behind_it(self):
         loop = asyncio.get_running_loop()
@@ -1089,8 +1122,8 @@ class TestSignsOfLife:
         ):
             await gateway.reaches("pool.connections", 4)
             tmp_gearmand.pause()
-            await asyncio.sleep(0.7)
-            assert gateway.count("pool.connections") == 2
+            frozen = str(ServerAddress(*tmp_gearmand.address))
+            await eventually(lambda: gateway.process.pool.servers_now()[frozen]["connections"] == 0)
             for number in range(6):
                 client.send(post(b"/f", b"%d" % number))
                 handle, _, _, workload = await worker.take()

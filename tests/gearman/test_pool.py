@@ -6,9 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from itertools import starmap
 
 import pytest
 
+from gatewayx.address import ServerAddress
+from gatewayx.config.kinds import FunctionServer
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
@@ -263,20 +266,22 @@ class TestGearmand:
                     assert (await client.response()).body == b"served"
 
     async def test_a_gearmand_that_is_frozen_costs_its_requests_alone(self, tmp_gearmand, embedded):
+        servers = [tmp_gearmand.address, embedded.address]
+        names = ("frozen", "f")
+        mapping = tuple(FunctionServer(*pair) for pair in zip(names, starmap(ServerAddress, servers), strict=True))
         async with (
-            running_gateway([tmp_gearmand.address, embedded.address], job_timeout_s=0.3) as gateway,
+            running_gateway(servers, function_server=mapping) as gateway,
             hand_worker(embedded.address, b"f") as worker,
+            HttpClient(gateway.address) as waiting,
+            HttpClient(gateway.address) as client,
         ):
             tmp_gearmand.pause()
-            clients = [await send(gateway, b"%d" % number) for number in range(2)]
+            waiting.send(post(b"/frozen", b"", b"X-Gearman-Timeout: 0.3"))
+            client.send(post(b"/f", b"w"))
             handle, _, _, workload = await worker.take()
-            worker.complete(handle, b"served")
-            statuses = {}
-            for number, client in enumerate(clients):
-                statuses[b"%d" % number] = (await client.response()).status
-                await client.close()
-            assert statuses.pop(workload) == 200
-            assert list(statuses.values()) == [504]
+            worker.complete(handle, workload)
+            assert (await client.response()).body == b"w"
+            assert (await waiting.response()).status == 504
             tmp_gearmand.resume()
 
 

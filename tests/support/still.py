@@ -32,13 +32,14 @@ class StillClient(Transport):
 
 
 class StillGateway:
-    """A gateway and its job server, which answers as `server` is told."""
+    """A gateway and its job servers, which answer as `server` is told; a single one with one connection by default."""
 
     def __init__(self, **settings: object) -> None:
         self.loop = Loop()
         self.server = JobServer(self.loop)
         self.loop.connect = self.server.connect
-        self.settings = Settings(server=(ServerAddress("127.0.0.1", 4730),), connections_per_server=1, **settings)
+        options = {"server": (ServerAddress("127.0.0.1", 4730),), "connections_per_server": 1} | settings
+        self.settings = Settings(**options)
         self.loop.run(self._make())
         self.loop.run(self.process.pool.start())
 

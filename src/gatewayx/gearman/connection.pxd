@@ -174,8 +174,8 @@ cdef class JobServerConnection:
     # Something came since the last check, and an ECHO_REQ was sent by it.
     cdef bint heard
     cdef bint echo_due
-    # Bytes handed to the transport so far, those that had arrived at the other side's kernel by the last check, and the
-    # end of its ECHO_REQ.
+    # Bytes handed to the transport so far, those that had arrived at the other side's kernel by the last check (an
+    # ECHO_REQ with nothing before it counts as if it had), and the end of the last ECHO_REQ.
     cdef long long written_bytes
     cdef long long arrived_bytes
     cdef long long echo_end_bytes

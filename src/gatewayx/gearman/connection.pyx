@@ -22,7 +22,8 @@ listeners were told.
 
 Every check sends an ECHO_REQ; a connection on which nothing at all has come by the next check is closed. Any byte is a
 sign of life, as an echo may wait behind a large result. While the ECHO_REQ is on its way, behind large workloads, it is
-enough that the other side's kernel takes something: a frozen job server's takes no more than its buffer.
+enough that the other side's kernel takes something, and the answer has time until the check after the next: a frozen job
+server's takes no more than its buffer.
 
 A listener's exception is logged and ends nothing but that listener's part: the connection carries everybody's jobs.
 """
@@ -227,22 +228,30 @@ cdef class JobServerConnection:
         return bits
 
     def check(self, double silence_s):
-        """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
+        """Ask for a sign of life; closes when there was none since the last check, silence_s ago.
+
+        While the question waits behind packets that leave slowly, those are signs enough; it has been there for as long
+        as silence_s when it is missed.
+        """
         cdef long long arrived
+        cdef bint waits_behind
         if not self.up or self.closed or self.transport.is_closing():
             return
         arrived = self.written_bytes - <long long> self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
         if self.echo_due and not self.heard:
-            if arrived >= self.echo_end_bytes or arrived == self.arrived_bytes:
+            if self.arrived_bytes >= self.echo_end_bytes or arrived == self.arrived_bytes:
                 self._close(f"the job server gave no sign of life within {silence_s:g} s")
                 return
-        else:
-            self.heard = False
-            self.echo_due = True
-            self.written_bytes += PyBytes_GET_SIZE(ECHO_REQ)
-            self.echo_end_bytes = self.written_bytes
-            self.transport.write(ECHO_REQ)
-        self.arrived_bytes = arrived
+            self.arrived_bytes = arrived
+            return
+        waits_behind = arrived < self.written_bytes
+        self.heard = False
+        self.echo_due = True
+        self.written_bytes += PyBytes_GET_SIZE(ECHO_REQ)
+        self.echo_end_bytes = self.written_bytes
+        self.transport.write(ECHO_REQ)
+        # With nothing before it, it counts as arrived: until the next check there is time enough to answer.
+        self.arrived_bytes = arrived if waits_behind else self.echo_end_bytes
 
     cdef int submit(self, Job job) except -1:
         self.unsent.append(job)
