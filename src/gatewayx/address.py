@@ -19,7 +19,7 @@ SERVER_SCHEMES = {"tls://": (True, False), "each://": (False, True), "each+tls:/
 
 
 class AddressError(ValueError):
-    """A text that is not HOST:PORT: the fault of whoever wrote it."""
+    """A text that is not HOST:PORT: the fault of its author."""
 
 
 class Address(NamedTuple):

@@ -2,7 +2,7 @@
 
 getaddrinfo(3) blocks for as long as name servers are silent. A loop runs it in a few threads that all names share and
 that the process joins at its exit (of libuv's four at most two), so names that hang there lock out the others, and the
-exit. Here each name has a daemon thread of its own, which nobody joins.
+exit. Here each name has a daemon thread of its own, which is never joined.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Who waits for a lookup hears this often that it is under way.
+# A caller that waits for a lookup is told this often that it is under way.
 SLOW_S = 5.0
 
 
@@ -110,7 +110,7 @@ class Resolver:
         except Exception as error:
             # A label above 63 characters is a UnicodeError of the idna codec.
             answer = _Answer([], str(error) or type(error).__name__)
-        # A loop that is closed raises: nobody waits any more.
+        # A loop that is closed raises: no caller waits any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._finish, key, answer)
 

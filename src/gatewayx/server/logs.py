@@ -11,16 +11,16 @@ from types import TracebackType
 
 from gatewayx.server.standard_error import RecordStream, RecordWriter
 
-# At most so many lines of one kind an interval; after it, it is told how many were left out.
+# At most so many lines of one kind an interval; at its end the log tells how many were left out.
 LINES_PER_INTERVAL = 10
 INTERVAL_S = 10.0
-# Kinds that are told apart at once: the program's format strings, those about job servers times 64. What is beyond
-# shares one.
+# Kinds that are told apart at once: the program's format strings, those about job servers times 64. Further kinds count
+# as one.
 MAX_KINDS = 1024
 OTHER_KINDS = ("gatewayx", "a line of any other kind", "")
-# How often the log looks whether a stalled reader reads again, and what was left out is to be told.
+# How often the log looks whether a stalled reader reads again, and whether lines that were left out are to be told.
 TICK_S = 0.5
-# Before each line of a traceback: whatever an exception's message holds, it does not begin a line.
+# Stands before each line of a traceback, so that no part of an exception's message begins a line.
 TRACEBACK_INDENT = "    "
 LONGEST_KIND = 200
 

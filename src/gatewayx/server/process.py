@@ -50,9 +50,9 @@ MAX_UNSENT_BYTES = 256 * 1024
 USER_TIMEOUT_GRACE_S = 1.0
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
-# In a stop, so long each listener accepts who waits there, and at most BACKLOG.
+# In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
 LAST_ACCEPTS_S = 1.0
-# Want of descriptors or memory may pass (accept(2)); how soon it is tried again.
+# Errors of accept(2) for want of descriptors or memory, which may pass; how soon it is tried again.
 WANT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 WANT_RETRY_S = 0.05
 # Descriptors beside the connections: listeners, the loop's own, logs.
@@ -168,7 +168,7 @@ class GatewayProcess:
             raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
 
     async def drain(self) -> None:
-        """Accept no more, answer what is in flight within the drain timeout, then tell the rest the truth; close."""
+        """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
         self._stop_accepting()
         # One turn of the loop, in which those that it has accepted become connections.
         await asyncio.sleep(0)
@@ -177,16 +177,16 @@ class GatewayProcess:
         await asyncio.gather(*(self._accept_waiting(listening, ends_s) for listening in self._queues))
         self._queues.clear()
         await self._connections_closed(self.settings.drain_timeout_s)
-        # Jobs that have not ended are lost to us: their requests hear 502 or 503.
+        # The requests of jobs that have not ended are answered 502 or 503.
         await self.pool.close()
         self.http.refuse_unfinished()
         await self._connections_closed(LAST_ANSWERS_S)
         await self.close()
 
     async def _accept_waiting(self, listening: socket.socket, ends_s: float) -> None:
-        """Accept who waits at a socket, until nobody does, and close it: the kernel resets who is left then.
+        """Accept the clients that wait at a socket, until none does, and close it: the kernel resets any others.
 
-        Who connects meanwhile is accepted as well, up to `ends_s` and BACKLOG.
+        Clients that connect meanwhile are accepted as well, up to `ends_s` and BACKLOG.
         """
         with listening:
             for _ in range(BACKLOG):
@@ -206,7 +206,7 @@ class GatewayProcess:
     async def _join(self, client: socket.socket) -> None:
         """Make a connection of an accepted socket, for one request.
 
-        That takes turns of the loop, in which what it has sent is read: nobody is idle who has asked something.
+        That takes turns of the loop, in which the client's bytes are read: none that has sent a request is idle then.
         """
         try:
             await self.loop.connect_accepted_socket(self.http.late_connection, client)
@@ -223,7 +223,7 @@ class GatewayProcess:
         self.http.abort()
         if self._next_tick is not None:
             self._next_tick.cancel()
-        # One turn of the loop, in which the closed transports say goodbye.
+        # One turn of the loop, in which closed transports call connection_lost().
         await asyncio.sleep(0)
 
     def _stop_accepting(self) -> None:
@@ -309,7 +309,7 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
     if starting.exception() is not None:
         stop_asked.cancel()
     await starting
-    # What lives now lives to the end: the collector need not look at it again.
+    # The objects that live now live to the end: the collector need not look at them again.
     gc.collect()
     gc.freeze()
     logger.info(

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-# The first one drains, the second one ends at once.
+# The first signal drains, the second one ends the process at once.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# Other servers read their settings or open their log files anew: logged, and without an effect.
+# At these, other servers read their settings or open their log files anew. Here they are logged and have no effect.
 TOLD = (signal.SIGHUP, signal.SIGUSR1)
 # SIGTTIN and SIGTTOU would suspend a process that was started in the background of a terminal, the latter when it logs
 # and the terminal has `tostop` set.

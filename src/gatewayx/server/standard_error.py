@@ -1,4 +1,4 @@
-"""Standard error for a process that serves: no write waits for whoever reads, and what is lost is counted.
+"""Standard error for a process that serves: no write waits for the reader, and lost lines are counted.
 
 A pipe, terminal or socket whose reader has stopped is full after a while, and a write(2) to it waits for ever. To make
 the descriptor non-blocking is no way out: that is a property of what it refers to, which the shell and the siblings of
@@ -17,10 +17,10 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-# A longer record is cut. So much of one may wait to be written; further ones are lost meanwhile.
+# A longer record is cut. The rest of one record may wait to be written; further records are lost meanwhile.
 MAX_RECORD_BYTES = 64 * 1024
 CUT = b" ... (cut)\n"
-# What a pipe with any room takes without waiting: PIPE_BUF (pipe(7)).
+# Bytes that a pipe with any room takes without waiting: PIPE_BUF (pipe(7)).
 POLLED_BYTES = 4096
 NOT_READ = "the reader of standard error did not read"
 
@@ -36,11 +36,11 @@ class RecordWriter:
     """
 
     def __init__(self, descriptor: int, tell_lost: Callable[[int, str], bytes]) -> None:
-        # Its own, beside `descriptor`; None where there is none.
+        # A descriptor or socket that the writer has opened itself; None while it uses `descriptor`.
         self._opened: socket.socket | int | None = None
         self._send = self._sender(descriptor)
         self._tell_lost = tell_lost
-        # What is left of a record of which a part was written; nothing may come between.
+        # The rest of a record of which a part was written; no other record may be written before it.
         self._rest = b""
         self._lost = 0
         self._why = NOT_READ
@@ -82,7 +82,7 @@ class RecordWriter:
             if stat.S_ISSOCK(mode):
                 self._opened = connected = socket.socket(fileno=os.dup(descriptor))
                 return lambda data: connected.send(data, _SEND_FLAGS)
-            # Opened anew it is ours alone, and so is its O_NONBLOCK.
+            # A file that is opened anew is this process's alone, and so is its O_NONBLOCK.
             self._opened = opened = os.open(f"/proc/self/fd/{descriptor}", _OPEN_FLAGS)
             return partial(os.write, opened)
         except OSError:
