@@ -32,6 +32,7 @@ from typing import NamedTuple
 from fuzz.world import Failures, JobServer, JobServerTransport, Loop, OptionAnswer, Transport
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
+from gatewayx.gearman.job_table import JobTable
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server.process import GatewayProcess
 
@@ -339,7 +340,8 @@ class World:
         assert self.requests_in_flight <= len(self.clients), "a request is not answered though its job has ended"
         assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
-            known = [held for held in gc.get_referents(connection.protocol) if type(held) is dict]
+            (table,) = [held for held in gc.get_referents(connection.protocol) if type(held) is JobTable]
+            known = [held for held in gc.get_referents(table) if type(held) is dict]
             if not connection.told.expects:
                 assert known == [{}, {}, {}], f"jobs that have ended, their pins or handles are still known: {known}"
 

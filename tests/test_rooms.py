@@ -72,7 +72,6 @@ TO_BE_SPLIT = {
     "benchmarks/support.py",
     "fuzz/http_connection.py",
     "src/gatewayx/bench/load.pyx",
-    "src/gatewayx/gearman/connection.pyx",
     "src/gatewayx/http/connection.pyx",
     "src/gatewayx/http/request.pyx",
     "tests/bench/test_load.py",

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gatewayx.config.kinds import FunctionBound
-from gatewayx.gearman.admin import AdminConnection, AdminSlot
+from gatewayx.gearman.admin import AdminConnection, ServerStatus
 from support.gateway import eventually, running_gateway
 from support.http import ask, post
 from support.job_servers import ScriptedJobServer
@@ -58,15 +58,15 @@ class Transport:
         return ("127.0.0.1", 4730)
 
 
-def asked() -> tuple[AdminConnection, AdminSlot, Transport]:
+def asked() -> tuple[AdminConnection, ServerStatus, Transport]:
     """A text connection that is up and has asked for the status."""
-    slot, transport = AdminSlot(), Transport()
-    connection = AdminConnection(asyncio.get_running_loop(), slot)
+    known, transport = ServerStatus(), Transport()
+    connection = AdminConnection(asyncio.get_running_loop(), known)
     connection.connection_made(transport)
     connection.data_received(b"OK 1.1.20\n")
     connection.ask_status(0)
-    assert (slot.asked, slot.answered) == (1, 0)
-    return connection, slot, transport
+    assert (known.asked, known.answered) == (1, 0)
+    return connection, known, transport
 
 
 async def turns_until_read(transport: Transport) -> int:
@@ -80,12 +80,12 @@ async def turns_until_read(transport: Transport) -> int:
 
 
 async def test_a_long_status_takes_many_turns_and_nothing_more_is_read_meanwhile():
-    connection, slot, transport = asked()
+    connection, known, transport = asked()
     connection.data_received(STATUS)
-    assert slot.answered == 0
+    assert known.answered == 0
     assert not transport.reads
     turns = await turns_until_read(transport)
-    assert slot.answered == 1
+    assert known.answered == 1
     assert turns >= len(STATUS) // TURN_BYTES
     assert transport.pauses == 1
     connection.close("over")
@@ -93,40 +93,40 @@ async def test_a_long_status_takes_many_turns_and_nothing_more_is_read_meanwhile
 
 @pytest.mark.parametrize("size", [1, 1000, 16_384, 100_000])
 async def test_it_is_the_same_in_pieces(size):
-    connection, slot, transport = asked()
+    connection, known, transport = asked()
     status = STATUS[-40_000:] if size == 1 else STATUS
     for start in range(0, len(status), size):
         await turns_until_read(transport)
         connection.data_received(status[start : start + size])
     await turns_until_read(transport)
-    assert slot.answered == 1
+    assert known.answered == 1
     assert not connection.closed
     # And the next answer is read right.
     connection.ask_status(0)
     connection.data_received(b"f\t1\t0\t1\r\n.\r\n")
-    assert slot.answered == 2
+    assert known.answered == 2
     connection.close("over")
 
 
 async def test_one_that_is_closed_meanwhile_reads_no_further():
-    connection, slot, transport = asked()
+    connection, known, transport = asked()
     connection.data_received(STATUS)
     await asyncio.sleep(0)
     connection.close("over")
     for _ in range(len(STATUS) // TURN_BYTES + 5):
         await asyncio.sleep(0)
-    assert slot.answered == 0
+    assert known.answered == 0
     assert transport.aborted
 
 
 async def test_a_job_server_that_waits_for_us_is_not_silent():
-    connection, slot, transport = asked()
+    connection, known, transport = asked()
     connection.data_received(STATUS)
     await asyncio.sleep(0.05)
     while not transport.reads:
         connection.check(0.05)
         await asyncio.sleep(0)
-    assert slot.answered == 1
+    assert known.answered == 1
     assert not connection.closed
     connection.close("over")
 

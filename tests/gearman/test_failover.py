@@ -31,7 +31,7 @@ TOGETHER = b"X-Gearman-Unique: together"
 FULL = (b"QUEUE_ERROR", b"Job queue is full")
 MEBIBYTE = 1024 * 1024
 
-# As in gearman/connection.pxd.
+# As in gearman/job_table.pxd.
 MAX_ABANDONED_JOBS = 16384
 
 # How long the gateway needs to learn what a `status` says, in these tests.

@@ -1,7 +1,7 @@
 """One HTTP request as one Gearman job."""
 
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gearman.connection cimport Job, JobListener
+from gatewayx.gearman.job cimport Job, JobListener
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
 from gatewayx.core.keyed_hash cimport KeyedHash

@@ -17,7 +17,7 @@ from posix.strings cimport strncasecmp
 from gatewayx.core.digits cimport MAX_DIGITS, put_bytes, put_decimal
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.routes cimport function_of, plugin_function_of
-from gatewayx.gearman.connection cimport Job, JobListener, printable
+from gatewayx.gearman.job cimport Job, JobListener, JobState, printable
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
@@ -297,6 +297,7 @@ cdef double _timeout(bytes value) except -1:
 
 
 @cython.final
+@cython.freelist(64)
 cdef class Exchange(JobListener):
     """One request and its job."""
 
@@ -365,8 +366,8 @@ cdef class Exchange(JobListener):
         """No answer is wanted any more."""
         cdef Job job = self.job
         self._close()
-        if job is not None and job.listener is not None:
-            job.connection.abandon(job)
+        if job is not None:
+            job.carrier.abandon(job)
         return 0
 
     cdef int _close(self) except -1:
@@ -418,7 +419,7 @@ cdef class Exchange(JobListener):
         )
 
     cdef int job_timed_out(self, Job job) except -1:
-        if not job.written:
+        if job.reached == JobState.UNSENT:
             detail = f"no job server took the job within {self.timeout_s:g} s; nothing was submitted"
         elif job.background:
             detail = f"no confirmation within {self.timeout_s:g} s; whether the job was queued is not known"
@@ -427,9 +428,9 @@ cdef class Exchange(JobListener):
         return self._answer_problem(job, JOB_TIMEOUT, detail, None)
 
     cdef int job_lost(self, Job job) except -1:
-        if not job.written:
+        if job.reached == JobState.UNSENT:
             return self._answer_problem(job, NOT_SUBMITTED, f"nothing was submitted: {_reason(job)}", None)
-        created = "had been created" if job.handle is not None else "may have been created"
+        created = "had been created" if job.reached == JobState.CREATED else "may have been created"
         return self._answer_problem(
             job,
             OUTCOME_UNKNOWN,
@@ -471,6 +472,6 @@ cdef class Exchange(JobListener):
 
 cdef str _reason(Job job):
     """Why nothing more can be known of the job."""
-    if job.connection.close_reason is None:
+    if job.carrier.close_reason is None:
         return "the job runs for a request that has gone, and what it had sent was not kept"
-    return job.connection.close_reason.encode("unicode_escape").decode("ascii")
+    return job.carrier.close_reason.encode("unicode_escape").decode("ascii")

@@ -1,5 +1,7 @@
 """The text protocol of a job server, on a connection of its own."""
 
+from gatewayx.gearman.upstream cimport UpstreamConnection
+
 cdef enum:
     # Cancellations that are sent or about to be and not answered; above, further ones are left out.
     MAX_PENDING_CANCELS = 16384
@@ -22,10 +24,10 @@ cdef class FunctionStatus:
     cdef readonly long long busy_since
 
 
-cdef class AdminSlot:
+cdef class ServerStatus:
     """What is known of one job server by text."""
     # The text connection that is up; None while none is.
-    cdef AdminConnection current
+    cdef AdminConnection connection
     # By function, those with workers or jobs; None while no answer is there.
     cdef dict functions
     # There are more functions than are kept.
@@ -44,21 +46,9 @@ cdef class AdminSlot:
     cdef bint has_ended(self, bytes function, long long asked)
 
 
-cdef class AdminConnection:
-    cdef object loop
-    cdef object transport
+cdef class AdminConnection(UpstreamConnection):
     # Where what it learns is kept.
-    cdef readonly AdminSlot slot
-    # It has answered `version`.
-    cdef readonly bint up
-    cdef readonly bint closed
-    # Why, in a line; None while it is open.
-    cdef readonly str close_reason
-    # Futures for who keeps the connection: done when it comes up, and when it is gone.
-    cdef readonly object came_up
-    cdef readonly object gone
-    # Host and port of the other side.
-    cdef tuple peer
+    cdef readonly ServerStatus status
     # Jobs whose cancellation leaves with this loop turn.
     cdef list cancelled_jobs
     # What the answers that are due are: at most MAX_PENDING_CANCELS lines and one status.
@@ -89,4 +79,3 @@ cdef class AdminConnection:
     cdef int _line(self, const char* line, Py_ssize_t line_bytes) except -1
     cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1
     cdef int _status_ends(self) except -1
-    cdef int _close(self, str reason) except -1

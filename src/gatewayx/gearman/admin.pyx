@@ -18,6 +18,8 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
+from gatewayx.gearman.upstream cimport UpstreamConnection
+
 # What answers a command.
 cdef enum:
     VERSION
@@ -40,7 +42,7 @@ cdef class FunctionStatus:
 
 
 @cython.final
-cdef class AdminSlot:
+cdef class ServerStatus:
     """What is known of one job server by text."""
 
     cdef Py_ssize_t workers(self, bytes function):
@@ -75,37 +77,31 @@ cdef class AdminSlot:
 
 
 @cython.final
-cdef class AdminConnection:
+cdef class AdminConnection(UpstreamConnection):
     """A text connection; an asyncio protocol, to be given to create_connection().
 
-    loop: the event loop. slot: where what it learns is kept.
+    loop: the event loop. status: where what it learns is kept.
     """
 
-    def __init__(self, loop, AdminSlot slot not None):
-        self.loop = loop
-        self.slot = slot
-        self.came_up = loop.create_future()
-        self.gone = loop.create_future()
+    def __init__(self, loop, ServerStatus status not None):
+        super().__init__(loop, "text connection")
+        self.status = status
         self.cancelled_jobs = []
         self.due = deque()
         self.received = b""
 
-    def close(self, str reason):
-        """Close at once; cancellations that have not left are dropped."""
-        self._close(reason)
-
     def check(self, double silence_s):
         """Close when nothing came for silence_s though something is due."""
         if self.due and self.loop.time() - self.heard_at_s >= silence_s:
-            self._close(f"the job server gave no answer by text within {silence_s:g} s")
+            self.close_for(f"the job server gave no answer by text within {silence_s:g} s")
 
     def ask_status(self, double interval_s):
         """Ask for the status if that was so long ago and is answered."""
         cdef double now_s = self.loop.time()
         # A timer may be early by the loop's clock.
-        if self.up and now_s - self.asked_at_s >= 0.9 * interval_s and STATUS not in self.due:
+        if self.is_up() and now_s - self.asked_at_s >= 0.9 * interval_s and STATUS not in self.due:
             self.asked_at_s = now_s
-            self.slot.asked += 1
+            self.status.asked += 1
             self._ask(STATUS, b"status\n")
 
     @property
@@ -114,7 +110,7 @@ cdef class AdminConnection:
         return None if self.transport is None else "version"
 
     cdef int cancel(self, object job) except -1:
-        if not self.up:
+        if not self.is_up():
             return 0
         if self.pending_cancels >= MAX_PENDING_CANCELS:
             self.cancels_left_out += 1
@@ -130,7 +126,7 @@ cdef class AdminConnection:
         # Those of a connection that is gone are gone with it, and the handle may be somebody else's by now.
         handles = [job.handle for job in jobs if job.connected]
         self.pending_cancels -= len(jobs) - len(handles)
-        if not self.up or not handles or self.transport.is_closing():
+        if not self.is_up() or not handles or self.transport.is_closing():
             return
         self.cancels_requested += len(handles)
         if not self.due:
@@ -145,19 +141,13 @@ cdef class AdminConnection:
         self.transport.write(command)
         return 0
 
-    def connection_made(self, transport):
-        """asyncio: connected; an answer is what proves that the job server lives."""
-        self.transport = transport
-        if self.closed:
-            transport.abort()
-            return
-        self.peer = transport.get_extra_info("peername")
+    cdef int greet(self) except -1:
         self.asked_at_s = float("-inf")
-        self._ask(VERSION, b"version\n")
+        return self._ask(VERSION, b"version\n")
 
     def data_received(self, bytes data not None):
         """asyncio: answers."""
-        if self.closed:
+        if self.is_closed():
             return
         if self.offset < PyBytes_GET_SIZE(self.received):
             data = self.received[self.offset:] + data
@@ -169,7 +159,7 @@ cdef class AdminConnection:
     def _read_on(self):
         """The next loop turn's share of what has come."""
         self.behind = False
-        if not self.closed:
+        if not self.is_closed():
             self._read_lines()
 
     cdef int _read_lines(self) except -1:
@@ -186,7 +176,7 @@ cdef class AdminConnection:
             newline = <const char*> memchr(start + begins, c"\n", received_bytes - begins)
             if newline == NULL:
                 if received_bytes - begins > MAX_LINE_BYTES:
-                    return self._close("the job server sent a line without an end by text")
+                    return self.close_for("the job server sent a line without an end by text")
                 self.received = self.received[begins:]
                 self.offset = 0
                 if self.reading_paused and not self.transport.is_closing():
@@ -195,7 +185,7 @@ cdef class AdminConnection:
                 return 0
             self.offset = newline + 1 - start
             self._line(start + begins, newline - start - begins)
-            if self.closed:
+            if self.is_closed():
                 return 0
         self.behind = True
         if not self.reading_paused and not self.transport.is_closing():
@@ -206,7 +196,7 @@ cdef class AdminConnection:
 
     cdef int _line(self, const char* line, Py_ssize_t line_bytes) except -1:
         if not self.due:
-            return self._close("the job server answered more than it was asked by text")
+            return self.close_for("the job server answered more than it was asked by text")
         answer = self.due[0]
         while line_bytes > 0 and line[line_bytes - 1] == c"\r":
             line_bytes -= 1
@@ -217,9 +207,8 @@ cdef class AdminConnection:
             self.pending_cancels -= 1
         elif answer == STATUS:
             self._status_ends()
-        elif not self.up:
-            self.up = True
-            self.came_up.set_result(None)
+        else:
+            self.come_up()
         return 0
 
     cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1:
@@ -249,31 +238,22 @@ cdef class AdminConnection:
         status.queued = max(jobs - running, 0)
         status.workers = workers
         function = PyBytes_FromStringAndSize(line, name_bytes)
-        if jobs and self.slot.functions is not None:
-            before = <FunctionStatus> self.slot.functions.get(function)
+        if jobs and self.status.functions is not None:
+            before = <FunctionStatus> self.status.functions.get(function)
             if before is not None and before.queued + before.running:
                 status.busy_since = before.busy_since
-            elif before is not None or not self.slot.functions_left_out:
-                status.busy_since = self.slot.asked
+            elif before is not None or not self.status.functions_left_out:
+                status.busy_since = self.status.asked
         self.reading[function] = status
         return 0
 
     cdef int _status_ends(self) except -1:
-        self.slot.functions = {} if self.reading is None else self.reading
-        self.slot.functions_left_out = self.reading is not None and self.reading_left_out
-        self.slot.queued_jobs = 0 if self.reading is None else self.reading_queued
-        self.slot.answered = self.slot.asked
+        self.status.functions = {} if self.reading is None else self.reading
+        self.status.functions_left_out = self.reading is not None and self.reading_left_out
+        self.status.queued_jobs = 0 if self.reading is None else self.reading_queued
+        self.status.answered = self.status.asked
         self.reading = None
         return 0
-
-    def eof_received(self):
-        """asyncio: the job server has closed its side."""
-        self._close("the job server closed the text connection")
-
-    def connection_lost(self, error):
-        """asyncio: the connection is gone."""
-        self._close("the text connection was lost" if error is None else f"the text connection was lost: {error}")
-        self.transport = None
 
     def pause_writing(self):
         """asyncio: the job server does not read; MAX_PENDING_CANCELS bounds what waits."""
@@ -281,23 +261,13 @@ cdef class AdminConnection:
     def resume_writing(self):
         """asyncio: the job server reads again."""
 
-    cdef int _close(self, str reason) except -1:
-        if self.closed:
-            return 0
-        self.closed = True
-        self.up = False
-        self.close_reason = reason
+    cdef int end_all(self) except -1:
+        """What was to be cancelled is left to run, and of the job server nothing is known."""
         self.cancelled_jobs = []
         self.due.clear()
         self.pending_cancels = 0
         self.reading = None
-        self.slot.functions = None
-        if self.transport is not None:
-            self.transport.abort()
-        if not self.came_up.done():
-            self.came_up.cancel()
-        if not self.gone.done():
-            self.gone.set_result(None)
+        self.status.functions = None
         return 0
 
 

@@ -138,8 +138,8 @@ class Keeper:
     def start(self) -> list[asyncio.Future[None]]:
         """Begin to connect; each future is done after a connection's first attempt."""
         self.tried.append(self._keep(partial(self.pool.admin_connection, self.server), is_text=True))
-        for slot in range(self.connections):
-            self.tried.append(self._keep(partial(self.pool.job_connection, self.server, slot), is_text=False))
+        for number in range(self.connections):
+            self.tried.append(self._keep(partial(self.pool.job_connection, self.server, number), is_text=False))
         return self.tried
 
     async def leave(self) -> None:
@@ -281,7 +281,7 @@ class Keeper:
             await asyncio.wait((connection.gone,), timeout=interval_s)
             connection.check(self.check_interval_s)
             if isinstance(connection, AdminConnection):
-                self._look_at_queue(connection.slot.queued_jobs)
+                self._look_at_queue(connection.status.queued_jobs)
                 connection.ask_status(self.status_interval_s)
             elif not connection.closed and not connection.asks_option and self.loop.time() >= retry_at_s:
                 retry_at_s = self.loop.time() + OPTION_RETRY_S

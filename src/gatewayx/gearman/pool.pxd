@@ -3,8 +3,9 @@
 from gatewayx.core.budget cimport ByteBudget
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.function_table cimport FunctionTable
-from gatewayx.gearman.admin cimport AdminSlot
-from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection
+from gatewayx.gearman.admin cimport ServerStatus
+from gatewayx.gearman.connection cimport JobServerConnection
+from gatewayx.gearman.job cimport Job, JobListener, JobRouter
 from gatewayx.core.keyed_hash cimport KeyedHash
 
 cdef enum:
@@ -48,7 +49,7 @@ cdef class PooledServer:
     cdef bint dropped
     cdef list connections
     # The text connection, and what it has told.
-    cdef AdminSlot admin_slot
+    cdef ServerStatus status
 
     # One of its connections is up.
     cdef bint is_up(self)

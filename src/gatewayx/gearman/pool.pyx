@@ -22,10 +22,12 @@ cimport cython
 from gatewayx.core.budget cimport ByteBudget
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.function_table cimport FunctionTable
-from gatewayx.gearman.admin cimport AdminConnection, AdminSlot
-from gatewayx.gearman.connection cimport Job, JobListener, JobRouter, JobServerConnection, make_packet
+from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
+from gatewayx.gearman.connection cimport JobServerConnection
+from gatewayx.gearman.job cimport Job, JobListener, JobRouter, make_packet
 from gatewayx.gearman.packet cimport PacketType
 from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
+from gatewayx.gearman.upstream cimport UpstreamState
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
 from gatewayx.address import ServerAddress
@@ -65,7 +67,7 @@ cdef class PooledServer:
         self.name_hash = hash_of(0, self.name.encode())
         self.order = (entry,)
         self.connections = []
-        self.admin_slot = AdminSlot()
+        self.status = ServerStatus()
 
     @property
     def connected(self):
@@ -79,7 +81,7 @@ cdef class PooledServer:
 
     cdef bint is_up(self):
         for connection in self.connections:
-            if (<JobServerConnection> connection).up:
+            if (<JobServerConnection> connection).is_up():
                 return True
         return False
 
@@ -112,14 +114,14 @@ cdef class PooledServer:
         cdef unsigned long long rank, highest = 0
         for item in self.connections:
             connection = <JobServerConnection> item
-            if not connection.up:
+            if not connection.is_up():
                 continue
             if connection.has_pin(identity):
                 best = connection
                 break
-            if connection.retired:
+            if connection.state == UpstreamState.RETIRED:
                 continue
-            rank = mixed(rank_key + <unsigned long long> connection.slot)
+            rank = mixed(rank_key + <unsigned long long> connection.number)
             if best is None or rank > highest:
                 best = connection
                 highest = rank
@@ -296,16 +298,16 @@ cdef class Pool(JobRouter):
         totals["known_backgrounds"] = len(self.known_backgrounds)
         totals["pins"] = 0
         for server in self.servers + self.leaving:
-            if (<PooledServer> server).admin_slot.current is not None:
-                totals["cancels_requested"] += (<PooledServer> server).admin_slot.current.cancels_requested
+            if (<PooledServer> server).status.connection is not None:
+                totals["cancels_requested"] += (<PooledServer> server).status.connection.cancels_requested
             for item in (<PooledServer> server).connections:
                 connection = <JobServerConnection> item
                 totals["connections"] += 1
                 totals["outstanding_jobs"] += connection.outstanding
-                totals["abandoned_jobs"] += len(connection.abandoned)
+                totals["abandoned_jobs"] += len(connection.table.abandoned)
                 totals["unsent_bytes"] += connection.unsent_bytes
-                totals["dropped_packets"] += connection.dropped_packets
-                totals["pins"] += len(connection.pins)
+                totals["dropped_packets"] += connection.table.dropped_packets
+                totals["pins"] += len(connection.table.pins)
         return totals
 
     def servers_now(self):
@@ -381,7 +383,7 @@ cdef class Pool(JobRouter):
     cdef int _note_background(self, Job job) except -1:
         """The job is on its way to a job server: it counts there until it is known not to be queued, or to have ended."""
         cdef BackgroundNote note
-        cdef PooledServer server = self._server_of(job.connection)
+        cdef PooledServer server = self._server_of(<JobServerConnection> job.carrier)
         # As if it were new: it is forgotten last.
         cdef list notes = self.known_backgrounds.pop(job.identity, None)
         self.known_backgrounds[job.identity] = notes = [] if notes is None else notes
@@ -422,7 +424,7 @@ cdef class Pool(JobRouter):
         note.unsettled -= 1
         if queued:
             note.queued = True
-            note.asked = note.server.admin_slot.asked
+            note.asked = note.server.status.asked
         elif note.unsettled == 0 and not note.queued and notes is not None and note in notes:
             notes.remove(note)
             if not notes:
@@ -446,7 +448,7 @@ cdef class Pool(JobRouter):
         for note in list(notes):
             # What a job server that has left still does is out of sight, and nothing is merged with it any more.
             if note.server.dropped or (
-                note.unsettled == 0 and note.server.admin_slot.has_ended(function, note.asked)
+                note.unsettled == 0 and note.server.status.has_ended(function, note.asked)
             ):
                 notes.remove(note)
         if not notes:
@@ -467,7 +469,7 @@ cdef class Pool(JobRouter):
         for item in self.servers:
             server = <PooledServer> item
             if among & server.bit and server.is_up():
-                if server.admin_slot.workers(function) != 0:
+                if server.status.workers(function) != 0:
                     return False
                 found = True
         return found
@@ -479,7 +481,7 @@ cdef class Pool(JobRouter):
         for item in self.servers:
             server = <PooledServer> item
             if among & server.bit and server.is_up():
-                queued = server.admin_slot.queued(function)
+                queued = server.status.queued(function)
                 if queued < 0:
                     return -1
                 if fewest < 0 or queued < fewest:
@@ -511,7 +513,7 @@ cdef class Pool(JobRouter):
             server = <PooledServer> self.servers[number]
             if not among & server.bit or not server.connections:
                 continue
-            workers = server.admin_slot.workers(function)
+            workers = server.status.workers(function)
             grade = 2 if workers > 0 else 1 if workers < 0 else 0
             outstanding = 0
             if self.balance == FEWEST:
@@ -553,28 +555,28 @@ cdef class Pool(JobRouter):
 
     # What the keepers ask for and tell.
 
-    def job_connection(self, PooledServer server, int slot):
+    def job_connection(self, PooledServer server, int number):
         """A new connection to the server, which is to be connected."""
         return JobServerConnection(
             self.loop,
             self.wheel,
             self,
-            server.admin_slot,
+            server.status,
             self.budget,
             server.name,
             server.number,
-            slot,
+            number,
             self.max_result_bytes,
         )
 
     def admin_connection(self, PooledServer server):
         """A new text connection to the server, which is to be connected."""
-        return AdminConnection(self.loop, server.admin_slot)
+        return AdminConnection(self.loop, server.status)
 
     def came_up(self, PooledServer server, connection):
         """One of its connections has come up."""
         if isinstance(connection, AdminConnection):
-            server.admin_slot.current = connection
+            server.status.connection = connection
         else:
             server.connections.append(connection)
 
@@ -582,9 +584,9 @@ cdef class Pool(JobRouter):
         """A connection that had come up is gone."""
         if isinstance(connection, AdminConnection):
             self.cancels_requested_before += (<AdminConnection> connection).cancels_requested
-            server.admin_slot.current = None
+            server.status.connection = None
             return
-        self.dropped_packets_before += (<JobServerConnection> connection).dropped_packets
+        self.dropped_packets_before += (<JobServerConnection> connection).table.dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
 
