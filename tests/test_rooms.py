@@ -73,7 +73,6 @@ TO_BE_SPLIT = {
     "fuzz/http_connection.py",
     "src/gatewayx/bench/load.pyx",
     "src/gatewayx/http/connection.pyx",
-    "src/gatewayx/http/request.pyx",
     "tests/bench/test_load.py",
     "tests/gateway/test_exchange.py",
     "tests/gearman/test_connection.py",

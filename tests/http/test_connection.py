@@ -424,7 +424,7 @@ class TestBounds:
             await client.send_all(bytes(64 * MEBIBYTE))
         await gateway.let_go()
 
-    # Every kind of error a client's bytes can have, as it looks from outside; test_request.py has all the cases.
+    # Every kind of error a client's bytes can have, as it looks from outside; test_parser.py has all the cases.
     @with_settings(max_target_bytes=300, max_header_bytes=1024, max_headers=5)
     @pytest.mark.parametrize(
         ("sent", "status", "kind", "title"),

@@ -17,8 +17,8 @@ from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
 from gatewayx.http.limits import Limits
+from gatewayx.http.parser import Event, RequestParser
 from gatewayx.http.problems import RequestError
-from gatewayx.http.request import Event, RequestParser
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient, Response, ask, chunked, head, post
 
@@ -515,7 +515,7 @@ def outcome(*pieces: bytes) -> list[object]:
                 if parser.event == Event.REQUEST_COMPLETE:
                     read = parser.request
                     outcomes.append((read.path, read.query, read.body, read.keep_alive, read.content_length))
-                    parser.next_request()
+                    parser.start_next()
             tail = tail[offset:]
     except RequestError as error:
         return [*outcomes, error.problem.status]

@@ -20,7 +20,7 @@ from gatewayx.gateway.routes cimport function_of, plugin_function_of
 from gatewayx.gearman.job cimport Job, JobListener, JobState, printable
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
 from gatewayx.gearman.pool cimport Pool
-from gatewayx.http.request cimport GET, HEAD, OPTIONS, OTHER, Request, RequestHandler
+from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER, Request, RequestHandler
 from gatewayx.core.keyed_hash cimport KeyedHash
 
 from gatewayx.http.problems import (
@@ -128,10 +128,10 @@ cdef class Gateway(RequestHandler):
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
         cdef object refusal
-        if request.method == OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
+        if request.method == METHOD_OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
             # Answered once it is complete: a request that was cut short gets no 2xx.
             return 0
-        if request.method == OTHER:
+        if request.method == METHOD_OTHER:
             return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
         try:
             exchange = self._exchange(request)
@@ -150,7 +150,7 @@ cdef class Gateway(RequestHandler):
         # A reference of our own: the exchange may drop the request's while it runs.
         cdef Exchange exchange = <Exchange> request.context
         if exchange is None:
-            if request.method == OPTIONS:
+            if request.method == METHOD_OPTIONS:
                 return request.owner.answer(request, 204, None, ALLOW, None)
             return request.owner.answer(request, 200, None, None, b"")
         return exchange.submit()
@@ -171,8 +171,8 @@ cdef class Gateway(RequestHandler):
             raise RequestError(FUNCTION_NOT_ALLOWED)
         if self.plugin_compat:
             # The plugin reads no body of these, and a query belongs to the name.
-            request.discards_body = request.method == GET or request.method == HEAD
-        elif request.method == GET or request.method == HEAD:
+            request.discards_body = request.method == METHOD_GET or request.method == METHOD_HEAD
+        elif request.method == METHOD_GET or request.method == METHOD_HEAD:
             if request.content_length > 0:
                 raise RequestError(UNEXPECTED_BODY)
         elif request.query is not None:
@@ -259,7 +259,7 @@ cdef class Gateway(RequestHandler):
 
 cdef bint _is_plugin_check(Request request):
     """A HEAD that names no function, which the plugin answers without a job: what a balancer's health check sends."""
-    return request.method == HEAD and request.query is None and not request.path.strip(b"/")
+    return request.method == METHOD_HEAD and request.query is None and not request.path.strip(b"/")
 
 
 cdef inline int _header(bytes name) noexcept:
@@ -307,7 +307,7 @@ cdef class Exchange(JobListener):
         cdef object refusal
         cdef Pool pool = self.gateway.pool
         cdef bytes identity = None
-        if request.method == GET or request.method == HEAD:
+        if request.method == METHOD_GET or request.method == METHOD_HEAD:
             if self.gateway.plugin_compat:
                 # A body that came with its head was read before anybody knew that it is to be dropped.
                 workload = b""

@@ -4,7 +4,8 @@ from gatewayx.core.budget cimport Account, ByteBudget, Held
 from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.http.arrivals cimport Arrival, Arrivals
 from gatewayx.http.limits cimport Limits
-from gatewayx.http.request cimport Request, RequestHandler, RequestOwner, RequestParser
+from gatewayx.http.parser cimport RequestParser
+from gatewayx.http.request cimport Request, RequestHandler, RequestOwner
 from gatewayx.http.response cimport ResponseBuilder, RetryAfter
 
 cpdef enum:

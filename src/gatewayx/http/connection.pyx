@@ -30,8 +30,8 @@ from gatewayx.core.budget cimport BODIES, RESULTS, SMALL, SMALL_BYTES, Account, 
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.arrivals cimport Arrival, Arrivals
 from gatewayx.http.limits cimport Limits
-from gatewayx.http.request cimport HEAD as METHOD_HEAD
-from gatewayx.http.request cimport Event, Request, RequestHandler, RequestOwner, RequestParser
+from gatewayx.http.parser cimport Event, RequestParser
+from gatewayx.http.request cimport METHOD_HEAD, Request, RequestHandler, RequestOwner
 from gatewayx.http.response cimport INLINE_BODY_BYTES, ResponseBuilder, RetryAfter, problem_body
 
 from gatewayx.http.problems import (
@@ -531,7 +531,7 @@ cdef class HttpConnection(RequestOwner):
                     break
                 parser = self.parser = self.server.take_parser()
             try:
-                offset = parser.feed(data, offset)
+                offset += parser.read(PyBytes_AS_STRING(data) + offset, end - offset)
             except RequestError as error:
                 self._refuse(error.problem, error.detail, data[offset : offset + EXAMPLE_BYTES])
                 break

@@ -35,3 +35,9 @@ cdef class Limits:
     cdef readonly double keepalive_timeout_s
     # Seconds in which a client takes no byte of its answer.
     cdef readonly double write_timeout_s
+
+    # The RequestError of a request that breaks a bound.
+    cdef object target_too_long(self)
+    cdef object headers_too_large(self)
+    cdef object body_too_large(self)
+    cdef object chunk_extensions_too_large(self)

@@ -2,6 +2,14 @@
 
 cimport cython
 
+from gatewayx.http.problems import (
+    BODY_TOO_LARGE,
+    CHUNK_EXTENSIONS_TOO_LARGE,
+    HEADERS_TOO_LARGE,
+    TARGET_TOO_LONG,
+    RequestError,
+)
+
 
 @cython.final
 cdef class Limits:
@@ -23,3 +31,19 @@ cdef class Limits:
         self.body_rate_grace_s = settings.body_rate_grace_s
         self.keepalive_timeout_s = settings.keepalive_timeout_s
         self.write_timeout_s = settings.write_timeout_s
+
+    cdef object target_too_long(self):
+        return RequestError(TARGET_TOO_LONG, f"the target is longer than {self.max_target_bytes} bytes")
+
+    cdef object headers_too_large(self):
+        return RequestError(
+            HEADERS_TOO_LARGE, f"more than {self.max_headers} header lines or {self.max_header_bytes} bytes of them"
+        )
+
+    cdef object body_too_large(self):
+        return RequestError(BODY_TOO_LARGE, f"the body is larger than {self.max_body_bytes} bytes")
+
+    cdef object chunk_extensions_too_large(self):
+        return RequestError(
+            CHUNK_EXTENSIONS_TOO_LARGE, f"the chunk extensions are larger than {self.max_chunk_extension_bytes} bytes"
+        )

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gatewayx.config.settings import Settings
 from gatewayx.http.limits import Limits
+from gatewayx.http.parser import Event, RequestParser
 from gatewayx.http.problems import RequestError
-from gatewayx.http.request import Event, RequestParser
+from support.pieces import every_way, in_pieces
 
 # Small, so that a table's row can reach them.
 LIMITS = Limits(
@@ -54,25 +55,11 @@ def outcome(pieces: Iterable[bytes], limits: Limits = LIMITS) -> list[object]:
                 )
                 if not request.keep_alive:
                     return seen
-                parser.next_request()
+                parser.start_next()
         data = data[offset:]
     if parser.request is not None or data.strip(b"\r\n"):
         seen.append("begun")
     return seen
-
-
-def in_pieces(data: bytes, size: int) -> list[bytes]:
-    """The data cut into pieces of `size` bytes."""
-    return [data[start : start + size] for start in range(0, len(data), size)]
-
-
-def every_way(data: bytes) -> Iterable[list[bytes]]:
-    """The data whole, byte by byte, in pieces of 3 and of 7 bytes, and cut in two at every place."""
-    yield [data]
-    for size in (1, 3, 7):
-        yield in_pieces(data, size)
-    for cut in range(1, len(data)):
-        yield [data[:cut], data[cut:]]
 
 
 def head(*lines: bytes, first: bytes = b"POST /f HTTP/1.1") -> bytes:
@@ -136,25 +123,8 @@ ACCEPTED = {
     ),
     "6.2 a body of line ends": (head(SIZED) + b"\r\n\r\n\n", {"body": b"\r\n\r\n\n"}),
     "7.1 chunked": (head(CHUNKED) + ONE_CHUNK, {"body": b"hello"}),
-    "7.1 no chunks": (head(CHUNKED) + b"0\r\n\r\n", {}),
-    "7.1 two chunks": (head(CHUNKED) + b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", {"body": b"hello!"}),
-    "7.1 hexadecimal": (
-        head(CHUNKED) + b"a\r\n0123456789\r\nB\r\n0123456789a\r\n00\r\n\r\n",
-        {"body": b"01234567890123456789a"},
-    ),
-    "7.1 leading zeros": (head(CHUNKED) + b"0000000005\r\nhello\r\n000\r\n\r\n", {"body": b"hello"}),
-    "7.1 line ends as data": (head(CHUNKED) + b"4\r\n\r\n\r\n\r\n0\r\n\r\n", {"body": b"\r\n\r\n"}),
-    "7.1 data that looks like the end": (head(CHUNKED) + b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", {"body": b"0\r\n\r\n"}),
     "7.1 however spelt": (head(b"transfer-encoding:  ChunkeD ") + ONE_CHUNK, {"body": b"hello"}),
-    "7.1.1 white space around their signs": (
-        head(CHUNKED) + b"5 ; a = b\r\nhello\r\n0\t;e\r\n\r\n",
-        {"body": b"hello"},
-    ),
     "7.1.1 extensions": (head(CHUNKED) + b'5;a=b;c="d"\r\nhello\r\n0;e\r\n\r\n', {"body": b"hello"}),
-    "7.1.1 extensions up to the bound": (
-        head(CHUNKED) + b"5;1234567\r\nhello\r\n0;1234567\r\n\r\n",
-        {"body": b"hello"},
-    ),
     "7.1.2 trailers": (head(CHUNKED) + b"5\r\nhello\r\n0\r\nX: y\r\nZ:\r\n\r\n", {"body": b"hello"}),
     "7.1.2 trailers are not merged (RFC 9110 6.5.1)": (
         head(CHUNKED) + b"0\r\nHost: b\r\nConnection: close\r\nExpect: x\r\n\r\n",
@@ -196,8 +166,6 @@ ACCEPTED = {
         head(CHUNKED) + b"20\r\n" + b"x" * 32 + b"\r\n20\r\n" + b"y" * 32 + b"\r\n0\r\n\r\n",
         {"body": b"x" * 32 + b"y" * 32},
     ),
-    "limit: trailer lines": (head(CHUNKED) + b"0\r\n" + b"A: b\r\n" * 8 + b"\r\n", {}),
-    "limit: trailer bytes": (head(CHUNKED) + b"0\r\nA: " + b"x" * 251 + b"\r\n\r\n", {}),
 }
 
 MALFORMED = (400, "malformed-request")
@@ -324,28 +292,8 @@ REFUSED = {
     "6.1 on HTTP/1.0": (head(CHUNKED, first=b"POST /f HTTP/1.0") + ONE_CHUNK, MALFORMED),
     "6.1 unknown on HTTP/1.0": (head(b"Transfer-Encoding: gzip", first=b"POST /f HTTP/1.0"), MALFORMED),
     "7.1 no size": (head(CHUNKED) + b"\r\nhello", MALFORMED),
-    "7.1 no size but an extension": (head(CHUNKED) + b";a=b\r\nhello", MALFORMED),
-    "7.1 no hexadecimal": (head(CHUNKED) + b"g\r\n", MALFORMED),
-    "7.1 negative": (head(CHUNKED) + b"-1\r\n", MALFORMED),
-    "7.1 signed": (head(CHUNKED) + b"+5\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 0x": (head(CHUNKED) + b"0x5\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 a blank before": (head(CHUNKED) + b" 5\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 a blank behind": (head(CHUNKED) + b"5 \r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 an underscore": (head(CHUNKED) + b"0_5\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 bare LF": (head(CHUNKED) + b"5\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 CR in the size": (head(CHUNKED) + b"5\r\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 beyond 64 bits": (head(CHUNKED) + b"10000000000000005\r\nhello\r\n0\r\n\r\n", MALFORMED),
     "7.1 data longer than its size": (head(CHUNKED) + b"4\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 data shorter than its size": (head(CHUNKED) + b"6\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1 bare LF behind data": (head(CHUNKED) + b"5\r\nhello\n0\r\n\r\n", MALFORMED),
-    "7.1 a CR and anything behind data": (head(CHUNKED) + b"5\r\nhello\rx0\r\n\r\n", MALFORMED),
-    "7.1.1 white space behind an extension": (head(CHUNKED) + b"5;a \r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1.1 LF in an extension": (head(CHUNKED) + b"5;a\nb\r\nhello\r\n0\r\n\r\n", MALFORMED),
-    "7.1.1 NUL in an extension": (head(CHUNKED) + b"5;a\0\r\nhello\r\n0\r\n\r\n", MALFORMED),
     "7.1.2 malformed trailer": (head(CHUNKED) + b"0\r\nno trailer\r\n\r\n", MALFORMED),
-    "6.3 a length as a trailer": (head(CHUNKED) + b"0\r\nContent-Length: 3\r\n\r\n", MALFORMED),
-    "7.1.2 obs-fold in a trailer": (head(CHUNKED) + b"0\r\nX: y\r\n z\r\n\r\n", MALFORMED),
-    "7.1.2 bare LF as the empty line": (head(CHUNKED) + b"0\r\n\n", MALFORMED),
     "RFC 9110 10.1.1 another expectation": (head(b"Expect: 200-ok", SIZED), (417, "expectation-failed")),
     "RFC 9110 10.1.1 two expectations": (head(b"Expect: 100-continue, x", SIZED), (417, "expectation-failed")),
     "limit: target": (b"GET /" + b"x" * 64 + b" HTTP/1.1\r\nHost: a\r\n\r\n", TARGET),
@@ -359,18 +307,8 @@ REFUSED = {
     "limit: sized body": (head(b"Content-Length: 65"), BODY),
     "limit: sized body, huge": (head(b"Content-Length: 999999999999999999"), BODY),
     "limit: sized body, 19 digits": (head(b"Content-Length: 1000000000000000000"), BODY),
-    "limit: first chunk": (head(CHUNKED) + b"41\r\n", BODY),
-    "limit: first chunk, huge": (head(CHUNKED) + b"fffffffffffffff\r\n", BODY),
     "limit: sum of chunks": (head(CHUNKED) + b"20\r\n" + b"x" * 32 + b"\r\n21\r\n", BODY),
-    "limit: trailer lines": (head(CHUNKED) + b"0\r\n" + b"A: b\r\n" * 9 + b"\r\n", HEADERS),
-    "limit: trailer bytes": (head(CHUNKED) + b"0\r\nA: " + b"x" * 252 + b"\r\n\r\n", HEADERS),
-    "limit: trailer, unfinished": (head(CHUNKED) + b"0\r\n" + b"A" * 260, HEADERS),
     "limit: extensions": (head(CHUNKED) + b"1;" + b"x" * 40 + b"\r\nx\r\n0\r\n\r\n", EXTENSIONS),
-    "limit: extensions of all chunks": (head(CHUNKED) + b"1;1234567\r\nx\r\n" * 6, EXTENSIONS),
-    "limit: extensions, unfinished": (head(CHUNKED) + b"1;" + b"x" * 40, EXTENSIONS),
-    "limit: white space in extensions": (head(CHUNKED) + b"1" + b" " * 40 + b";a\r\nx\r\n0\r\n\r\n", EXTENSIONS),
-    "limit: white space in extensions, unfinished": (head(CHUNKED) + b"1 ;a" + b"\t" * 40, EXTENSIONS),
-    "limit: zeros of a chunk size": (head(CHUNKED) + b"0" * 60, EXTENSIONS),
 }
 
 
@@ -437,7 +375,7 @@ def test_nothing_is_read_beyond_a_request():
     data = head(SIZED) + b"hello"
     assert parser.feed(data + FOLLOWING, 0) == len(data)
     assert parser.event == Event.REQUEST_COMPLETE
-    parser.next_request()
+    parser.start_next()
     assert parser.feed(data + FOLLOWING, len(data)) == len(data + FOLLOWING)
     assert parser.request.path == b"/following"
 
