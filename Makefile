@@ -1,8 +1,8 @@
 # A fresh clone on Debian needs Python 3.10 to 3.13 and make; as root the targets install the rest, Python's in .venv.
 PYTHON ?= python3
 VENV := .venv
+DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
-JOBS := $(shell nproc 2>/dev/null || echo 1)
 
 # Debian keeps gearmand where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -10,6 +10,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 REQUIREMENTS := $(VENV)/requirements.stamp
 INSTALLED := $(VENV)/installed.stamp
+DEMO_INSTALLED := $(DEMO_VENV)/installed.stamp
+DEMO_PIP = PIP_NO_COMPILE=1 $(DEMO_VENV)/bin/python -m pip
 BUILT := $(VENV)/built.stamp
 FUZZ_BUILT := build/fuzz/built.stamp
 SANITIZED_BUILT := build/sanitized/built.stamp
@@ -27,8 +29,8 @@ FUZZ_TARGETS := packet_reader http_connection
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: build ## Run gateway, job server and sample worker in one process; LISTEN=HOST:PORT to choose where.
-	@exec $(BIN)/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
+demo: $(DEMO_INSTALLED) ## Run gateway, job server and sample worker in one process; LISTEN=HOST:PORT to choose where.
+	@exec $(DEMO_VENV)/bin/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
 
 test: gearmand build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
 	$(BIN)/python -m pytest $(ARGS)
@@ -65,7 +67,7 @@ bench: gearmand build ## Measure every claim and write benchmarks/results, in un
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 clean: ## Remove everything that was built, .venv included.
-	rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src \( -name '*.so' -o -name '*.c' \) -delete
 	find src tests benchmarks fuzz -name __pycache__ -prune -exec rm -rf {} +
 
@@ -81,12 +83,21 @@ $(REQUIREMENTS): pyproject.toml
 	touch $@
 
 $(BUILT): $(REQUIREMENTS) setup.py $(COMPILED_SOURCES)
-	$(BIN)/python setup.py --quiet build_ext --inplace --parallel $(JOBS)
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	touch $@
 
-# After the modules were compiled in parallel, which pip would not; it finds nothing left to compile.
 $(INSTALLED): $(REQUIREMENTS) | $(BUILT)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	touch $@
+
+# Without development tools, and bytecode only of what the demo imports. The wheel of these very sources needs no compiler; without one the compilation is quick.
+$(DEMO_INSTALLED): pyproject.toml setup.py $(COMPILED_SOURCES) $(PYTHON_SOURCES)
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || .ci/install_packages python3-venv
+	test -x $(DEMO_VENV)/bin/python || $(PYTHON) -m venv $(DEMO_VENV)
+	wheel=$$($(DEMO_VENV)/bin/python tools/sources.py wheel); \
+	test -n "$$wheel" && $(DEMO_PIP) install --quiet --force-reinstall "$$wheel" || { \
+		PYTHON=$(PYTHON) .ci/install_toolchain && GATEWAYX_BUILD=quick $(DEMO_PIP) install --quiet .; \
+	}
 	touch $@
 
 # Beside the in-place build, which stays as it is; only the C sources are shared.
@@ -94,12 +105,11 @@ $(FUZZ_BUILT): $(BUILT) $(PYTHON_SOURCES)
 	command -v clang >/dev/null || .ci/install_packages clang
 	$(BIN)/python -m pip install --quiet --only-binary :all: --group fuzz
 	CC=clang LDSHARED='clang -shared' CFLAGS='-O1 -g1 -fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp' \
-		$(BIN)/python setup.py --quiet build --build-lib build/fuzz/lib --build-temp build/fuzz/temp --parallel $(JOBS)
+		$(BIN)/python setup.py --quiet build --build-lib build/fuzz/lib --build-temp build/fuzz/temp
 	touch $@
 
 $(SANITIZED_BUILT): $(BUILT) $(PYTHON_SOURCES)
 	CC=gcc LDSHARED='gcc -shared' \
 		CFLAGS='-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
-		$(BIN)/python setup.py --quiet build --build-lib build/sanitized/lib --build-temp build/sanitized/temp \
-			--parallel $(JOBS)
+		$(BIN)/python setup.py --quiet build --build-lib build/sanitized/lib --build-temp build/sanitized/temp
 	touch $@
