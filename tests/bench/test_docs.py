@@ -14,7 +14,8 @@ from gatewayx.bench import result
 from gatewayx.bench.commands import bench
 from gatewayx.bench.expectations import METRICS
 from gatewayx.bench.flood import KIND_NAMES
-from gatewayx.bench.load import CHECKS, ERROR_KINDS
+from gatewayx.bench.load import ERROR_KINDS
+from gatewayx.bench.template import CHECKS
 
 MANUAL = (Path(__file__).parent.parent.parent / "docs" / "bench.md").read_text()
 STRUCTS = {

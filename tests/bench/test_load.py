@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatewayx.bench.load import LEAST_UNIQUE_BYTES, LoadGenerator, RequestTemplate
+from gatewayx.bench.load import LoadGenerator
+from gatewayx.bench.template import LEAST_UNIQUE_BYTES, RequestTemplate
 from gatewayx.net.sockets import Peer, clock_ns
 from support.gateway import WAIT_S, eventually
 from support.scripted_server import Request, ok, scripted_server

@@ -19,10 +19,10 @@ from gatewayx.bench import expectations, report, result
 from gatewayx.bench.display import Display, display, summary, verdict_table
 from gatewayx.bench.errors import RunError, UseError
 from gatewayx.bench.flood import KIND_NAMES, MIXED
-from gatewayx.bench.load import CHECKS, LEAST_UNIQUE_BYTES
 from gatewayx.bench.measurement import Measurement
 from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
 from gatewayx.bench.sampling import find_process
+from gatewayx.bench.template import CHECKS, LEAST_UNIQUE_BYTES
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2

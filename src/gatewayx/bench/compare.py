@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from gatewayx.bench.report import bytes_text, number_text, share_text, time_text
 from gatewayx.bench.result import Point, Run
+from gatewayx.bench.units import bytes_text, number_text, share_text, time_text
 
 MOST_BATCHES = 10
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from gatewayx.bench.report import bytes_text
+from gatewayx.bench.units import bytes_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ class PlainDisplay:
             f"errors {point.errors}",
         ]
         if point.server_memory_bytes is not None:
-            parts.append(f"memory {size_text(point.server_memory_bytes)}")
+            parts.append(f"memory {bytes_text(point.server_memory_bytes)}")
         if point.phase == "during" and progress.flood is not None:
             parts.append(f"flood {progress.flood.opened:,} connections")
         self.note("  ".join(parts))
@@ -120,7 +120,7 @@ class LiveDisplay:
             grown = point.server_memory_bytes - start_bytes
             share = "" if point.server_cpu_share is None else f"{point.server_cpu_share:.0%}"
             rows.append(
-                ("memory", f"{size_text(point.server_memory_bytes)} ({size_text(grown, signed=True)})", "CPU", share)
+                ("memory", f"{bytes_text(point.server_memory_bytes)} ({bytes_text(grown, signed=True)})", "CPU", share)
             )
         if progress.flood is not None:
             flood = progress.flood
@@ -167,10 +167,10 @@ def summary(run: Run) -> str:
         server = run.server
         per_request = f", {1e6 * server.cpu_s / run.requests:.1f} \N{MICRO SIGN}s a request" if run.requests else ""
         lines.append(f"  server: {server.cpu_s:.2f} s of processor time{per_request}")
-        slope = size_text(server.memory_slope_bytes_per_s, signed=True)
+        slope = bytes_text(server.memory_slope_bytes_per_s, signed=True)
         lines.append(
-            f"  server memory: {size_text(server.memory_start_bytes)} at the start, "
-            f"{size_text(server.memory_peak_bytes)} at most, {size_text(server.memory_end_bytes)} at the end, "
+            f"  server memory: {bytes_text(server.memory_start_bytes)} at the start, "
+            f"{bytes_text(server.memory_peak_bytes)} at most, {bytes_text(server.memory_end_bytes)} at the end, "
             f"slope {slope}/s"
         )
     if run.flood is not None:
@@ -213,22 +213,6 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
         ).rstrip()
         for row in rows
     )
-
-
-def time_text(value_s: float | None) -> str:
-    """A time with three digits and its unit."""
-    if value_s is None:
-        return "-"
-    for factor, unit in ((1.0, "s"), (1e3, "ms")):
-        if value_s * factor >= 1:
-            return f"{value_s * factor:.3g} {unit}" if value_s * factor < 1000 else f"{value_s * factor:,.0f} {unit}"
-    return f"{value_s * 1e6:.3g} \N{MICRO SIGN}s"
-
-
-def size_text(value_bytes: float, *, signed: bool = False) -> str:
-    """A size with its unit."""
-    sign = "+" if signed and value_bytes >= 0 else ""
-    return sign + bytes_text(value_bytes)
 
 
 def counts_text(counts: dict[str, int]) -> str:

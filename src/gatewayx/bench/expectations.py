@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gatewayx.bench.result import Expectation, GoodTraffic, Latency, Run, Server
+from gatewayx.bench.result import LATENCY_FIGURES, Expectation, GoodTraffic, Run, Server
 
 # In what a metric is measured: seconds, 0 to 1 (of a core: above 1 for several), how often, a second, or bytes.
 Kind = Literal["time", "share", "count", "rate", "bytes"]
@@ -25,15 +25,6 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
 }
 
-_LATENCY: Mapping[str, Callable[[Latency], float]] = {
-    "p50": lambda latency: latency.p50,
-    "p90": lambda latency: latency.p90,
-    "p99": lambda latency: latency.p99,
-    "p99.9": lambda latency: latency.p999,
-    "p99.99": lambda latency: latency.p9999,
-    "max": lambda latency: latency.max,
-    "mean": lambda latency: latency.mean,
-}
 _RUN: Mapping[str, Callable[[Run], float | None]] = {
     "rps": lambda run: run.rps,
     "rate": lambda run: run.rate_reached,
@@ -46,7 +37,7 @@ _GOOD: Mapping[str, Callable[[GoodTraffic], float | None]] = {
     "good-p99": lambda good: good.p99_s,
     "good-rps": lambda good: good.rps,
 }
-METRICS = (*_LATENCY, "errors", *_RUN, *_SERVER, "cpu", *_GOOD)
+METRICS = (*LATENCY_FIGURES, "errors", *_RUN, *_SERVER, "cpu", *_GOOD)
 """Every metric by its name; a status such as 503 or 5xx is one as well."""
 
 _EXPECTATION = re.compile(r"([^\s<>=]+)\s*([<>=]+)\s*([^\s<>=].*)")
@@ -74,8 +65,8 @@ class Expected:
         return Expectation(self.text, measured, passed)
 
     def _measure(self, run: Run) -> float | None:
-        if self.metric in _LATENCY:
-            return None if run.latency_s is None else _LATENCY[self.metric](run.latency_s)
+        if self.metric in LATENCY_FIGURES:
+            return None if run.latency_s is None else LATENCY_FIGURES[self.metric](run.latency_s)
         if self.metric in _RUN:
             return _RUN[self.metric](run)
         if self.metric in _SERVER:
@@ -103,7 +94,7 @@ def parse(text: str) -> Expected:
 
 def _read_value(metric: str, text: str) -> tuple[float, Kind]:
     number, unit = _read_number(text)
-    if metric in _LATENCY or metric == "good-p99":
+    if metric in LATENCY_FIGURES or metric == "good-p99":
         if number is not None and unit in _UNITS_PER_S:
             return number / _UNITS_PER_S[unit], "time"
         raise ValueError(f"{metric} is compared with a time in us, µs, ms or s, like 10ms, not with {text!r}")

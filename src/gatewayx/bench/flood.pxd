@@ -1,6 +1,7 @@
 """Floods: connections that no good client makes, many at once or so many a second."""
 
-from gatewayx.net.sockets cimport Peer, Poller
+from gatewayx.net.poller cimport Polled, Poller
+from gatewayx.net.sockets cimport Peer
 
 cdef enum Manner:
     # Sends, reads the answer to its end and is gone.
@@ -23,7 +24,7 @@ cdef class FloodKind:
     cdef bytes text
 
 
-cdef class FloodConnection:
+cdef class FloodConnection(Polled):
     cdef FloodGenerator generator
     cdef FloodKind kind
     # -1 while there is none.
@@ -37,7 +38,6 @@ cdef class FloodConnection:
     cdef FloodConnection next_unused
 
     cdef int open(self, FloodKind kind) except -1
-    cdef int handle(self, unsigned int events) except -1
     cdef int end(self) except -1
     cdef int drip(self, long long at_ns) except -1
 

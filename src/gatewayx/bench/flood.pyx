@@ -9,21 +9,8 @@ from libc.stdlib cimport atoi
 from libc.string cimport memcmp, memset
 
 cimport cython
-from gatewayx.net.sockets cimport (
-    EPOLLERR,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLRDHUP,
-    Peer,
-    Poller,
-    connect_error,
-    disconnect,
-    now_ns,
-    receive,
-    transmit,
-    would_block,
-)
+from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Polled, Poller
+from gatewayx.net.sockets cimport Peer, connect_error, disconnect, now_ns, receive, transmit, would_block
 
 MIXED = "mixed"
 
@@ -73,7 +60,7 @@ cdef class FloodKind:
 
 
 @cython.final
-cdef class FloodConnection:
+cdef class FloodConnection(Polled):
     """One hostile client after the other, in one place."""
 
     def __cinit__(self, FloodGenerator generator):
@@ -201,9 +188,7 @@ cdef class FloodGenerator:
 
     def turn(self):
         """Serve the connections that are ready, and open those that are due."""
-        cdef int index, count = self.poller.poll()
-        for index in range(count):
-            (<FloodConnection> self.poller.ready[index].data.ptr).handle(self.poller.ready[index].events)
+        self.poller.serve()
         self.open_due()
 
     cdef int open_due(self) except -1:

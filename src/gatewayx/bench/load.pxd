@@ -1,18 +1,10 @@
 """The load generator: one process's share of the connections, open or closed loop."""
 
 from gatewayx.bench.response cimport ResponseReader
-from gatewayx.net.sockets cimport Peer, Poller
+from gatewayx.bench.template cimport RequestTemplate
+from gatewayx.net.poller cimport Polled, Poller
+from gatewayx.net.sockets cimport Peer
 from gatewayx.core.histogram cimport Histogram
-
-cdef enum Check:
-    # The answer need only be one, of whatever body.
-    CHECK_FRAMING = 0
-    # The body is as long as the request's.
-    CHECK_LENGTH = 1
-    # The body is the request's.
-    CHECK_ECHO = 2
-    # The body is the request's, last byte first.
-    CHECK_REVERSE = 3
 
 cdef enum:
     RECEIVE_BYTES = 262144
@@ -23,25 +15,7 @@ cdef enum:
     PHASES = 3
 
 
-cdef class RequestTemplate:
-    # One request, head and body; where its serial number goes is written anew for each.
-    cdef bytearray text
-    cdef Py_ssize_t size
-    # Hexadecimal digits of the serial number, and where they are; 0 digits for requests that are all alike.
-    cdef Py_ssize_t serial_at
-    cdef int serial_digits
-    cdef Check check
-    # What the answer's body must be, and where the serial number is in it.
-    cdef bytearray expected
-    cdef Py_ssize_t expected_serial_at
-    cdef readonly Py_ssize_t body_bytes
-    cdef readonly bint to_head
-
-    cdef void number(self, unsigned long long serial) noexcept
-    cdef bint matches(self, unsigned long long serial, Py_ssize_t at, const char* piece, Py_ssize_t size) noexcept
-
-
-cdef class LoadConnection:
+cdef class LoadConnection(Polled):
     cdef LoadGenerator generator
     # -1 while there is none.
     cdef int descriptor
@@ -70,7 +44,6 @@ cdef class LoadConnection:
     cdef LoadConnection next_available
 
     cdef int open(self, long long at_ns) except -1
-    cdef int handle(self, unsigned int events) except -1
     cdef int receive_answers(self, long long at_ns, unsigned int events) except -1
     cdef bint take(self, long long at_ns, const char* data, Py_ssize_t size) except -1
     cdef bint answered(self, long long at_ns) except -1

@@ -9,25 +9,13 @@ Every request ends in exactly one way: answered, or one of ERROR_KINDS.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 cimport cython
 from gatewayx.bench.response cimport BAD, BODY, COMPLETE, ReadEvent, ResponseReader
-from gatewayx.net.sockets cimport (
-    EPOLLERR,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLRDHUP,
-    Peer,
-    Poller,
-    connect_error,
-    disconnect,
-    now_ns,
-    receive,
-    transmit,
-    would_block,
-)
+from gatewayx.bench.template cimport CHECK_FRAMING, RequestTemplate
+from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Polled, Poller
+from gatewayx.net.sockets cimport Peer, connect_error, disconnect, now_ns, receive, transmit, would_block
 from gatewayx.core.histogram cimport Histogram
 from libc.errno cimport ETIMEDOUT, errno
 
@@ -41,83 +29,14 @@ cdef enum ErrorKind:
 
 ERROR_KINDS = ("connect", "reset", "timeout", "bad_response", "status", "not_sent")
 
-CHECKS = {"framing": CHECK_FRAMING, "length": CHECK_LENGTH, "echo": CHECK_ECHO, "reverse": CHECK_REVERSE}
-
-# The least body that has room for numbers: two characters that tell runs apart and six digits.
-LEAST_UNIQUE_BYTES = 8
-cdef int MOST_DIGITS = 12
-cdef int MOST_TAG_BYTES = 8
-
-# Requests that were due before the end and waited for a connection are still sent so much later.
+# Of requests that were never sent, so many are recorded one by one at most.
 cdef long long MOST_UNSENT_RECORDS = 1_000_000
+# Requests that were due before the end and waited for a connection are still sent so much later.
 cdef long long GRACE_NS = 250_000_000
 
-cdef char* HEXADECIMAL = b"0123456789abcdef"
-
 
 @cython.final
-cdef class RequestTemplate:
-    """The request that is sent again and again.
-
-    head: request line and headers without Content-Length and the empty line, each with its CRLF. body: None for a
-    request without one. tag: if not empty, each body is unique: it begins with the start of the tag and a number, in
-    place of its own first bytes. check: one of CHECKS. Raises ValueError if the body is too short to be unique.
-    """
-
-    def __init__(self, bytes head, body, bytes tag, check):
-        cdef Py_ssize_t tag_bytes
-        text = bytearray(head)
-        body = None if body is None else bytearray(body)
-        self.body_bytes = len(body or b"")
-        if body is not None:
-            text += b"Content-Length: %d\r\n" % len(body)
-        text += b"\r\n"
-        if tag:
-            if self.body_bytes < LEAST_UNIQUE_BYTES:
-                raise ValueError(f"unique bodies need {LEAST_UNIQUE_BYTES} bytes, not {self.body_bytes}")
-            self.serial_digits = min(MOST_DIGITS, self.body_bytes - 2)
-            tag_bytes = min(MOST_TAG_BYTES, self.body_bytes - self.serial_digits, len(tag))
-            body[:tag_bytes] = tag[:tag_bytes]
-            body[tag_bytes:tag_bytes + self.serial_digits] = b"0" * self.serial_digits
-            self.serial_at = len(text) + tag_bytes
-            self.expected_serial_at = tag_bytes
-        text += body or b""
-        self.text = text
-        self.size = len(text)
-        self.to_head = head.startswith(b"HEAD ")
-        self.check = CHECKS[check]
-        self.expected = bytearray(body or b"")
-        if self.check == CHECK_REVERSE:
-            self.expected.reverse()
-            self.expected_serial_at = self.body_bytes - self.expected_serial_at - self.serial_digits
-
-    cdef void number(self, unsigned long long serial) noexcept:
-        """Make it the request of this number."""
-        cdef char* digits = <char*> self.text + self.serial_at
-        cdef int position
-        for position in range(self.serial_digits - 1, -1, -1):
-            digits[position] = HEXADECIMAL[serial & 15]
-            serial >>= 4
-
-    cdef bint matches(self, unsigned long long serial, Py_ssize_t at, const char* piece, Py_ssize_t size) noexcept:
-        """Whether a piece of the answer's body, so far from its start, is what it must be."""
-        cdef char* digits
-        cdef int position, step
-        if self.check < CHECK_ECHO:
-            return True
-        if at + size > self.body_bytes:
-            return False
-        if self.serial_digits:
-            digits = <char*> self.expected + self.expected_serial_at
-            for step in range(self.serial_digits):
-                position = step if self.check == CHECK_REVERSE else self.serial_digits - 1 - step
-                digits[position] = HEXADECIMAL[serial & 15]
-                serial >>= 4
-        return memcmp(<char*> self.expected + at, piece, size) == 0
-
-
-@cython.final
-cdef class LoadConnection:
+cdef class LoadConnection(Polled):
     """One client: connects again when its connection ends, and never has more than `pipeline` requests under way."""
 
     def __cinit__(self, LoadGenerator generator):
@@ -202,7 +121,7 @@ cdef class LoadConnection:
             # A short read has emptied the socket (epoll(7), question 9), unless its end has come as well.
             if size < RECEIVE_BYTES and not events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
                 break
-            # What comes next comes later.
+            # The answers of the next piece end later than those of this one.
             at_ns = now_ns()
         return self.go_on(at_ns)
 
@@ -469,9 +388,7 @@ cdef class LoadGenerator:
 
     def turn(self):
         """Serve the connections that are ready."""
-        cdef int index, count = self.poller.poll()
-        for index in range(count):
-            (<LoadConnection> self.poller.ready[index].data.ptr).handle(self.poller.ready[index].events)
+        self.poller.serve()
         if self.rate and self.sending:
             self.send_due()
 

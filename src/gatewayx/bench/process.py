@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ import msgspec
 import uvloop
 
 from gatewayx.bench.flood import MIXED, FloodGenerator, flood_kinds
-from gatewayx.bench.load import LoadGenerator, RequestTemplate
+from gatewayx.bench.load import LoadGenerator
 from gatewayx.bench.plan import (
     Failed,
     FloodEnd,
@@ -29,6 +28,8 @@ from gatewayx.bench.plan import (
     Ready,
     Window,
 )
+from gatewayx.bench.template import RequestTemplate
+from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.sockets import Peer, clock_ns
 
 if TYPE_CHECKING:
@@ -76,13 +77,12 @@ class Leader:
         self._writer.close()
 
 
-def raise_open_files(needed: int) -> None:
-    """Make room for so many connections. Raises ValueError if the hard limit is in the way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise ValueError(f"{needed} open files are needed and the hard limit is {hard}: use fewer connections")
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+def make_room_for(connections: int) -> None:
+    """Let so many connections be open at once. Raises ValueError if the hard limit of open files is in the way."""
+    needed = connections + OTHER_DESCRIPTORS
+    possible = raise_open_files(needed)
+    if possible < needed:
+        raise ValueError(f"{needed} open files are needed and the hard limit is {possible}: use fewer connections")
 
 
 def _waited_s() -> float:
@@ -122,7 +122,7 @@ async def _window(leader: Leader) -> Window | None:
 
 async def load(leader: Leader, plan: LoadPlan) -> None:
     """Make a share of the good traffic."""
-    raise_open_files(plan.connections + OTHER_DESCRIPTORS)
+    make_room_for(plan.connections)
     generator = LoadGenerator(
         asyncio.get_running_loop(),
         Peer(plan.address, plan.port),
@@ -186,7 +186,7 @@ async def load(leader: Leader, plan: LoadPlan) -> None:
 
 async def flood(leader: Leader, plan: FloodPlan) -> None:
     """Make the flood."""
-    raise_open_files(plan.connections + OTHER_DESCRIPTORS)
+    make_room_for(plan.connections)
     kinds = flood_kinds(plan.path, plan.host)
     generator = FloodGenerator(
         asyncio.get_running_loop(),

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gatewayx.bench.expectations import Kind, parse
-from gatewayx.bench.result import Expectation, Flood, GoodTraffic, Latency, Point, Run, Server, Verdict
+from gatewayx.bench.result import (
+    LATENCY_FIGURES,
+    Expectation,
+    Flood,
+    GoodTraffic,
+    Latency,
+    Point,
+    Run,
+    Server,
+    Verdict,
+)
+from gatewayx.bench.units import bytes_text, number_text, share_text, time_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,16 +60,6 @@ SHORTEST_S = 1e-6
 
 # Lengths of dashes and gaps in units of the line's width; one more style each time the colours begin again.
 _DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.5))
-
-_PERCENTILES: Mapping[str, Callable[[Latency], float]] = {
-    "p50": lambda latency: latency.p50,
-    "p90": lambda latency: latency.p90,
-    "p99": lambda latency: latency.p99,
-    "p99.9": lambda latency: latency.p999,
-    "p99.99": lambda latency: latency.p9999,
-    "max": lambda latency: latency.max,
-    "mean": lambda latency: latency.mean,
-}
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -141,37 +142,6 @@ def write_report(path: Path, runs: Sequence[Run], verdicts: Sequence[Verdict] = 
         path.write_bytes(document.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
         raise ReportError(f"cannot write {path}: {error.strerror}") from None
-
-
-def number_text(value: float) -> str:
-    """A number with at least three digits that count, and commas."""
-    size = abs(value)
-    if size >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3g}"
-
-
-def time_text(seconds: float) -> str:
-    """A time in the unit it is read in: µs, ms or s."""
-    size = abs(seconds)
-    if size == 0:
-        return "0 s"
-    if size < 0.001:
-        return f"{number_text(seconds * 1e6)} µs"
-    return f"{number_text(seconds * 1e3)} ms" if size < 1 else f"{number_text(seconds)} s"
-
-
-def bytes_text(size: float) -> str:
-    """A size in B, KiB, MiB or GiB."""
-    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if abs(size) >= factor:
-            return f"{size / factor:,.1f} {unit}"
-    return f"{size:.0f} B"
-
-
-def share_text(share: float) -> str:
-    """A share of 1 in percent."""
-    return f"{number_text(share * 100)}%"
 
 
 _KIND_TEXT: Mapping[Kind, Callable[[float], str]] = {
@@ -295,7 +265,7 @@ def _run_section(runs: Sequence[Run]) -> str:
 
     def latency_row(name: str, percentile: str, of: Callable[[Run], Latency | None]) -> _Row:
         return _Row(
-            name, [_optional(of(run), lambda found: time_text(_PERCENTILES[percentile](found))) for run in runs]
+            name, [_optional(of(run), lambda found: time_text(LATENCY_FIGURES[percentile](found))) for run in runs]
         )
 
     rows = [
@@ -304,7 +274,7 @@ def _run_section(runs: Sequence[Run]) -> str:
         row("Requests/s", lambda run: run.rps, number_text),
         row("Rate reached, a second", lambda run: run.rate_reached, number_text),
         _Row("Latency, from when a request was due" if corrected else "Latency"),
-        *(latency_row(name, name, lambda run: run.latency_s) for name in _PERCENTILES),
+        *(latency_row(name, name, lambda run: run.latency_s) for name in LATENCY_FIGURES),
     ]
     if corrected:
         rows.append(_Row("Latency, from when a request was sent"))

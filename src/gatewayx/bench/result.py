@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -23,6 +24,18 @@ class Latency(msgspec.Struct, forbid_unknown_fields=True):
     p9999: float
     max: float
     mean: float
+
+
+# By the names that people know them by.
+LATENCY_FIGURES: Mapping[str, Callable[[Latency], float]] = {
+    "p50": lambda latency: latency.p50,
+    "p90": lambda latency: latency.p90,
+    "p99": lambda latency: latency.p99,
+    "p99.9": lambda latency: latency.p999,
+    "p99.99": lambda latency: latency.p9999,
+    "max": lambda latency: latency.max,
+    "mean": lambda latency: latency.mean,
+}
 
 
 class Bytes(msgspec.Struct, forbid_unknown_fields=True):

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatewayx.bench.display import size_text, time_text
 from gatewayx.bench.errors import RunError
 from gatewayx.bench.measurement import Measurement, Progress
 from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
 from gatewayx.bench.result import Run, Verdict
 from gatewayx.bench.services import FUNCTION
+from gatewayx.bench.units import bytes_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -359,6 +359,6 @@ FLOOD_FIGURES = (
     Figure("good traffic kept", _kept_share, "{:.0%}".format, more_is_better=True),
     Figure("p99 of good traffic", _good_p99_s, time_text, more_is_better=False),
     Figure("its connections", _flooded_per_s, _rate_text, more_is_better=None),
-    Figure("memory grown by", _growth_bytes, size_text, more_is_better=None),
+    Figure("memory grown by", _growth_bytes, bytes_text, more_is_better=None),
 )
-LAST_FIGURE = Figure("private memory", _end_bytes, size_text, more_is_better=False)
+LAST_FIGURE = Figure("private memory", _end_bytes, bytes_text, more_is_better=False)

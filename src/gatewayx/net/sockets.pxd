@@ -1,6 +1,6 @@
-"""Sockets and the clock for who makes connections by the thousand: straight system calls, no objects."""
+"""Sockets and the clock for programs with connections by the thousand: straight system calls, no objects."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -8,23 +8,6 @@ cdef extern from "<sys/socket.h>" nogil:
         pass
     cdef struct sockaddr_storage:
         unsigned short ss_family
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        void* ptr
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    enum:
-        EPOLLIN
-        EPOLLOUT
-        EPOLLERR
-        EPOLLHUP
-        EPOLLRDHUP
-
-cdef enum:
-    # Events that one turn of the loop takes.
-    EVENTS_PER_TURN = 512
 
 
 cdef long long now_ns() noexcept nogil
@@ -40,20 +23,6 @@ cdef class Peer:
 
     # A descriptor that is connecting, or -1 with errno.
     cdef int connect(self, int receive_buffer_bytes) noexcept
-
-
-cdef class Poller:
-    # Of its own, watched by the loop: one callback of the loop for all the sockets that are ready.
-    cdef readonly int descriptor
-    # -1 until the first alarm.
-    cdef int timer
-    cdef object loop
-    cdef epoll_event ready[EVENTS_PER_TURN]
-
-    cdef int add(self, int descriptor, object owner) noexcept
-    # How many of `ready` are set; the alarm is taken out.
-    cdef int poll(self) noexcept
-    cdef int set_alarm(self, long long at_ns) noexcept
 
 
 cdef Py_ssize_t receive(int descriptor, char* buffer, Py_ssize_t size) noexcept nogil

@@ -1,15 +1,11 @@
-"""Sockets and the clock for who makes connections by the thousand: straight system calls, no objects.
-
-The sockets hang in an epoll descriptor of their own, which the event loop watches as one. So a turn of the loop costs
-one callback, not one for each socket, and the load is made about as cheaply as in C (epoll(7), "nested").
-"""
+"""Sockets and the clock for programs with connections by the thousand: straight system calls, no objects."""
 
 import socket
 
 from libc.errno cimport EAGAIN, EINPROGRESS, errno
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, itimerspec, timespec
-from posix.unistd cimport close, read
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close
 
 cdef extern from "<sys/socket.h>" nogil:
     int c_socket "socket"(int domain, int kind, int protocol)
@@ -57,23 +53,6 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char* text, void* address)
-
-cdef extern from "<sys/epoll.h>" nogil:
-    int epoll_create1(int flags)
-    int epoll_ctl(int descriptor, int operation, int target, epoll_event* event)
-    int epoll_wait(int descriptor, epoll_event* events, int most, int timeout_ms)
-    enum:
-        EPOLL_CLOEXEC
-        EPOLL_CTL_ADD
-        EPOLLET
-
-cdef extern from "<sys/timerfd.h>" nogil:
-    int timerfd_create(int clock, int flags)
-    int timerfd_settime(int descriptor, int flags, const itimerspec* at, itimerspec* before)
-    enum:
-        TFD_NONBLOCK
-        TFD_CLOEXEC
-        TFD_TIMER_ABSTIME
 
 cdef uint32_t FIRST_SOURCE = 0x7F000002
 
@@ -141,62 +120,6 @@ cdef class Peer:
             close(descriptor)
             return -1
         return descriptor
-
-
-cdef class Poller:
-    """An epoll descriptor that a running loop watches. callback: called with nothing when sockets are ready."""
-
-    def __init__(self, loop, callback):
-        self.timer = -1
-        self.descriptor = epoll_create1(EPOLL_CLOEXEC)
-        if self.descriptor < 0:
-            raise OSError(errno, "cannot make an epoll descriptor")
-        self.loop = loop
-        loop.add_reader(self.descriptor, callback)
-
-    def close(self):
-        """Watch no more."""
-        if self.descriptor >= 0:
-            self.loop.remove_reader(self.descriptor)
-            close(self.descriptor)
-            self.descriptor = -1
-        if self.timer >= 0:
-            close(self.timer)
-            self.timer = -1
-
-    cdef int add(self, int descriptor, object owner) noexcept:
-        """Report every change of a socket's readiness with its owner, who must outlive it."""
-        cdef epoll_event event
-        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
-        event.data.ptr = <void*> owner
-        return epoll_ctl(self.descriptor, EPOLL_CTL_ADD, descriptor, &event)
-
-    cdef int poll(self) noexcept:
-        cdef uint64_t alarms
-        cdef int count = epoll_wait(self.descriptor, self.ready, EVENTS_PER_TURN, 0)
-        cdef int index, kept = 0
-        for index in range(count):
-            if self.ready[index].data.ptr == NULL:
-                read(self.timer, &alarms, sizeof(alarms))
-            else:
-                self.ready[kept] = self.ready[index]
-                kept += 1
-        return kept
-
-    cdef int set_alarm(self, long long at_ns) noexcept:
-        """Have the callback called at a time of `now_ns`: uvloop's own timers are a millisecond coarse."""
-        cdef itimerspec when
-        cdef epoll_event event
-        if self.timer < 0:
-            self.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-            event.events = EPOLLIN
-            event.data.ptr = NULL
-            if self.timer < 0 or epoll_ctl(self.descriptor, EPOLL_CTL_ADD, self.timer, &event) < 0:
-                return -1
-        memset(&when, 0, sizeof(when))
-        when.it_value.tv_sec = at_ns // 1_000_000_000
-        when.it_value.tv_nsec = at_ns % 1_000_000_000
-        return timerfd_settime(self.timer, TFD_TIMER_ABSTIME, &when, NULL)
 
 
 cdef Py_ssize_t receive(int descriptor, char* buffer, Py_ssize_t size) noexcept nogil:

@@ -8,7 +8,6 @@ import errno
 import gc
 import logging
 import os
-import resource
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.names import NumericHost, Resolver
+from gatewayx.net.open_files import raise_open_files
 from gatewayx.server import logs, signals
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def run(settings: Settings) -> int:
     """Serve until a signal stops it; returns the exit code. Raises StartError."""
     signals.prepare()
     log = logs.configure()
-    raise_open_files(settings)
+    make_room_for_connections(settings)
     try:
         return uvloop.run(_serve(settings, log))
     finally:
@@ -339,8 +339,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
     return client_context(settings.server_ca, settings.server_certificate, settings.server_key)
 
 
-def raise_open_files(settings: Settings) -> None:
-    """Raise the soft limit of open files to what the bounds need, or say that the hard limit is in the way."""
+def make_room_for_connections(settings: Settings) -> None:
+    """Let as many files be open as the bounds need, or say that the hard limit is in the way."""
     # The addresses of names with each:// may fill what is left.
     servers = MOST_SERVERS if any(server.each for server in settings.server) else len(settings.server)
     needed = (
@@ -351,14 +351,14 @@ def raise_open_files(settings: Settings) -> None:
         + 2 * len(settings.listen)
         + OTHER_DESCRIPTORS
     )
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    possible = raise_open_files(needed)
+    if possible < needed:
         logger.warning(
-            "max-connections %d needs %d open files, but the hard limit is %d", settings.max_connections, needed, hard
+            "max-connections %d needs %d open files, but the hard limit is %d",
+            settings.max_connections,
+            needed,
+            possible,
         )
-        needed = hard
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _bound_socket(host: NumericHost, port: int, write_timeout_s: float) -> socket.socket:
