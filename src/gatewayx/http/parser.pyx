@@ -72,7 +72,7 @@ cdef enum:
     FIRST_BODY_ROOM_BYTES = 4096
 
 # What llhttp says of a Transfer-Encoding in which something follows "chunked", or that is empty.
-CODING_REASONS = ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding")
+cdef tuple CODING_REASONS = ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding")
 
 
 cdef object _malformed(str detail):

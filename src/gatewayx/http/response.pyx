@@ -23,8 +23,8 @@ cdef dict STATUS_LINES = {
     status: f"HTTP/1.1 {status} {title}\r\n".encode("ascii") for status, title in TITLES.items()
 }
 
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+cdef tuple WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+cdef tuple MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
