@@ -71,7 +71,6 @@ LONG = {
 TO_BE_SPLIT = {
     "benchmarks/support.py",
     "fuzz/http_connection.py",
-    "src/gatewayx/http/connection.pyx",
     "tests/bench/test_load.py",
     "tests/gateway/test_exchange.py",
     "tests/gearman/test_connection.py",

@@ -1,4 +1,4 @@
-"""The errors that stop a start, sorted by whose fault they are."""
+"""The errors that are no room's own, sorted by whose fault they are."""
 
 
 class SettingError(Exception):
@@ -14,3 +14,7 @@ class StartError(Exception):
 
     The message is one line.
     """
+
+
+class StateError(Exception):
+    """A change from one state to another that is not legal: ours. The message names both."""

@@ -490,6 +490,8 @@ def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
             reader.fill()
             for _ in range(3):
                 process.send_signal(signal.SIGHUP)
+                # Signals are asked for ten times a second.
+                time.sleep(0.3)
                 ask(listen)
                 # It is asked for so often; a later one that comes before that is the same one.
                 time.sleep(3 * POLL_S)

@@ -16,7 +16,7 @@ cdef class Limits:
     cdef readonly Py_ssize_t max_chunk_extension_bytes
     # Requests of one connection whose answers are not written yet; above, reading pauses.
     cdef readonly int max_pipelined
-    # Open connections of the process, those being refused aside; above, room is made (HttpServer.make_room), or if that
+    # Open connections of the process, those being refused aside; above, room is made (Room.make_place), or if that
     # cannot be the new one is answered 503 and closed.
     cdef readonly Py_ssize_t max_connections
     # Open connections of one IPv4 address or one IPv6 /64, 0 for any number.

@@ -1,8 +1,8 @@
 """One request, who takes its answer, and who knows what it means: all that the rooms behind http see of it. No I/O."""
 
 from gatewayx.core.budget cimport Held
-from gatewayx.core.deadlines cimport Expiring
 from gatewayx.core.keyed_hash cimport KeyedHash
+from gatewayx.net.stream cimport StreamOwner
 
 cdef enum Method:
     METHOD_GET = 0
@@ -85,8 +85,8 @@ cdef class Request:
     cdef Py_ssize_t head_and_body_bytes(self)
 
 
-cdef class RequestOwner(Expiring):
-    """Who takes the answer to a request: the client's connection, which has deadlines of its own."""
+cdef class RequestOwner(StreamOwner):
+    """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
     # headers: further header lines, each with its CRLF; None for none. body: bytes or bytearray.
     cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1
     # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines

@@ -3,7 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 
-from gatewayx.core.deadlines cimport Expiring
+from gatewayx.net.stream cimport StreamOwner
 
 
 @cython.final
@@ -30,7 +30,7 @@ cdef class Request:
         return total
 
 
-cdef class RequestOwner(Expiring):
+cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request."""
 
     cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:

@@ -22,7 +22,8 @@ from gatewayx.errors import StartError
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.pool import MOST_SERVERS, Pool
-from gatewayx.http.connection import MAX_REFUSED_CONNECTIONS, HttpServer
+from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
+from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.names import NumericHost, Resolver

@@ -1,0 +1,50 @@
+"""What a client has sent of its next request: the bytes, and their room."""
+
+from gatewayx.core.budget cimport Held
+from gatewayx.http.arrivals cimport Arrival
+from gatewayx.http.clients cimport Client
+from gatewayx.http.parser cimport RequestParser
+from gatewayx.http.request cimport Request
+
+
+cdef class ArrivingClient(Client):
+    # Held only while a request is being read: an idle connection costs no parser.
+    cdef RequestParser parser
+    # The unfinished request that it sends; None while there is none.
+    cdef Arrival arrival
+    # Whom it counts for among the senders of unfinished requests; None until there was one.
+    cdef bytes sender_address
+    # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused.
+    # Of it, what stands before tail_offset was taken; tail_waits: whole requests may be among the rest.
+    cdef bytes tail
+    cdef Py_ssize_t tail_offset
+    cdef bint tail_waits
+    # What it has of the byte budget for the tail, and for head and body of the request being read.
+    cdef Held tail_held
+    cdef Held head_held
+    cdef Held body_held
+    # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
+    cdef long long body_began_tick
+    cdef long long body_bytes
+    # Requests that have begun and whose answers are not written.
+    cdef int in_flight
+
+    # What a connection that serves requests adds.
+
+    # Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it.
+    cdef int refuse(self, object problem, str detail, bytes data) except -1
+    # Answer a request for which there is no room; it is read on and dropped.
+    cdef int refuse_for_room(self, Request request) except -1
+
+    # What it is built on.
+
+    cdef int keep_tail(self, bytes data, Py_ssize_t offset, bint waits) except -1
+    cdef bytes take_tail(self)
+    cdef bytes join_tail(self, bytes data)
+    cdef bytes tail_example(self)
+    cdef bint begins_nothing(self)
+    cdef bint admit(self, Request request, RequestParser parser) except -1
+    cdef int drop_parser(self) except -1
+    cdef int follow_arrival(self) except -1
+    cdef int forget_arrival(self) except -1
+    cdef int let_arrival_go(self) except -1

@@ -1,0 +1,198 @@
+"""All clients of the process, and what one client's connection is before any request: a channel that opens and ends."""
+
+from gatewayx.core.budget cimport Account, Held
+from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.http.idle cimport Occupant, OccupantList, Room
+from gatewayx.http.limits cimport Limits
+from gatewayx.http.parser cimport RequestParser
+from gatewayx.http.refusals cimport Refusals
+from gatewayx.http.request cimport RequestHandler
+from gatewayx.http.response cimport ResponseBuilder
+from gatewayx.net.stream cimport Stream
+
+cpdef enum:
+    # After the last answer, what the client still sends is dropped up to here and this long, so that closing with
+    # unread input does not reset the connection and take the answer with it (RFC 9112 9.6).
+    LINGER_BYTES = 2097152
+    LINGER_S = 2
+    # Many clients send all of a body before they read (urllib, Node's http), so after the refusal of one that is still
+    # coming more of it is dropped: for so long in all and without a byte (nginx: lingering_time 30 s, lingering_timeout
+    # 5 s), up to so many bytes or so many times the largest body, and for so many connections at once. The others
+    # linger as after any answer.
+    BODY_LINGER_S = 30
+    BODY_LINGER_QUIET_S = 5
+    BODY_LINGER_BYTES = 67108864
+    BODY_LINGER_BODIES = 4
+    MAX_BODY_LINGERERS = 256
+    # A client that is heard only in a stop, since its connection waited to be accepted or had just been, has so long to
+    # begin its one request.
+    LAST_CALL_S = 1
+    # Idle parsers kept for the next request, whichever connection it comes from.
+    MAX_IDLE_PARSERS = 64
+    # Connections beside max_connections that linger: clients refused at accept, and those that had to make room before
+    # they had all of their answer; above, they are closed at once and may miss it.
+    MAX_REFUSED_CONNECTIONS = 256
+
+
+cdef enum ClientState:
+    # The stream is not there yet.
+    OPENING
+    # Requests are read.
+    READING
+    # The last request has been read; what follows is dropped.
+    ANSWERING
+    # The last answer was written and the sending side is closed.
+    LINGERING
+    CLOSED
+
+
+cdef enum DeadlineKind:
+    NO_DEADLINE
+    FIRST_BYTE
+    HEAD
+    BODY
+    KEEPALIVE
+    WRITE
+    LINGER
+
+
+cdef class Clients:
+    cdef object loop
+    cdef DeadlineWheel wheel
+    cdef Limits limits
+    cdef RequestHandler handler
+    cdef ResponseBuilder builder
+    cdef Room room
+    cdef Refusals refusals
+    # All open connections, lingering ones too; at most limits.max_connections, refused ones aside.
+    cdef set connections
+    # How many of them do not count in max_connections; at most MAX_REFUSED_CONNECTIONS.
+    cdef readonly Py_ssize_t refused_connections
+    # How many of them read a body that their last answer refuses, and drop it; at most MAX_BODY_LINGERERS.
+    cdef readonly Py_ssize_t body_lingerers
+    cdef long long body_linger_bytes
+    # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
+    cdef dict addresses
+    # Connections with something to write in this loop turn.
+    cdef list dirty
+    cdef list idle_parsers
+    # No more requests: what is in flight is answered, and each connection closed after that.
+    cdef readonly bint draining
+    # An asyncio.Event: draining, and the last connection is gone.
+    cdef readonly object emptied
+
+    # Requests that have begun and whose answers are not written.
+    cdef readonly Py_ssize_t requests_in_flight
+    cdef readonly unsigned long long connections_accepted
+    cdef readonly unsigned long long connections_refused
+    cdef readonly unsigned long long requests_answered
+    # Requests refused by the parser or by a deadline.
+    cdef readonly unsigned long long requests_refused
+    # Requests whose client was gone before the answer.
+    cdef readonly unsigned long long requests_abandoned
+    # Clients that were cut off since they did not read.
+    cdef readonly unsigned long long writes_timed_out
+
+    # The problem for which a new connection is not let in; None if it is.
+    cdef object refusal(self, Client client)
+    cdef RequestParser take_parser(self)
+    cdef int give_back_parser(self, RequestParser parser) except -1
+    cdef int mark_dirty(self, Client client) except -1
+
+
+cdef class Client(Occupant):
+    cdef Clients clients
+    # None before it is opened and after it is lost.
+    cdef Stream stream
+    # Changed by enter() alone.
+    cdef ClientState state
+    # It does not count in max_connections: refused at accept or evicted, it stands in clients.connections to linger.
+    cdef bint refused
+    # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
+    cdef bint late
+    # Under which it counts in clients.addresses; None if it does not.
+    cdef bytes address
+    # Nothing is read from the client: it does not read its answers, or too many of them are due.
+    cdef bint read_paused
+    # The client does not read: the kernel's buffer for it is full.
+    cdef bint write_paused
+    # One deadline at a time is enough: while the client does not read its answers nothing is read from it.
+    cdef DeadlineKind deadline_kind
+    # Seconds that were left for the head being read when its deadline was last armed or put off, -1 if it never was;
+    # and the loop time at which it ends while it is armed.
+    cdef double head_left_s
+    cdef double head_ends_s
+    # Bytes handed to the stream so far, and how many of them the client had when the write deadline was armed.
+    cdef unsigned long long written_bytes
+    cdef unsigned long long delivered_bytes
+    # What it has of the byte budget for answers that have not left, and how many bytes of that the stream was given and
+    # the kernel has not all taken.
+    cdef Held answers_held
+    cdef long long unread_bytes
+    # Since when the client does not take all of them: the tick, how many had left by then, how many had when it was
+    # looked at last, and the tick at which that had changed.
+    cdef long long unread_began_tick
+    cdef unsigned long long unread_began_bytes
+    cdef unsigned long long unread_seen_bytes
+    cdef long long unread_moved_tick
+    # The tick at which the client was paused.
+    cdef long long paused_tick
+    # Bytes dropped since the last request was read, and the tick at which the last of them came.
+    cdef long long dropped_bytes
+    cdef long long dropped_tick
+    # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
+    cdef bint body_coming
+    cdef bint drops_body
+    # The tick at which it has lingered for long enough.
+    cdef long long linger_ends_tick
+
+    # What a connection that serves requests adds.
+
+    # Nothing more is read or answered: let go of all that is held for requests.
+    cdef int let_requests_go(self) except -1
+    # Seconds in which the next byte of the body must come.
+    cdef double body_left_s(self) noexcept
+    # Write what is due, in order.
+    cdef int flush(self) except -1
+    # Serve no more requests than those that have begun; answer those that have not fully arrived with 503.
+    cdef int begin_drain(self) except -1
+    cdef int refuse_unfinished(self) except -1
+    # A deadline of what is being read has passed.
+    cdef int read_deadline_passed(self, DeadlineKind kind) except -1
+
+    # What it is built on.
+
+    cdef int enter(self, ClientState state) except -1
+    cdef int write_pieces(self, list pieces) except -1
+    cdef int drop_received(self, Py_ssize_t size_bytes) except -1
+    # Count so many bytes of answers more, or less; they are here and cannot be refused any more.
+    cdef int hold_answers(self, long long more_bytes) except -1
+    # The kernel has all answers that were written, or nobody will ever read them.
+    cdef int answers_left(self) except -1
+    # The client takes its answers too slowly for a crowded account.
+    cdef bint takes_slowly(self, Account account) except -1
+    cdef int arm(self, DeadlineKind kind) except -1
+    # The last answer is written: send FIN, and drop what the client still sends until it closes.
+    cdef int linger(self) except -1
+    # It lingers beside max_connections.
+    cdef int linger_uncounted(self) except -1
+    # A refused body is not waited for any more.
+    cdef int end_dropping(self) except -1
+    # No answer is due any more: close, but not before the client has what it was answered.
+    cdef int end(self) except -1
+    cdef int close(self) except -1
+    cdef int abort(self) except -1
+    # Answer before any request, linger and close.
+    cdef int refuse_connection(self, object problem) except -1
+    # It is gone: it counts nowhere any more.
+    cdef int leave(self) except -1
+    cdef double _linger_left_s(self) noexcept
+    cdef int _write_deadline_passed(self) except -1
+    # How many bytes of the answers the client's kernel has confirmed.
+    cdef unsigned long long _delivered(self) except? 0
+    # Whether the client's kernel has not confirmed all that was written, FIN included.
+    cdef bint _undelivered(self) except -1
+
+
+# Whom an address stands for: itself, or for IPv6 the /64 that one customer has; None for no address.
+cdef bytes address_key(peer)

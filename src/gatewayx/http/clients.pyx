@@ -1,0 +1,487 @@
+"""All clients of the process, and what one client's connection is before any request: a channel that opens and ends.
+
+Theory of operation. A connection ends with its last answer: after `Connection: close`, after a request that was refused
+since its framing is in doubt, while draining. Then it lingers, so that the client can read the answer. `enter` alone
+changes the state, and knows which changes are legal:
+
+    OPENING -> READING -> ANSWERING -> LINGERING -> CLOSED
+
+A connection that is refused lingers at once, one without an answer that is under way closes at once.
+"""
+
+import asyncio
+import logging
+import socket
+
+from gatewayx.core.budget cimport RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
+from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room
+from gatewayx.http.limits cimport Limits
+from gatewayx.http.parser cimport RequestParser
+from gatewayx.http.refusals cimport Refusals
+from gatewayx.http.request cimport RequestHandler
+from gatewayx.http.response cimport ResponseBuilder
+from gatewayx.net.stream cimport Stream
+
+from gatewayx.errors import StateError
+from gatewayx.http.problems import STOPPING, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_ADDRESS
+
+from libc.math cimport fmax, fmin
+
+logger = logging.getLogger("gatewayx.http")
+
+# By state: the states that may follow, as bits.
+cdef int[5] NEXT_STATES
+NEXT_STATES[<int> OPENING] = 1 << READING | 1 << LINGERING | 1 << CLOSED
+NEXT_STATES[<int> READING] = 1 << ANSWERING | 1 << LINGERING | 1 << CLOSED
+NEXT_STATES[<int> ANSWERING] = 1 << LINGERING | 1 << CLOSED
+NEXT_STATES[<int> LINGERING] = 1 << CLOSED
+# The stream tells of its end later than the connection is closed.
+NEXT_STATES[<int> CLOSED] = 1 << CLOSED
+
+
+cdef class Clients:
+    """All client connections of a process, and what they share.
+
+    loop: the event loop. wheel: where the connections' deadlines hang. limits: bounds on each client.
+    handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
+    """
+
+    def __init__(
+        self,
+        loop,
+        DeadlineWheel wheel not None,
+        Limits limits not None,
+        RequestHandler handler not None,
+        ResponseBuilder builder not None,
+        ByteBudget budget not None,
+    ):
+        self.loop = loop
+        self.wheel = wheel
+        self.limits = limits
+        self.body_linger_bytes = max(<long long> BODY_LINGER_BYTES, BODY_LINGER_BODIES * limits.max_body_bytes)
+        self.handler = handler
+        self.builder = builder
+        self.room = Room(budget, wheel)
+        self.refusals = Refusals(loop, wheel)
+        self.addresses = {}
+        self.connections = set()
+        self.dirty = []
+        self.idle_parsers = []
+        self.emptied = asyncio.Event()
+
+    def drain(self):
+        """No more requests: answer what has begun, and close each connection once its client has its last answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            (<Client> connection).begin_drain()
+        if not self.connections:
+            self.emptied.set()
+
+    def refuse_unfinished(self):
+        """Answer requests that are still arriving with 503, and close connections whose clients have sent nothing."""
+        for connection in list(self.connections):
+            (<Client> connection).refuse_unfinished()
+
+    def abort(self):
+        """Close all connections at once."""
+        for connection in list(self.connections):
+            (<Client> connection).abort()
+
+    def counters(self):
+        """What is held now and was counted since the start, by name."""
+        cdef Room room = self.room
+        return {
+            "connections": len(self.connections),
+            "refused_connections": self.refused_connections,
+            "body_lingerers": self.body_lingerers,
+            "waiting_refusals": len(self.refusals.waiting),
+            "addresses": len(self.addresses),
+            "arrivals": room.arrivals.count,
+            "senders": len(room.arrivals.senders),
+            "unread_connections": len(room.unread),
+            "requests_in_flight": self.requests_in_flight,
+            "idle_parsers": len(self.idle_parsers),
+            "connections_accepted": self.connections_accepted,
+            "connections_refused": self.connections_refused,
+            "connections_evicted": room.connections_evicted,
+            "arrivals_ended": room.arrivals_ended,
+            "answers_ended": room.answers_ended,
+            "requests_answered": self.requests_answered,
+            "requests_refused": self.requests_refused,
+            "requests_abandoned": self.requests_abandoned,
+            "refusals_delayed": self.refusals.delayed,
+            "writes_timed_out": self.writes_timed_out,
+        }
+
+    def take_events(self):
+        """Refusals.take_events()."""
+        return self.refusals.take_events()
+
+    def relieve(self, int most):
+        """Room.relieve()."""
+        return self.room.relieve(most)
+
+    cdef object refusal(self, Client client):
+        cdef Limits limits = self.limits
+        if self.draining and not client.late:
+            return STOPPING
+        if limits.max_connections_per_address:
+            client.address = address_key(client.stream.peer())
+            if self.addresses.get(client.address, 0) >= limits.max_connections_per_address:
+                client.address = None
+                return TOO_MANY_CONNECTIONS_PER_ADDRESS
+        if len(self.connections) - self.refused_connections >= limits.max_connections and not self.room.make_place():
+            client.address = None
+            return TOO_MANY_CONNECTIONS
+        return None
+
+    cdef RequestParser take_parser(self):
+        if self.idle_parsers:
+            return <RequestParser> self.idle_parsers.pop()
+        return RequestParser(self.limits, self.handler)
+
+    cdef int give_back_parser(self, RequestParser parser) except -1:
+        if len(self.idle_parsers) < MAX_IDLE_PARSERS:
+            self.idle_parsers.append(parser)
+        else:
+            parser.release()
+        return 0
+
+    cdef int mark_dirty(self, Client client) except -1:
+        if not self.dirty:
+            self.loop.call_soon(self._flush)
+        self.dirty.append(client)
+        return 0
+
+    def _flush(self):
+        cdef list dirty = self.dirty
+        cdef Client client
+        self.dirty = []
+        for item in dirty:
+            client = <Client> item
+            try:
+                client.flush()
+            except Exception:
+                # The loop may know of the connection's end before it has told.
+                if client.stream is not None and not client.stream.closing():
+                    logger.exception("a connection could not be written to")
+                client.abort()
+
+
+cdef class Client(Occupant):
+    """One client's connection; HttpConnection adds its requests."""
+
+    def __init__(self, Clients clients not None):
+        self.clients = clients
+        self.head_left_s = -1
+
+    cdef int let_requests_go(self) except -1:
+        raise NotImplementedError
+
+    cdef double body_left_s(self) noexcept:
+        return 0
+
+    cdef int flush(self) except -1:
+        raise NotImplementedError
+
+    cdef int begin_drain(self) except -1:
+        raise NotImplementedError
+
+    cdef int refuse_unfinished(self) except -1:
+        raise NotImplementedError
+
+    cdef int read_deadline_passed(self, DeadlineKind kind) except -1:
+        raise NotImplementedError
+
+    cdef int enter(self, ClientState state) except -1:
+        """The one place where the state changes."""
+        if not NEXT_STATES[<int> self.state] & 1 << <int> state:
+            raise StateError(f"a client's connection cannot go from state {<int> self.state} to {<int> state}")
+        self.state = state
+        return 0
+
+    # Opening and being gone.
+
+    cpdef int opened(self, Stream stream) except -1:
+        cdef Clients clients = self.clients
+        self.stream = stream
+        if self.late:
+            clients.emptied.clear()
+        problem = clients.refusal(self)
+        if problem is not None:
+            clients.connections_refused += 1
+            return self.refuse_connection(problem)
+        self.enter(READING)
+        clients.connections_accepted += 1
+        clients.connections.add(self)
+        if self.address is not None:
+            clients.addresses[self.address] = clients.addresses.get(self.address, 0) + 1
+        return self.arm(FIRST_BYTE)
+
+    cdef int refuse_connection(self, object problem) except -1:
+        cdef Clients clients = self.clients
+        clients.refusals.note(problem.kind, self, b"")
+        headers = clients.refusals.headers(problem, None)
+        self.write_pieces([clients.builder.problem(problem, problem.detail, headers, b"close")])
+        if clients.refused_connections >= MAX_REFUSED_CONNECTIONS:
+            return self.close()
+        clients.connections.add(self)
+        self.linger()
+        return self.linger_uncounted()
+
+    cdef str peer_host(self):
+        peer = self.stream.peer()
+        return peer[0] if peer else ""
+
+    cdef int leave(self) except -1:
+        cdef Clients clients = self.clients
+        self.stream = None
+        clients.connections.discard(self)
+        if self.refused:
+            self.refused = False
+            clients.refused_connections -= 1
+        if self.drops_body:
+            self.drops_body = False
+            clients.body_lingerers -= 1
+        if self.address is not None:
+            left = clients.addresses[self.address] - 1
+            if left:
+                clients.addresses[self.address] = left
+            else:
+                del clients.addresses[self.address]
+            self.address = None
+        if clients.draining and not clients.connections:
+            clients.emptied.set()
+        return 0
+
+    # Writing.
+
+    cdef int write_pieces(self, list pieces) except -1:
+        for piece in pieces:
+            self.written_bytes += len(piece)
+        if len(pieces) == 1:
+            self.stream.write(<bytes> pieces[0])
+        else:
+            self.stream.write_all(pieces)
+        return 0
+
+    cdef int hold_answers(self, long long more_bytes) except -1:
+        cdef ByteBudget budget = self.clients.room.budget
+        cdef long long size_bytes = self.answers_held.size_bytes + more_bytes
+        cdef Account account = self.answers_held.account if self.answers_held.size_bytes else SMALL
+        # Many small answers become a large one if there is room; otherwise they stay where they were let in.
+        if size_bytes > SMALL_BYTES and (more_bytes > SMALL_BYTES or budget.fits(RESULTS, size_bytes)):
+            account = RESULTS
+        budget.hold(&self.answers_held, account, size_bytes)
+        return 0
+
+    cdef int answers_left(self) except -1:
+        cdef dict unread = self.clients.room.unread
+        if self.unread_bytes:
+            self.hold_answers(-self.unread_bytes)
+            self.unread_bytes = 0
+        if unread and self.answers_held.size_bytes <= SMALL_BYTES:
+            unread.pop(self, None)
+        return 0
+
+    cpdef int pause_writing(self) except -1:
+        self.write_paused = True
+        self.paused_tick = self.clients.wheel.tick
+        self.clients.room.unread[self] = None
+        self.unread_began_tick = self.paused_tick
+        self.unread_moved_tick = self.paused_tick
+        self.unread_began_bytes = self._delivered()
+        self.unread_seen_bytes = self.unread_began_bytes
+        return self.arm(WRITE)
+
+    cpdef int resume_writing(self) except -1:
+        self.write_paused = False
+        self.answers_left()
+        if self.state == LINGERING:
+            return self.arm(LINGER)
+        return 0
+
+    cdef bint takes_slowly(self, Account account) except -1:
+        cdef DeadlineWheel wheel = self.clients.wheel
+        cdef unsigned long long left_bytes
+        cdef double passed_s
+        if not self.write_paused:
+            return False
+        left_bytes = self._delivered()
+        passed_s = (wheel.tick - self.unread_began_tick) * wheel.tick_s
+        if left_bytes != self.unread_seen_bytes:
+            self.unread_seen_bytes = left_bytes
+            self.unread_moved_tick = wheel.tick
+        if account == SMALL:
+            return (wheel.tick - self.unread_moved_tick) * wheel.tick_s >= STILL_S
+        if passed_s <= PACE_GRACE_S:
+            return False
+        return left_bytes - self.unread_began_bytes < (self.written_bytes - self.unread_began_bytes) * passed_s / PACE_S
+
+    cdef unsigned long long _delivered(self) except? 0:
+        return (
+            self.written_bytes
+            - <unsigned long long> self.stream.pending_bytes()
+            - <unsigned long long> self.stream.unconfirmed_bytes()
+        )
+
+    cdef bint _undelivered(self) except -1:
+        return self.stream.pending_bytes() > 0 or self.stream.unconfirmed_bytes() > 0
+
+    # Ending.
+
+    cdef int linger(self) except -1:
+        cdef Clients clients = self.clients
+        self.let_requests_go()
+        self.enter(LINGERING)
+        self.stream.write_eof()
+        if self.read_paused:
+            self.read_paused = False
+            self.stream.resume()
+        if self.body_coming and not clients.draining and clients.body_lingerers < MAX_BODY_LINGERERS:
+            self.drops_body = True
+            clients.body_lingerers += 1
+        if self.write_paused:
+            return 0
+        return self.arm(LINGER)
+
+    cdef int linger_uncounted(self) except -1:
+        self.refused = True
+        self.clients.refused_connections += 1
+        return self.arm(self.deadline_kind)
+
+    cdef double _linger_left_s(self) noexcept:
+        """Seconds for which it lingers yet; a refused body that still comes has to come without long gaps."""
+        cdef DeadlineWheel wheel = self.clients.wheel
+        cdef double left_s = (self.linger_ends_tick - wheel.tick) * wheel.tick_s
+        if not self.drops_body:
+            return left_s
+        return fmin(left_s, BODY_LINGER_QUIET_S - (wheel.tick - self.dropped_tick) * wheel.tick_s)
+
+    cdef int drop_received(self, Py_ssize_t size_bytes) except -1:
+        """So many bytes more have come behind the last request."""
+        self.dropped_bytes += size_bytes
+        self.dropped_tick = self.clients.wheel.tick
+        if self.dropped_bytes <= LINGER_BYTES:
+            return 0
+        if self.drops_body and self.dropped_bytes <= self.clients.body_linger_bytes:
+            return 0
+        if self.state == LINGERING and not self._undelivered():
+            return self.abort()
+        if self.state != CLOSED and not self.read_paused:
+            # Its client has to take the answer first; a deadline is armed for that.
+            self.read_paused = True
+            self.stream.pause()
+        return 0
+
+    cdef int end_dropping(self) except -1:
+        self.drops_body = False
+        self.clients.body_lingerers -= 1
+        if not self._undelivered():
+            return self.close()
+        self.linger_ends_tick = 0
+        return 0 if self.write_paused else self.arm(LINGER)
+
+    cdef int end(self) except -1:
+        # What the kernel still has of an answer would be lost if bytes came that nobody reads.
+        if self._undelivered() and not self.stream.closing():
+            return self.linger()
+        return self.close()
+
+    cdef int close(self) except -1:
+        """Close at once."""
+        self.let_requests_go()
+        self.arm(NO_DEADLINE)
+        self.enter(CLOSED)
+        if self.stream is not None:
+            if self.stream.pending_bytes():
+                self.stream.abort()
+            else:
+                self.stream.close()
+        return 0
+
+    cdef int abort(self) except -1:
+        self.let_requests_go()
+        self.arm(NO_DEADLINE)
+        self.enter(CLOSED)
+        if self.stream is not None:
+            self.stream.abort()
+        return 0
+
+    # Deadlines.
+
+    cdef int arm(self, DeadlineKind kind) except -1:
+        cdef Limits limits = self.clients.limits
+        cdef DeadlineWheel wheel = self.clients.wheel
+        cdef OccupantList place = None
+        if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.next_expiring is None:
+            return 0
+        # Where it stands if it may make room for another one.
+        if kind == KEEPALIVE or kind == FIRST_BYTE:
+            place = self.clients.room.idle
+        elif kind == LINGER and not self.refused:
+            place = self.clients.room.dropping if self.drops_body else self.clients.room.lingering
+        if self.deadline_kind == HEAD and kind != HEAD:
+            self.head_left_s = fmax(0, self.head_ends_s - <double> self.clients.loop.time())
+        self.deadline_kind = kind
+        if place is not self.place:
+            if self.place is not None:
+                self.place.remove(self)
+            if place is not None:
+                place.append(self)
+        if kind == NO_DEADLINE:
+            return wheel.disarm(self)
+        if kind == KEEPALIVE or kind == FIRST_BYTE:
+            if self.late:
+                return wheel.arm(self, LAST_CALL_S)
+            return wheel.arm(self, limits.keepalive_timeout_s if kind == KEEPALIVE else limits.first_byte_timeout_s)
+        if kind == HEAD:
+            if self.head_left_s < 0:
+                self.head_left_s = limits.header_timeout_s
+            self.head_ends_s = <double> self.clients.loop.time() + self.head_left_s
+            return wheel.arm(self, self.head_left_s)
+        if kind == BODY:
+            return wheel.arm(self, self.body_left_s())
+        if kind == LINGER:
+            if self.linger_ends_tick == 0:
+                self.dropped_tick = wheel.tick
+                self.linger_ends_tick = wheel.tick + <long long> (
+                    (BODY_LINGER_S if self.drops_body else LINGER_S) / wheel.tick_s
+                )
+            return wheel.arm(self, self._linger_left_s())
+        self.delivered_bytes = self._delivered()
+        return wheel.arm(self, limits.write_timeout_s)
+
+    cpdef int deadline_passed(self) except -1:
+        cdef DeadlineKind kind = self.deadline_kind
+        self.arm(NO_DEADLINE)
+        if self.state == CLOSED and kind != WRITE:
+            return 0
+        if kind == HEAD or kind == BODY:
+            return self.read_deadline_passed(kind)
+        if kind == WRITE:
+            return self._write_deadline_passed()
+        if kind == LINGER and self._linger_left_s() > 0:
+            return self.arm(LINGER)
+        if self._undelivered():
+            # The client has not even taken its last answer.
+            return self.arm(WRITE)
+        return self.close()
+
+    cdef int _write_deadline_passed(self) except -1:
+        if not self._undelivered():
+            return self.close()
+        if self._delivered() != self.delivered_bytes:
+            return self.arm(WRITE)
+        self.clients.writes_timed_out += 1
+        return self.abort()
+
+
+cdef bytes address_key(peer):
+    if peer is None:
+        return None
+    host = peer[0]
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    return host.encode("ascii")

@@ -1,0 +1,53 @@
+"""What a connection needs from whatever carries its bytes, and the other way round."""
+
+from gatewayx.core.deadlines cimport Expiring
+
+
+cdef class StreamOwner(Expiring):
+    """A connection that stands on a stream; both know each other until `lost`. It may hang in the wheel of deadlines."""
+    # The connection is there: the first call, and only once.
+    cpdef int opened(self, Stream stream) except -1
+    # Bytes have come; never while the stream is paused.
+    cpdef int received(self, bytes data) except -1
+    # The other side sends no more. The stream closes after that, as soon as all that was written has left.
+    cpdef int ended(self) except -1
+    # The connection is gone: the last call. error: why, None after a close of either side.
+    cpdef int lost(self, error) except -1
+    # The kernel takes no more bytes; all that was written has left again.
+    cpdef int pause_writing(self) except -1
+    cpdef int resume_writing(self) except -1
+
+
+cdef class Stream:
+    """Bytes in order to and from one other side. No call of it calls its owner back before it returns."""
+    # Give bytes to the other side; what the kernel does not take at once is kept, in order, until it does.
+    cpdef int write(self, bytes data) except -1
+    cpdef int write_all(self, list pieces) except -1
+    # Send FIN behind all that was written.
+    cpdef int write_eof(self) except -1
+    # Read no more; read again.
+    cpdef int pause(self) except -1
+    cpdef int resume(self) except -1
+    # Close once all that was written has left; at once, which drops what has not.
+    cpdef int close(self) except -1
+    cpdef int abort(self) except -1
+    # It was told to close, or the connection is gone.
+    cpdef bint closing(self) except -1
+    # Bytes that were written and that the kernel has not taken.
+    cpdef Py_ssize_t pending_bytes(self) except -1
+    # Bytes that the kernel has taken and the other side's has not confirmed, FIN included (tcp(7), SIOCOUTQ).
+    cpdef Py_ssize_t unconfirmed_bytes(self) except -1
+    # Bytes that have come and are not read yet (tcp(7), SIOCINQ).
+    cpdef Py_ssize_t unread_bytes(self) except -1
+    # The other side's address as getpeername() has it; None for none.
+    cpdef object peer(self)
+
+
+cdef class TransportStream(Stream):
+    """A stream over a transport of the event loop, whose protocol it is."""
+    cdef StreamOwner owner
+    # None before the connection is made and after it is lost.
+    cdef object transport
+    # The owner is told that the kernel takes no more bytes once it has left so many.
+    cdef Py_ssize_t write_high_bytes
+    cdef int _queued_bytes(self, unsigned long request) except -1
