@@ -11,6 +11,7 @@ import pytest
 from gatewayx.config.settings import Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.turns import Turn
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
@@ -76,7 +77,8 @@ class TestWrites:
         await pool.start()
         gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
         builder = ResponseBuilder(now_s=time.time())
-        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(Settings()), gateway, builder, budget)
+        turn = Turn(asyncio.get_running_loop())
+        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(Settings()), gateway, builder, budget, turn)
         clients = [(http.connection(), FakeTransport()) for _ in range(3)]
         for protocol, transport in clients:
             protocol.connection_made(transport)

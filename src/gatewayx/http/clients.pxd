@@ -2,6 +2,7 @@
 
 from gatewayx.core.budget cimport Account, Held
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.turns cimport Turn
 from gatewayx.http.idle cimport Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
@@ -73,8 +74,8 @@ cdef class Clients:
     cdef long long body_linger_bytes
     # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
     cdef dict addresses
-    # Connections with something to write in this loop turn.
-    cdef list dirty
+    # Where connections write what was gathered in a turn of the loop.
+    cdef Turn turn
     cdef list idle_parsers
     # No more requests: what is in flight is answered, and each connection closed after that.
     cdef readonly bint draining
@@ -97,7 +98,6 @@ cdef class Clients:
     cdef object refusal(self, Client client)
     cdef RequestParser take_parser(self)
     cdef int give_back_parser(self, RequestParser parser) except -1
-    cdef int mark_dirty(self, Client client) except -1
 
 
 cdef class Client(Occupant):
@@ -152,8 +152,6 @@ cdef class Client(Occupant):
     cdef int let_requests_go(self) except -1
     # Seconds in which the next byte of the body must come.
     cdef double body_left_s(self) noexcept
-    # Write what is due, in order.
-    cdef int flush(self) except -1
     # Serve no more requests than those that have begun; answer those that have not fully arrived with 503.
     cdef int begin_drain(self) except -1
     cdef int refuse_unfinished(self) except -1

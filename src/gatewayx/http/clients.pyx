@@ -15,6 +15,7 @@ import socket
 
 from gatewayx.core.budget cimport RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.turns cimport Turn
 from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
@@ -45,6 +46,7 @@ cdef class Clients:
 
     loop: the event loop. wheel: where the connections' deadlines hang. limits: bounds on each client.
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
+    turn: where connections write what was gathered in a turn of the loop.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ cdef class Clients:
         RequestHandler handler not None,
         ResponseBuilder builder not None,
         ByteBudget budget not None,
+        Turn turn not None,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -66,7 +69,7 @@ cdef class Clients:
         self.refusals = Refusals(loop, wheel)
         self.addresses = {}
         self.connections = set()
-        self.dirty = []
+        self.turn = turn
         self.idle_parsers = []
         self.emptied = asyncio.Event()
 
@@ -148,26 +151,6 @@ cdef class Clients:
             parser.release()
         return 0
 
-    cdef int mark_dirty(self, Client client) except -1:
-        if not self.dirty:
-            self.loop.call_soon(self._flush)
-        self.dirty.append(client)
-        return 0
-
-    def _flush(self):
-        cdef list dirty = self.dirty
-        cdef Client client
-        self.dirty = []
-        for item in dirty:
-            client = <Client> item
-            try:
-                client.flush()
-            except Exception:
-                # The loop may know of the connection's end before it has told.
-                if client.stream is not None and not client.stream.closing():
-                    logger.exception("a connection could not be written to")
-                client.abort()
-
 
 cdef class Client(Occupant):
     """One client's connection; HttpConnection adds its requests."""
@@ -182,8 +165,11 @@ cdef class Client(Occupant):
     cdef double body_left_s(self) noexcept:
         return 0
 
-    cdef int flush(self) except -1:
-        raise NotImplementedError
+    cdef int turn_failed(self) except -1:
+        # The loop may know of the connection's end before it has told.
+        if self.stream is not None and not self.stream.closing():
+            logger.exception("a connection could not be written to")
+        return self.abort()
 
     cdef int begin_drain(self) except -1:
         raise NotImplementedError

@@ -15,8 +15,6 @@ cdef class HttpConnection(ArrivingClient):
     # The requests that have begun and whose answers are not written, oldest first.
     cdef Request first
     cdef Request last
-    # It stands in clients.dirty.
-    cdef bint dirty
     # The last answer is a refusal that waits.
     cdef bint refusal_waits
 
@@ -32,7 +30,6 @@ cdef class HttpConnection(ArrivingClient):
     cdef int _internal_error(self, Request request) except -1
     cdef int _update_reading(self) except -1
     cdef int _arm_for_reading(self) except -1
-    cdef int _mark_dirty(self) except -1
     cdef bint _answers_wait(self) noexcept
     cdef int _refuse_for_place(self) except -1
     cdef bint _serves_last(self) noexcept

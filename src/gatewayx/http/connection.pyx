@@ -104,7 +104,7 @@ cdef class HttpConnection(ArrivingClient):
     cpdef int ended(self) except -1:
         # The client has hung up; what is ready may still reach one that only closed its sending side.
         if self.state == READING or self.state == ANSWERING:
-            self.flush()
+            self.end_turn()
             self._drop_requests()
         if self.deadline_kind != WRITE:
             self.arm(NO_DEADLINE)
@@ -212,7 +212,7 @@ cdef class HttpConnection(ArrivingClient):
                 request.let_go()
             elif request.expects_continue:
                 request.continue_due = True
-                self._mark_dirty()
+                self.clients.turn.add_client(self)
         return 0
 
     cdef int refuse_for_room(self, Request request) except -1:
@@ -272,7 +272,7 @@ cdef class HttpConnection(ArrivingClient):
             self.arm(NO_DEADLINE)
         if self.first is None:
             # The last answer is written already.
-            return self._mark_dirty()
+            return self.clients.turn.add_client(self)
         return 0
 
     cdef int _append(self, Request request) except -1:
@@ -406,7 +406,7 @@ cdef class HttpConnection(ArrivingClient):
         self.hold_answers(request.answer_bytes)
         request.answered_tick = self.clients.wheel.tick
         if request is self.first and not (self.refusal_waits and request is self.last):
-            self._mark_dirty()
+            self.clients.turn.add_client(self)
         elif self.answers_held.size_bytes > SMALL_BYTES:
             # They wait for their turn, and nobody reads them meanwhile.
             self.clients.room.unread[self] = None
@@ -414,7 +414,7 @@ cdef class HttpConnection(ArrivingClient):
 
     cdef int refusal_due(self) except -1:
         self.refusal_waits = False
-        return self._mark_dirty()
+        return self.clients.turn.add_client(self)
 
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
         headers = self.clients.refusals.headers(problem, headers)
@@ -424,18 +424,11 @@ cdef class HttpConnection(ArrivingClient):
             detail = problem.detail
         return self.answer(request, problem.status, PROBLEM_CONTENT_TYPE, headers, problem_body(problem, detail))
 
-    cdef int _mark_dirty(self) except -1:
-        if not self.dirty:
-            self.dirty = True
-            self.clients.mark_dirty(self)
-        return 0
-
-    cdef int flush(self) except -1:
+    cdef int end_turn(self) except -1:
         """Write what is due, in order."""
         cdef Request request = self.first
         cdef list buffers = []
         cdef bint closes = False
-        self.dirty = False
         if self.state != READING and self.state != ANSWERING:
             return 0
         while request is not None and request.answered() and not closes:

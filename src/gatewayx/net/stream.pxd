@@ -1,10 +1,10 @@
 """What a connection needs from whatever carries its bytes, and the other way round."""
 
-from gatewayx.core.deadlines cimport Expiring
+from gatewayx.core.turns cimport TurnEnder
 
 
-cdef class StreamOwner(Expiring):
-    """A connection that stands on a stream; both know each other until `lost`. It may hang in the wheel of deadlines."""
+cdef class StreamOwner(TurnEnder):
+    """A connection that stands on a stream; both know each other until `lost`."""
     # The connection is there: the first call, and only once.
     cpdef int opened(self, Stream stream) except -1
     # Bytes have come; never while the stream is paused.

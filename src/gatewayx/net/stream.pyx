@@ -12,7 +12,7 @@ cdef extern from "sys/ioctl.h" nogil:
         TIOCOUTQ
 
 
-cdef class StreamOwner(Expiring):
+cdef class StreamOwner(TurnEnder):
     """A connection that stands on a stream; the .pxd says when each method is called."""
 
     cpdef int opened(self, Stream stream) except -1:

@@ -18,6 +18,7 @@ from gatewayx import __version__
 from gatewayx.address import Address
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
@@ -67,6 +68,7 @@ class GatewayProcess:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
+        self.turn = Turn(self.loop)
         self.budget = ByteBudget(settings.max_held_bytes)
         self.resolver = Resolver(self.loop)
         self.pool = Pool(
@@ -108,6 +110,7 @@ class GatewayProcess:
             self.gateway,
             self.builder,
             self.budget,
+            self.turn,
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets: list[socket.socket] = []
