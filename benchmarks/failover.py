@@ -19,6 +19,7 @@ from pathlib import Path
 
 from servers import compile_program, start_gateway, start_plain_gearmand, start_respawning_echo_workers
 
+from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
     HOST,
@@ -26,7 +27,6 @@ from support import (
     ProcessSet,
     Row,
     at_most,
-    free_port,
     information,
     require_programs,
     text_table,

@@ -24,7 +24,8 @@ from claims import (
 )
 from servers import start_echo_workers, start_gateway, start_plain_gearmand
 
-from support import HOST, TIMES, Process, ProcessSet, Row, free_port, information, median_of
+from gatewayx.net.ports import free_port
+from support import HOST, TIMES, Process, ProcessSet, Row, information, median_of
 
 COUNTS = (1, 2, 4, 8)
 CONNECTIONS = 64

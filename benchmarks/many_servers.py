@@ -15,6 +15,7 @@ from typing import Any
 
 from servers import start_echo_workers, start_gateway, start_plain_gearmand
 
+from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
     HOST,
@@ -24,7 +25,6 @@ from support import (
     Row,
     Watch,
     at_least,
-    free_port,
     information,
     require_programs,
     run_tag,

@@ -29,6 +29,7 @@ from servers import (
     start_raw_worker,
 )
 
+from gatewayx.bench.measurement import machine as machine_description
 from support import (
     BENCHMARKS,
     HOST,
@@ -49,7 +50,6 @@ from support import (
     function_status,
     in_turns,
     information,
-    machine_description,
     markdown_table,
     measured_rows_markdown,
     median_of,

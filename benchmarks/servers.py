@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
     HOST,
@@ -12,7 +13,6 @@ from support import (
     BenchmarkError,
     Process,
     ProcessSet,
-    free_port,
     run_command,
     wait_for_workers,
     which,

@@ -17,14 +17,14 @@ from typing import Any
 
 from servers import GATEWAY_COMMAND, start_gateway
 
+from gatewayx.bench.measurement import machine as machine_description
+from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
     HOST,
     AnswerChecker,
     BenchmarkError,
     ProcessSet,
-    free_port,
-    machine_description,
     markdown_table,
     now_text,
     package_versions,

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import random
 import re
 import resource
 import secrets
@@ -26,6 +25,9 @@ from pathlib import Path
 from statistics import median
 from types import TracebackType
 from typing import Any
+
+from gatewayx.bench.measurement import machine as machine_description
+from gatewayx.net.open_files import raise_open_files
 
 BENCHMARKS = Path(__file__).resolve().parent
 REPOSITORY = BENCHMARKS.parent
@@ -57,22 +59,9 @@ def which(program: str) -> str | None:
 
 def raise_open_file_limit(needed: int) -> None:
     """Makes room for `needed` descriptors in this process and in those it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise BenchmarkError(f"needs {needed} open files, the hard limit is {hard}: raise it or use fewer connections")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on, below the range that the kernel hands to clients."""
-    for _ in range(200):
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
-    raise BenchmarkError("found no free port between 20000 and 32000")
+    possible = raise_open_files(needed)
+    if possible < needed:
+        raise BenchmarkError(f"needs {needed} open files, the hard limit is {possible}: use fewer connections")
 
 
 def run_tag() -> str:
@@ -559,22 +548,6 @@ def write_report(
     if picture:
         text += f"![{title}]({picture})\n\n"
     (directory / f"{name}.md").write_text(f"{text}{measured_rows_markdown(rows)}\n")
-
-
-def machine_description() -> dict[str, Any]:
-    """The size of the machine the numbers were measured on."""
-    processor = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": memory_bytes,
-        "processor": processor,
-        "kernel": platform.release(),
-    }
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -17,8 +17,9 @@ import anyio
 import pytest
 
 from gatewayx.gearman.packet import PacketType
+from gatewayx.net.ports import free_port
 from support.gateway import running_gateway
-from support.gearmand import Gearmand, free_port
+from support.gearmand import Gearmand
 from support.http import HttpClient, chunked, get, head, post
 from support.job_servers import hand_worker
 from support.peer import Peer, ask_text

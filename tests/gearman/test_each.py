@@ -15,9 +15,9 @@ from gatewayx.config.settings import Settings
 from gatewayx.gearman import each
 from gatewayx.gearman.packet import PacketType
 from gatewayx.net import names
+from gatewayx.net.ports import free_port
 from gatewayx.server.process import GatewayProcess
 from support.gateway import RunningGateway, eventually, running_gateway
-from support.gearmand import free_port
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer
 from support.lookups import numeric

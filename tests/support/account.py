@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from support.gearmand import Gearmand, free_port
+from gatewayx.net.ports import free_port
+from support.gearmand import Gearmand
 from support.http import HttpClient, Response, post
 
 FUNCTION = b"accounted"

@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from gatewayx.net.ports import free_port
+
 PR_SET_PDEATHSIG = 1
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
@@ -24,13 +26,6 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def die_with_parent() -> None:
     """In the child: be killed when the process that started it is gone, however it went."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """A port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_whole(answer: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
-from support.gearmand import free_port
+from gatewayx.net.ports import free_port
 from support.peer import Peer
 
 # Longer than anything takes; a test that waits for it has failed.

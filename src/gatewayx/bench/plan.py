@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatewayx.bench.errors import RunError, UseError
+from gatewayx.net.ports import accepts
 
 DEFAULT_PORT = 80
 HEADER_CONTROLS = frozenset(range(32)) - {9} | {127}
@@ -76,15 +77,10 @@ def _look_up(host: str, port: int) -> str:
         raise RunError(f"cannot look up {host!a}: {getattr(error, 'strerror', None) or error}") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     # As clients do: the first that takes a connection (RFC 8305), or the first for the error that it gives.
-    return next((address for address in addresses if len(addresses) == 1 or _accepts(address, port)), addresses[0])
-
-
-def _accepts(address: str, port: int) -> bool:
-    try:
-        socket.create_connection((address, port), timeout=PROBE_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
+    return next(
+        (address for address in addresses if len(addresses) == 1 or accepts(address, port, PROBE_TIMEOUT_S)),
+        addresses[0],
+    )
 
 
 def _is_local(address: str) -> bool:

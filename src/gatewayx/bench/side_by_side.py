@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
-import random
 import shutil
 import signal
 import socket
@@ -24,6 +22,7 @@ from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
 from gatewayx.bench.result import Run, Verdict
 from gatewayx.bench.services import FUNCTION
 from gatewayx.bench.units import bytes_text, time_text
+from gatewayx.net.ports import accepts, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ WORKERS = 2
 # The default of 991 makes each submit search a chain that grows with the queue of background jobs.
 GEARMAND_OPTIONS = ("-t", "4", "--hashtable-buckets", "1000003")
 START_TIMEOUT_S = 15.0
+PROBE_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 5.0
 # For the workers to empty the queue that a background run has left.
 QUEUE_TIMEOUT_S = 120.0
@@ -98,7 +98,7 @@ class Services:
             )
         self._processes.append(process)
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while port is not None and not _accepts(port):
+        while port is not None and not accepts(HOST, port, PROBE_TIMEOUT_S):
             if process.poll() is not None:
                 words = log.read_text(errors="replace").strip()[-300:]
                 raise RunError(f"{Path(command[0]).name} ended with status {process.returncode}: {words!a}")
@@ -120,7 +120,7 @@ def start_gearmand(services: Services) -> tuple[int, Contestant]:
     gearmand = shutil.which("gearmand", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
     if gearmand is None:
         raise RunError("gearmand is not on PATH (Debian: gearman-job-server); `gatewayx bench demo` needs none")
-    port, http_port = free_port(), free_port()
+    port, http_port = _port(), _port()
     files = ["-l", services.file("gearmand.log"), "-P", services.file("gearmand.pid")]
     options = ["-L", HOST, "-p", str(port), "-r", "http", "--http-port", str(http_port), *files, *GEARMAND_OPTIONS]
     pid = services.start([gearmand, *options], http_port)
@@ -129,14 +129,14 @@ def start_gearmand(services: Services) -> tuple[int, Contestant]:
 
 def start_embedded_job_server(services: Services) -> int:
     """The embedded job server; returns its port."""
-    port = free_port()
+    port = _port()
     services.start([sys.executable, "-m", "gatewayx.bench.services", "job-server", f"{HOST}:{port}"], port)
     return port
 
 
 def start_gateway(services: Services, server_port: int) -> Contestant:
     """gatewayx with its defaults in front of a job server."""
-    port = free_port()
+    port = _port()
     command = [
         sys.executable,
         "-m",
@@ -179,20 +179,11 @@ def queue_status(server_port: int) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on, below those that the kernel gives to clients."""
-    for _ in range(200):
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
-    raise RunError("found no free port between 20000 and 32000")
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((HOST, port)) == 0
+def _port() -> int:
+    try:
+        return free_port()
+    except OSError as error:
+        raise RunError(str(error)) from None
 
 
 class Comparison:
