@@ -29,6 +29,7 @@ import random
 import re
 from typing import NamedTuple
 
+from fuzz.held import OF_JOB_SERVERS, still_held
 from fuzz.world import Failures, JobServer, JobServerTransport, Loop, OptionAnswer, Transport
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
@@ -90,22 +91,6 @@ GARBAGE = (
     b"\0RES\0\0\0\x08\0\0\0\x0fH:fuzz:1\0behind",
     b"\0RES\0\0\0\x0e\0\x02\0\0H:fuzz:1\0" + b"the reason" * 100,
     b"\0RES\0\0\0\x0b\0\0\0\x05a\0b\0c",
-)
-# What a gateway without clients holds none of.
-HELD = (
-    "http.connections",
-    "http.requests_in_flight",
-    "http.refused_connections",
-    "http.body_lingerers",
-    "http.addresses",
-    "gateway.open_exchanges",
-    "admission.jobs",
-    "admission.functions",
-    "budget.held_bytes",
-    "pool.outstanding_jobs",
-    "pool.abandoned_jobs",
-    "pool.unsent_bytes",
-    "pool.pins",
 )
 
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
@@ -312,14 +297,14 @@ class World:
             self.pass_time(LONG_S)
         self.answer_all()
         self.loop.settle()
-        counters = self.process.counters() | {"armed deadlines": self.process.wheel.armed}
-        held = {name: counters[name] for name in (*HELD, "armed deadlines") if counters.get(name)}
+        counters = self.process.counters()
+        left = still_held(self.process)
         # A broken job server may have left out the end of a job, and nothing else.
         expected = self.expected_ends()
-        for name in ("pool.abandoned_jobs", "pool.pins"):
-            if held.get(name, 0) <= expected:
-                held.pop(name, None)
-        assert not held, f"held at the end: {held}, and {expected} jobs are expected to end"
+        for name in OF_JOB_SERVERS:
+            if left.get(name, 0) <= expected:
+                left.pop(name, None)
+        assert not left, f"held at the end: {left}, and {expected} jobs are expected to end"
         assert all(client.lost for client in self.clients)
         responses = [responses_of(bytes(client.written)) for client in self.clients]
         self.responses += sum(map(len, responses))

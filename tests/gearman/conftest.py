@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from gatewayx.net import names
+from support.gateway import MAX_RESULT, RunningGateway, running_gateway
 from support.gearmand import Gearmand
+from support.http import HttpClient
+from support.job_servers import ScriptedConnection, ScriptedJobServer
 from support.lookups import HangingLookups
 
 
@@ -32,3 +35,34 @@ def hanging_lookups(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingLookups]
     monkeypatch.setattr(names, "look_up", lookups.look_up)
     yield lookups
     lookups.go_on()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedJobServer]:
+    """A job server that answers what the test says."""
+    async with ScriptedJobServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def gateway(server: ScriptedJobServer) -> AsyncIterator[RunningGateway]:
+    """A gateway with one connection to it."""
+    async with running_gateway(
+        [server.address], connections_per_server=1, max_result_bytes=MAX_RESULT, job_timeout_s=5.0
+    ) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def upstream(server: ScriptedJobServer, gateway: RunningGateway) -> ScriptedConnection:
+    """That connection, as the job server sees it."""
+    return await server.connection()
+
+
+@pytest.fixture
+async def clients(gateway: RunningGateway) -> AsyncIterator[list[HttpClient]]:
+    """Three clients of the gateway."""
+    clients = [await HttpClient(gateway.address).connect() for _ in range(3)]
+    yield clients
+    for client in clients:
+        await client.close()
