@@ -67,14 +67,13 @@ cdef bint is_authority(const char* cursor, const char* end) noexcept:
             return False
         cursor += 1
     else:
-        while cursor < end and cursor[0] != c":":
-            if cursor[0] == c"%":
-                if not is_percent_encoded(cursor, end):
-                    return False
-                cursor += 2
-            elif not IS_REG_NAME[<unsigned char> cursor[0]]:
-                return False
-            cursor += 1
+        while cursor < end:
+            if IS_REG_NAME[<unsigned char> cursor[0]]:
+                cursor += 1
+            elif cursor[0] == c"%" and is_percent_encoded(cursor, end):
+                cursor += 3
+            else:
+                break
     if cursor == first:
         return False
     if cursor < end:

@@ -42,6 +42,7 @@ from gatewayx.http.request cimport (
     Method,
     Request,
     RequestHandler,
+    new_request,
 )
 
 from httptools import (
@@ -321,7 +322,7 @@ cdef class RequestParser:
             raise _malformed("the HTTP version is malformed")
         if version[5] != c"1" or version[7] > c"1":
             raise RequestError(VERSION_NOT_SUPPORTED)
-        request = Request.__new__(Request)
+        request = new_request()
         request.minor_version = version[7] - c"0"
         request.keep_alive = request.minor_version == 1
         request.content_length = -1

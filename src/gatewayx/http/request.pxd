@@ -85,6 +85,10 @@ cdef class Request:
     cdef Py_ssize_t head_and_body_bytes(self)
 
 
+# An empty Request; a module that is not Request's own would make one through a slower call.
+cdef Request new_request()
+
+
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
     # headers: further header lines, each with its CRLF; None for none. body: bytes or bytearray.

@@ -30,6 +30,10 @@ cdef class Request:
         return total
 
 
+cdef Request new_request():
+    return Request.__new__(Request)
+
+
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request."""
 
