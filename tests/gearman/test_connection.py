@@ -9,6 +9,7 @@ import pytest
 
 from gatewayx.config.settings import Settings
 from gatewayx.core.budget import ByteBudget
+from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
 from gatewayx.gateway.admission import Admission
@@ -45,7 +46,9 @@ class TestWrites:
         gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
         builder = ResponseBuilder(now_s=time.time())
         turn = Turn(asyncio.get_running_loop())
-        http = HttpServer(asyncio.get_running_loop(), wheel, Limits(Settings()), gateway, builder, budget, turn)
+        http = HttpServer(
+            asyncio.get_running_loop(), wheel, Limits(Settings()), gateway, builder, budget, turn, Counters()
+        )
         clients = [(http.connection(), FakeTransport()) for _ in range(3)]
         for protocol, transport in clients:
             protocol.connection_made(transport)

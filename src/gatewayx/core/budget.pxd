@@ -3,6 +3,8 @@
 The accounts never borrow from each other, so that whoever fills one of them stops nobody who needs another.
 """
 
+from gatewayx.core.counters cimport Counters, Counts
+
 cdef enum:
     # What is at most so large counts in SMALL, whatever it is.
     SMALL_BYTES = 16384
@@ -44,8 +46,9 @@ cdef class ByteBudget:
     # By Account: the bound on what may still be refused, and what is held now.
     cdef long long[ACCOUNTS] bounds
     cdef long long[ACCOUNTS] held
-    # Requests and results that were refused or ended for want of room, each once; counted by whoever refuses.
-    cdef readonly unsigned long long refused
+    # Where refusals for want of room are counted, by whoever refuses.
+    cdef Counters counted_in
+    cdef Counts* counts
 
     # Let the entry have so many bytes in the account, which are here already and cannot be refused any more.
     cdef inline void hold(self, Held* entry, Account account, long long size_bytes) noexcept:

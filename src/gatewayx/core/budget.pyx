@@ -11,6 +11,8 @@ business of the entries' owners.
 
 cimport cython
 
+from gatewayx.core.counters cimport Counters
+
 # For the settings: whatever one request may have can be held only if max_bytes is at least so many times the largest body,
 # the largest result, and the largest head with a small body. The room of a body grows by half, so it may be 1.5 times the
 # body; a large packet of a result is held twice for a moment.
@@ -23,9 +25,15 @@ LARGEST_SMALL_BYTES = SMALL_BYTES
 
 @cython.final
 cdef class ByteBudget:
-    """max_bytes: the bound on all accounts together, above 0; the .pxd says what counts in which."""
+    """The .pxd says what counts in which account.
 
-    def __init__(self, long long max_bytes=256 * 1024 * 1024):
+    max_bytes: the bound on all accounts together, above 0. counters: where refusals are counted; None for counters of its
+    own.
+    """
+
+    def __init__(self, long long max_bytes=256 * 1024 * 1024, Counters counters=None):
+        self.counted_in = Counters() if counters is None else counters
+        self.counts = self.counted_in.row
         self.max_bytes = max_bytes
         self.bounds[SMALL] = max_bytes * SMALL_SHARE // SHARES
         self.bounds[BODIES] = max_bytes * BODIES_SHARE // SHARES
@@ -38,5 +46,5 @@ cdef class ByteBudget:
             "small_bytes": self.held[SMALL],
             "bodies_bytes": self.held[BODIES],
             "results_bytes": self.held[RESULTS],
-            "refused": self.refused,
+            "refused": self.counts.budget_refused,
         }

@@ -360,7 +360,7 @@ cdef class JobServerConnection(JobCarrier):
                     reader.keep()
                     return 0
                 first.over_budget = True
-                self.budget.refused += 1
+                self.budget.counts.budget_refused += 1
         self.table.work(reader, handle, True)
         reader.skip()
         return 0

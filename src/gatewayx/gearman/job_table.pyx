@@ -150,7 +150,7 @@ cdef class JobTable:
                 room_bytes += room_bytes // 8
             if not self._hold_result(first, room_bytes):
                 first.over_budget = True
-                self.budget.refused += 1
+                self.budget.counts.budget_refused += 1
                 return self._tell_all_too_large(first, packet_type)
             if packet_type == PacketType.WORK_DATA and first.gathered is None:
                 first.gathered = bytearray()

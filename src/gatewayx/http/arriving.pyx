@@ -54,7 +54,7 @@ cdef class ArrivingClient(Client):
             # A request that is under way frees more than this; each connection has one such piece.
             self.clients.room.budget.hold(&self.tail_held, SMALL, size_bytes)
         elif not self.clients.room.take(self, &self.tail_held, account, size_bytes):
-            self.clients.room.budget.refused += 1
+            self.clients.room.budget.counts.budget_refused += 1
             return self.refuse(TOO_MANY_BYTES, None, data[offset : offset + EXAMPLE_BYTES])
         self.tail = data
         self.tail_offset = offset
@@ -124,7 +124,7 @@ cdef class ArrivingClient(Client):
         cdef Request request = None if self.parser is None else self.parser.request
         if request is None or request.owner is None or request.answered() or self.tail is not None:
             # Half a head or half a line is given up with its connection: what follows could not be told apart.
-            self.clients.room.budget.refused += 1
+            self.clients.room.budget.counts.budget_refused += 1
             return self.refuse(TOO_MANY_BYTES, None, self.tail_example())
         self.parser.drop_body()
         return self.refuse_for_room(request)
@@ -157,7 +157,7 @@ cdef class ArrivingClient(Client):
             self.sender_address = self.arrival.sender.address
         if self.parser is not None and not self.parser.head_done:
             if not self.clients.room.take(self, &self.head_held, SMALL, self.parser.head_bytes):
-                self.clients.room.budget.refused += 1
+                self.clients.room.budget.counts.budget_refused += 1
                 return self.refuse(TOO_MANY_BYTES, None, self.tail_example())
         return self.tell_arrival()
 

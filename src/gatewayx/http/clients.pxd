@@ -1,6 +1,7 @@
 """All clients of the process, and what one client's connection is before any request: a channel that opens and ends."""
 
 from gatewayx.core.budget cimport Account, Held
+from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.turns cimport Turn
 from gatewayx.http.idle cimport Occupant, OccupantList, Room
@@ -84,15 +85,8 @@ cdef class Clients:
 
     # Requests that have begun and whose answers are not written.
     cdef readonly Py_ssize_t requests_in_flight
-    cdef readonly unsigned long long connections_accepted
-    cdef readonly unsigned long long connections_refused
-    cdef readonly unsigned long long requests_answered
-    # Requests refused by the parser or by a deadline.
-    cdef readonly unsigned long long requests_refused
-    # Requests whose client was gone before the answer.
-    cdef readonly unsigned long long requests_abandoned
-    # Clients that were cut off since they did not read.
-    cdef readonly unsigned long long writes_timed_out
+    cdef Counters counted_in
+    cdef Counts* counts
 
     # The problem for which a new connection is not let in; None if it is.
     cdef object refusal(self, Client client)

@@ -14,6 +14,7 @@ import logging
 import socket
 
 from gatewayx.core.budget cimport RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
+from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.turns cimport Turn
 from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room
@@ -46,7 +47,7 @@ cdef class Clients:
 
     loop: the event loop. wheel: where the connections' deadlines hang. limits: bounds on each client.
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
-    turn: where connections write what was gathered in a turn of the loop.
+    turn: where connections write what was gathered in a turn of the loop. counters: where all is counted.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ cdef class Clients:
         ResponseBuilder builder not None,
         ByteBudget budget not None,
         Turn turn not None,
+        Counters counters not None,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -65,8 +67,10 @@ cdef class Clients:
         self.body_linger_bytes = max(<long long> BODY_LINGER_BYTES, BODY_LINGER_BODIES * limits.max_body_bytes)
         self.handler = handler
         self.builder = builder
-        self.room = Room(budget, wheel)
-        self.refusals = Refusals(loop, wheel)
+        self.counted_in = counters
+        self.counts = counters.row
+        self.room = Room(budget, wheel, counters)
+        self.refusals = Refusals(loop, wheel, counters)
         self.addresses = {}
         self.connections = set()
         self.turn = turn
@@ -105,16 +109,16 @@ cdef class Clients:
             "unread_connections": len(room.unread),
             "requests_in_flight": self.requests_in_flight,
             "idle_parsers": len(self.idle_parsers),
-            "connections_accepted": self.connections_accepted,
-            "connections_refused": self.connections_refused,
-            "connections_evicted": room.connections_evicted,
-            "arrivals_ended": room.arrivals_ended,
-            "answers_ended": room.answers_ended,
-            "requests_answered": self.requests_answered,
-            "requests_refused": self.requests_refused,
-            "requests_abandoned": self.requests_abandoned,
-            "refusals_delayed": self.refusals.delayed,
-            "writes_timed_out": self.writes_timed_out,
+            "connections_accepted": self.counts.connections_accepted,
+            "connections_refused": self.counts.connections_refused,
+            "connections_evicted": self.counts.connections_evicted,
+            "arrivals_ended": self.counts.arrivals_ended,
+            "answers_ended": self.counts.answers_ended,
+            "requests_answered": self.counts.requests_answered,
+            "requests_refused": self.counts.requests_refused,
+            "requests_abandoned": self.counts.requests_abandoned,
+            "refusals_delayed": self.counts.refusals_delayed,
+            "writes_timed_out": self.counts.writes_timed_out,
         }
 
     def take_events(self):
@@ -196,10 +200,10 @@ cdef class Client(Occupant):
             clients.emptied.clear()
         problem = clients.refusal(self)
         if problem is not None:
-            clients.connections_refused += 1
+            clients.counts.connections_refused += 1
             return self.refuse_connection(problem)
         self.enter(READING)
-        clients.connections_accepted += 1
+        clients.counts.connections_accepted += 1
         clients.connections.add(self)
         if self.address is not None:
             clients.addresses[self.address] = clients.addresses.get(self.address, 0) + 1
@@ -460,7 +464,7 @@ cdef class Client(Occupant):
             return self.close()
         if self._delivered() != self.delivered_bytes:
             return self.arm(WRITE)
-        self.clients.writes_timed_out += 1
+        self.clients.counts.writes_timed_out += 1
         return self.abort()
 
 

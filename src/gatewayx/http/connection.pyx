@@ -217,7 +217,7 @@ cdef class HttpConnection(ArrivingClient):
 
     cdef int refuse_for_room(self, Request request) except -1:
         """Answer a request for which there is no room; it is read on and dropped."""
-        self.clients.room.budget.refused += 1
+        self.clients.room.budget.counts.budget_refused += 1
         self.clients.refusals.note(TOO_MANY_BYTES.kind, self, request.path)
         self.clients.handler.abandon(request)
         return self.answer_problem(request, TOO_MANY_BYTES, None, None)
@@ -289,7 +289,7 @@ cdef class HttpConnection(ArrivingClient):
     cdef int refuse(self, object problem, str detail, bytes data) except -1:
         """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
         cdef Request request = None if self.parser is None else self.parser.request
-        self.clients.requests_refused += 1
+        self.clients.counts.requests_refused += 1
         self.clients.refusals.note(problem.kind, self, data)
         self.body_coming = problem.status == 413 or (
             problem.status == 503 and request is not None and request.owner is not None
@@ -442,7 +442,7 @@ cdef class HttpConnection(ArrivingClient):
             closes = request.closes
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
-            self.clients.requests_answered += 1
+            self.clients.counts.requests_answered += 1
             self.first = request.next
             request.next = None
             request.owner = None if request.complete else self
@@ -509,7 +509,7 @@ cdef class HttpConnection(ArrivingClient):
     cdef int _refuse_for_place(self) except -1:
         """Answer the unfinished request at once, unless it was answered by its head; nothing else is under way."""
         cdef Request request = None if self.parser is None else self.parser.request
-        self.clients.requests_refused += 1
+        self.clients.counts.requests_refused += 1
         self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example())
         self._drop_requests()
         self.drop_parser()
@@ -517,7 +517,7 @@ cdef class HttpConnection(ArrivingClient):
         self.forget_arrival()
         if request is not None and request.answered():
             return 0
-        self.clients.requests_answered += 1
+        self.clients.counts.requests_answered += 1
         headers = self.clients.refusals.headers(TOO_MANY_CONNECTIONS, None)
         return self.write_pieces([self.clients.builder.problem(TOO_MANY_CONNECTIONS, PLACE_NEEDED, headers, b"close")])
 
@@ -579,7 +579,7 @@ cdef class HttpConnection(ArrivingClient):
             request.answer_bytes = 0
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
-            self.clients.requests_abandoned += 1
+            self.clients.counts.requests_abandoned += 1
             if not request.answered():
                 try:
                     self.clients.handler.abandon(request)

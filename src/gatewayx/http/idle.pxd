@@ -1,6 +1,7 @@
 """Who makes room for others: idle connections, unfinished requests, clients that do not read."""
 
 from gatewayx.core.budget cimport Account, ByteBudget, Held
+from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.arrivals cimport Arrivals
 from gatewayx.http.refusals cimport Refusable
@@ -65,11 +66,8 @@ cdef class Room:
     # Connections that do not read their answers, or have more than SMALL_BYTES of them wait behind one that is not there
     # yet, as keys, the longest so first.
     cdef dict unread
-    # Connections that were closed to make room for new ones.
-    cdef readonly unsigned long long connections_evicted
-    # Unfinished requests, and connections with unread answers, that were ended since the byte budget was crowded or full.
-    cdef readonly unsigned long long arrivals_ended
-    cdef readonly unsigned long long answers_ended
+    cdef Counters counted_in
+    cdef Counts* counts
 
     # At max_connections: end whichever connection is needed least; False if all are busy.
     cdef bint make_place(self) except -1

@@ -8,6 +8,7 @@ ones of it are ended at each tick. Nobody waits for anybody's room.
 cimport cython
 
 from gatewayx.core.budget cimport BODIES, RESULTS, SMALL, Account, ByteBudget, Held
+from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.arrivals cimport Arrival, Arrivals
 
@@ -76,10 +77,12 @@ cdef class OccupantList:
 cdef class Room:
     """The places and bytes that the clients of a process share.
 
-    budget: where what is held for clients is counted. wheel: tells the tick.
+    budget: where what is held for clients is counted. wheel: tells the tick. counters: where ends are counted.
     """
 
-    def __init__(self, ByteBudget budget not None, DeadlineWheel wheel not None):
+    def __init__(self, ByteBudget budget not None, DeadlineWheel wheel not None, Counters counters not None):
+        self.counted_in = counters
+        self.counts = counters.row
         self.budget = budget
         self.wheel = wheel
         self.dropping = OccupantList()
@@ -99,7 +102,7 @@ cdef class Room:
             least = self._stillest()
         if least is None:
             return False
-        self.connections_evicted += 1
+        self.counts.connections_evicted += 1
         least.evict()
         return True
 
@@ -110,7 +113,7 @@ cdef class Room:
             youngest = self.arrivals.youngest_of_largest(account)
             if youngest is None or youngest.owner is claimant:
                 return False
-            self.arrivals_ended += 1
+            self.counts.arrivals_ended += 1
             (<Occupant> youngest.owner).end_arrival()
         return True
 
@@ -168,7 +171,7 @@ cdef class Room:
             occupant = <Occupant> arrival.owner
             if arrival.held[account] > 0 and occupant.arrives_slowly(account):
                 occupant.end_slow_arrival()
-                self.arrivals_ended += 1
+                self.counts.arrivals_ended += 1
                 ended += 1
             arrival = later
         return ended
@@ -182,7 +185,7 @@ cdef class Room:
                 break
             occupant = <Occupant> item
             if occupant.reads_slowly(account):
-                self.answers_ended += 1
+                self.counts.answers_ended += 1
                 occupant.end_slow_reader()
                 ended += 1
         return ended

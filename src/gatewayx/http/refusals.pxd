@@ -1,5 +1,6 @@
 """Who waits for a refusal, and what was refused."""
 
+from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.request cimport RequestOwner
 from gatewayx.http.response cimport RetryAfter
@@ -46,8 +47,8 @@ cdef class Refusals:
     # The tick of the last refusal, and how many it had.
     cdef long long last_tick
     cdef int in_tick
-    # Refusals that did not leave at once.
-    cdef readonly unsigned long long delayed
+    cdef Counters counted_in
+    cdef Counts* counts
 
     # Something was refused: counted, and the first of a kind kept as an example.
     cdef int note(self, str kind, Refusable client, bytes data) except -1

@@ -9,6 +9,7 @@ import collections
 
 cimport cython
 
+from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.response cimport RetryAfter
 
@@ -27,9 +28,11 @@ cdef class Refusable(RequestOwner):
 
 @cython.final
 cdef class Refusals:
-    """All refusals of a process. loop: the event loop. wheel: tells the tick."""
+    """All refusals of a process. loop: the event loop. wheel: tells the tick. counters: where they are counted."""
 
-    def __init__(self, loop, DeadlineWheel wheel not None):
+    def __init__(self, loop, DeadlineWheel wheel not None, Counters counters not None):
+        self.counted_in = counters
+        self.counts = counters.row
         self.loop = loop
         self.wheel = wheel
         self.retry_after = RetryAfter(loop.time)
@@ -67,7 +70,7 @@ cdef class Refusals:
         self.in_tick += 1
         if self.in_tick <= PROMPT_REFUSALS or waiting >= MAX_WAITING_REFUSALS:
             return False
-        self.delayed += 1
+        self.counts.refusals_delayed += 1
         client.refusal_due_s = self.loop.time() + REFUSAL_DELAY_MS / 1000.0
         self.waiting.append(client)
         if not self.scheduled:

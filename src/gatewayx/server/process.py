@@ -17,6 +17,7 @@ import uvloop
 from gatewayx import __version__
 from gatewayx.address import Address
 from gatewayx.core.budget import ByteBudget
+from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError
@@ -69,7 +70,8 @@ class GatewayProcess:
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.turn = Turn(self.loop)
-        self.budget = ByteBudget(settings.max_held_bytes)
+        self.counted_in = Counters()
+        self.budget = ByteBudget(settings.max_held_bytes, self.counted_in)
         self.resolver = Resolver(self.loop)
         self.pool = Pool(
             self.loop,
@@ -111,6 +113,7 @@ class GatewayProcess:
             self.builder,
             self.budget,
             self.turn,
+            self.counted_in,
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets: list[socket.socket] = []

@@ -1,0 +1,35 @@
+"""Every count of a process, in a C struct: on the heap, or in a row of shared memory."""
+
+cdef struct Counts:
+    # Clients' connections: let in, refused at accept, closed to make room for new ones, cut off since they did not read.
+    unsigned long long connections_accepted
+    unsigned long long connections_refused
+    unsigned long long connections_evicted
+    unsigned long long writes_timed_out
+    # Requests: answered, refused by the parser or by a deadline, those whose client was gone before the answer.
+    unsigned long long requests_answered
+    unsigned long long requests_refused
+    unsigned long long requests_abandoned
+    # Refusals that did not leave at once.
+    unsigned long long refusals_delayed
+    # Unfinished requests, and connections with unread answers, that were ended since the byte budget was crowded or full.
+    unsigned long long arrivals_ended
+    unsigned long long answers_ended
+    # Requests and results that were refused or ended for want of room, each once; counted by whoever refuses.
+    unsigned long long budget_refused
+    # Requests that were not let in.
+    unsigned long long admission_refused
+    # Jobs that went to another job server than the one they were given to first.
+    unsigned long long moved_jobs
+    # Packets of job servers for jobs that nobody knows.
+    unsigned long long dropped_packets
+    # Cancellations that a job server was asked for, and those that were not, since as many waited as may.
+    unsigned long long cancels_requested
+    unsigned long long cancels_left_out
+
+
+cdef class Counters:
+    # The row; it lies in `memory`, or on the heap if that is None.
+    cdef Counts* row
+    cdef object memory
+    cdef Py_buffer view

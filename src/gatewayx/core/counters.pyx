@@ -1,0 +1,65 @@
+"""Every count of a process, in a C struct: on the heap, or in a row of shared memory.
+
+Whoever counts adds to a field of `row`, which costs what a field of its own would. A count never falls.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdlib cimport calloc, free
+
+# The fields of Counts, in their order.
+NAMES = (
+    "connections_accepted",
+    "connections_refused",
+    "connections_evicted",
+    "writes_timed_out",
+    "requests_answered",
+    "requests_refused",
+    "requests_abandoned",
+    "refusals_delayed",
+    "arrivals_ended",
+    "answers_ended",
+    "budget_refused",
+    "admission_refused",
+    "moved_jobs",
+    "dropped_packets",
+    "cancels_requested",
+    "cancels_left_out",
+)
+# What a row takes.
+ROW_BYTES = sizeof(Counts)
+
+
+@cython.final
+cdef class Counters:
+    """The counts of one process.
+
+    memory: a writable buffer of at least ROW_BYTES bytes, whose counts go on from where they are, such as a row of shared
+    memory; None for memory of its own that begins with zeros. Raises BufferError or ValueError if it cannot be one.
+    """
+
+    def __init__(self, memory=None):
+        if self.row != NULL:
+            raise ValueError("the counters have their row already")
+        if memory is None:
+            self.row = <Counts*> calloc(1, sizeof(Counts))
+            if self.row == NULL:
+                raise MemoryError
+            return
+        PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
+        self.memory = memory
+        if self.view.len < <Py_ssize_t> sizeof(Counts):
+            raise ValueError(f"a row of counters takes {ROW_BYTES} bytes")
+        self.row = <Counts*> self.view.buf
+
+    def __dealloc__(self):
+        if self.memory is None:
+            free(self.row)
+        else:
+            PyBuffer_Release(&self.view)
+
+    def read(self):
+        """All counts by name, as they are now."""
+        cdef unsigned long long* counts = <unsigned long long*> self.row
+        cdef Py_ssize_t index
+        return {name: counts[index] for index, name in enumerate(NAMES)}
