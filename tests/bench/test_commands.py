@@ -79,6 +79,12 @@ class Demo:
         self.url = url
         self.echo = f"{url}/echo"
 
+    def is_connected_to(self) -> bool:
+        """Whether a connection to it is established."""
+        local = f"0100007F:{int(self.url.rpartition(':')[2]):04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        return any((line[1], line[3]) == (local, "01") for line in lines)
+
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
@@ -397,7 +403,11 @@ def test_a_result_is_written_though_nobody_can_be_told(demo, tmp_path):
 
 
 def test_the_death_of_the_server_under_test_is_told(demo):
-    with subprocess.Popen(["sleep", "1"], preexec_fn=die_with_parent) as sampled:
-        exit_code, summary, _ = bench("run", demo.echo, *SHORT, "--duration", "2", "--pid", str(sampled.pid))
+    with subprocess.Popen(["sleep", "600"], preexec_fn=die_with_parent) as sampled:
+        process = start("run", demo.echo, *SHORT, "--duration", "2", "--pid", str(sampled.pid))
+        while process.poll() is None and not demo.is_connected_to():
+            time.sleep(0.01)
+        sampled.kill()
+        exit_code, summary, _ = ended(process)
     assert exit_code == 0
     assert b"THE SERVER ENDED" in summary

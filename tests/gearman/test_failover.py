@@ -10,8 +10,9 @@ import pytest
 from gatewayx.gearman.packet import PacketType
 from support.behind import BACKGROUND, FULL, MEBIBYTE, STATUS_INTERVAL_S, TOGETHER, Behind, behind
 from support.gateway import eventually, running_gateway
-from support.http import HttpClient, ask, post
+from support.http import ask, post
 from support.job_servers import OPTION_RES, ScriptedJobServer, hand_worker
+from support.still import StillGateway, still_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -236,63 +237,71 @@ async def test_a_connection_that_is_lost_beside_another_is_logged_with_the_reaso
 class TestWhatIsKept:
     """What remains of jobs that nobody waits for."""
 
-    async def test_joiners_that_leave_leave_nothing(self):
-        async with behind(1) as all_of:
-            [upstream] = all_of.upstreams
-            waits = await all_of.send(b"w", TOGETHER)
-            await upstream.accept(b"H:1")
-            leave = await HttpClient(all_of.gateway.address).connect()
+    def test_joiners_that_leave_leave_nothing(self):
+        with still_gateway() as gateway:
+            [upstream] = gateway.server.open()
+            waits, leave = gateway.client(), gateway.client()
+            waits.send(post(b"/f", b"w", TOGETHER))
+            _create_all(gateway)
             before = _count_of_jobs()
             count = 40
             leave.send(*[post(b"/f", b"w", TOGETHER, b"X-Gearman-Timeout: 0.5")] * count)
-            for _ in range(count):
-                await upstream.accept(b"H:1")
-            for _ in range(count):
-                assert (await leave.response()).status == 504
+            # So many at once, each time their time has passed.
+            while len(leave.responses()) < count:
+                _create_all(gateway)
+                gateway.pass_time(0.8)
+            assert {answer.status for answer in leave.responses()} == {504}
             assert _count_of_jobs() == before
-            for _ in range(count + 1):
-                upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"done")
-            assert (await waits.response()).body == b"done"
-            await eventually(lambda: all_of.gateway.count("pool.pins") == 0)
-            await waits.close()
-            await leave.close()
+            [job] = upstream.jobs
+            assert job.copies == count + 1
+            upstream.work(job, PacketType.WORK_COMPLETE, b"done")
+            gateway.loop.settle()
+            assert [answer.body for answer in waits.responses()] == [b"done"]
+            assert gateway.count("pool.pins") == 0
 
-    async def test_the_packet_of_a_written_job_goes_when_nobody_waits(self):
-        async with behind(1, job_timeout_s=0.1) as all_of:
-            client = await all_of.send(b"x" * MEBIBYTE)
-            await all_of.upstreams[0].submission()
-            assert (await client.response()).status == 504
-            await eventually(lambda: all_of.gateway.count("budget.held_bytes") == 0)
-            all_of.upstreams[0].answer(PacketType.JOB_CREATED, b"H:1")
-            all_of.upstreams[0].answer(PacketType.WORK_FAIL, b"H:1")
-            await client.close()
+    def test_the_packet_of_a_written_job_goes_when_nobody_waits(self):
+        with still_gateway(job_timeout_s=0.1) as gateway:
+            [upstream] = gateway.server.open()
+            client = gateway.client()
+            client.send(post(b"/f", b"x" * MEBIBYTE))
+            gateway.loop.settle()
+            assert len(upstream.pending) == 1
+            gateway.pass_time(0.4)
+            assert [answer.status for answer in client.responses()] == [504]
+            assert gateway.count("budget.held_bytes") == 0
+            upstream.create()
+            upstream.work(upstream.jobs[0], PacketType.WORK_FAIL, b"")
+            gateway.loop.settle()
+            assert gateway.count("pool.abandoned_jobs") == 0
+            assert not upstream.lost
 
-    async def test_one_abandoned_job_is_remembered_though_thousands_were_abandoned_and_ended_since(self):
-        async with behind(1, cancel_abandoned=False, max_pipelined=1024) as all_of:
-            [upstream] = all_of.upstreams
-            gone = await all_of.send(b"w", TOGETHER, b"X-Gearman-Timeout: 0.2")
-            await upstream.accept(b"H:0")
-            assert (await gone.response()).status == 504
-            quick = await HttpClient(all_of.gateway.address).connect()
+    def test_one_abandoned_job_is_remembered_though_thousands_were_abandoned_and_ended_since(self):
+        with still_gateway(cancel_abandoned=False, max_pipelined=1024) as gateway:
+            [upstream] = gateway.server.open()
+            gone = gateway.client()
+            gone.send(post(b"/f", b"w", TOGETHER, b"X-Gearman-Timeout: 0.2"))
+            _create_all(gateway)
             batch = 1000
-            for first in range(1, MAX_ABANDONED_JOBS + batch, batch):
-                handles = [b"H:%d" % number for number in range(first, first + batch)]
+            for _ in range(0, MAX_ABANDONED_JOBS + batch, batch):
+                quick = gateway.client()
                 quick.send(*[post(b"/f", b"w", b"X-Gearman-Timeout: 0.2")] * batch)
-                for handle in handles:
-                    await upstream.accept(handle)
-                for _ in handles:
-                    assert (await quick.response()).status == 504
-                for handle in handles:
-                    upstream.answer(PacketType.WORK_COMPLETE, handle, b"")
-                await eventually(lambda: all_of.gateway.count("pool.abandoned_jobs") == 1)
-            joins = await all_of.send(b"w", TOGETHER)
-            await upstream.accept(b"H:0")
-            for packet_type, data in ((PacketType.WORK_DATA, b"once"), (PacketType.WORK_COMPLETE, b" and only")):
-                for _ in range(2):
-                    upstream.answer(packet_type, b"H:0", data)
-            assert (await joins.response()).body == b"once and only"
-            for client in (gone, quick, joins):
-                await client.close()
+                _create_all(gateway)
+                gateway.pass_time(0.5)
+                assert [answer.status for answer in quick.responses()] == [504] * batch
+                for job in upstream.jobs[1:]:
+                    upstream.work(job, PacketType.WORK_COMPLETE, b"")
+                gateway.loop.settle()
+                assert gateway.count("pool.abandoned_jobs") == 1
+            assert [answer.status for answer in gone.responses()] == [504]
+            joins = gateway.client()
+            joins.send(post(b"/f", b"w", TOGETHER))
+            _create_all(gateway)
+            [job] = upstream.jobs
+            # Each comes twice.
+            upstream.work(job, PacketType.WORK_DATA, b"once")
+            upstream.work(job, PacketType.WORK_COMPLETE, b" and only")
+            gateway.loop.settle()
+            assert [answer.body for answer in joins.responses()] == [b"once and only"]
 
 
 class HangsUp(asyncio.Protocol):
@@ -322,6 +331,15 @@ async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely():
     listener.close()
     # 18 a second without back-off; the waits are up to 0.1, 0.2, 0.4, 0.8 … seconds, each a random part.
     assert 2 <= HangsUp.connections <= 14
+
+
+def _create_all(gateway: StillGateway) -> None:
+    """The job server answers every submission with JOB_CREATED."""
+    gateway.loop.settle()
+    [upstream] = gateway.server.open()
+    while upstream.pending:
+        upstream.create()
+    gateway.loop.settle()
 
 
 def _count_of_jobs() -> int:

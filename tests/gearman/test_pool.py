@@ -16,7 +16,7 @@ from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
 from gatewayx.gearman.pool import Pool
-from support.gateway import RunningGateway, eventually, running_gateway
+from support.gateway import SOON_S, RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, ask, post
 from support.job_servers import FakeLoop, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
@@ -177,7 +177,7 @@ class TestServersThatGoAndCome:
             answer = await ask(gateway.address, post(b"/f"))
             assert (answer.status, answer.kind()) == (503, "no-job-server")
             assert int(answer.headers[b"retry-after"]) >= 1
-        assert time.monotonic() - began_s < 1
+        assert time.monotonic() - began_s < SOON_S
         assert gateway.count("pool.outstanding_jobs") == 0
 
     async def test_a_start_without_any_still_starts_and_finds_one_later(self):
@@ -197,7 +197,7 @@ class TestServersThatGoAndCome:
         async with ScriptedJobServer(reads=False) as silent, ScriptedJobServer() as other:
             began_s = time.monotonic()
             async with running_gateway([silent.address, other.address], connections_per_server=1) as gateway:
-                assert 0.9 < time.monotonic() - began_s < 2
+                assert 0.9 < time.monotonic() - began_s < 4
                 upstream = await other.connection()
                 clients = [await send(gateway, b"%d" % number) for number in range(3)]
                 assert await run([upstream], 3) == [3]

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gatewayx.server import logs
-from support.gateway import eventually, with_settings
+from support.gateway import SOON_S, eventually, with_settings
 from support.http import HttpClient, ask, head, post
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +137,7 @@ class TestTimes:
     async def test_the_first_byte_has_a_time_of_its_own(self, client):
         began_s = time.monotonic()
         assert await client.rest() == b""
-        assert 0.2 <= time.monotonic() - began_s < 2
+        assert 0.2 <= time.monotonic() - began_s < 4
 
     @with_settings(min_body_rate_bytes=1000, body_rate_grace_s=0.3)
     @pytest.mark.parametrize("framing", [b"Content-Length: 100000", CHUNKED], ids=["sized", "chunked"])
@@ -150,7 +150,7 @@ class TestTimes:
             await asyncio.sleep(0.02)
         answer = await response
         assert (answer.status, answer.kind(), answer.headers[b"connection"]) == (408, "body-too-slow", b"close")
-        assert 0.3 <= time.monotonic() - began_s < 2
+        assert 0.3 <= time.monotonic() - began_s < SOON_S
         assert embedded.submitted == 0
 
     @with_settings(min_body_rate_bytes=1000, body_rate_grace_s=0.2, body_timeout_s=0.5)

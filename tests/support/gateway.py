@@ -20,6 +20,8 @@ from support.gearmand import die_with_parent
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0
+# Shorter than every deadline that is 10 s or more by default, longer than a busy machine takes: no such was waited for.
+SOON_S = 8.0
 POLL_S = 0.002
 
 # The result bound of the gateways whose results are too large: low, so that the tests are quick.

@@ -420,13 +420,13 @@ class Measurement:
         )
 
     def _server(self, start: Sample | None) -> Server | None:
-        if self.tree is None or start is None or not self._samples:
+        if self.tree is None or start is None or not (self._samples or self._target_ended_at_s is not None):
             return None
-        first = self._samples[min(self._samples)]
+        # One that ended before the first of them is told of too.
+        samples = self._samples or {-1: start}
+        first = samples[min(samples)]
         end = self.tree.sample() or self.tree.last
-        peak_bytes = max(
-            start.memory_bytes, end.memory_bytes, *(sample.memory_bytes for sample in self._samples.values())
-        )
+        peak_bytes = max(start.memory_bytes, end.memory_bytes, *(sample.memory_bytes for sample in samples.values()))
         return Server(
             pid=self.tree.pid,
             processes=end.processes,
@@ -436,7 +436,7 @@ class Measurement:
             memory_end_bytes=end.memory_bytes,
             memory_growth_bytes=end.memory_bytes - start.memory_bytes,
             memory_slope_bytes_per_s=slope_per_s(
-                [(number * self.interval_s, float(sample.memory_bytes)) for number, sample in self._samples.items()]
+                [(number * self.interval_s, float(sample.memory_bytes)) for number, sample in samples.items()]
             ),
             ended_at_s=self._target_ended_at_s,
         )
