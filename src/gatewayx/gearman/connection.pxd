@@ -48,8 +48,8 @@ cdef class JobServerConnection(JobCarrier):
     cdef long long echo_end_bytes
 
     # Submissions that were written, in that order, each waiting for its JOB_CREATED or ERROR.
-    cdef Job first_pending
-    cdef Job last_pending
+    cdef Job oldest_pending
+    cdef Job newest_pending
     # Those that the job server has created.
     cdef JobTable table
 

@@ -2,7 +2,7 @@
 
 Theory of operation. Submissions leave in the order of their calls, all of one loop turn in one write. gearmand
 answers them in that order, so a JOB_CREATED or an ERROR belongs to the oldest submission that has neither
-(`first_pending`). A created job is in the `table`.
+(`oldest_pending`). A created job is in the `table`.
 
 OPTION_REQ and ECHO_REQ leave first and together; whichever is answered shows that the job server lives. Since answers
 keep their order, an ERROR before that is OPTION_REQ's, and after ECHO_RES no answer to OPTION_REQ is owed any more: there
@@ -26,6 +26,7 @@ import sys
 import termios
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memcpy
 
 from gatewayx.core.budget cimport RESULTS, ByteBudget, account_for
 from gatewayx.core.deadlines cimport DeadlineWheel
@@ -68,6 +69,11 @@ cdef bytes ECHO_REQ = pack(Magic.REQUEST, PacketType.ECHO_REQ, (), b"gatewayx")
 cdef bytes OPTION_REQ = pack(Magic.REQUEST, PacketType.OPTION_REQ, (), b"exceptions")
 # The code of the ERROR by which gearmand says that it does not know an option.
 cdef bytes UNKNOWN_OPTION = b"UNKNOWN_OPTION"
+
+# Eight bytes of one value.
+cdef unsigned long long EACH_01 = 0x0101010101010101
+cdef unsigned long long EACH_5F = 0x5F5F5F5F5F5F5F5F
+cdef unsigned long long EACH_80 = 0x8080808080808080
 
 
 @cython.final
@@ -116,7 +122,7 @@ cdef class JobServerConnection(JobCarrier):
     @property
     def idle(self):
         """Nobody waits for the end of a job here, and none is on its way."""
-        return self.outstanding == 0 and self.first_pending is None and not self.unsent
+        return self.outstanding == 0 and self.oldest_pending is None and not self.unsent
 
     @property
     def unanswered(self):
@@ -139,7 +145,7 @@ cdef class JobServerConnection(JobCarrier):
 
     cdef unsigned long long refusals(self):
         cdef unsigned long long bits = 0
-        cdef Job job = self.first_pending
+        cdef Job job = self.oldest_pending
         while job is not None:
             bits |= job.refused_by
             job = job.next_pending
@@ -177,19 +183,20 @@ cdef class JobServerConnection(JobCarrier):
         self.unsent.append(job)
         self.unsent_bytes += job.packet_bytes
         job.carrier = self
-        self.table.pin(job)
+        if job.identity is not None:
+            self.table.pin(job)
         self.outstanding += 1
         return self._schedule_flush()
 
     cdef int abandon(self, Job job) except -1:
         cdef JobState state = job.state
-        cdef Job first
+        cdef Job original
         if not job.is_awaited():
             return 0
         job.change(JobState.ABANDONED)
         if state == JobState.CREATED:
-            first = self.table.leave(job)
-            if first is not None and first is self.large_job:
+            original = self.table.leave(job)
+            if original is not None and original is self.large_job:
                 self._drop_large()
         elif state == JobState.WRITTEN:
             # It cannot go elsewhere any more.
@@ -288,11 +295,11 @@ cdef class JobServerConnection(JobCarrier):
             self._write(buffers, size_bytes)
 
     cdef int _append_pending(self, Job job) except -1:
-        if self.last_pending is None:
-            self.first_pending = job
+        if self.newest_pending is None:
+            self.oldest_pending = job
         else:
-            self.last_pending.next_pending = job
-        self.last_pending = job
+            self.newest_pending.next_pending = job
+        self.newest_pending = job
         return 0
 
     cdef int _write(self, list buffers, Py_ssize_t size_bytes) except -1:
@@ -335,7 +342,7 @@ cdef class JobServerConnection(JobCarrier):
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
         cdef bytes handle
-        cdef Job first
+        cdef Job original
         if (
             packet_type == PacketType.WORK_FAIL
             or packet_type == PacketType.ERROR
@@ -353,13 +360,13 @@ cdef class JobServerConnection(JobCarrier):
             return 0
         handle = reader.argument(0)
         if packet_type != PacketType.WORK_STATUS:
-            first = self.table.keeper_of(handle, reader.body_bytes - PyBytes_GET_SIZE(handle) - 1)
-            if first is not None:
+            original = self.table.keeper_of(handle, reader.body_bytes - PyBytes_GET_SIZE(handle) - 1)
+            if original is not None:
                 if self.budget.resize(&self.large_held, account_for(RESULTS, reader.body_bytes), reader.body_bytes):
-                    self.large_job = first
+                    self.large_job = original
                     reader.keep()
                     return 0
-                first.over_budget = True
+                original.over_budget = True
                 self.budget.counts.budget_refused += 1
         self.table.work(reader, handle, True)
         reader.skip()
@@ -381,7 +388,7 @@ cdef class JobServerConnection(JobCarrier):
 
     cdef int _error(self, bytes code, bytes text) except -1:
         """An ERROR belongs to OPTION_REQ, if that is the oldest without an answer, or to a submission."""
-        if self.option_due and (not self.is_up() or self.first_pending is None or code.upper() == UNKNOWN_OPTION):
+        if self.option_due and (not self.is_up() or self.oldest_pending is None or code.upper() == UNKNOWN_OPTION):
             # Behind ECHO_RES it is out of order; where that can be told it is no submission's.
             self.option_due = False
             self.option_answer = f"it answers OPTION_REQ with ERROR {printable(code)}: {printable(text)}"
@@ -391,14 +398,14 @@ cdef class JobServerConnection(JobCarrier):
         return self._job_refused(code, text)
 
     cdef Job _take_pending(self, str packet_name):
-        cdef Job job = self.first_pending
+        cdef Job job = self.oldest_pending
         if job is None:
             self.close_for(f"the job server sent {packet_name} without a pending submission")
             return None
-        self.first_pending = job.next_pending
+        self.oldest_pending = job.next_pending
         job.next_pending = None
-        if self.first_pending is None:
-            self.last_pending = None
+        if self.oldest_pending is None:
+            self.newest_pending = None
         return job
 
     cdef int _job_created(self, bytes handle) except -1:
@@ -452,7 +459,7 @@ cdef class JobServerConnection(JobCarrier):
         self.large_job = None
         self.budget.release(&self.large_held)
         unsent, self.unsent, self.unsent_bytes = self.unsent, [], 0
-        job, self.first_pending, self.last_pending = self.first_pending, None, None
+        job, self.oldest_pending, self.newest_pending = self.oldest_pending, None, None
         while job is not None:
             following = job.next_pending
             job.next_pending = None
@@ -479,11 +486,20 @@ cdef long long _unacknowledged(transport):
 
 
 cdef bint _is_handle(bytes handle) noexcept:
-    """1 to MAX_HANDLE_BYTES visible ASCII bytes, as gearmand's "H:<host>:<number>"."""
+    """1 to MAX_HANDLE_BYTES visible ASCII bytes (0x21 to 0x7E), as gearmand's "H:<host>:<number>"."""
     cdef const char* byte = PyBytes_AS_STRING(handle)
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(handle)
-    cdef Py_ssize_t index
-    for index in range(length):
-        if not 0x20 < byte[index] < 0x7F:
+    cdef const char* end = byte + PyBytes_GET_SIZE(handle)
+    cdef unsigned long long eight
+    if not 0 < end - byte <= MAX_HANDLE_BYTES:
+        return False
+    while end - byte >= 8:
+        memcpy(&eight, byte, 8)
+        # Of each byte the highest bit: it is set, or one more sets it, or 0x5F more does not.
+        if (eight | eight + EACH_01 | ~(eight + EACH_5F)) & EACH_80:
             return False
-    return 0 < length <= MAX_HANDLE_BYTES
+        byte += 8
+    while byte < end:
+        if not 0x20 < byte[0] < 0x7F:
+            return False
+        byte += 1
+    return True

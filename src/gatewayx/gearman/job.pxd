@@ -51,8 +51,8 @@ cdef class JobListener:
     cdef int job_timed_out(self, Job job) except -1
     # One of the other methods has raised: the listener must end its own part, whatever it was about to do.
     cdef int job_broken(self, Job job) except -1
-    # The connection is gone; job.reached tells whether the submission may have reached the job server. One that has not
-    # was offered to the others first.
+    # The connection is gone; job.reached tells whether the submission may have reached the job server. If not, the job was
+    # offered to the other connections before.
     cdef int job_lost(self, Job job) except -1
 
 
@@ -120,9 +120,9 @@ cdef class Job(Expiring):
     # The text connection that was up when the handle was given; None if none was.
     cdef AdminConnection admin
 
-    # The rest belongs to the handle, and is used in the job that got it first, for all that share it: see JobTable.
+    # The rest belongs to the handle, and is used in its original for all jobs that share it: see JobTable.
 
-    # The later ones that somebody waits for or waited for to the end, which the job server merged with it (same function
+    # The later jobs that somebody waits for or waited for to the end, which the job server merged with it (same function
     # and unique), in order; None without.
     cdef dict merged
     # How many JOB_CREATED came for the handle: the job server sends every WORK_* packet that often.

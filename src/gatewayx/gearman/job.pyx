@@ -98,7 +98,6 @@ cdef class JobRouter:
 
 
 @cython.final
-@cython.freelist(64)
 cdef class Job(Expiring):
     """A submission and what the job server has said of it."""
 

@@ -16,9 +16,10 @@ cdef class JobTable:
     cdef ByteBudget budget
     # Most bytes of a job's result, over all its packets.
     cdef Py_ssize_t max_result_bytes
-    # Handle to the first Job that got it, until the last copy of the job's last packet.
+    # Handle to its original, the Job that got it before those that were merged with it, until the last copy of the packet
+    # that ends the job.
     cdef dict jobs
-    # The handles of those that nobody waits for though they have not ended, the longest so first.
+    # The handles of those that nobody waits for though they have not ended, in the order in which they became so.
     cdef readonly dict abandoned
     # Identities of the jobs that are under way here, and how many have each.
     cdef readonly dict pins
@@ -30,18 +31,19 @@ cdef class JobTable:
     cdef int unpin(self, Job job) except -1
     # The job's JOB_CREATED has come, with its handle; it is told so.
     cdef int add(self, Job job) except -1
-    # A created job is abandoned. Returns the first job of its handle if nobody waits for that any more, else None.
+    # A created job is abandoned. Returns the original of its handle if nobody waits for that any more, else None.
     cdef Job leave(self, Job job)
-    # The first job of the handle if a large packet of its is worth keeping: somebody waits, it is the packet's first copy,
-    # and with its data the result is within max_result_bytes. None otherwise.
+    # The original of the handle if a large packet for it is worth keeping: somebody waits, no other copy of the packet has
+    # come, and with its data the result is within max_result_bytes. None otherwise.
     cdef Job keeper_of(self, bytes handle, Py_ssize_t data_bytes)
     # A WORK_* packet for the handle, which the reader has in hand; with skipped, its data is not there and never will be.
     cdef int work(self, PacketReader reader, bytes handle, bint skipped) except -1
     # The connection is gone: every job that is still known is told that it is lost.
     cdef int lose_all(self) except -1
-    cdef int _tell_all(self, Job first, int packet_type, bytes data, bytes denominator) except -1
-    cdef int _tell_all_too_large(self, Job first, int packet_type) except -1
-    cdef int _forget(self, Job first) except -1
-    cdef int _count_abandoned(self, Job first) except -1
-    cdef int _cancel(self, Job first) except -1
-    cdef bint _hold_result(self, Job first, Py_ssize_t size_bytes) noexcept
+    cdef int _tell_all(self, Job original, int packet_type, bytes data, bytes denominator) except -1
+    cdef int _tell_all_too_large(self, Job original, int packet_type) except -1
+    cdef int _forget(self, Job original) except -1
+    cdef int _forgotten(self, Job original) except -1
+    cdef int _count_abandoned(self, Job original) except -1
+    cdef int _cancel(self, Job original) except -1
+    cdef bint _hold_result(self, Job original, Py_ssize_t size_bytes) noexcept
