@@ -11,7 +11,7 @@ import pytest
 
 from gatewayx import __version__
 from gatewayx.embedded import encode
-from gatewayx.gateway import exchange
+from gatewayx.gateway import exchange, headers
 from gatewayx.gearman.packet import Magic, PacketType
 from support.gateway import MAX_RESULT, SOON_S, RunningGateway, running_gateway
 from support.http import HttpClient, ask, head, post
@@ -352,7 +352,7 @@ class TestOurOwnFaults:
         async with HttpClient(gateway.address) as other:
             other.send(post(b"/" + function, b"undisturbed"))
             handle, _, _, _ = await worker.take()
-            monkeypatch.setattr(exchange, "PRIORITIES", Broken())
+            monkeypatch.setattr(headers, "PRIORITIES", Broken())
             answer = await client.ask(post(b"/" + function, b"body", b"X-Gearman-Priority: low"))
             monkeypatch.undo()
             assert (answer.status, answer.kind()) == (500, "internal-error")

@@ -1,10 +1,10 @@
 """One HTTP request as one Gearman job."""
 
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gearman.job cimport Job, JobListener
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gearman.job cimport Job
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
-from gatewayx.core.keyed_hash cimport KeyedHash
 
 
 cdef class Gateway(RequestHandler):
@@ -28,36 +28,22 @@ cdef class Gateway(RequestHandler):
     cdef readonly Py_ssize_t open_exchanges
 
     cdef bytes new_unique(self)
-    cdef Exchange _exchange(self, Request request)
-    cdef int _read_headers(self, Exchange exchange, list headers) except -1
-    cdef int _read_plugin_headers(self, Exchange exchange, list headers) except -1
+    cdef int _read_head(self, JobRequest wanted, Request request) except -1
 
 
-cdef class Exchange(JobListener):
+cdef class Exchange(JobRequest):
+    """Answers one request for one job with one HTTP response."""
     cdef Gateway gateway
     # None once it was answered or abandoned.
     cdef Request request
     # None until the request is complete and its job submitted.
     cdef Job job
-    cdef bytes function
-    cdef bytes unique
-    # For the unique "-", which is merged by the workload: the hash that becomes the job's identity; None otherwise.
-    cdef KeyedHash identity_hash
-    # What it had taken before the workload.
-    cdef unsigned long long identity_start_bytes
-    # It was made for this job alone; the client gave it. Neither for the "-" of plugin_compat.
-    cdef bint own_unique
-    cdef bint client_unique
     # Its job counts in flight.
     cdef bint entered
-    cdef bint background
-    # One of the SUBMIT_JOB* types.
-    cdef int packet_type
-    cdef double timeout_s
 
     cdef int submit(self) except -1
     cdef int abandon(self) except -1
-    cdef bytes _identity(self, bytes workload)
+    cdef bytes _identity(self)
     cdef bint _would_mix(self, bytes identity) except -1
     cdef int _close(self) except -1
     cdef bytes _headers(self, Job job, bytes command)

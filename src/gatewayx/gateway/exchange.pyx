@@ -1,9 +1,9 @@
-"""One HTTP request as one Gearman job: what the headers ask for, and which answer the job's end is.
+"""One HTTP request as one Gearman job, and which answer the job's end is.
 
-Theory of operation. `Gateway.begin` reads the head: a request that asks for something impossible, or for which there is
-no room, is answered there, before its body is read. `Gateway.handle` submits the job. From then on the Exchange listens to the
-job and owns the request; whichever comes first, the job's end or the client's hang-up, closes it, and it is told
-nothing after that.
+Theory of operation. `Gateway.begin` makes a JobRequest of the head: a request that asks for something impossible, or for
+which there is no room, is answered there, before its body is read. `Gateway.handle` submits the job. From then on the
+Exchange listens to the job and owns the request; whichever comes first, the job's end or the client's hang-up, closes it,
+and it is told nothing after that.
 """
 
 import base64
@@ -11,17 +11,17 @@ import logging
 import os
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from posix.strings cimport strncasecmp
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from gatewayx.core.digits cimport MAX_DIGITS, put_bytes, put_decimal
+from gatewayx.core.digits cimport put_bytes, put_decimal
 from gatewayx.gateway.admission cimport Admission
+from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
+from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
 from gatewayx.gateway.routes cimport function_of, plugin_function_of
-from gatewayx.gearman.job cimport Job, JobListener, JobState, printable
-from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES, PacketType
+from gatewayx.gearman.job cimport Job, JobState, printable
+from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER, Request, RequestHandler
-from gatewayx.core.keyed_hash cimport KeyedHash
 
 from gatewayx.http.problems import (
     ALLOW,
@@ -30,7 +30,6 @@ from gatewayx.http.problems import (
     JOB_FAILED,
     JOB_REFUSED,
     JOB_TIMEOUT,
-    MALFORMED_HEADER,
     METHOD_NOT_ALLOWED,
     NO_JOB_SERVER,
     NOT_SUBMITTED,
@@ -44,38 +43,9 @@ from gatewayx.http.problems import (
 
 logger = logging.getLogger("gatewayx.gateway")
 
-# What begins with this is made here, and only here.
-UNIQUE_PREFIX = b"gatewayx-"
-# A timeout with more digits is no timeout.
-MAX_TIMEOUT_DIGITS = 32
-
 cdef enum:
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
     MAX_HEADERS_BYTES = 256
-
-# Index: priority low, normal, high; then whether it is a background job.
-cdef int[3][2] SUBMIT_TYPES
-SUBMIT_TYPES[0][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
-SUBMIT_TYPES[1][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
-SUBMIT_TYPES[2][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB_HIGH_BG]
-
-PRIORITIES = {b"low": 0, b"normal": 1, b"high": 2}
-# To the plugin "normal" is a word like any other that it does not know.
-PLUGIN_PRIORITIES = {b"low": 0, b"high": 2}
-
-cdef enum:
-    # The headers that ask for something, as bits.
-    UNIQUE = 1
-    BACKGROUND = 2
-    PRIORITY = 4
-    TIMEOUT = 8
-
-HEADER_NAMES = {
-    UNIQUE: "X-Gearman-Unique",
-    BACKGROUND: "X-Gearman-Background",
-    PRIORITY: "X-Gearman-Priority",
-    TIMEOUT: "X-Gearman-Timeout",
-}
 
 
 @cython.final
@@ -123,7 +93,7 @@ cdef class Gateway(RequestHandler):
         return PyBytes_FromStringAndSize(unique, end - unique)
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return 16 <= name_bytes <= 20 and strncasecmp(name, b"x-gearman-", 10) == 0
+        return is_ours(name, name_bytes)
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
@@ -134,7 +104,8 @@ cdef class Gateway(RequestHandler):
         if request.method == METHOD_OTHER:
             return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
         try:
-            exchange = self._exchange(request)
+            exchange = Exchange.__new__(Exchange)
+            self._read_head(exchange, request)
             refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)
@@ -161,13 +132,13 @@ cdef class Gateway(RequestHandler):
             exchange.abandon()
         return 0
 
-    cdef Exchange _exchange(self, Request request):
-        cdef Exchange exchange = Exchange.__new__(Exchange)
+    cdef int _read_head(self, JobRequest wanted, Request request) except -1:
+        """Fill in what the head asks for; raises RequestError."""
         if self.plugin_compat:
-            exchange.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
+            wanted.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
         else:
-            exchange.function = function_of(request.path, self.max_function_bytes)
-        if not self.admission.allows(exchange.function):
+            wanted.function = function_of(request.path, self.max_function_bytes)
+        if not self.admission.allows(wanted.function):
             raise RequestError(FUNCTION_NOT_ALLOWED)
         if self.plugin_compat:
             # The plugin reads no body of these, and a query belongs to the name.
@@ -177,83 +148,20 @@ cdef class Gateway(RequestHandler):
                 raise RequestError(UNEXPECTED_BODY)
         elif request.query is not None:
             raise RequestError(UNEXPECTED_QUERY)
-        exchange.packet_type = PacketType.SUBMIT_JOB
-        exchange.timeout_s = self.job_timeout_s
+        wanted.priority = NORMAL
+        wanted.timeout_s = self.job_timeout_s
         if request.headers is not None:
             if self.plugin_compat:
-                self._read_plugin_headers(exchange, request.headers)
+                read_plugin_headers(wanted, request.headers, self.refuse_client_unique)
             else:
-                self._read_headers(exchange, request.headers)
-        if exchange.unique is None:
-            exchange.own_unique = not self.plugin_compat
-            exchange.unique = self.new_unique() if exchange.own_unique else b"-"
-        if exchange.unique == b"-":
+                read_headers(wanted, request.headers, self.refuse_client_unique)
+        if wanted.unique is None:
+            wanted.unique_origin = PLUGIN if self.plugin_compat else GATEWAY
+            wanted.unique = b"-" if self.plugin_compat else self.new_unique()
+        if wanted.unique == b"-":
             # Hashed as it arrives, so that a large body does not hold up the loop at its end.
-            exchange.identity_hash = self.pool.start_identity(exchange.function, exchange.unique)
-            exchange.identity_start_bytes = exchange.identity_hash.hashed_bytes
-            request.body_hash = exchange.identity_hash
-        return exchange
-
-    cdef int _read_headers(self, Exchange exchange, list headers) except -1:
-        cdef Py_ssize_t index
-        cdef int priority = 1
-        cdef bint background = False
-        cdef int seen = 0
-        cdef int header
-        cdef bytes value
-        for index in range(0, len(headers), 2):
-            header = _header(<bytes> headers[index])
-            if seen & header:
-                raise RequestError(MALFORMED_HEADER, f"{HEADER_NAMES[header]} is given more than once")
-            seen |= header
-            value = (<bytes> headers[index + 1]).strip(b" \t")
-            if header == UNIQUE:
-                if self.refuse_client_unique:
-                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique is not taken here: the gateway makes every unique")
-                exchange.unique = _unique(value, False)
-                exchange.client_unique = True
-            elif header == BACKGROUND:
-                if value != b"true" and value != b"false":
-                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Background is neither 'true' nor 'false'")
-                background = value == b"true"
-            elif header == PRIORITY:
-                if value not in PRIORITIES:
-                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Priority is none of 'low', 'normal' and 'high'")
-                priority = PRIORITIES[value]
-            elif header == TIMEOUT:
-                exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
-        exchange.background = background
-        exchange.packet_type = SUBMIT_TYPES[priority][background]
-        return 0
-
-    cdef int _read_plugin_headers(self, Exchange exchange, list headers) except -1:
-        """As the plugin reads them: in any case, and what says nothing to it is as if it were not there.
-
-        White space around a value is none of it all the same: RFC 9110 5.5 leaves no choice.
-        """
-        cdef Py_ssize_t index
-        cdef int priority = 1
-        cdef int header
-        cdef bytes value
-        for index in range(0, len(headers), 2):
-            header = _header(<bytes> headers[index])
-            value = (<bytes> headers[index + 1]).strip(b" \t")
-            if header == UNIQUE and value:
-                if self.refuse_client_unique:
-                    raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique is not taken here")
-                exchange.unique = _unique(value, True)
-                exchange.client_unique = True
-            elif header == BACKGROUND:
-                exchange.background = exchange.background or value.lower() == b"true"
-            elif header == PRIORITY:
-                priority = PLUGIN_PRIORITIES.get(value.lower(), priority)
-            elif header == TIMEOUT:
-                try:
-                    exchange.timeout_s = min(_timeout(value), self.job_timeout_s)
-                except RequestError:
-                    # The plugin has no such header, so whatever it holds is taken.
-                    pass
-        exchange.packet_type = SUBMIT_TYPES[priority][exchange.background]
+            request.body_hash = self.pool.start_identity(wanted.function, wanted.unique)
+            wanted.hash_workload(request.body_hash)
         return 0
 
 
@@ -262,98 +170,59 @@ cdef bint _is_plugin_check(Request request):
     return request.method == METHOD_HEAD and request.query is None and not request.path.strip(b"/")
 
 
-cdef inline int _header(bytes name) noexcept:
-    """Which of our headers it is, of those that wants_header() lets in; 0 for none of them."""
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
-    cdef const char* suffix = PyBytes_AS_STRING(name) + 10
-    if length == 16:
-        return UNIQUE if strncasecmp(suffix, b"unique", 6) == 0 else 0
-    if length == 17:
-        return TIMEOUT if strncasecmp(suffix, b"timeout", 7) == 0 else 0
-    if length == 18:
-        return PRIORITY if strncasecmp(suffix, b"priority", 8) == 0 else 0
-    if length == 20:
-        return BACKGROUND if strncasecmp(suffix, b"background", 10) == 0 else 0
-    return 0
-
-
-cdef bytes _unique(bytes value, bint plugin_compat):
-    """The value if it may be a unique. The plugin takes tabs, and keeps no names for itself."""
-    if not 1 <= len(value) <= MAX_UNIQUE_BYTES:
-        raise RequestError(MALFORMED_HEADER, f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
-    for byte in value:
-        if (byte < 0x20 or byte == 0x7F) and not (plugin_compat and byte == c"\t"):
-            raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique holds a control byte")
-    if not plugin_compat and value.startswith(UNIQUE_PREFIX):
-        raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway")
-    return value
-
-
-cdef double _timeout(bytes value) except -1:
-    whole, point, fraction = value.partition(b".")
-    if not whole.isdigit() or (point and not fraction.isdigit()) or len(value) > MAX_TIMEOUT_DIGITS or not float(value):
-        raise RequestError(MALFORMED_HEADER, "X-Gearman-Timeout is not a decimal number of seconds above 0")
-    return float(value)
-
 
 @cython.final
-@cython.freelist(64)
-cdef class Exchange(JobListener):
+cdef class Exchange(JobRequest):
     """One request and its job."""
 
     cdef int submit(self) except -1:
         cdef Request request = self.request
-        cdef bytes workload = request.body
         cdef object refusal
         cdef Pool pool = self.gateway.pool
         cdef bytes identity = None
+        self.workload = request.body
         if request.method == METHOD_GET or request.method == METHOD_HEAD:
             if self.gateway.plugin_compat:
                 # A body that came with its head was read before anybody knew that it is to be dropped.
-                workload = b""
-            elif PyBytes_GET_SIZE(workload):
+                self.workload = b""
+            elif PyBytes_GET_SIZE(self.workload):
                 # A chunked body shows its length only now.
                 return self._answer_problem(None, UNEXPECTED_BODY, None, None)
             else:
-                workload = b"" if request.query is None else request.query
+                self.workload = b"" if request.query is None else request.query
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
             return self._answer_problem(None, refusal, None, None)
-        if not self.own_unique:
-            identity = self._identity(workload)
-            if self.client_unique and identity is not None and self._would_mix(identity):
+        if self.unique_origin != GATEWAY:
+            identity = self._identity()
+            if self.unique_origin == CLIENT and identity is not None and self._would_mix(identity):
                 return self._answer_problem(None, UNIQUE_IN_USE, None, None)
         self.gateway.admission.enter(self.function)
         self.entered = True
         self.job = pool.submit(
             self,
-            self.packet_type,
+            self.packet_type(),
             self.function,
             self.unique,
-            workload,
+            self.workload,
             self.timeout_s,
-            self.own_unique,
+            self.unique_origin == GATEWAY,
             identity,
-            self.client_unique and self.background and identity is not None,
+            self.unique_origin == CLIENT and self.background and identity is not None,
         )
         # The packet holds the workload now, and of the head only this is still needed.
+        self.workload = None
         request.let_go()
         request.context_bytes = PyBytes_GET_SIZE(self.function) + PyBytes_GET_SIZE(self.unique)
         if self.job is None:
             return self._answer_problem(None, NO_JOB_SERVER, None, None)
         return 0
 
-    cdef bytes _identity(self, bytes workload):
+    cdef bytes _identity(self):
         """What the job server merges the job by; None if by nothing."""
-        cdef KeyedHash identity = self.identity_hash
-        if identity is None:
-            return self.gateway.pool.start_identity(self.function, self.unique).digest()
-        if not PyBytes_GET_SIZE(workload):
-            return None
-        if identity.hashed_bytes == self.identity_start_bytes:
-            # It came at once, or is the query.
-            identity.update(workload)
-        return identity.digest()
+        if self.identity_hash is not None:
+            return self.workload_identity()
+        return self.gateway.pool.start_identity(self.function, self.unique).digest()
 
     cdef bint _would_mix(self, bytes identity) except -1:
         """Whether the job server would merge a foreground and a background job."""

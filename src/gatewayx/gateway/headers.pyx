@@ -1,0 +1,134 @@
+"""What the X-Gearman- headers of a request ask for.
+
+Names in any case, white space around values ignored (RFC 9110 5.1, 5.5). A header that is given twice, or asks for what
+does not exist, is the client's fault. gearmand's HTTP plugin (libgearman-server/plugins/protocol/http/protocol.cc) passes
+over what it does not know.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from posix.strings cimport strncasecmp
+
+from gatewayx.gateway.job_request cimport CLIENT, HIGH, LOW, NORMAL, JobRequest, Priority
+from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
+
+from gatewayx.http.problems import MALFORMED_HEADER, RequestError
+
+UNIQUE_PREFIX = b"gatewayx-"
+
+PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH}
+# To the plugin "normal" is a word like any other that it does not know.
+PLUGIN_PRIORITIES = {b"low": LOW, b"high": HIGH}
+
+cdef enum:
+    # The headers that ask for something, as bits.
+    UNIQUE = 1
+    BACKGROUND = 2
+    PRIORITY = 4
+    TIMEOUT = 8
+
+HEADER_NAMES = {
+    UNIQUE: "X-Gearman-Unique",
+    BACKGROUND: "X-Gearman-Background",
+    PRIORITY: "X-Gearman-Priority",
+    TIMEOUT: "X-Gearman-Timeout",
+}
+
+
+cdef bint is_ours(const char* name, Py_ssize_t name_bytes) noexcept:
+    return 16 <= name_bytes <= 20 and strncasecmp(name, b"x-gearman-", 10) == 0
+
+
+cdef int read_headers(JobRequest wanted, list headers, bint refuse_unique) except -1:
+    cdef double most_s = wanted.timeout_s
+    cdef Py_ssize_t index
+    cdef int seen = 0
+    cdef int header
+    cdef bytes value
+    for index in range(0, len(headers), 2):
+        header = _header(<bytes> headers[index])
+        if seen & header:
+            raise RequestError(MALFORMED_HEADER, f"{HEADER_NAMES[header]} is given more than once")
+        seen |= header
+        value = (<bytes> headers[index + 1]).strip(b" \t")
+        if header == UNIQUE:
+            if refuse_unique:
+                raise RequestError(
+                    MALFORMED_HEADER, "X-Gearman-Unique is not taken here: the gateway makes every unique"
+                )
+            wanted.unique = _unique(value, False)
+            wanted.unique_origin = CLIENT
+        elif header == BACKGROUND:
+            wanted.background = value == b"true"
+            if not wanted.background and value != b"false":
+                raise RequestError(MALFORMED_HEADER, "X-Gearman-Background is neither 'true' nor 'false'")
+        elif header == PRIORITY:
+            if value not in PRIORITIES:
+                raise RequestError(MALFORMED_HEADER, "X-Gearman-Priority is none of 'low', 'normal' and 'high'")
+            wanted.priority = <Priority> <int> PRIORITIES[value]
+        elif header == TIMEOUT:
+            wanted.timeout_s = min(_timeout(value), most_s)
+    return 0
+
+
+cdef int read_plugin_headers(JobRequest wanted, list headers, bint refuse_unique) except -1:
+    cdef double most_s = wanted.timeout_s
+    cdef Py_ssize_t index
+    cdef int header
+    cdef bytes value
+    for index in range(0, len(headers), 2):
+        header = _header(<bytes> headers[index])
+        # The plugin takes white space around a value for a part of it; RFC 9110 5.5 leaves no choice.
+        value = (<bytes> headers[index + 1]).strip(b" \t")
+        if header == UNIQUE and value:
+            if refuse_unique:
+                raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique is not taken here")
+            wanted.unique = _unique(value, True)
+            wanted.unique_origin = CLIENT
+        elif header == BACKGROUND:
+            wanted.background = wanted.background or value.lower() == b"true"
+        elif header == PRIORITY:
+            wanted.priority = <Priority> <int> PLUGIN_PRIORITIES.get(value.lower(), wanted.priority)
+        elif header == TIMEOUT:
+            try:
+                wanted.timeout_s = min(_timeout(value), most_s)
+            except RequestError:
+                # The plugin has no such header, so whatever it holds is taken.
+                pass
+    return 0
+
+
+cdef inline int _header(bytes name) noexcept:
+    """Which of our headers it is, of those that is_ours() lets in; 0 for none of them."""
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
+    cdef const char* suffix = PyBytes_AS_STRING(name) + 10
+    if length == 16:
+        return UNIQUE if strncasecmp(suffix, b"unique", 6) == 0 else 0
+    if length == 17:
+        return TIMEOUT if strncasecmp(suffix, b"timeout", 7) == 0 else 0
+    if length == 18:
+        return PRIORITY if strncasecmp(suffix, b"priority", 8) == 0 else 0
+    if length == 20:
+        return BACKGROUND if strncasecmp(suffix, b"background", 10) == 0 else 0
+    return 0
+
+
+cdef bytes _unique(bytes value, bint plugin_compat):
+    """The value if it may be a unique. The plugin takes tabs, and keeps no names for itself."""
+    if not 1 <= len(value) <= MAX_UNIQUE_BYTES:
+        raise RequestError(MALFORMED_HEADER, f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
+    for byte in value:
+        if (byte < 0x20 or byte == 0x7F) and not (plugin_compat and byte == c"\t"):
+            raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique holds a control byte")
+    if not plugin_compat and value.startswith(UNIQUE_PREFIX):
+        raise RequestError(
+            MALFORMED_HEADER,
+            "X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway",
+        )
+    return value
+
+
+cdef double _timeout(bytes value) except -1:
+    whole, point, fraction = value.partition(b".")
+    if not whole.isdigit() or (point and not fraction.isdigit()) or len(value) > MAX_TIMEOUT_DIGITS or not float(value):
+        raise RequestError(MALFORMED_HEADER, "X-Gearman-Timeout is not a decimal number of seconds above 0")
+    return float(value)

@@ -1,0 +1,47 @@
+"""What a client asks for: one job, apart from who answers it."""
+
+from gatewayx.core.keyed_hash cimport KeyedHash
+from gatewayx.gearman.job cimport JobListener
+
+# One of the SUBMIT_JOB* types by priority, then by whether it is a background job.
+cdef int[3][2] SUBMIT_TYPES
+
+cdef enum Priority:
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+cdef enum UniqueOrigin:
+    # The gateway made the unique for this job alone: the job server merges nothing with it.
+    GATEWAY
+    # The client gave it, and may have given it to other jobs.
+    CLIENT
+    # It is the "-" that stands for no unique with plugin_compat: the job server merges by the workload.
+    PLUGIN
+
+
+cdef class JobRequest(JobListener):
+    """A subclass answers it."""
+    cdef bytes function
+    cdef bytes unique
+    cdef UniqueOrigin unique_origin
+    cdef Priority priority
+    cdef bint background
+    # How long its client waits: for the end, or of a background job for its JOB_CREATED.
+    cdef double timeout_s
+    # What the job is given; None before all of it is there, and once the job's packet holds it.
+    cdef bytes workload
+    # For the unique "-", which is merged by the workload: the hash that becomes the job's identity, which takes the workload
+    # as it arrives; None otherwise.
+    cdef KeyedHash identity_hash
+    # How many bytes the hash had taken before the workload.
+    cdef unsigned long long identity_start_bytes
+
+    cdef inline int packet_type(self) noexcept:
+        return SUBMIT_TYPES[<int> self.priority][<int> self.background]
+
+    # Hash the workload with this hash, which has taken function and unique.
+    cdef int hash_workload(self, KeyedHash identity_hash) except -1
+    # The digest of what the job server merges by, the workload included; None if it merges nothing with this job.
+    cdef bytes workload_identity(self)
