@@ -5,9 +5,8 @@ from gatewayx.gearman.pool cimport Pool
 
 
 cdef class Admission:
-    # Names that may be asked for, and beginnings of such; None for any.
-    cdef frozenset functions
-    cdef tuple function_prefixes
+    # The functions that may be asked for; any if it is empty.
+    cdef FunctionTable functions
     # Jobs in flight of the process: submitted, and neither answered nor given up. HAProxy bounds the same by maxconn and
     # Envoy by max_requests of a cluster (1,024).
     cdef readonly Py_ssize_t max_jobs

@@ -31,9 +31,7 @@ cdef class Admission:
         max_queued=(),
         bint require_worker=False,
     ):
-        if functions:
-            self.functions = frozenset(name for name in functions if not name.endswith(b"*"))
-            self.function_prefixes = tuple(name.removesuffix(b"*") for name in functions if name.endswith(b"*"))
+        self.functions = FunctionTable([(name, True) for name in functions])
         self.max_jobs = max_jobs
         self.job_bounds = FunctionTable(max_function_jobs)
         self.queue_bounds = FunctionTable(max_queued)
@@ -45,9 +43,7 @@ cdef class Admission:
         return {"jobs": self.jobs, "functions": len(self.function_jobs), "refused": self.refused}
 
     cdef bint allows(self, bytes function):
-        if self.functions is None or function in self.functions:
-            return True
-        return function.startswith(self.function_prefixes)
+        return self.functions.empty or self.functions.find(function) is not None
 
     cdef object refusal(self, bytes function, Pool pool):
         cdef object found = None

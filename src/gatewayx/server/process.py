@@ -48,7 +48,7 @@ DEADLINES_PER_TURN = 32
 BACKLOG = 4096
 # Bytes of answers that the kernel takes for one client beyond what is on its way: without a bound it takes up to
 # 4 MiB (net.ipv4.tcp_wmem) for each client that never reads, and the byte budget knows nothing of them.
-MAX_UNSENT_BYTES = 256 * 1024
+MAX_NOTSENT_BYTES = 256 * 1024
 # The kernel ends a connection whose answer lies unread in its buffers so much later than we would.
 USER_TIMEOUT_GRACE_S = 1.0
 # After the last answers, so long for clients to take them.
@@ -377,7 +377,7 @@ def _bound_socket(host: NumericHost, port: int, write_timeout_s: float) -> socke
     bound = socket.socket(host.family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOTSENT_BYTES)
         user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
         if host.family == socket.AF_INET6:
