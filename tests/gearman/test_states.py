@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayx.gearman.errors import TransitionError
+from gatewayx.errors import StateError
 from gatewayx.gearman.job import Job, JobState
 from gatewayx.gearman.upstream import UpstreamConnection, UpstreamState
 
@@ -52,7 +52,7 @@ def walk(make: Callable, following: dict, state: IntEnum, then: IntEnum) -> None
         subject.change(then)
         assert subject.state == then
     else:
-        with pytest.raises(TransitionError, match=f"is {state.name} cannot become {then.name}"):
+        with pytest.raises(StateError, match=f"cannot go from {state.name} to {then.name}"):
             subject.change(then)
         assert subject.state == state
 

@@ -2,7 +2,6 @@
 
 `ProtocolError` and below: the peer's; the connection it came from cannot be trusted any further.
 `InvalidArgumentError`, `InvalidStateError`: the caller's; nothing was sent and nothing was lost.
-`TransitionError`: ours; a defect of gatewayx, which no peer and no setting may bring about.
 """
 
 
@@ -51,13 +50,3 @@ class InvalidArgumentError(GearmanError, ValueError):
 
 class InvalidStateError(GearmanError, RuntimeError):
     """A method was called out of its order."""
-
-
-class TransitionError(GearmanError, RuntimeError):
-    """A job or a connection was to go to a state that does not follow its own; it stays as it was."""
-
-    def __init__(self, what: str, state: str, following: str) -> None:
-        """Say what it is, in which state, and to which it was to go."""
-        super().__init__(f"{what} that is {state} cannot become {following}")
-        self.state = state
-        self.following = following

@@ -144,7 +144,7 @@ cdef class Job(Expiring):
     cdef inline bint is_awaited(self) noexcept:
         return self.state < JobState.ENDED
 
-    # Go to a state that may follow the present one; raises TransitionError, and changes nothing, if it may not. With
+    # Go to a state that may follow the present one; raises StateError, and changes nothing, if it may not. With
     # ENDED and ABANDONED the listener is let go, and the deadline with it.
     cpdef int change(self, JobState state) except -1
     # Tell the listener of a packet, one that ends the job included; what it raises ends its own part only. denominator:

@@ -16,7 +16,7 @@ from gatewayx.core.deadlines cimport Expiring
 from gatewayx.gearman.packet cimport PacketType, submit_head, submit_packet
 from gatewayx.gearman.upstream cimport UpstreamConnection
 
-from gatewayx.gearman.errors import TransitionError
+from gatewayx.errors import StateError
 
 logger = logging.getLogger("gatewayx.gearman")
 
@@ -107,9 +107,9 @@ cdef class Job(Expiring):
         return not self.carrier.is_closed()
 
     cpdef int change(self, JobState state) except -1:
-        """Go to a state that may follow the present one; raises TransitionError if it may not."""
+        """Go to a state that may follow the present one; raises StateError if it may not."""
         if not FOLLOWING[<int> self.state] >> <int> state & 1:
-            raise TransitionError("a job", (<object> self.state).name, (<object> state).name)
+            raise StateError(f"a job cannot go from {(<object> self.state).name} to {(<object> state).name}")
         if state >= JobState.ENDED and self.state < JobState.ENDED:
             self.reached = self.state
             self.listener = None

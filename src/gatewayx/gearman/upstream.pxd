@@ -37,7 +37,7 @@ cdef class UpstreamConnection:
     cdef inline bint is_closed(self) noexcept:
         return self.state == UpstreamState.CLOSED
 
-    # Go to a state that may follow the present one; raises TransitionError, and changes nothing, if it may not.
+    # Go to a state that may follow the present one; raises StateError, and changes nothing, if it may not.
     cpdef int change(self, UpstreamState state) except -1
     # The job server has answered: nothing happens but the first time.
     cdef int come_up(self) except -1

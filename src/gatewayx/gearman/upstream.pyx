@@ -5,7 +5,7 @@ answer proves life. `change` is the one writer of its state and knows which stat
 whoever wants that: the keeper, the job server, or what was read. Nothing leads back from CLOSED.
 """
 
-from gatewayx.gearman.errors import TransitionError
+from gatewayx.errors import StateError
 
 # Which states may follow each.
 TRANSITIONS = {
@@ -40,9 +40,9 @@ cdef class UpstreamConnection:
         return self.is_closed()
 
     cpdef int change(self, UpstreamState state) except -1:
-        """Go to a state that may follow the present one; raises TransitionError if it may not."""
+        """Go to a state that may follow the present one; raises StateError if it may not."""
         if state not in TRANSITIONS[self.state]:
-            raise TransitionError(f"a {self.title}", (<object> self.state).name, (<object> state).name)
+            raise StateError(f"a {self.title} cannot go from {(<object> self.state).name} to {(<object> state).name}")
         self.state = state
         return 0
 
