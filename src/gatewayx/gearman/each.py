@@ -212,9 +212,10 @@ class EachAddress:
             del self.leaving[host]
             self.pool.readmit(server)
         else:
-            server = self.pool.admit(self.entry, host, self.address)
-            if server is None:
+            admitted = self.pool.admit(self.entry, host, self.address)
+            if admitted is None:
                 return False
+            server = admitted
             keeper = self.pool.keeper(server)
             keeper.on_loss = self.ask_again
             keeper.start()

@@ -185,14 +185,14 @@ class Keeper:
             try:
                 connection = await self._connect(make_connection, is_text=is_text)
                 up_at_s = self.loop.time()
-                self._came_up(connection, is_text=is_text)
+                self._came_up(connection)
                 if not tried.done():
                     tried.set_result(None)
                 while successor := await self._watch(connection, make_connection):
                     self._retire(connection)
                     connection = successor
-                    self._came_up(connection, is_text=is_text)
-                reason = connection.close_reason
+                    self._came_up(connection)
+                reason = str(connection.close_reason)
                 # Another job server may have taken its place.
                 self._asks_option = True
                 # Who answers and then hangs up is no better than who does not answer.
@@ -226,7 +226,7 @@ class Keeper:
         reasons = []
         for address in found[:MAX_ADDRESSES]:
             connection = make_connection()
-            if not is_text:
+            if isinstance(connection, JobServerConnection):
                 connection.asks_option = self._asks_option or asks_option
             try:
                 await asyncio.wait_for(self._come_up(connection, address), CONNECT_TIMEOUT_S)
@@ -235,7 +235,7 @@ class Keeper:
                 reason = f"no answer{asked} within {CONNECT_TIMEOUT_S:g} s"
             except OSError as error:
                 reason = str(error) or type(error).__name__
-                if not is_text and connection.hung_up_unanswered:
+                if isinstance(connection, JobServerConnection) and connection.hung_up_unanswered:
                     self._asks_option = not connection.asks_option
             except BaseException:
                 connection.close("the gateway is stopping")
@@ -314,12 +314,14 @@ class Keeper:
         return connection
 
     def _retire(self, connection: Connection) -> None:
+        if isinstance(connection, AdminConnection):
+            raise TypeError("a text connection has no successor")
         connection.retire()
         task = self.loop.create_task(self._end_retired(connection))
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
-    async def _end_retired(self, connection: Connection) -> None:
+    async def _end_retired(self, connection: JobServerConnection) -> None:
         """Close a connection that takes no more jobs once those it has have ended."""
         checked_at_s = self.loop.time()
         try:
@@ -332,8 +334,8 @@ class Keeper:
             connection.close("one that was asked for exceptions has taken its place")
             self.pool.went_down(self.server, connection)
 
-    def _came_up(self, connection: Connection, *, is_text: bool) -> None:
-        if is_text:
+    def _came_up(self, connection: Connection) -> None:
+        if isinstance(connection, AdminConnection):
             self._text_reasons.forget()
         else:
             if not self.server.connected:
@@ -385,7 +387,7 @@ class Keeper:
 
 async def connect(
     loop: asyncio.AbstractEventLoop,
-    factory: Callable[[], asyncio.BaseProtocol],
+    factory: Callable[[], Any],
     address: NumericHost,
     port: int,
     **tls: Any,

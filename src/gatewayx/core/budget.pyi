@@ -1,0 +1,24 @@
+"""The bytes that a process holds for its clients; the .pxd has the C-level interface."""
+
+from typing import final
+
+from gatewayx.core.counters import Counters
+
+MAX_BYTES_PER_BODY: int
+MAX_BYTES_PER_RESULT: int
+MAX_BYTES_PER_SMALL: int
+LARGEST_SMALL_BYTES: int
+
+@final
+class ByteBudget:
+    """The .pxd says what counts in which account.
+
+    max_bytes: the bound on all accounts together, above 0. counters: where refusals are counted; None for counters of
+    its own.
+    """
+
+    def __init__(self, max_bytes: int = 256 * 1024 * 1024, counters: Counters | None = None) -> None: ...
+    @property
+    def max_bytes(self) -> int: ...
+    def counters(self) -> dict[str, int]:
+        """What is held now and was counted since the start, by name."""

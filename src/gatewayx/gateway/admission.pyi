@@ -1,0 +1,25 @@
+"""Which functions may be asked for, and how many jobs may be in flight; the .pxd has the C-level interface."""
+
+from collections.abc import Iterable
+from typing import final
+
+@final
+class Admission:
+    """What may be submitted."""
+
+    def __init__(
+        self,
+        *,
+        functions: Iterable[bytes] = (),
+        max_jobs: int = 10_000,
+        max_function_jobs: Iterable[tuple[bytes, int]] = (),
+        max_queued: Iterable[tuple[bytes, int]] = (),
+        require_worker: bool = False,
+    ) -> None: ...
+    @property
+    def max_jobs(self) -> int: ...
+    @property
+    def jobs(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    def counters(self) -> dict[str, int]: ...

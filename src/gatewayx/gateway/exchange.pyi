@@ -1,0 +1,32 @@
+"""One HTTP request as one Gearman job; the .pxd has the C-level interface."""
+
+from typing import final
+
+from gatewayx.gateway.admission import Admission
+from gatewayx.gateway.job_request import JobRequest
+from gatewayx.gearman.pool import Pool
+from gatewayx.http.problems import ALLOW as ALLOW
+from gatewayx.http.request import RequestHandler
+
+@final
+class Gateway(RequestHandler):
+    """Makes a job of each request."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        admission: Admission,
+        *,
+        content_type: bytes,
+        job_timeout_s: float,
+        max_function_bytes: int = 512,
+        refuse_client_unique: bool = False,
+        plugin_compat: bool = False,
+    ) -> None: ...
+    @property
+    def open_exchanges(self) -> int: ...
+    def counters(self) -> dict[str, int]: ...
+
+@final
+class Exchange(JobRequest):
+    """One request and its job."""

@@ -1,0 +1,6 @@
+"""What a client asks for: one job, apart from who answers it; the .pxd has the C-level interface."""
+
+from gatewayx.gearman.job import JobListener
+
+class JobRequest(JobListener):
+    """One job as a client asks for it."""

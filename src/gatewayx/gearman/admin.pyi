@@ -1,0 +1,58 @@
+"""The text protocol of a job server; the .pxd has the C-level interface."""
+
+import asyncio
+from typing import final
+
+from gatewayx.gearman.upstream import UpstreamConnection
+
+@final
+class FunctionStatus:
+    """One function at one job server, as its last `status` said."""
+
+    @property
+    def queued(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def busy_since(self) -> int: ...
+
+@final
+class ServerStatus:
+    """What is known of one job server by text."""
+
+    @property
+    def queued_jobs(self) -> int: ...
+    @property
+    def asked(self) -> int: ...
+    @property
+    def answered(self) -> int: ...
+
+@final
+class AdminConnection(UpstreamConnection):
+    """A text connection; an asyncio protocol, to be given to create_connection().
+
+    loop: the event loop. status: where what it learns is kept.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, status: ServerStatus) -> None: ...
+    @property
+    def status(self) -> ServerStatus: ...
+    @property
+    def pending_cancels(self) -> int: ...
+    @property
+    def cancels_requested(self) -> int: ...
+    @property
+    def cancels_left_out(self) -> int: ...
+    @property
+    def unanswered(self) -> str | None: ...
+    def check(self, silence_s: float) -> None:
+        """Close when nothing came for silence_s though something is due."""
+
+    def ask_status(self, interval_s: float) -> None:
+        """Ask for the status if that was so long ago and is answered."""
+
+    def data_received(self, data: bytes) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...

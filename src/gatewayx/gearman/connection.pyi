@@ -1,0 +1,53 @@
+"""One pipelined socket to one job server; the .pxd has the C-level interface."""
+
+import asyncio
+from typing import final
+
+from gatewayx.core.budget import ByteBudget
+from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.gearman.admin import ServerStatus
+from gatewayx.gearman.job import JobCarrier, JobRouter
+
+@final
+class JobServerConnection(JobCarrier):
+    """A connection to the job server `server_name`; an asyncio protocol, to be given to create_connection().
+
+    `asks_option` may be changed before it is connected.
+    """
+
+    asks_option: bool
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: DeadlineWheel,
+        router: JobRouter,
+        status: ServerStatus,
+        budget: ByteBudget,
+        server_name: str,
+        server_number: int,
+        number: int,
+        max_result_bytes: int,
+    ) -> None: ...
+    @property
+    def server_name(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def sends_exceptions(self) -> bool: ...
+    @property
+    def option_answer(self) -> str | None: ...
+    @property
+    def unsent_bytes(self) -> int: ...
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def unanswered(self) -> str | None: ...
+    def retire(self) -> None:
+        """Take no more jobs, but those that are merged with one that is under way here."""
+
+    def check(self, silence_s: float) -> None:
+        """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
+
+    def data_received(self, data: bytes) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...

@@ -1,0 +1,95 @@
+"""The job servers behind this process; the .pxd has the C-level interface."""
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import final
+
+from gatewayx.address import ServerAddress
+from gatewayx.core.budget import ByteBudget
+from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.gearman.admin import AdminConnection
+from gatewayx.gearman.connection import JobServerConnection
+from gatewayx.gearman.job import JobRouter
+from gatewayx.gearman.keeper import Keeper
+from gatewayx.net.names import NumericHost, Resolver
+
+FIRST_ATTEMPT_S: float
+MOST_SERVERS: int
+BALANCES: dict[str, int]
+
+@final
+class PooledServer:
+    """One job server at host:port.
+
+    number: which one it is, from 0. entry: which of the configured ones it belongs to. tls_name: what its certificate
+    must be good for, if not for its host.
+    """
+
+    def __init__(
+        self, number: int, entry: int, host: str, port: int, tls: bool = False, tls_name: str | None = None
+    ) -> None: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def tls_name(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def entry(self) -> int: ...
+    @property
+    def connected(self) -> int: ...
+    @property
+    def outstanding_jobs(self) -> int: ...
+
+@final
+class BackgroundNote:
+    """Background jobs of one identity at one job server, as far as this process knows."""
+
+@final
+class Pool(JobRouter):
+    """Connections to all job servers."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: DeadlineWheel,
+        servers: Iterable[Sequence[object]],
+        *,
+        connections_per_server: int,
+        max_result_bytes: int,
+        budget: ByteBudget | None = None,
+        balance: str = "fewest",
+        function_servers: Iterable[tuple[bytes, Iterable[int]]] = (),
+        cancel_abandoned: bool = True,
+        status_interval_s: float = 2,
+        check_interval_s: float = 5,
+        tls_context: ssl.SSLContext | None = None,
+        resolver: Resolver | None = None,
+    ) -> None: ...
+    @property
+    def moved_jobs(self) -> int: ...
+    async def start(self) -> None:
+        """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
+
+    async def close(self) -> None:
+        """Close every connection; jobs that have not ended are lost."""
+
+    def most_servers(self, entry: int) -> int: ...
+    def admit(self, entry: int, host: NumericHost, address: ServerAddress) -> PooledServer | None: ...
+    def keeper(self, server: PooledServer) -> Keeper: ...
+    def retire(self, server: PooledServer) -> None: ...
+    def readmit(self, server: PooledServer) -> None: ...
+    def drop(self, server: PooledServer) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+    def servers_now(self) -> dict[str, dict[str, int]]: ...
+    def job_connection(self, server: PooledServer, number: int) -> JobServerConnection: ...
+    def admin_connection(self, server: PooledServer) -> AdminConnection: ...
+    def came_up(self, server: PooledServer, connection: JobServerConnection | AdminConnection) -> None: ...
+    def went_down(self, server: PooledServer, connection: JobServerConnection | AdminConnection) -> None: ...
