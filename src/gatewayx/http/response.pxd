@@ -11,9 +11,9 @@ cdef enum:
 
 
 cdef class ResponseBuilder:
-    # What every response carries, Date included; made anew once a second.
+    # The header lines that every response carries, Date included; made anew once a second.
     cdef bytes common_headers
-    # The second for which it was made.
+    # The second, since the epoch, for which they were made.
     cdef long long common_second
     # Errors are answered without a body, as gearmand's HTTP plugin does.
     cdef readonly bint empty_error_bodies
@@ -36,11 +36,11 @@ cdef class ResponseBuilder:
 
 
 cdef class RetryAfter:
-    # Monotonic seconds.
+    # Tells monotonic seconds.
     cdef object clock
     # State of the jitter, never 0 (xorshift64: Marsaglia, 2003).
     cdef unsigned long long random_state
-    # Kind of refusal to [since when without a pause, when last]; as many entries as there are kinds.
+    # By kind of refusal: since when it goes on without a pause, and when the last one was; one entry a kind.
     cdef dict spells
 
     cpdef bytes line(self, str kind)
