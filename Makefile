@@ -1,4 +1,4 @@
-# A fresh clone on Debian needs Python 3.10 to 3.13 and make; as root the targets install the rest, Python's in .venv.
+# A fresh clone on Debian needs Python 3.10 to 3.14 and make; as root the targets install the rest, Python's in .venv.
 PYTHON ?= python3
 VENV := .venv
 DEMO_VENV := .venv-demo
@@ -16,7 +16,8 @@ BUILT := $(VENV)/built.stamp
 FUZZ_BUILT := build/fuzz/built.stamp
 SANITIZED_BUILT := build/sanitized/built.stamp
 COMPILED_SOURCES := $(shell find src -name '*.pyx' -o -name '*.pxd')
-PYTHON_SOURCES := $(shell find src -name '*.py')
+PYTHON_SOURCES := $(shell find src -name '*.py' -o -name '*.pyi')
+STUBBED_MODULES := $(shell find src -name '*.pyi' | sed 's|^src/||; s|\.pyi$$||; s|/|.|g')
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
@@ -27,7 +28,7 @@ FUZZ_TARGETS := packet_reader http_connection
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(DEMO_INSTALLED) ## Run gateway, job server and sample worker in one process; LISTEN=HOST:PORT to choose where.
 	@exec $(DEMO_VENV)/bin/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
@@ -48,10 +49,12 @@ fuzz: $(FUZZ_BUILT) ## Fuzz each target for FUZZ_SECONDS, guided by coverage; se
 		PYTHONPATH=build/fuzz/lib $(BIN)/python -m fuzz $$target --fuzz $(FUZZ_SECONDS) || exit; \
 	done
 
-lint: build ## Check style and types.
+lint: build ## Check style and types, and the compiled modules against their stubs.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases \
+		--allowlist tools/stubtest_allowlist.txt $(STUBBED_MODULES)
 
 build: $(BUILT) $(INSTALLED) ## Compile in place and install for development.
 
@@ -60,6 +63,10 @@ docs: build ## Write the tables in docs that come from the code.
 
 wheel: $(REQUIREMENTS) ## Build the sdist, and the wheel from it, into dist.
 	$(BIN)/python -m build
+
+wheelhouse: gearmand $(REQUIREMENTS) ## Build the sdist and a wheel for each Python into wheelhouse, and try each; see CONTRIBUTING.md.
+	$(BIN)/python -m pip install --quiet --group wheelhouse
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.wheelhouse
 
 bench: gearmand build ## Measure every claim and write benchmarks/results, in under fifteen minutes; ARGS are the script's.
 	@command -v wrk >/dev/null && command -v nginx >/dev/null && test -e /usr/include/libgearman-1.0/gearman.h \

@@ -1,0 +1,15 @@
+"""SipHash-2-4 with an output of 128 bits; the .pxd has the C-level interface."""
+
+from typing import final
+
+@final
+class KeyedHash:
+    """The hash of what update() is given. key: KEY_BYTES bytes that nobody else knows, else ValueError."""
+
+    def __new__(cls, key: bytes) -> KeyedHash: ...
+    @property
+    def hashed_bytes(self) -> int: ...
+    def update(self, piece: bytes) -> int:
+        """Take more bytes."""
+    def digest(self) -> bytes:
+        """The hash of all bytes so far; more may follow."""

@@ -1,0 +1,1 @@
+"""Which path means what; all of it is C-level, in the .pxd."""

@@ -1,0 +1,15 @@
+"""Sockets and the clock for programs with connections by the thousand; the .pxd has the C-level interface."""
+
+class Peer:
+    """Whom connections are made to: an IPv4 or IPv6 address in numbers, and a port.
+
+    sources: connections come from so many addresses of the loopback in turn; 0 lets the kernel choose. Raises
+    ValueError for what is no address.
+    """
+
+    def __init__(self, host: str, port: int, sources: int = 0) -> None: ...
+    @property
+    def sources(self) -> int: ...
+
+def clock_ns() -> int:
+    """CLOCK_MONOTONIC: the same in all processes of a machine."""
