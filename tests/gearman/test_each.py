@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -275,6 +275,17 @@ class TestFamily:
                 await eventually(lambda: used(gateway) == ["127.0.0.1"])
 
 
+async def refused_and_moved_on(client: HttpClient, upstreams: Mapping[str, ScriptedConnection]) -> tuple[str, str]:
+    """Send a job that one of two job servers refuses and the other one has now; the hosts of the two, in this order."""
+    client.send(post(b"/f", b"w"))
+    first = await taker(upstreams)
+    await upstreams[first].submission()
+    upstreams[first].answer(PacketType.ERROR, *FULL)
+    [second] = set(upstreams) - {first}
+    await upstreams[second].submission()
+    return first, second
+
+
 class TestNumbers:
     async def test_beyond_64_the_rest_is_logged(self, dns, caplog):
         # As numbers, not as text.
@@ -333,13 +344,8 @@ class TestNumbers:
                 HttpClient(gateway.address) as client,
             ):
                 await gateway.reaches("pool.connections", 2)
-                upstreams = dict(zip(hosts[:2], await upstreams_of([servers[host] for host in hosts[:2]]), strict=True))
-                client.send(post(b"/f", b"w"))
-                first = await taker(upstreams)
-                await upstreams[first].submission()
-                upstreams[first].answer(PacketType.ERROR, *FULL)
-                [second] = set(upstreams) - {first}
-                await upstreams[second].submission()
+                upstreams = {host: await servers[host].connection() for host in hosts[:2]}
+                first, second = await refused_and_moved_on(client, upstreams)
                 # The job knows that the first one has refused it, and may yet be moved on.
                 dns.addresses["all.test"] = [second, "127.0.0.3", *full]
                 await upstreams[first].closed()
@@ -360,13 +366,8 @@ class TestNumbers:
                 HttpClient(gateway.address) as client,
             ):
                 await gateway.reaches("pool.connections", 2)
-                upstreams = dict(zip(hosts[:2], await upstreams_of([servers[host] for host in hosts[:2]]), strict=True))
-                client.send(post(b"/f", b"w"))
-                first = await taker(upstreams)
-                await upstreams[first].submission()
-                upstreams[first].answer(PacketType.ERROR, *FULL)
-                [second] = set(upstreams) - {first}
-                await upstreams[second].submission()
+                upstreams = {host: await servers[host].connection() for host in hosts[:2]}
+                _, second = await refused_and_moved_on(client, upstreams)
                 dns.addresses["all.test"] = [second, "127.0.0.3"]
                 third = await servers["127.0.0.3"].connection()
                 await eventually(lambda: connected(gateway) == {second, "127.0.0.3"})

@@ -19,6 +19,20 @@ from support.lookups import numeric
 from support.tls import Authority, TlsTerminator
 
 
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of every name, to be changed; without any no name is known."""
+    addresses = ["127.0.0.1"]
+
+    def look_up(host: str) -> object:
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return numeric(*addresses)
+
+    monkeypatch.setattr(names, "look_up", look_up)
+    return addresses
+
+
 class TestReasons:
     def test_each_new_one_is_due_once_and_again_after_a_minute(self):
         reasons = Reasons()
@@ -108,15 +122,7 @@ class TestAway:
                 found[:] = ["127.0.0.1"]
                 await eventually(lambda: lines(caplog, "certificate has expired"))
 
-    async def test_a_connection_that_is_not_made_beside_others_is_told(self, monkeypatch, caplog):
-        found = ["127.0.0.1"]
-
-        def look_up(host):
-            if not found:
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return numeric(*found)
-
-        monkeypatch.setattr(names, "look_up", look_up)
+    async def test_a_connection_that_is_not_made_beside_others_is_told(self, found, caplog):
         async with (
             ScriptedJobServer() as server,
             running_gateway([("job-server.test", server.port)], connections_per_server=2) as gateway,
@@ -134,15 +140,7 @@ class TestAway:
             await gateway.reaches("pool.connections", 2)
         assert not lines(caplog, "is not connected")
 
-    async def test_each_reason_of_a_text_connection_is_told(self, monkeypatch, caplog):
-        found = ["127.0.0.1"]
-
-        def look_up(host):
-            if not found:
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return numeric(*found)
-
-        monkeypatch.setattr(names, "look_up", look_up)
+    async def test_each_reason_of_a_text_connection_is_told(self, found, caplog):
         async with ScriptedJobServer() as server, running_gateway([("job-server.test", server.port)]) as gateway:
             await gateway.reaches("pool.connections", 2)
             await eventually(lambda: any(connection.is_text for connection in server.open))

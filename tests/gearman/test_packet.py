@@ -2,6 +2,7 @@
 
 import struct
 import tracemalloc
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -194,32 +195,30 @@ class TestLargePackets:
         with pytest.raises(InvalidStateError):
             reader.take()
 
-    @pytest.mark.parametrize("size", [1, 1000, 65_536])
-    def test_kept_is_handed_out_without_another_copy(self, size):
-        reader = self.announcing()
-        taken = []
+    def taken(self, reader: PacketReader, decide: Callable[[], object], size: int) -> Iterator[int]:
+        """The types of the whole packets of a stream that comes in pieces; `decide` is called for each large one."""
         for part in pieces(self.STREAM + self.NEXT, size):
             reader.feed(part)
             while (result := reader.take()) != Taken.NEED_MORE:
                 if result == Taken.LARGE:
-                    reader.keep()
+                    decide()
                 else:
-                    taken.append((reader.type, [reader.argument(i) for i in range(reader.argument_count)]))
-                    if reader.type == 13:
-                        assert reader.argument(1) is reader.argument(1)
+                    yield reader.type
+
+    @pytest.mark.parametrize("size", [1, 1000, 65_536])
+    def test_kept_is_handed_out_without_another_copy(self, size):
+        reader = self.announcing()
+        taken = []
+        for packet_type in self.taken(reader, reader.keep, size):
+            taken.append((packet_type, [reader.argument(i) for i in range(reader.argument_count)]))
+            if packet_type == 13:
+                assert reader.argument(1) is reader.argument(1)
         assert taken == [(13, [HANDLE, self.DATA]), (14, [HANDLE])]
 
     @pytest.mark.parametrize("size", [1, 1000, 65_536])
     def test_skipped_leaves_the_stream_alive(self, size):
         reader = self.announcing()
-        taken = []
-        for part in pieces(self.STREAM + self.NEXT, size):
-            reader.feed(part)
-            while (result := reader.take()) != Taken.NEED_MORE:
-                if result == Taken.LARGE:
-                    reader.skip()
-                else:
-                    taken.append((reader.type, reader.argument(0)))
+        taken = [(packet_type, reader.argument(0)) for packet_type in self.taken(reader, reader.skip, size)]
         assert taken == [(14, HANDLE)]
         assert reader.stream_bytes == len(self.STREAM)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
-from support.gateway import SOON_S, eventually, with_settings
+from support.gateway import SOON_S, RunningGateway, eventually, with_settings
 from support.http import HttpClient, ask, chunked, get, head, post
+from support.job_servers import HandWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -282,6 +284,20 @@ class TestFull:
         assert gateway.count("budget.refused") == 2
 
 
+@contextlib.asynccontextmanager
+async def unread(
+    gateway: RunningGateway, worker: HandWorker, result: bytes, *, receive_buffer_bytes: int
+) -> AsyncIterator[HttpClient]:
+    """A client that does not read the result of its job, of which the gateway holds all that the kernels do not."""
+    async with HttpClient(gateway.address, receive_buffer_bytes=receive_buffer_bytes) as client:
+        client.writer.transport.pause_reading()
+        client.send(post(b"/by-hand"))
+        handle, _, _, _ = await worker.take()
+        worker.complete(handle, result)
+        await gateway.reaches("budget.results_bytes", len(result))
+        yield client
+
+
 class TestResults:
     @with_settings(max_held_bytes=256 * KIBIBYTE)
     @pytest.mark.parametrize("parts", [1, 10])
@@ -301,12 +317,7 @@ class TestResults:
     async def test_an_answer_that_is_not_read_counts_until_it_is_and_stops_no_body(self, gateway, worker, samples):
         # Of results 10 MiB are held; more than the kernel takes off our hands, less than three quarters.
         result = bytes(7 * MEBIBYTE)
-        async with HttpClient(gateway.address, receive_buffer_bytes=4096) as slow:
-            slow.writer.transport.pause_reading()
-            slow.send(post(b"/by-hand"))
-            handle, _, _, _ = await worker.take()
-            worker.complete(handle, result)
-            await gateway.reaches("budget.results_bytes", len(result))
+        async with unread(gateway, worker, result, receive_buffer_bytes=4096) as slow:
             body = bytes(2 * MEBIBYTE)
             assert (await ask(gateway.address, sized(len(body)), body)).body == body
             slow.writer.transport.resume_reading()
@@ -316,12 +327,7 @@ class TestResults:
     @with_settings(max_held_bytes=20 * MEBIBYTE)
     async def test_an_answer_that_is_read_too_slowly_is_ended_while_results_are_crowded(self, gateway, worker, samples):
         result = bytes(9 * MEBIBYTE)
-        async with HttpClient(gateway.address, receive_buffer_bytes=4096) as slow:
-            slow.writer.transport.pause_reading()
-            slow.send(post(b"/by-hand"))
-            handle, _, _, _ = await worker.take()
-            worker.complete(handle, result)
-            await gateway.reaches("budget.results_bytes", len(result))
+        async with unread(gateway, worker, result, receive_buffer_bytes=4096) as slow:
             began_s = time.monotonic()
             # Whoever needs little is not concerned.
             small = bytes(16 * KIBIBYTE)
@@ -336,12 +342,7 @@ class TestResults:
     @with_settings(max_held_bytes=20 * MEBIBYTE)
     async def test_an_answer_that_is_read_in_time_is_not_ended(self, gateway, worker):
         result = bytes(9 * MEBIBYTE)
-        async with HttpClient(gateway.address, receive_buffer_bytes=65536) as steady:
-            steady.writer.transport.pause_reading()
-            steady.send(post(b"/by-hand"))
-            handle, _, _, _ = await worker.take()
-            worker.complete(handle, result)
-            await gateway.reaches("budget.results_bytes", len(result))
+        async with unread(gateway, worker, result, receive_buffer_bytes=65536) as steady:
             steady.writer.transport.resume_reading()
             read = 0
             for _ in range(9):

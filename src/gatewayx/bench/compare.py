@@ -26,7 +26,7 @@ _STUDENT_T = {1: 63.657, 2: 9.925, 3: 5.841, 4: 4.604, 5: 4.032, 6: 3.707, 7: 3.
 # Of a latency: the width of a bucket of gatewayx.core.histogram. A smaller difference may be rounding alone.
 RESOLUTION = 1 / 128
 
-# Of the time of a run: what a slow end may add without being another duration.
+# A run whose end was slow may have lasted longer by this share and still counts as one of the same duration.
 DURATION_TOLERANCE = 0.05
 
 BETTER = "better"

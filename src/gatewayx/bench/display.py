@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gatewayx.bench.measurement import Progress
     from gatewayx.bench.result import GoodTraffic, Latency, Run, Verdict
 
-# Plain lines come so often at most; a terminal is drawn at every interval.
+# The shortest time between two plain lines; a terminal is drawn at every interval.
 LINE_INTERVAL_S = 1.0
 BAR_CHARACTERS = 40
 
@@ -61,7 +61,7 @@ class PlainDisplay:
         self.note("  ".join(parts))
 
     def note(self, text: str) -> None:
-        """One line; who does not want to hear it does not lose the result."""
+        """Write one line. A closed standard error loses the line, not the result."""
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr, flush=True)
 

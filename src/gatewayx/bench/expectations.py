@@ -14,7 +14,7 @@ from gatewayx.bench.result import LATENCY_FIGURES, Expectation, GoodTraffic, Run
 # In what a metric is measured: seconds, 0 to 1 (of a core: above 1 for several), how often, a second, or bytes.
 Kind = Literal["time", "share", "count", "rate", "bytes"]
 
-# How many make a second: dividing rounds once, so that "10ms" is 0.01 and nothing beside it. Unicode has two mus.
+# How many of each unit make a second: dividing rounds once, so "10ms" is exactly 0.01. Unicode has two mus.
 _UNITS_PER_S = {"us": 1e6, "µs": 1e6, "μs": 1e6, "ms": 1e3, "s": 1.0}
 _UNIT_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -56,7 +56,7 @@ class Expected:
     kind: Kind
 
     def judge(self, run: Run) -> Expectation:
-        """What `run` has to show for it. What it did not measure is None and has not passed.
+        """Compare the expectation with a run. A figure that the run did not measure is None and has not passed.
 
         Shares of errors and of statuses are of all requests; a run without requests has neither them nor counts.
         """

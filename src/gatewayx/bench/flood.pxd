@@ -30,11 +30,11 @@ cdef class FloodConnection(Polled):
     # -1 while there is none.
     cdef int descriptor
     cdef bint sent
-    # Who ignores: so many bytes of the text that is sent now have been.
+    # IGNORES alone: how many bytes of the text have been sent since it last began anew.
     cdef Py_ssize_t sent_bytes
     cdef bint answered
     cdef long long next_drip_ns
-    # The next one that has no connection.
+    # The next place in the list of those without a connection.
     cdef FloodConnection next_unused
 
     cdef int open(self, FloodKind kind) except -1

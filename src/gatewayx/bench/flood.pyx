@@ -17,7 +17,8 @@ MIXED = "mixed"
 # New connections at once, before what has been answered is looked at: as many as a listener's queue holds.
 cdef int BURST = 256
 cdef long long DRIP_NS = 1_000_000_000
-# Of a mixed flood at most this part of the connections drips or ignores; they would soon be all there is.
+# At most one connection in so many of a mixed flood drips or ignores: such connections last, and would soon be all
+# that are open.
 cdef int SLOW_PART = 4
 # Small, so that a server notices soon that nothing is read.
 cdef int IGNORING_BUFFER_BYTES = 4096
@@ -133,7 +134,7 @@ cdef class FloodConnection(Polled):
             if not self.answered:
                 self.answered = True
                 generator.count_answer(size)
-        # Who has its answer is gone, also when the server would keep the connection.
+        # The client closes once it has its answer, also when the server would keep the connection.
         if size < 0 and would_block() and not self.answered:
             return 0
         if not self.answered:
@@ -214,7 +215,7 @@ cdef class FloodGenerator:
         return 0
 
     cdef FloodKind _choose_kind(self):
-        """The next kind in turn, of the quick ones while too many are slow."""
+        """The next kind in turn; while too many connections are slow, the next of the quick kinds."""
         cdef FloodKind kind
         for _ in range(len(self.kinds)):
             kind = self.kinds[self.next_kind]
@@ -224,7 +225,7 @@ cdef class FloodGenerator:
         return kind
 
     cdef int count_answer(self, Py_ssize_t size) except -1:
-        """Count an answer by the status that its first bytes tell; what is no answer counts as status 0."""
+        """Count an answer by the status in its first bytes; bytes that are no answer count as status 0."""
         cdef int status = 0
         self.received[size] = 0
         if size >= 12 and memcmp(self.received, b"HTTP/1.", 7) == 0:
@@ -233,7 +234,7 @@ cdef class FloodGenerator:
         return 0
 
     def sweep(self):
-        """What time brings: drops on the slow connections, and the end."""
+        """Send the bytes that are due on slow connections, and end when the time is over."""
         cdef FloodConnection connection
         cdef long long at_ns = now_ns()
         for connection in self.connections:

@@ -31,11 +31,11 @@ cdef class LoadConnection(Polled):
     cdef unsigned long long* serials
     cdef int first
     cdef int outstanding
-    # Of those the last so many have not been sent whole, and of the first of these so many bytes have been.
+    # How many of those, the last ones, have not been sent whole, and how many bytes of the first of these have been.
     cdef int unsent
     cdef Py_ssize_t unsent_at
     cdef ResponseReader reader
-    # The body that comes is not what was expected.
+    # A piece of the body that is being read differs from what was expected.
     cdef bint mismatch
     # In the generator's list of those that can take a request, since when it can, and the next one there. One that
     # no longer can is passed over when its turn comes.
@@ -70,7 +70,7 @@ cdef class LoadGenerator:
     cdef int processes
     cdef char* received
     cdef char* gathered
-    # Connections that can take a request, the one that waits longest first; of an open loop only.
+    # In an open loop: connections that can take a request, the one that has waited longest first.
     cdef LoadConnection first_available
     cdef LoadConnection last_available
     # The run: from when to when requests are sent. 0 before it begins.
@@ -105,9 +105,9 @@ cdef class LoadGenerator:
     cdef long long phase_failed[PHASES]
     # Connections that could not be made, by errno.
     cdef readonly dict failed_connects
-    # Of the last bad answer.
+    # What was wrong with the last bad answer; None without one.
     cdef readonly str bad_response
-    # Of the last failed connect.
+    # The errno of the last connect that failed; 0 without one.
     cdef readonly int connect_errno
 
     cdef void list_available(self, LoadConnection connection, long long since_ns) noexcept

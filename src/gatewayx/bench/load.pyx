@@ -29,7 +29,7 @@ cdef enum ErrorKind:
 
 ERROR_KINDS = ("connect", "reset", "timeout", "bad_response", "status", "not_sent")
 
-# Of requests that were never sent, so many are recorded one by one at most.
+# The most records that are made of requests that were never sent; above, neighbours share a record.
 cdef long long MOST_UNSENT_RECORDS = 1_000_000
 # Requests that were due before the end and waited for a connection are still sent so much later.
 cdef long long GRACE_NS = 250_000_000
@@ -96,7 +96,7 @@ cdef class LoadConnection(Polled):
             self.go_on(at_ns)
         elif events & EPOLLOUT and self.unsent:
             self.flush(at_ns)
-        # Lost and opened again meanwhile, it has nothing to read yet.
+        # The flush may have lost the connection and opened another one, which has nothing to read yet.
         if self.descriptor >= 0 and not self.connecting and events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             return self.receive_answers(at_ns, events)
         return 0
@@ -247,7 +247,7 @@ cdef class LoadConnection(Polled):
         return 0
 
     cdef Py_ssize_t _gather(self) noexcept:
-        """Copy as many of the unsent requests as there is room for behind each other."""
+        """Copy unsent requests into the buffer, one behind the other, as many as fit; returns how many bytes these are."""
         cdef LoadGenerator generator = self.generator
         cdef RequestTemplate template = generator.template
         cdef int place = (self.first + self.outstanding - self.unsent) % generator.pipeline
@@ -407,7 +407,7 @@ cdef class LoadGenerator:
         while due_ns < self.ends_ns and due_ns <= at_ns:
             connection = self._take_available()
             if connection is None:
-                # The next one that comes free goes on from here.
+                # The next connection that comes free sends on from here.
                 return 0
             self.lateness.record_ns(at_ns - max(due_ns, connection.available_since_ns))
             self.next_due += 1
@@ -472,7 +472,7 @@ cdef class LoadGenerator:
         return 0
 
     def sweep(self):
-        """What time brings: late answers, connections to be made again."""
+        """Give up answers that are too late, and make connections again that were lost."""
         cdef LoadConnection connection
         cdef long long at_ns = now_ns()
         for connection in self.connections:
@@ -540,7 +540,7 @@ cdef class LoadGenerator:
         return 0
 
     def phases(self):
-        """Of a run beside a flood, what was due before, in and after it: latency, good answers, failed requests."""
+        """Latency, good answers and failed requests of what was due before, in and after the flood."""
         cdef int phase
         return [
             {

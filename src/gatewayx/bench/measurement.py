@@ -48,7 +48,7 @@ LEAD_S = 0.1
 # A generator that sends later than this, one time in a hundred, is measured and not the target.
 MOST_LATENESS_S = 0.001
 FULL_CORE_SHARE = 0.95
-# Of the time a load process was ready to run: above, what it measures is the want of processors.
+# A load process that waited for a processor in a larger share of its time measures the want of processors.
 WAITING_SHARE = 0.2
 # Reasons for a failed connect that are not the target's.
 OWN_LIMITS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS)
@@ -222,7 +222,7 @@ class Measurement:
         flooding = asyncio.ensure_future(self._hear_flood(flooder)) if flooder is not None else None
         everyone = [*hearing, *filter(None, (flooding,))]
         try:
-            # Whoever of them dies ends the run at once.
+            # The death of any load process ends the run at once.
             await asyncio.gather(*everyone)
         finally:
             for task in filter(None, (sampling, *everyone)):
@@ -347,7 +347,7 @@ class Measurement:
             lateness.add_state(end.lateness)
             _add_counts(errors, end.snapshot.errors)
             _add_counts(statuses, end.snapshot.statuses)
-        # The intervals know nothing of what ended after the last of them.
+        # Requests that ended after the last interval are in no interval.
         self.latency = latency
         seconds = self._seconds()
         sent_in_time = sum(end.snapshot.sent_in_time for end in ends)

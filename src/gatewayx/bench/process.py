@@ -41,7 +41,7 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 # For every connection to come up before the start.
 CONNECT_TIMEOUT_S = 5.0
 OTHER_DESCRIPTORS = 32
-# For requests under way when somebody ends the run early; afterwards they are left out.
+# How long requests under way may still take when somebody ends the run early; afterwards they are left out.
 STOP_PATIENCE_S = 1.0
 
 
@@ -63,7 +63,7 @@ class Leader:
         return cls(reader, writer)
 
     async def line(self) -> bytes:
-        """The next line; empty once the leader has nothing more to say."""
+        """The next line; empty once the leader has closed the pipe."""
         return await self._reader.readline()
 
     def tell(self, message: Message) -> None:
@@ -73,7 +73,7 @@ class Leader:
             self._writer.write(self._encoder.encode(message) + b"\n")
 
     def close(self) -> None:
-        """Say no more; what is written still arrives."""
+        """Close the pipe to the leader; what was written still arrives."""
         self._writer.close()
 
 

@@ -5,7 +5,7 @@ cpdef enum ReadEvent:
     NEED_MORE = 0
     # A piece of the body: `body` and `body_bytes` until the next call.
     BODY = 1
-    # One answer is complete; `consumed` may be short of what was given.
+    # One answer is complete; bytes behind `consumed` belong to the next one.
     COMPLETE = 2
     # What came is no answer; `problem` says why.
     BAD = 3
@@ -36,11 +36,11 @@ cdef class ResponseReader:
     cdef readonly bint keep_alive
     cdef readonly long long body_total_bytes
     cdef readonly str problem
-    # How much of the last bytes given was used.
+    # How many of the bytes last given were used.
     cdef readonly Py_ssize_t consumed
     cdef const char* body
     cdef Py_ssize_t body_bytes
-    # What is left of a sized body or chunk.
+    # How many bytes of a sized body or chunk are still to come.
     cdef long long left_bytes
     # The begun head or line of which the end has not come yet.
     cdef bytearray held

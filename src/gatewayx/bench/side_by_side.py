@@ -254,7 +254,7 @@ class Comparison:
             except RunError as error:
                 if not self.runs:
                     raise
-                # What was measured before is worth telling, and where it ended as well.
+                # The runs that came before the failure are told, and so is where the comparison ended.
                 self.problem = f"{name}, {contestant.name}: {error}"
                 self._stopped = True
 

@@ -21,7 +21,7 @@ cdef class ServerConnection(Output):
     cdef dict running
     # As a client: the jobs it waits for, by handle.
     cdef dict waiting
-    # Wants WORK_EXCEPTION as such.
+    # The client set the option `exceptions`: it gets WORK_EXCEPTION, which is WORK_FAIL to all others.
     cdef bint exceptions
     # Sent PRE_SLEEP and got no NOOP since.
     cdef bint sleeping

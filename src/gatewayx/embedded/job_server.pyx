@@ -59,7 +59,7 @@ cdef class ServerConnection(Output):
         self.transport = transport
         transport.set_write_buffer_limits(high=self.server.max_output_bytes)
         self.server.open_connections.add(self)
-        # Accepted in the loop turn in which the server went away.
+        # The connection was accepted in the loop turn in which the server went away.
         if self.server.listener is None:
             self.closing = True
             transport.abort()
@@ -81,7 +81,7 @@ cdef class ServerConnection(Output):
             self.hang_up()
 
     def eof_received(self):
-        """asyncio: the peer has sent everything; nobody is left to read an answer."""
+        """asyncio: the peer has sent everything, and reads no answer any more: the transport closes."""
 
     def pause_writing(self):
         """asyncio: `max_output_bytes` are unsent, the peer does not read."""
@@ -343,7 +343,7 @@ cdef class ServerConnection(Output):
         return 0
 
     cdef int hang_up(self) except -1:
-        """Write what is due and close."""
+        """Write what this turn has gathered, and close."""
         self.flush()
         if not self.closing:
             self.closing = True
@@ -566,5 +566,5 @@ cdef class JobServer:
         return True
 
     def create_function(self, bytes name not None):
-        """Know a function before anybody submits to it; False if its name is too long or there are too many."""
+        """Remember a function before any job of it comes; False if its name is too long or too many are remembered."""
         return len(name) <= MAX_FUNCTION_BYTES and self.function(name) is not None

@@ -10,7 +10,7 @@ cdef class Output:
     cdef unsigned int magic
     # None before connection_made and after connection_lost.
     cdef readonly object transport
-    # Nothing may be written any more, and what comes is not looked at.
+    # The connection is about to close: nothing is written any more, and bytes that come are dropped.
     cdef bint closing
     # Buffers to write at the end of this loop turn; `out_bytes` is their sum.
     cdef list out

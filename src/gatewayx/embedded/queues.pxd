@@ -13,7 +13,7 @@ cdef class QueuedJob:
     cdef Function function
     # Index into the function's queues: 0 high, 1 normal, 2 low.
     cdef int priority
-    # Who hears of it, one entry a foreground submit: one connection may be there twice (coalescing).
+    # The connections that are told of it, one entry a foreground submit: one may be there twice (coalescing).
     cdef list clients
     # The connection that runs it; None while it is queued.
     cdef readonly Output worker

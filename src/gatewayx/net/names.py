@@ -81,7 +81,7 @@ class Resolver:
             return [numeric]
         lookup = self._lookup(host)
         while not lookup.done():
-            # Unlike wait_for(), it cancels nothing: the lookup is not only ours.
+            # Unlike wait_for(), wait() cancels nothing: others may wait for the same lookup.
             await asyncio.wait((lookup,), timeout=SLOW_S)
             if not lookup.done():
                 tell(f"its name is not resolved within {SLOW_S:g} s")

@@ -27,9 +27,9 @@ cdef class Polled:
 
 
 cdef class Poller:
-    # Of its own, watched by the loop: one callback of the loop for all the sockets that are ready.
+    # The epoll descriptor that the loop watches: one callback of the loop for all the sockets that are ready.
     cdef readonly int descriptor
-    # -1 until the first alarm.
+    # A timerfd in it; -1 until the first alarm.
     cdef int timer
     cdef object loop
     cdef epoll_event ready[EVENTS_PER_TURN]

@@ -35,7 +35,7 @@ cdef class Polled:
 
 
 cdef class Poller:
-    """An epoll descriptor that a running loop watches. callback: called with nothing when sockets are ready."""
+    """An epoll descriptor that a running loop watches. callback: called without arguments when sockets are ready."""
 
     def __init__(self, loop, callback):
         self.timer = -1

@@ -14,7 +14,7 @@ cdef long long now_ns() noexcept nogil
 
 
 cdef class Peer:
-    # Whom connections are made to.
+    # The address that connections are made to.
     cdef sockaddr_storage address
     cdef socklen_t address_bytes
     # Connections come from as many addresses of the loopback in turn, 127.0.0.2 and up; 0 for the kernel's choice.

@@ -70,7 +70,7 @@ def clock_ns():
 
 
 cdef class Peer:
-    """Whom connections are made to: an IPv4 or IPv6 address in numbers, and a port.
+    """The address that connections are made to: IPv4 or IPv6 in numbers, and a port.
 
     sources: connections come from so many addresses of the loopback in turn, since one address has 28,000 ports and
     a flood uses more in a minute; 0 lets the kernel choose. Raises ValueError for what is no address.
@@ -131,7 +131,7 @@ cdef Py_ssize_t transmit(int descriptor, const char* data, Py_ssize_t size) noex
 
 
 cdef bint would_block() noexcept nogil:
-    """After a call that failed: only because there is nothing to do now."""
+    """Whether the call that has just failed would only have had to wait."""
     return errno == EAGAIN
 
 
