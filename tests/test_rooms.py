@@ -62,11 +62,7 @@ DATA_PATH = {"core", "net", "http", "gearman", "gateway"}
 MOST_LINES = 600
 MOST_LINES_WITH_A_REASON = 700
 # Files that read better whole, and why.
-LONG = {
-    "benchmarks/malformed_flood.py": "one run after the other, told as one table",
-    "benchmarks/plugin_comparison.py": "each step builds on the machine that the step before has left",
-    "tests/http/test_strictness.py": "two tables of heads, to be read beside RFC 9112",
-}
+LONG: dict[str, str] = {}
 # Files that are about to be split. The list only ever shrinks.
 TO_BE_SPLIT = {
     "fuzz/http_connection.py",

@@ -1,0 +1,361 @@
+"""Requests that a strict reader refuses, and odd ones that it serves: to be read beside RFC 9110 and 9112."""
+
+from __future__ import annotations
+
+from support.http import chunked, head, post
+
+SMUGGLED = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nsmuggled"
+CHUNKED = b"Transfer-Encoding: chunked"
+
+
+def request(
+    *headers: bytes, body: bytes = b"", line: bytes = b"POST /echo HTTP/1.1", host: bytes = b"Host: a"
+) -> bytes:
+    """A request of these very lines."""
+    return b"\r\n".join((line, host, *headers, b"", b"")) + body
+
+
+def in_chunks(body: bytes) -> bytes:
+    """A request with this as its chunked body, byte by byte."""
+    return request(CHUNKED, body=body)
+
+
+BAD_FRAMING = {
+    # RFC 9112 6.1, 6.3; CVE-2019-18277 (HAProxy), CVE-2020-11080 and the like: who reads which length?
+    "CL.TE": request(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"),
+    "TE.CL": request(CHUNKED, b"Content-Length: 4", body=b"5\r\nhello\r\n0\r\n\r\n"),
+    "CL.TE with CL 0": request(b"Content-Length: 0", CHUNKED, body=b"0\r\n\r\n"),
+    "two different lengths": request(b"Content-Length: 5", b"Content-Length: 6", body=b"hello!"),
+    "two equal lengths": request(b"Content-Length: 5", b"Content-Length: 5", body=b"hello"),
+    "listed lengths": request(b"Content-Length: 5, 5", body=b"hello"),
+    "length +5": request(b"Content-Length: +5", body=b"hello"),
+    "length -5": request(b"Content-Length: -5", body=b"hello"),
+    "length 5 0": request(b"Content-Length: 5 0", body=b"hello"),
+    "length 0x5": request(b"Content-Length: 0x5", body=b"hello"),
+    "length 5.0": request(b"Content-Length: 5.0", body=b"hello"),
+    "length 0_5": request(b"Content-Length: 0_5", body=b"hello"),
+    "length in quotes": request(b'Content-Length: "5"', body=b"hello"),
+    "no length": request(b"Content-Length: ", body=b"hello"),
+    "length with a comma behind": request(b"Content-Length: 5,", body=b"hello"),
+    "length with a comma before": request(b"Content-Length: ,5", body=b"hello"),
+    "length with an exponent": request(b"Content-Length: 5e0", body=b"hello"),
+    "length 5h": request(b"Content-Length: 5h", body=b"hello"),
+    "length and a semicolon": request(b"Content-Length: 5;", body=b"hello"),
+    "length between no-break spaces": request("Content-Length: \u00a05".encode(), body=b"hello"),
+    "length behind a vertical tab": request(b"Content-Length: \x0b5", body=b"hello"),
+    "superscript length": request("Content-Length: \u2075".encode(), body=b"hello"),
+    "one length spelt otherwise": request(b"Content-Length: 5", b"content-LENGTH: 6", body=b"hello!"),
+    "length of Arabic digits": request("Content-Length: \u0665".encode(), body=b"hello"),
+    "length of fullwidth digits": request("Content-Length: \uff15".encode(), body=b"hello"),
+    # 2^64 + 5 wraps to 5 where it is read carelessly.
+    "length that wraps": request(b"Content-Length: 18446744073709551621", body=b"hello"),
+    "space before the colon": request(b"Content-Length : 5", body=b"hello"),
+    "tab before the colon": request(b"Transfer-Encoding\t: chunked", body=chunked(b"x")),
+    "vertical tab around the value": request(b"Transfer-Encoding: \x0bchunked", body=chunked(b"x")),
+    "form feed behind the value": request(b"Transfer-Encoding: chunked\x0c", body=chunked(b"x")),
+    "NUL in a coding": request(b"Transfer-Encoding: chun\x00ked", body=chunked(b"x")),
+    "NUL behind a name": request(b"Transfer-Encoding\x00: chunked", body=chunked(b"x")),
+    "vertical tab behind a name": request(b"Transfer-Encoding\x0b: chunked", body=chunked(b"x")),
+    "white space before a name": request(b" Transfer-Encoding: chunked", body=chunked(b"x")),
+    "a name on two lines": request(b"Transfer-\r\nEncoding: chunked", body=chunked(b"x")),
+    "a colon on the next line": request(b"Transfer-Encoding\r\n: chunked", body=chunked(b"x")),
+    "a coding behind a bare LF": request(b"X-A: a\nTransfer-Encoding: chunked", body=chunked(b"x")),
+    "a coding behind a bare CR": request(b"X-A: a\rTransfer-Encoding: chunked", body=chunked(b"x")),
+    "an unknown coding and a length": request(b"Transfer-Encoding: gzip", b"Content-Length: 5", body=b"hello"),
+    "a length and an unknown coding": request(b"Content-Length: 5", b"Transfer-Encoding: gzip", body=b"hello"),
+    "both, and an offered upgrade": request(
+        b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"
+    ),
+    "obs-fold": request(b"Transfer-Encoding:\r\n chunked", body=chunked(b"x")),
+    "obs-fold in another header": request(b"X-A: 1\r\n Content-Length: 5", body=b"hello"),
+    "obs-fold by a tab": request(b"Content-Length:\r\n\t5", body=b"hello"),
+    "obs-fold of the Host": request(host=b"Host:\r\n a"),
+    "white space before the first header": b"POST /echo HTTP/1.1\r\n Host: a\r\nContent-Length: 0\r\n\r\n",
+    "white space alone in a line": request(b"X-A: 1\r\n \r\nContent-Length: 0"),
+    "a header without a colon": request(b"Content-Length 5", body=b"hello"),
+    "a header without a name": request(b": 5", body=b"hello"),
+    "a name with a NUL": request(b"Content\x00-Length: 5", body=b"hello"),
+    "a name above ASCII": request("X-\u212aelvin: 5".encode()),
+    "a name in quotes": request(b'"X-A": 5'),
+    "a name with a space": request(b"X A: 5"),
+    "a name with a slash": request(b"X/A: 5"),
+    "a value with a NUL": request(b"X-A: a\x00b"),
+    "a value with a control byte": request(b"X-A: a\x01b"),
+    "a value with DEL": request(b"X-A: a\x7fb"),
+    "bare CR in a value": request(b"X-A: a\rContent-Length: 5"),
+    "bare LF after a header": request(b"X-A: a\nContent-Length: 0"),
+    "bare LF after the request line": b"POST /echo HTTP/1.1\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "bare LFs at the end of the head": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\n\n",
+    "two CRs": request(b"X-A: a\r\r\nContent-Length: 0"),
+}
+
+# RFC 9112 7.1; CVE-2023-25725 (HAProxy), CVE-2024-23452 (bRPC), CVE-2025-22871 (Go: LF as a chunk's line end)
+BAD_CHUNKS = {
+    "size 0x5": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "size +5": b"+5\r\nhello\r\n0\r\n\r\n",
+    "size -1": b"-1\r\nhello\r\n0\r\n\r\n",
+    "size 0_2e": b"0_2e\r\n" + bytes(46) + b"\r\n0\r\n\r\n",
+    "space before a size": b" 5\r\nhello\r\n0\r\n\r\n",
+    "space after a size": b"5 \r\nhello\r\n0\r\n\r\n",
+    "tab after a size": b"5\t\r\nhello\r\n0\r\n\r\n",
+    "white space before a size and an extension": b" 5;a\r\nhello\r\n0\r\n\r\n",
+    "white space after an extension": b"5;a \r\nhello\r\n0\r\n\r\n",
+    "white space after a value": b"5;a=b \r\nhello\r\n0\r\n\r\n",
+    "white space after a quoted value": b'5;a="b"\t\r\nhello\r\n0\r\n\r\n',
+    "white space in an extension's name": b"5;a b\r\nhello\r\n0\r\n\r\n",
+    "white space in an extension's value": b"5;a=b c\r\nhello\r\n0\r\n\r\n",
+    "white space instead of a name": b"5; \r\nhello\r\n0\r\n\r\n",
+    "white space instead of a name before a value": b"5; =b\r\nhello\r\n0\r\n\r\n",
+    "white space instead of a value": b"5;a= \r\nhello\r\n0\r\n\r\n",
+    "white space within a size": b"0 5;a\r\nhello\r\n0\r\n\r\n",
+    "white space and a CR": b"5 \r;a\r\nhello\r\n0\r\n\r\n",
+    "white space and an LF": b"5 \n;a\r\nhello\r\n0\r\n\r\n",
+    "a fold as white space": b"5;a=\r\n b\r\nhello\r\n0\r\n\r\n",
+    "a vertical tab as white space": b"5\x0b;a\r\nhello\r\n0\r\n\r\n",
+    "a form feed as white space": b"5;\x0ca\r\nhello\r\n0\r\n\r\n",
+    "white space after the last size": b"5\r\nhello\r\n0 \r\n\r\n",
+    "no size": b"\r\nhello\r\n0\r\n\r\n",
+    "an extension without a size": b";a\r\nhello\r\n0\r\n\r\n",
+    "size above 64 bits": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "size of fullwidth digits": "\uff15\r\nhello\r\n0\r\n\r\n".encode(),
+    "size of a letter that is no digit": b"g\r\nhello\r\n0\r\n\r\n",
+    "size of Arabic digits": "\u0665\r\nhello\r\n0\r\n\r\n".encode(),
+    "size 5h": b"5h\r\nhello\r\n0\r\n\r\n",
+    "size 5.0": b"5.0\r\nhello\r\n0\r\n\r\n",
+    "size 5,": b"5,\r\nhello\r\n0\r\n\r\n",
+    "size 0X5": b"0X5\r\nhello\r\n0\r\n\r\n",
+    "size in quotes": b'"5"\r\nhello\r\n0\r\n\r\n',
+    "size of 64 ones": b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    "vertical tab before a size": b"\x0b5\r\nhello\r\n0\r\n\r\n",
+    "NUL after a size": b"5\x00\r\nhello\r\n0\r\n\r\n",
+    "two CRs after a size": b"5\r\r\nhello\r\n0\r\n\r\n",
+    "LF after a size": b"5\nhello\r\n0\r\n\r\n",
+    "CR after a size": b"5\rhello\r\n0\r\n\r\n",
+    "LF in an extension": b"5;a\nhello\r\n0\r\n\r\n",
+    "CR in an extension": b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    "NUL in an extension": b"5;\x00\r\nhello\r\n0\r\n\r\n",
+    "an extension without a name": b"5;\r\nhello\r\n0\r\n\r\n",
+    "an extension without a value": b"5;a=\r\nhello\r\n0\r\n\r\n",
+    "an extension that is no token": b"5;a[=b\r\nhello\r\n0\r\n\r\n",
+    "a quoted value that does not end": b'5;a="b\r\nhello\r\n0\r\n\r\n',
+    "a quoted value with a control byte": b'5;a="\x01"\r\nhello\r\n0\r\n\r\n',
+    "a quoted value that holds a line end": b'5;a="\r\nhello\r\n0\r\n\r\n"\r\n',
+    "a quoted value that ends in a backslash": b'5;a="b\\"\r\nhello\r\n0\r\n\r\n',
+    "a quoted control byte": b'5;a="\\\x01"\r\nhello\r\n0\r\n\r\n',
+    "a quoted value and more": b'5;a="b"c\r\nhello\r\n0\r\n\r\n',
+    "an extension of the last chunk with LF": b"5\r\nhello\r\n0;a\n\r\n",
+    "no end of the data": b"5\r\nhello0\r\n\r\n",
+    "LF after the data": b"5\r\nhello\n0\r\n\r\n",
+    "CR after the data": b"5\r\nhello\r0\r\n\r\n",
+    "two bytes after the data": b"5\r\nhelloXX0\r\n\r\n",
+    "more data than the size": b"5\r\nhello!\r\n0\r\n\r\n",
+    "less data than the size": b"5\r\nhell\r\n0\r\n\r\n",
+    "an empty line between chunks": b"5\r\nhello\r\n\r\n0\r\n\r\n",
+    "a request where the last line should end": b"5\r\nhello\r\n0\r\nPOST /echo HTTP/1.1\r\nHost: a\r\n\r\n",
+    "CR instead of the end": b"5\r\nhello\r\n0\r\n\r\r\n",
+    "LF at the end": b"5\r\nhello\r\n0\r\n\n",
+    "LF after the last size": b"5\r\nhello\r\n0\n\r\n",
+    "a trailer without a colon": b"0\r\nX-A\r\n\r\n",
+    "a trailer without a name": b"0\r\n: a\r\n\r\n",
+    "a trailer that is folded": b"0\r\nX-A: a\r\n b\r\n\r\n",
+    "white space before the first trailer": b"0\r\n X-A: a\r\n\r\n",
+    "a trailer with a bare CR": b"0\r\nX-A: a\rb\r\n\r\n",
+    "a trailer with LF alone": b"0\r\nX-A: a\n\r\n",
+    "a trailer with a NUL": b"0\r\nX-A: \x00\r\n\r\n",
+    "space before a trailer's colon": b"0\r\nX-A : a\r\n\r\n",
+    # RFC 9110 6.5.1
+    "a length as a trailer": b"0\r\nContent-Length: 5\r\n\r\n",
+    "a coding as a trailer": b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a length as a trailer, in lower case": b"5\r\nhello\r\n0\r\nX-A: b\r\ncontent-length: 0\r\n\r\n",
+}
+
+BAD_HEADS = {
+    # RFC 9112 3.2: exactly one Host, and a valid one
+    "no Host": (b"POST /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
+    "two Hosts": (request(b"Host: b"), 400),
+    "two equal Hosts": (request(b"Host: a"), 400),
+    "an empty Host": (request(host=b"Host: "), 400),
+    "Host with user": (request(host=b"Host: user@a"), 400),
+    "Host with a path": (request(host=b"Host: a/b"), 400),
+    "Host with a space": (request(host=b"Host: a b"), 400),
+    "two Hosts in one": (request(host=b"Host: a, b"), 400),
+    "Host with a port that is none": (request(host=b"Host: a:b"), 400),
+    "Host with a port too high": (request(host=b"Host: a:65536"), 400),
+    "Host with half an escape": (request(host=b"Host: a%2"), 400),
+    "Host that is no IPv6 address": (request(host=b"Host: [::1::2]"), 400),
+    "Host with an open bracket": (request(host=b"Host: [::1"), 400),
+    "Host with IPv6 without brackets": (request(host=b"Host: ::1"), 400),
+    "Host above ASCII": (request(host="Host: b\u00fccher".encode()), 400),
+    "Host of two colons": (request(host=b"Host: a:1:2"), 400),
+    "Host with a signed port": (request(host=b"Host: a:+1"), 400),
+    "Host of a port alone": (request(host=b"Host: :80"), 400),
+    "Host that is a URI": (request(host=b"Host: http://a"), 400),
+    "Host with a query": (request(host=b"Host: a?b"), 400),
+    "Host with a fragment": (request(host=b"Host: a#b"), 400),
+    "Host with a backslash": (request(host=b"Host: a\\b"), 400),
+    "Host with an escape of no digits": (request(host=b"Host: a%zz"), 400),
+    "Host with a NUL": (request(host=b"Host: a\x00"), 400),
+    "Host in brackets that is IPv4": (request(host=b"Host: [127.0.0.1]"), 400),
+    "Host with a zone": (request(host=b"Host: [fe80::1%25lo]"), 400),
+    "Host with nine groups": (request(host=b"Host: [1:2:3:4:5:6:7:8:9]"), 400),
+    "Host with brackets and more": (request(host=b"Host: [::1]a"), 400),
+    "two Hosts in HTTP/1.0": (request(b"host: a", line=b"POST /echo HTTP/1.0"), 400),
+    "an invalid Host beside a URI": (request(host=b"Host: a/b", line=b"POST http://a/echo HTTP/1.1"), 400),
+    "no Host beside a URI": (b"POST http://a/echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
+    # RFC 9112 2.3, 3
+    "HTTP/9.9": (request(line=b"POST /echo HTTP/9.9"), 505),
+    "HTTP/2.0": (request(line=b"POST /echo HTTP/2.0"), 505),
+    "HTTP/1.2": (request(line=b"POST /echo HTTP/1.2"), 505),
+    "HTTP/0.9": (request(line=b"POST /echo HTTP/0.9"), 505),
+    "HTTP/1.\U0001d7d9": (request(line="POST /echo HTTP/1.\U0001d7d9".encode()), 400),
+    "HTTP/1.10": (request(line=b"POST /echo HTTP/1.10"), 400),
+    "HTTP/1": (request(line=b"POST /echo HTTP/1"), 400),
+    "HTTP/01.1": (request(line=b"POST /echo HTTP/01.1"), 400),
+    "http/1.1": (request(line=b"POST /echo http/1.1"), 400),
+    "HTTPS/1.1": (request(line=b"POST /echo HTTPS/1.1"), 400),
+    "no version": (b"POST /echo\r\nHost: a\r\n\r\n", 400),
+    "HTTP/0.9 as it was": (b"GET /echo\r\n", 400),
+    "HTTP/2 with prior knowledge": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "HTTP/1,1": (request(line=b"POST /echo HTTP/1,1"), 400),
+    "HTTP/1.1.1": (request(line=b"POST /echo HTTP/1.1.1"), 400),
+    "HTTP/-1.1": (request(line=b"POST /echo HTTP/-1.1"), 400),
+    "HTTP 1.1": (request(line=b"POST /echo HTTP 1.1"), 400),
+    "HTTP/\uff11.1": (request(line="POST /echo HTTP/\uff11.1".encode()), 400),
+    "a tab after the version": (request(line=b"POST /echo HTTP/1.1\t"), 400),
+    "two CRs after the version": (request(line=b"POST /echo HTTP/1.1\r"), 400),
+    "two spaces before the version": (request(line=b"POST /echo  HTTP/1.1"), 400),
+    "a tab before the version": (request(line=b"POST /echo\tHTTP/1.1"), 400),
+    "LF before the method": (b"\n" + request(), 400),
+    "CR before the method": (b"\r" + request(), 400),
+    "white space in the line before": (b" \r\n" + request(), 400),
+    "a byte order mark": (b"\xef\xbb\xbf" + request(), 400),
+    "a space after the version": (request(line=b"POST /echo HTTP/1.1 "), 400),
+    "two spaces after the method": (request(line=b"POST  /echo HTTP/1.1"), 400),
+    "a tab after the method": (request(line=b"POST\t/echo HTTP/1.1"), 400),
+    "a space before the method": (request(line=b" POST /echo HTTP/1.1"), 400),
+    "a space in the target": (request(line=b"POST /ec ho HTTP/1.1"), 400),
+    "AAA": (b"AAA\r\n", 400),
+    "a TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    # RFC 9110 9.1: methods are case-sensitive
+    "a method in lower case": (request(line=b"post /echo HTTP/1.1"), 400),
+    "a method nobody knows": (request(line=b"FROB /echo HTTP/1.1"), 400),
+    "CONNECT": (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405),
+    "CONNECT to a path": (b"CONNECT /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    "a method that is the beginning of another": (request(line=b"OPTION * HTTP/1.1"), 400),
+    "a method of another protocol": (request(line=b"DESCRIBE /echo HTTP/1.1"), 400),
+    "a method without end": (b"A" * 50, 400),
+    # RFC 9112 3.2; RFC 3986
+    "a fragment": (request(line=b"POST /echo#x HTTP/1.1"), 400),
+    "no slash": (request(line=b"POST echo HTTP/1.1"), 400),
+    "an asterisk without OPTIONS": (request(line=b"POST * HTTP/1.1"), 400),
+    "more than an asterisk": (request(line=b"OPTIONS *a HTTP/1.1"), 400),
+    "an authority without CONNECT": (request(line=b"POST a:80 HTTP/1.1"), 400),
+    "a backslash for a slash": (request(line=b"POST \\echo HTTP/1.1"), 400),
+    "a query alone": (request(line=b"POST ?echo HTTP/1.1"), 400),
+    "a fragment alone": (request(line=b"POST # HTTP/1.1"), 400),
+    "a URI with one slash": (request(line=b"POST http:/echo HTTP/1.1"), 400),
+    "a URI with a port that is none": (request(line=b"POST http://a:b/echo HTTP/1.1"), 400),
+    "a URI with a bad address": (request(line=b"POST http://[::1/echo HTTP/1.1"), 400),
+    "another scheme": (request(line=b"POST ftp://a/echo HTTP/1.1"), 400),
+    "a URI without a host": (request(line=b"POST http:///echo HTTP/1.1"), 400),
+    "a URI with a user": (request(line=b"POST http://user@a/echo HTTP/1.1"), 400),
+    "NUL in the target": (request(line=b"POST /ec\x00ho HTTP/1.1"), 400),
+    "a control byte in the target": (request(line=b"POST /ec\x01ho HTTP/1.1"), 400),
+    "DEL in the target": (request(line=b"POST /ec\x7fho HTTP/1.1"), 400),
+    "above ASCII in the target": (request(line="POST /\u00e9cho HTTP/1.1".encode()), 400),
+    "half an escape in the target": (request(line=b"POST /ech%6 HTTP/1.1"), 400),
+    "an escape of no digits": (request(line=b"POST /ech%zz HTTP/1.1"), 400),
+    # RFC 9112 6.1: a coding that is not understood; in HTTP/1.0 the framing is faulty
+    "gzip": (request(b"Transfer-Encoding: gzip"), 501),
+    "gzip, chunked": (request(b"Transfer-Encoding: gzip, chunked"), 501),
+    "chunked, gzip": (request(b"Transfer-Encoding: chunked, gzip"), 501),
+    "identity": (request(b"Transfer-Encoding: identity"), 501),
+    "chunked and nothing": (request(b"Transfer-Encoding: chunked,"), 501),
+    "nothing": (request(b"Transfer-Encoding: "), 501),
+    "chunked in quotes": (request(b'Transfer-Encoding: "chunked"'), 501),
+    "two words": (request(b"Transfer-Encoding: chunked x"), 501),
+    "gzip, then chunked": (request(b"Transfer-Encoding: gzip", CHUNKED), 501),
+    "chunked, then identity": (request(CHUNKED, b"Transfer-Encoding: identity"), 501),
+    "gzip with an offered upgrade": (
+        request(b"Connection: Upgrade", b"Upgrade: h2c", b"Transfer-Encoding: gzip"),
+        501,
+    ),
+    "chunked twice": (request(CHUNKED, CHUNKED), 501),
+    "xchunked": (request(b"Transfer-Encoding: xchunked"), 501),
+    "chunked with a parameter": (request(b"Transfer-Encoding: chunked;a=b"), 501),
+    "chunked in HTTP/1.0": (request(CHUNKED, line=b"POST /echo HTTP/1.0", body=chunked(b"x")), 400),
+    # RFC 9110 10.1.1
+    "an expectation nobody meets": (request(b"Expect: 200-ok", b"Content-Length: 0"), 417),
+    "an empty expectation": (request(b"Expect: ", b"Content-Length: 0"), 417),
+    "an expectation with a parameter": (request(b"Expect: 100-continue;a=b", b"Content-Length: 0"), 417),
+    "an expectation and a bad one": (request(b"Expect: 100-continue, a", b"Content-Length: 5", body=b"hello"), 417),
+    # RFC 9112 3, 6585 5, 9110 15.5.14: what is well formed and too much
+    "a target too long": (request(line=b"POST /" + b"a" * 9000 + b" HTTP/1.1"), 414),
+    "headers too many": (request(*[b"X-A: b"] * 101), 431),
+    "a header too large": (request(b"X-A: " + b"b" * 17_000), 431),
+    "a length too large": (request(b"Content-Length: 8388609"), 413),
+    "a chunk too large": (in_chunks(b"800001\r\nhello"), 413),
+    "trailers too many": (in_chunks(b"0\r\n" + b"X-A: b\r\n" * 101 + b"\r\n"), 431),
+}
+
+REFUSED = (
+    {name: (sent, 400) for name, sent in BAD_FRAMING.items()}
+    | {f"chunked: {name}": (in_chunks(body), 400) for name, body in BAD_CHUNKS.items()}
+    | BAD_HEADS
+)
+
+SERVED = {
+    "a URI instead of a path, whose host counts": request(
+        b"Content-Length: 5", line=b"POST http://b:80/echo HTTP/1.1", body=b"hello"
+    ),
+    "Host with IPv6 and port": request(b"Content-Length: 5", host=b"Host: [::1]:80", body=b"hello"),
+    "Host with an address of the future": request(b"Content-Length: 5", host=b"Host: [v1.a:b]", body=b"hello"),
+    "Host with an escape and an empty port": request(b"Content-Length: 5", host=b"Host: a%2fb:", body=b"hello"),
+    "chunk sizes in either case with zeros": in_chunks(b"0005\r\nhello\r\n000\r\n\r\n"),
+    "extensions": in_chunks(b'5;a;b=c;d="e \\" ;"\r\nhello\r\n0;f\r\n\r\n'),
+    # RFC 9112 7.1.1: BWS, which a recipient must parse
+    "white space before an extension": in_chunks(b"5 ;a\r\nhello\r\n0\t;a\r\n\r\n"),
+    "white space before an extension's name": in_chunks(b"5; a\r\nhello\r\n0;\ta\r\n\r\n"),
+    "white space around an extension's sign": in_chunks(b"5;a = b\r\nhello\r\n0;a\t=\tb\r\n\r\n"),
+    "white space around everything": in_chunks(b'5 \t; \ta \t= \t"b c" \t; d ;e= f\r\nhello\r\n0 ; g\r\n\r\n'),
+    "white space that says nothing": in_chunks(b"5 ; 0\r\nhello\r\n0 ; 5\r\n\r\n"),
+    "trailers, which say nothing": in_chunks(b"5\r\nhello\r\n0\r\nX-Gearman-Background: true\r\nHost: b\r\n\r\n"),
+    "an offered upgrade": request(
+        b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"
+    ),
+    "bytes above ASCII in a value": request(b"X-A: \xe9", b"Content-Length: 5", body=b"hello"),
+    "empty lines before": b"\r\n\r\n" + request(b"Content-Length: 5", body=b"hello"),
+    # RFC 9110 5.6.3: white space is spaces and tabs
+    "white space around a length": request(b"Content-Length:\t 5 \t", body=b"hello"),
+    "a length with zeros": request(b"Content-Length: 0000000000000000000000005", body=b"hello"),
+    "a coding in capitals": request(b"TRANSFER-ENCODING:CHUNKED ", body=chunked(b"hello")),
+    "a name of every sign": request(b"!#$%&'*+-.^_`|~: b", b"Content-Length: 5", body=b"hello"),
+    "a value that is empty": request(b"X-A:", b"X-B: ", b"Content-Length: 5", body=b"hello"),
+    "names that are nearly a length": request(
+        b"Content_Length: 7", b"Content-Lengt: 7", b"Content-Length-X: 7", b"Content-Length: 5", body=b"hello"
+    ),
+    "trailers that name the connection": in_chunks(b"5\r\nhello\r\n0\r\nConnection: close\r\nUpgrade: x\r\n\r\n"),
+    "a trailer with a bad request as its value": in_chunks(b"5\r\nhello\r\n0\r\nX-A: POST / HTTP/1.1\r\n\r\n"),
+    "a quoted semicolon in an extension": in_chunks(b'5;a=";\\"";b\r\nhello\r\n0\r\n\r\n'),
+    "an offered upgrade with chunks": request(
+        b"Connection: Upgrade", b"Upgrade: h2c", CHUNKED, body=b"5\r\nhello\r\n0\r\n\r\n"
+    ),
+    "an upgrade that the connection does not name": request(b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"),
+    "an expectation in capitals": request(b"EXPECT: 100-CONTINUE", b"Content-Length: 5", body=b"hello"),
+    "an unknown expectation in HTTP/1.0": request(
+        b"Expect: a", b"Connection: keep-alive", b"Content-Length: 5", line=b"POST /echo HTTP/1.0", body=b"hello"
+    ),
+    # RFC 9112 C.2.2: means nothing, whatever llhttp makes of it
+    "Proxy-Connection: close": request(b"Proxy-Connection: close", b"Content-Length: 5", body=b"hello"),
+    "Proxy-Connection: close, in chunks": request(b"Proxy-Connection: close", CHUNKED, body=chunked(b"hello")),
+    "Proxy-Connection: upgrade": request(
+        b"Proxy-Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"
+    ),
+}
+
+SHORT_OF_AN_END = {
+    "sized": post(b"/echo", b"hello"),
+    "chunked": in_chunks(b"5\r\nhello\r\n0\r\nX-A: b\r\n\r\n"),
+    "query": head(b"GET", b"/echo?hello"),
+    "OPTIONS with a body": head(b"OPTIONS", b"/echo", b"Content-Length: 5") + b"hello",
+}
