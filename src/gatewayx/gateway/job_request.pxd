@@ -1,4 +1,4 @@
-"""What a client asks for: one job, apart from who answers it."""
+"""What a client asks for: one job, apart from the answer to it."""
 
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport JobListener
@@ -32,8 +32,8 @@ cdef class JobRequest(JobListener):
     cdef double timeout_s
     # What the job is given; None before all of it is there, and once the job's packet holds it.
     cdef bytes workload
-    # For the unique "-", which is merged by the workload: the hash that becomes the job's identity, which takes the workload
-    # as it arrives; None otherwise.
+    # The hash that becomes the job's identity, for the unique "-", by which jobs are merged by their workloads; it takes
+    # the workload as it arrives. None for any other unique.
     cdef KeyedHash identity_hash
     # How many bytes the hash had taken before the workload.
     cdef unsigned long long identity_start_bytes

@@ -1,4 +1,4 @@
-"""What a client asks for: one job, apart from who answers it; the .pxd has the C-level interface."""
+"""What a client asks for: one job, apart from the answer to it; the .pxd has the C-level interface."""
 
 from gatewayx.gearman.job import JobListener
 

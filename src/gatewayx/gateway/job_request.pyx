@@ -1,7 +1,7 @@
-"""What a client asks for: one job, apart from who answers it.
+"""What a client asks for: one job, apart from the answer to it.
 
-A path and X-Gearman- headers become a JobRequest. Who answers it is a subclass, which hands its fields to `Pool.submit` and
-listens to the job: an Exchange does so with one response to one request.
+A path and X-Gearman- headers become a JobRequest. A subclass answers it: it hands the fields to `Pool.submit` and listens
+to the job, as an Exchange does with one response to one request.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE

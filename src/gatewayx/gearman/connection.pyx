@@ -317,7 +317,7 @@ cdef class JobServerConnection(JobCarrier):
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
         if self.large_job is not None:
-            # A large packet was this one; what is done with it counts anew.
+            # This is the large packet that was gathered: from here on its bytes count as the job's result.
             self.large_job = None
             self.budget.release(&self.large_held)
         if packet_type == PacketType.JOB_CREATED:
@@ -494,7 +494,7 @@ cdef bint _is_handle(bytes handle) noexcept:
         return False
     while end - byte >= 8:
         memcpy(&eight, byte, 8)
-        # Of each byte the highest bit: it is set, or one more sets it, or 0x5F more does not.
+        # The highest bit of a byte tells: it is set in 0x80 and above, 1 more sets it in 0x7F, 0x5F more does not below 0x21.
         if (eight | eight + EACH_01 | ~(eight + EACH_5F)) & EACH_80:
             return False
         byte += 8

@@ -33,9 +33,9 @@ REFRESH_S = 30.0
 REFRESH_LEAST_S = 1.0
 # While there is no number for an address, so often it is seen whether one has become free.
 NUMBER_WAIT_S = 1.0
-# Of each family of addresses, so many are tried to find out whether the family can be reached.
+# At most so many addresses of a family are tried to find out whether the family can be reached.
 MAX_PROBES = 16
-# Of the addresses that are left out, so many are named in the log.
+# The log names at most so many of the addresses that are left out.
 MAX_NAMED = 8
 
 
@@ -57,7 +57,7 @@ class EachAddress:
         self.resolver = resolver
         self.entry = entry
         self.address = address
-        # Those that get jobs, and those that do not any more with who waits for the end of their jobs.
+        # The job servers that get jobs, and those that get none any more, with the Task that waits for the end of theirs.
         self.servers: dict[NumericHost, PooledServer] = {}
         self.leaving: dict[NumericHost, tuple[PooledServer, asyncio.Task[None]]] = {}
         # The addresses of the last good answer, sorted, so that every gateway has the same when there are too many.

@@ -1,4 +1,4 @@
-"""A submission to a job server, who waits for it, and what both see of its connection."""
+"""A submission to a job server, the listener that waits for it, and what both see of its connection."""
 
 from gatewayx.core.budget cimport ByteBudget, Held
 from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
@@ -6,9 +6,9 @@ from gatewayx.gearman.admin cimport AdminConnection
 from gatewayx.gearman.upstream cimport UpstreamConnection
 
 cdef enum:
-    # Of the text that a job server or worker gives as a reason; what is beyond is dropped.
+    # The text that a job server or worker gives as a reason is cut to so many bytes.
     MAX_REASON_BYTES = 400
-    # Of the code of an ERROR; gearmand's longest is half of it (libgearman/strerror.cc).
+    # The code of an ERROR is cut to so many bytes; gearmand's longest has half as many (libgearman/strerror.cc).
     MAX_ERROR_CODE_BYTES = 64
     # Workloads up to here are copied behind their packet's head; above, they are handed to the socket as they are.
     INLINE_WORKLOAD_BYTES = 16384
@@ -28,7 +28,7 @@ cpdef enum JobState:
 
 
 cdef class JobListener:
-    """Who waits for a job. The methods are called in this order: created once, then any number of data, warning and
+    """Waits for a job. The methods are called in this order: created once, then any number of data, warning and
     status, then exactly one of the others, after which none is called any more. A background job ends with created.
     job_broken follows whichever raised."""
 
@@ -68,7 +68,7 @@ cdef class JobCarrier(UpstreamConnection):
 
 
 cdef class JobRouter:
-    """Who gave a connection its jobs, and hears of what concerns other connections as well."""
+    """Gives connections their jobs, and is told of what concerns other connections as well."""
 
     # The job is queued nowhere and its listener waits: whether another connection has it now.
     cdef bint move(self, Job job) except -1
@@ -84,7 +84,7 @@ cdef class Job(Expiring):
     cdef readonly JobState state
     # How far it had come when its listener was told the last time: the state that ENDED or ABANDONED took the place of.
     cdef readonly JobState reached
-    # Who is told; None in the states ENDED and ABANDONED.
+    # The listener that waits for the end; None in the states ENDED and ABANDONED.
     cdef JobListener listener
     # Where it was submitted; None before it is.
     cdef JobCarrier carrier

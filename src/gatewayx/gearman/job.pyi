@@ -18,7 +18,7 @@ class JobState(IntEnum):
 TRANSITIONS: dict[JobState, tuple[JobState, ...]]
 
 class JobListener:
-    """Who waits for a job."""
+    """Waits for a job."""
 
 class JobCarrier(UpstreamConnection):
     """The connection over which jobs are submitted."""
@@ -27,7 +27,7 @@ class JobCarrier(UpstreamConnection):
     def outstanding(self) -> int: ...
 
 class JobRouter:
-    """Who gave a connection its jobs."""
+    """Gives connections their jobs."""
 
 @final
 class Job(Expiring):

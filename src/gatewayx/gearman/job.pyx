@@ -41,7 +41,7 @@ for _state, _following in TRANSITIONS.items():
 
 
 cdef class JobListener:
-    """Who waits for a job; see the .pxd for when each method is called."""
+    """Waits for a job; see the .pxd for when each method is called."""
 
     cdef int job_created(self, Job job) except -1:
         return 0
@@ -88,7 +88,7 @@ cdef class JobCarrier(UpstreamConnection):
 
 
 cdef class JobRouter:
-    """Who gave a connection its jobs; see the .pxd."""
+    """Gives connections their jobs; see the .pxd."""
 
     cdef bint move(self, Job job) except -1:
         return False

@@ -28,7 +28,7 @@ logger = logging.getLogger("gatewayx.gearman")
 
 # An attempt on one address that has not led to an answer is given up.
 CONNECT_TIMEOUT_S = 5.0
-# Of the addresses that a name stands for, so many are tried.
+# At most so many addresses of a name are tried.
 MAX_ADDRESSES = 16
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
@@ -195,7 +195,7 @@ class Keeper:
                 reason = str(connection.close_reason)
                 # Another job server may have taken its place.
                 self._asks_option = True
-                # Who answers and then hangs up is no better than who does not answer.
+                # A job server that answers and then hangs up is no better than one that does not answer.
                 if self.loop.time() - up_at_s >= STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
             except OSError as error:

@@ -101,7 +101,7 @@ cdef class Pool(JobRouter):
     cdef bint closing
     # Where the next search begins, so that equals take turns.
     cdef Py_ssize_t turn
-    # Of jobs' identities; nobody else knows it, so that nobody can aim at another's.
+    # The key of the hash that makes identities. No client knows it, so none can make the identity of another one's job.
     cdef bytes identity_key
     # Background jobs with a client's unique that are queued or on their way, as far as is known: identity to the
     # BackgroundNotes of it, one a job server, most often one.

@@ -215,7 +215,7 @@ cdef class Pool(JobRouter):
     # Job servers that come and go.
 
     def most_servers(self, int entry):
-        """So many job servers the name with `each://` may have: what the others leave, who have one at least."""
+        """How many job servers the name with `each://` may have: those that the others leave, which have one at least."""
         taken = sum([1 for server in self.servers if server.entry not in self.names])
         for other, name in self.names.items():
             if other != entry:
@@ -251,7 +251,7 @@ cdef class Pool(JobRouter):
         return None
 
     def keeper(self, server):
-        """Who keeps the connections to the server."""
+        """The Keeper of the connections to the server."""
         return self.keepers[server]
 
     def retire(self, server):
@@ -279,7 +279,7 @@ cdef class Pool(JobRouter):
         return self._map()
 
     cdef int _map(self) except -1:
-        """Make the table of functions anew, from the job servers that there are."""
+        """Make the table of functions again, from the job servers that there are now."""
         bits = {}
         for server in self.servers:
             bits[server.entry] = bits.get(server.entry, 0) | (<PooledServer> server).bit
@@ -433,7 +433,7 @@ cdef class Pool(JobRouter):
 
     cdef KeyedHash start_identity(self, bytes function, bytes unique):
         cdef KeyedHash identity = KeyedHash(self.identity_key)
-        # Neither may hold a NUL.
+        # The NUL behind each keeps two pairs apart: neither a function nor a unique may hold one.
         identity.update(function)
         identity.update(b"\0")
         identity.update(unique)

@@ -23,7 +23,7 @@ cdef class UpstreamConnection:
     cdef readonly str close_reason
     # The job server has hung up before it had answered.
     cdef readonly bint hung_up_unanswered
-    # Futures for who keeps the connection: done when it comes up, and when it is gone.
+    # Futures for the Keeper: done when the connection comes up, and when it is gone.
     cdef readonly object came_up
     cdef readonly object gone
     # Host and port of the other side; None before it is connected.
