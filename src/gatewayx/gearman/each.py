@@ -57,7 +57,7 @@ class EachAddress:
         self.resolver = resolver
         self.entry = entry
         self.address = address
-        # The job servers that get jobs, and those that get none any more, with the Task that waits for their jobs to end.
+        # The job servers that get jobs, and those that get none any more, with the Task that waits for their ends.
         self.servers: dict[NumericHost, PooledServer] = {}
         self.leaving: dict[NumericHost, tuple[PooledServer, asyncio.Task[None]]] = {}
         # The addresses of the last good answer, sorted, so that every gateway has the same when there are too many.
