@@ -96,7 +96,7 @@ def build_wheel(interpreter: Interpreter, tree: Path) -> Path:
         env={**os.environ, **interpreter.compiler_environment},
     )  # fmt: skip
     (wheel,) = raw.glob(f"*-{tag}-{tag}-*.whl")
-    run("auditwheel", "repair", "--plat", PLATFORM, "--wheel-dir", FINISHED, wheel)
+    run("auditwheel", "repair", "--strip", "--plat", PLATFORM, "--wheel-dir", FINISHED, wheel)
     (repaired,) = FINISHED.glob(f"*-{tag}-{tag}-*.whl")
     return repaired
 
