@@ -35,6 +35,7 @@ from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.job_table import JobTable
 from gatewayx.gearman.packet import PacketType
+from gatewayx.net.stream import StreamOwner
 from gatewayx.server.process import GatewayProcess
 
 # Bits of the first byte.
@@ -325,7 +326,8 @@ class World:
         assert self.requests_in_flight <= len(self.clients), "a request is not answered though its job has ended"
         assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
-            (table,) = [held for held in gc.get_referents(connection.protocol) if type(held) is JobTable]
+            (owner,) = [held for held in gc.get_referents(connection.protocol) if isinstance(held, StreamOwner)]
+            (table,) = [held for held in gc.get_referents(owner) if type(held) is JobTable]
             known = [held for held in gc.get_referents(table) if type(held) is dict]
             if not connection.told.expects:
                 assert known == [{}, {}, {}], f"jobs that have ended, their pins or handles are still known: {known}"

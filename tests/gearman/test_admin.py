@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from gatewayx.config.kinds import FunctionBound
+from gatewayx.core.counters import Counters
+from gatewayx.core.turns import Turn
 from gatewayx.gearman.admin import AdminConnection, ServerStatus
+from gatewayx.net.stream import Stream
 from support.gateway import eventually, running_gateway
 from support.http import ask, post
 from support.job_servers import ScriptedJobServer
@@ -21,7 +24,7 @@ MAX_LINE_BYTES = 16384
 STATUS = b"".join(b"function-%d\t1\t0\t1\n" % number for number in range(12_000)) + b".\n"
 
 
-class Transport:
+class FakeStream(Stream):
     """What a text connection writes to, and whether it reads."""
 
     def __init__(self) -> None:
@@ -30,49 +33,54 @@ class Transport:
         self.pauses = 0
         self.aborted = False
 
-    def write(self, data: bytes) -> None:
-        """asyncio."""
+    def write(self, data: bytes) -> int:
+        """Keep it."""
         self.written += data
+        return 0
 
-    def pause_reading(self) -> None:
-        """asyncio."""
+    def pause(self) -> int:
+        """Count it."""
         assert not self.aborted
         self.pauses += 1
         self.reads = False
+        return 0
 
-    def resume_reading(self) -> None:
-        """asyncio."""
+    def resume(self) -> int:
+        """Note it."""
         assert not self.aborted
         self.reads = True
+        return 0
 
-    def is_closing(self) -> bool:
-        """asyncio."""
+    def closing(self) -> bool:
+        """Whether it was aborted."""
         return self.aborted
 
-    def abort(self) -> None:
-        """asyncio."""
+    def abort(self) -> int:
+        """Note it."""
         self.aborted = True
+        return 0
 
-    def get_extra_info(self, name: str) -> object:
-        """asyncio."""
+    def peer(self) -> tuple[str, int]:
+        """A job server's address."""
         return ("127.0.0.1", 4730)
 
 
-def asked() -> tuple[AdminConnection, ServerStatus, Transport]:
+def asked() -> tuple[AdminConnection, ServerStatus, FakeStream]:
     """A text connection that is up and has asked for the status."""
-    known, transport = ServerStatus(), Transport()
-    connection = AdminConnection(asyncio.get_running_loop(), known)
-    connection.connection_made(transport)
-    connection.data_received(b"OK 1.1.20\n")
+    known, stream = ServerStatus(), FakeStream()
+    loop = asyncio.get_running_loop()
+    connection = AdminConnection(loop, Turn(loop), known, Counters())
+    connection.opened(stream)
+    connection.received(b"OK 1.1.20\n")
     connection.ask_status(0)
     assert (known.asked, known.answered) == (1, 0)
-    return connection, known, transport
+    return connection, known, stream
 
 
-async def turns_until_read(transport: Transport) -> int:
+async def turns_until_read(stream: FakeStream) -> int:
     """Loop turns until the connection reads again."""
     turns = 0
-    while not transport.reads:
+    while not stream.reads:
         await asyncio.sleep(0)
         turns += 1
         assert turns < 1000
@@ -80,50 +88,50 @@ async def turns_until_read(transport: Transport) -> int:
 
 
 async def test_a_long_status_takes_many_turns_and_nothing_more_is_read_meanwhile():
-    connection, known, transport = asked()
-    connection.data_received(STATUS)
+    connection, known, stream = asked()
+    connection.received(STATUS)
     assert known.answered == 0
-    assert not transport.reads
-    turns = await turns_until_read(transport)
+    assert not stream.reads
+    turns = await turns_until_read(stream)
     assert known.answered == 1
     assert turns >= len(STATUS) // TURN_BYTES
-    assert transport.pauses == 1
+    assert stream.pauses == 1
     connection.close("over")
 
 
 @pytest.mark.parametrize("size", [1, 1000, 16_384, 100_000])
 async def test_it_is_the_same_in_pieces(size):
-    connection, known, transport = asked()
+    connection, known, stream = asked()
     status = STATUS[-40_000:] if size == 1 else STATUS
     for start in range(0, len(status), size):
-        await turns_until_read(transport)
-        connection.data_received(status[start : start + size])
-    await turns_until_read(transport)
+        await turns_until_read(stream)
+        connection.received(status[start : start + size])
+    await turns_until_read(stream)
     assert known.answered == 1
     assert not connection.closed
     # And the next answer is read right.
     connection.ask_status(0)
-    connection.data_received(b"f\t1\t0\t1\r\n.\r\n")
+    connection.received(b"f\t1\t0\t1\r\n.\r\n")
     assert known.answered == 2
     connection.close("over")
 
 
 async def test_one_that_is_closed_meanwhile_reads_no_further():
-    connection, known, transport = asked()
-    connection.data_received(STATUS)
+    connection, known, stream = asked()
+    connection.received(STATUS)
     await asyncio.sleep(0)
     connection.close("over")
     for _ in range(len(STATUS) // TURN_BYTES + 5):
         await asyncio.sleep(0)
     assert known.answered == 0
-    assert transport.aborted
+    assert stream.aborted
 
 
 async def test_a_job_server_that_waits_for_us_is_not_silent():
-    connection, known, transport = asked()
-    connection.data_received(STATUS)
+    connection, known, stream = asked()
+    connection.received(STATUS)
     await asyncio.sleep(0.05)
-    while not transport.reads:
+    while not stream.reads:
         connection.check(0.05)
         await asyncio.sleep(0)
     assert known.answered == 1
@@ -133,12 +141,12 @@ async def test_a_job_server_that_waits_for_us_is_not_silent():
 
 @pytest.mark.parametrize("lines_before", [0, 2000])
 async def test_a_line_without_an_end_is_bounded_behind_any_others(lines_before):
-    connection, _, transport = asked()
-    connection.data_received(b"f\t1\t0\t1\n" * lines_before + b"x" * (MAX_LINE_BYTES + 1))
+    connection, _, stream = asked()
+    connection.received(b"f\t1\t0\t1\n" * lines_before + b"x" * (MAX_LINE_BYTES + 1))
     for _ in range(lines_before // 100 + 5):
         await asyncio.sleep(0)
     assert connection.closed
-    assert transport.aborted
+    assert stream.aborted
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ cdef struct Counts:
     unsigned long long budget_refused
     # Requests that were not let in.
     unsigned long long admission_refused
-    # Jobs that went to another job server than the one they were given to first.
+    # Jobs that went to another connection, since the first one was lost or its job server's queue was full.
     unsigned long long moved_jobs
-    # Packets of job servers for jobs that nobody knows.
+    # Packets of job servers for handles that nobody waits for.
     unsigned long long dropped_packets
     # Cancellations that a job server was asked for, and those that were not, since as many waited as may.
     unsigned long long cancels_requested

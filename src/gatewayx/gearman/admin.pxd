@@ -1,5 +1,6 @@
 """The text protocol of a job server, on a connection of its own."""
 
+from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.gearman.upstream cimport UpstreamConnection
 
 cdef enum:
@@ -57,7 +58,7 @@ cdef class AdminConnection(UpstreamConnection):
     cdef readonly Py_ssize_t pending_cancels
     # What has come and was not looked at before this offset: less than a line, or with `behind` more than a loop turn's
     # share. While it is behind nothing more is read, so it is bounded by one read of the loop's and a line.
-    cdef bytes received
+    cdef bytes unread
     cdef Py_ssize_t offset
     cdef bint behind
     cdef bint reading_paused
@@ -68,9 +69,8 @@ cdef class AdminConnection(UpstreamConnection):
     # Loop time of the last byte, or of the last question when nothing was due.
     cdef double heard_at_s
     cdef double asked_at_s
-    cdef readonly unsigned long long cancels_requested
-    # For want of room.
-    cdef readonly unsigned long long cancels_left_out
+    cdef Counters counted_in
+    cdef Counts* counts
 
     # Ask that the job be taken out of the queue; gearmand's answer tells nothing, so none is awaited.
     cdef int cancel(self, object job) except -1

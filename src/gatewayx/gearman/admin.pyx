@@ -18,6 +18,8 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
+from gatewayx.core.counters cimport Counters
+from gatewayx.core.turns cimport Turn
 from gatewayx.gearman.upstream cimport UpstreamConnection
 
 # What answers a command.
@@ -78,17 +80,20 @@ cdef class ServerStatus:
 
 @cython.final
 cdef class AdminConnection(UpstreamConnection):
-    """A text connection; an asyncio protocol, to be given to create_connection().
+    """A text connection.
 
-    loop: the event loop. status: where what it learns is kept.
+    loop: the event loop. turn: where cancellations are written. status: where what it learns is kept. counters: where
+    cancellations are counted.
     """
 
-    def __init__(self, loop, ServerStatus status not None):
-        super().__init__(loop, "text connection")
+    def __init__(self, loop, Turn turn not None, ServerStatus status not None, Counters counters not None):
+        super().__init__(loop, turn, "text connection")
+        self.counted_in = counters
+        self.counts = counters.row
         self.status = status
         self.cancelled_jobs = []
         self.due = deque()
-        self.received = b""
+        self.unread = b""
 
     def check(self, double silence_s):
         """Close when nothing came for silence_s though something is due."""
@@ -107,54 +112,50 @@ cdef class AdminConnection(UpstreamConnection):
     @property
     def unanswered(self):
         """What it must answer to come up and has not, in words; None if it is not connected."""
-        return None if self.transport is None else "version"
+        return None if self.stream is None else "version"
 
     cdef int cancel(self, object job) except -1:
         if not self.is_up():
             return 0
         if self.pending_cancels >= MAX_PENDING_CANCELS:
-            self.cancels_left_out += 1
+            self.counts.cancels_left_out += 1
             return 0
-        if not self.cancelled_jobs:
-            self.loop.call_soon(self._cancel_jobs)
         self.cancelled_jobs.append(job)
         self.pending_cancels += 1
-        return 0
+        return self.turn.add_job_server(self)
 
-    def _cancel_jobs(self):
+    cdef int end_turn(self) except -1:
         jobs, self.cancelled_jobs = self.cancelled_jobs, []
         # Those of a connection that is gone are gone with it, and the handle may be somebody else's by now.
         handles = [job.handle for job in jobs if job.connected]
         self.pending_cancels -= len(jobs) - len(handles)
-        if not self.is_up() or not handles or self.transport.is_closing():
-            return
-        self.cancels_requested += len(handles)
+        if not self.is_up() or not handles or self.stream.closing():
+            return 0
+        self.counts.cancels_requested += len(handles)
         if not self.due:
             self.heard_at_s = self.loop.time()
         self.due.extend([CANCELLATION] * len(handles))
-        self.transport.write(b"".join([b"cancel job %b\n" % handle for handle in handles]))
+        return self.stream.write(b"".join([b"cancel job %b\n" % handle for handle in handles]))
 
     cdef int _ask(self, int answer, bytes command) except -1:
         if not self.due:
             self.heard_at_s = self.loop.time()
         self.due.append(answer)
-        self.transport.write(command)
+        self.stream.write(command)
         return 0
 
     cdef int greet(self) except -1:
         self.asked_at_s = float("-inf")
         return self._ask(VERSION, b"version\n")
 
-    def data_received(self, bytes data not None):
-        """asyncio: answers."""
+    cpdef int received(self, bytes data) except -1:
         if self.is_closed():
-            return
-        if self.offset < PyBytes_GET_SIZE(self.received):
-            data = self.received[self.offset:] + data
-        self.received = data
+            return 0
+        if self.offset < PyBytes_GET_SIZE(self.unread):
+            data = self.unread[self.offset:] + data
+        self.unread = data
         self.offset = 0
-        if not self.behind:
-            self._read_lines()
+        return 0 if self.behind else self._read_lines()
 
     def _read_on(self):
         """The next loop turn's share of what has come."""
@@ -163,7 +164,7 @@ cdef class AdminConnection(UpstreamConnection):
             self._read_lines()
 
     cdef int _read_lines(self) except -1:
-        cdef bytes received = self.received
+        cdef bytes received = self.unread
         cdef const char* start = PyBytes_AS_STRING(received)
         cdef Py_ssize_t received_bytes = PyBytes_GET_SIZE(received)
         cdef Py_ssize_t turn_ends = self.offset + TURN_BYTES
@@ -177,20 +178,20 @@ cdef class AdminConnection(UpstreamConnection):
             if newline == NULL:
                 if received_bytes - begins > MAX_LINE_BYTES:
                     return self.close_for("the job server sent a line without an end by text")
-                self.received = self.received[begins:]
+                self.unread = self.unread[begins:]
                 self.offset = 0
-                if self.reading_paused and not self.transport.is_closing():
+                if self.reading_paused and not self.stream.closing():
                     self.reading_paused = False
-                    self.transport.resume_reading()
+                    self.stream.resume()
                 return 0
             self.offset = newline + 1 - start
             self._line(start + begins, newline - start - begins)
             if self.is_closed():
                 return 0
         self.behind = True
-        if not self.reading_paused and not self.transport.is_closing():
+        if not self.reading_paused and not self.stream.closing():
             self.reading_paused = True
-            self.transport.pause_reading()
+            self.stream.pause()
         self.loop.call_soon(self._read_on)
         return 0
 
@@ -254,12 +255,6 @@ cdef class AdminConnection(UpstreamConnection):
         self.status.answered = self.status.asked
         self.reading = None
         return 0
-
-    def pause_writing(self):
-        """asyncio: the job server does not read; MAX_PENDING_CANCELS bounds what waits."""
-
-    def resume_writing(self):
-        """asyncio: the job server reads again."""
 
     cdef int end_all(self) except -1:
         """What was to be cancelled is left to run, and of the job server nothing is known."""

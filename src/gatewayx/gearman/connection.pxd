@@ -58,7 +58,6 @@ cdef class JobServerConnection(JobCarrier):
     cdef list unsent
     cdef Py_ssize_t unsent_abandoned
     cdef readonly Py_ssize_t unsent_bytes
-    cdef bint flush_scheduled
     cdef bint write_paused
     # The job whose large packet is being gathered, and what that has of the byte budget.
     cdef Job large_job
@@ -75,7 +74,6 @@ cdef class JobServerConnection(JobCarrier):
     cdef unsigned long long refusals(self)
     # The job's packet leaves with this loop turn.
     cdef int submit(self, Job job) except -1
-    cdef int _schedule_flush(self) except -1
     cdef int _write(self, list buffers, Py_ssize_t size_bytes) except -1
     cdef int _append_pending(self, Job job) except -1
     cdef int _settle(self, Job job, bint queued) except -1

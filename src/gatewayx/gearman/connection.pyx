@@ -20,15 +20,13 @@ enough that the other side's kernel takes something, and the answer has time unt
 server's takes no more than its buffer.
 """
 
-import fcntl
 import logging
-import sys
-import termios
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from gatewayx.core.budget cimport RESULTS, ByteBudget, account_for
+from gatewayx.core.turns cimport Turn
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.gearman.admin cimport ServerStatus
 from gatewayx.gearman.job cimport (
@@ -53,14 +51,13 @@ from gatewayx.gearman.packet cimport (
     pack,
     type_name,
 )
-from gatewayx.gearman.upstream cimport UpstreamState
+from gatewayx.gearman.upstream cimport WRITE_HIGH_WATER_BYTES, UpstreamState
 
 from gatewayx.gearman.errors import ProtocolError
 
 logger = logging.getLogger("gatewayx.gearman")
 
 # Above this the kernel's buffer is full and the rest waits in `unsent`, where it is bounded and not yet "written".
-cdef int WRITE_HIGH_WATER_BYTES = 65536
 
 # The code of the ERROR by which gearmand says that it has not queued the job, since its queue is full or its persistent
 # queue failed (libgearman-server/server.cc).
@@ -78,9 +75,9 @@ cdef unsigned long long EACH_80 = 0x8080808080808080
 
 @cython.final
 cdef class JobServerConnection(JobCarrier):
-    """A connection to the job server `server_name`; an asyncio protocol, to be given to create_connection().
+    """A connection to the job server `server_name`.
 
-    loop: the event loop. wheel: where its jobs' deadlines hang. router: who gave it its jobs. status: what the job
+    loop: the event loop. turn: where its submissions are written. wheel: where its jobs' deadlines hang. router: who gave it its jobs. status: what the job
     server's text connection has told. server_number: which of the job servers it is, from 0 to 63. number: which of the
     connections to this job server it is. max_result_bytes: most bytes of one job's result. budget: where packets and
     results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer
@@ -90,6 +87,7 @@ cdef class JobServerConnection(JobCarrier):
     def __init__(
         self,
         loop,
+        Turn turn not None,
         DeadlineWheel wheel,
         JobRouter router not None,
         ServerStatus status not None,
@@ -99,7 +97,7 @@ cdef class JobServerConnection(JobCarrier):
         int number,
         Py_ssize_t max_result_bytes,
     ):
-        super().__init__(loop)
+        super().__init__(loop, turn)
         self.wheel = wheel
         self.router = router
         self.status = status
@@ -127,7 +125,7 @@ cdef class JobServerConnection(JobCarrier):
     @property
     def unanswered(self):
         """What it must answer to come up and has not, in words; None if it is not connected."""
-        if self.transport is None:
+        if self.stream is None:
             return None
         return "ECHO_REQ" if self.option_answer is None else f"ECHO_REQ ({self.option_answer})"
 
@@ -138,7 +136,7 @@ cdef class JobServerConnection(JobCarrier):
         return self.is_up() and self.unsent_bytes < MAX_UNSENT_BYTES
 
     cdef bint has_open_write(self):
-        return self.flush_scheduled and 0 < self.unsent_bytes < OPEN_WRITE_BYTES
+        return self.ends_turn and 0 < self.unsent_bytes < OPEN_WRITE_BYTES
 
     cdef bint has_pin(self, bytes identity):
         return identity in self.table.pins
@@ -161,9 +159,9 @@ cdef class JobServerConnection(JobCarrier):
         """
         cdef long long arrived
         cdef bint waits_behind
-        if not self.is_up() or self.transport.is_closing():
+        if not self.is_up() or self.stream.closing():
             return
-        arrived = self.written_bytes - <long long> self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
+        arrived = self.written_bytes - self.stream.pending_bytes() - self.stream.unconfirmed_bytes()
         if self.echo_due and not self.heard:
             if self.arrived_bytes >= self.echo_end_bytes or arrived == self.arrived_bytes:
                 self.close_for(f"the job server gave no sign of life within {silence_s:g} s")
@@ -175,7 +173,7 @@ cdef class JobServerConnection(JobCarrier):
         self.echo_due = True
         self.written_bytes += PyBytes_GET_SIZE(ECHO_REQ)
         self.echo_end_bytes = self.written_bytes
-        self.transport.write(ECHO_REQ)
+        self.stream.write(ECHO_REQ)
         # With nothing before it, it counts as arrived: until the next check there is time enough to answer.
         self.arrived_bytes = arrived if waits_behind else self.echo_end_bytes
 
@@ -186,7 +184,7 @@ cdef class JobServerConnection(JobCarrier):
         if job.identity is not None:
             self.table.pin(job)
         self.outstanding += 1
-        return self._schedule_flush()
+        return 0 if self.write_paused else self.turn.add_job_server(self)
 
     cdef int abandon(self, Job job) except -1:
         cdef JobState state = job.state
@@ -219,20 +217,19 @@ cdef class JobServerConnection(JobCarrier):
     # What the loop calls.
 
     cdef int greet(self) except -1:
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self.option_due = self.asks_option
         if not self.asks_option:
             self.option_answer = "it hangs up on OPTION_REQ"
         greeting = OPTION_REQ + ECHO_REQ if self.asks_option else ECHO_REQ
         self.written_bytes += len(greeting)
-        self.transport.write(greeting)
+        self.stream.write(greeting)
         return 0
 
-    def data_received(self, bytes data):
+    cpdef int received(self, bytes data) except -1:
         cdef int taken
         self.heard = True
         if self.is_closed():
-            return
+            return 0
         try:
             self.reader.feed(data)
             while not self.is_closed():
@@ -245,32 +242,26 @@ cdef class JobServerConnection(JobCarrier):
                     self._packet()
         except ProtocolError as error:
             self.close_for(str(error))
+        return 0
 
-    def pause_writing(self):
+    cpdef int pause_writing(self) except -1:
         self.write_paused = True
+        return 0
 
-    def resume_writing(self):
+    cpdef int resume_writing(self) except -1:
         self.write_paused = False
-        if self.unsent:
-            self._schedule_flush()
+        return self.turn.add_job_server(self) if self.unsent else 0
 
     # Writing.
 
-    cdef int _schedule_flush(self) except -1:
-        if not self.flush_scheduled and not self.write_paused:
-            self.flush_scheduled = True
-            self.loop.call_soon(self._flush)
-        return 0
-
-    def _flush(self):
+    cdef int end_turn(self) except -1:
         cdef list jobs = self.unsent
         cdef list buffers = []
         cdef Py_ssize_t size_bytes = 0
         cdef Py_ssize_t index
         cdef Job job
-        self.flush_scheduled = False
-        if self.is_closed() or self.write_paused or not jobs or self.transport.is_closing():
-            return
+        if self.is_closed() or self.write_paused or not jobs or self.stream.closing():
+            return 0
         self.unsent = []
         self.unsent_abandoned = 0
         for index in range(len(jobs)):
@@ -288,11 +279,10 @@ cdef class JobServerConnection(JobCarrier):
                 self._write(buffers, size_bytes)
                 buffers = []
                 size_bytes = 0
-                if self.write_paused or self.transport.is_closing():
+                if self.write_paused or self.stream.closing():
                     self.unsent = jobs[index + 1:]
-                    return
-        if buffers:
-            self._write(buffers, size_bytes)
+                    return 0
+        return self._write(buffers, size_bytes) if buffers else 0
 
     cdef int _append_pending(self, Job job) except -1:
         if self.newest_pending is None:
@@ -306,9 +296,9 @@ cdef class JobServerConnection(JobCarrier):
         self.written_bytes += size_bytes
         if size_bytes <= WRITE_HIGH_WATER_BYTES:
             # One buffer is cheaper to write than many small ones.
-            self.transport.write(b"".join(buffers))
+            self.stream.write(b"".join(buffers))
         else:
-            self.transport.writelines(buffers)
+            self.stream.write_all(buffers)
         return 0
 
     # Reading.
@@ -478,11 +468,6 @@ cdef class JobServerConnection(JobCarrier):
                 drop_packet(job, self.budget)
                 job.tell_lost()
         return 0
-
-
-cdef long long _unacknowledged(transport):
-    """Bytes that the other side's kernel has not taken (tcp(7), SIOCOUTQ)."""
-    return int.from_bytes(fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 cdef bint _is_handle(bytes handle) noexcept:

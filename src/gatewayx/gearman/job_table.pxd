@@ -23,8 +23,6 @@ cdef class JobTable:
     cdef readonly dict abandoned
     # Identities of the jobs that are under way here, and how many have each.
     cdef readonly dict pins
-    # Packets for handles that nobody waits for.
-    cdef readonly unsigned long long dropped_packets
 
     # A job with an identity is under way here; the job server cannot merge anything with it any more.
     cdef int pin(self, Job job) except -1

@@ -107,7 +107,7 @@ cdef class JobTable:
         cdef bytes data
         cdef Py_ssize_t room_bytes
         if original is None:
-            self.dropped_packets += 1
+            self.budget.counts.dropped_packets += 1
             return 0
         if original.copies > 1:
             if last:
@@ -125,7 +125,7 @@ cdef class JobTable:
             if original.state == JobState.ABANDONED:
                 original.change(JobState.ENDED)
         if original.waiting == 0:
-            self.dropped_packets += 1
+            self.budget.counts.dropped_packets += 1
             if original.state == JobState.ENDED:
                 self.abandoned.pop(handle, None)
             elif packet_type == PacketType.WORK_DATA:

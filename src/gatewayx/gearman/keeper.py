@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
+from gatewayx.gearman.upstream import WRITE_HIGH_WATER_BYTES
 from gatewayx.net.names import NumericHost, Resolver
+from gatewayx.net.stream import TransportStream
 
 if TYPE_CHECKING:
     from gatewayx.gearman.pool import Pool, PooledServer
@@ -263,7 +265,8 @@ class Keeper:
     async def _open(self, connection: Connection, address: NumericHost) -> socket.socket:
         """Connect to the address, by TLS if so configured; the socket. The loop is never given a name."""
         tls = {"ssl": self.tls_context, "server_hostname": self.server.tls_name} if self.server.tls else {}
-        transport = await connect(self.loop, lambda: connection, address, self.server.port, **tls)
+        stream = TransportStream(connection, WRITE_HIGH_WATER_BYTES)
+        transport = await connect(self.loop, lambda: stream, address, self.server.port, **tls)
         upstream: socket.socket = transport.get_extra_info("socket")
         return upstream
 

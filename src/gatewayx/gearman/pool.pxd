@@ -2,6 +2,7 @@
 
 from gatewayx.core.budget cimport ByteBudget
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.turns cimport Turn
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
@@ -100,17 +101,14 @@ cdef class Pool(JobRouter):
     # Connections that go down now are closed by us.
     cdef bint closing
     # Where the next search begins, so that equals take turns.
-    cdef Py_ssize_t turn
+    cdef Py_ssize_t next_choice
     # The key of the hash that makes identities. No client knows it, so none can make the identity of another one's job.
     cdef bytes identity_key
     # Background jobs with a client's unique that are queued or on their way, as far as is known: identity to the
     # BackgroundNotes of it, one a job server, most often one.
     cdef dict known_backgrounds
-    # Counted on connections that are gone.
-    cdef unsigned long long dropped_packets_before
-    cdef unsigned long long cancels_requested_before
-    # Jobs that went to another connection, since the first one was lost or its job server's queue was full.
-    cdef readonly unsigned long long moved_jobs
+    # Where connections write what was gathered in a turn of the loop.
+    cdef Turn turn
 
     # None when no job server takes jobs now. own_unique: it was made for this job alone, so that nothing is merged with
     # it and it may be taken out of the queue once its listener does not wait any more. identity: of the job, None if nothing is

@@ -21,6 +21,7 @@ cimport cython
 
 from gatewayx.core.budget cimport ByteBudget
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.turns cimport Turn
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
@@ -139,7 +140,8 @@ cdef class Pool(JobRouter):
 
     loop: the event loop. wheel: where the jobs' deadlines hang. servers: the ServerAddress, or its fields, of each
     configured job server, 1 to 64. connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where
-    packets and results are counted; without one they have a budget of their own. balance: one of BALANCES.
+    packets and results are counted; without one they have a budget of their own. turn: where connections write what was
+    gathered in a turn of the loop; without one they have one of their own. balance: one of BALANCES.
     function_servers: (name, which of the servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
     to drop jobs that nobody waits for. status_interval_s: how often each job server's `status` is read. check_interval_s:
     how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls. resolver:
@@ -155,6 +157,7 @@ cdef class Pool(JobRouter):
         int connections_per_server,
         Py_ssize_t max_result_bytes,
         ByteBudget budget=None,
+        Turn turn=None,
         str balance="fewest",
         function_servers=(),
         bint cancel_abandoned=True,
@@ -166,6 +169,7 @@ cdef class Pool(JobRouter):
         self.loop = loop
         self.wheel = wheel
         self.budget = ByteBudget() if budget is None else budget
+        self.turn = Turn(loop) if turn is None else turn
         self.balance = BALANCES[balance]
         self.cancel_abandoned = cancel_abandoned
         self.max_result_bytes = max_result_bytes
@@ -292,21 +296,18 @@ cdef class Pool(JobRouter):
         """What is held now and was counted since the start, by name."""
         cdef JobServerConnection connection
         cdef dict totals = {"connections": 0, "outstanding_jobs": 0, "abandoned_jobs": 0, "unsent_bytes": 0}
-        totals["dropped_packets"] = self.dropped_packets_before
-        totals["cancels_requested"] = self.cancels_requested_before
-        totals["moved_jobs"] = self.moved_jobs
+        totals["dropped_packets"] = self.budget.counts.dropped_packets
+        totals["cancels_requested"] = self.budget.counts.cancels_requested
+        totals["moved_jobs"] = self.budget.counts.moved_jobs
         totals["known_backgrounds"] = len(self.known_backgrounds)
         totals["pins"] = 0
         for server in self.servers + self.leaving:
-            if (<PooledServer> server).status.connection is not None:
-                totals["cancels_requested"] += (<PooledServer> server).status.connection.cancels_requested
             for item in (<PooledServer> server).connections:
                 connection = <JobServerConnection> item
                 totals["connections"] += 1
                 totals["outstanding_jobs"] += connection.outstanding
                 totals["abandoned_jobs"] += len(connection.table.abandoned)
                 totals["unsent_bytes"] += connection.unsent_bytes
-                totals["dropped_packets"] += connection.table.dropped_packets
                 totals["pins"] += len(connection.table.pins)
         return totals
 
@@ -374,7 +375,7 @@ cdef class Pool(JobRouter):
             connection = self._choose(job.function, among)
         if connection is None:
             return False
-        self.moved_jobs += 1
+        self.budget.counts.moved_jobs += 1
         connection.submit(job)
         if job.remembered:
             self._note_background(job)
@@ -497,7 +498,7 @@ cdef class Pool(JobRouter):
     cdef JobServerConnection _choose(self, bytes function, unsigned long long among):
         cdef Py_ssize_t count = len(self.servers)
         cdef Py_ssize_t index, number, workers, outstanding, fewest = 0
-        cdef Py_ssize_t chosen = self.turn
+        cdef Py_ssize_t chosen = self.next_choice
         # 2: it has workers, 1: that is not known, 0: it has none.
         cdef int grade, highest = -1
         cdef PooledServer server
@@ -509,7 +510,7 @@ cdef class Pool(JobRouter):
             server = <PooledServer> self.servers[0]
             return server.least_loaded() if among & server.bit else None
         for index in range(count):
-            number = index if self.balance == IN_ORDER else (self.turn + index) % count
+            number = index if self.balance == IN_ORDER else (self.next_choice + index) % count
             server = <PooledServer> self.servers[number]
             if not among & server.bit or not server.connections:
                 continue
@@ -528,7 +529,7 @@ cdef class Pool(JobRouter):
                 chosen = number
                 highest = grade
                 fewest = outstanding
-        self.turn = (chosen + 1) % count
+        self.next_choice = (chosen + 1) % count
         return best
 
     cdef JobServerConnection _choose_pinned(
@@ -559,6 +560,7 @@ cdef class Pool(JobRouter):
         """A new connection to the server, which is to be connected."""
         return JobServerConnection(
             self.loop,
+            self.turn,
             self.wheel,
             self,
             server.status,
@@ -571,7 +573,7 @@ cdef class Pool(JobRouter):
 
     def admin_connection(self, PooledServer server):
         """A new text connection to the server, which is to be connected."""
-        return AdminConnection(self.loop, server.status)
+        return AdminConnection(self.loop, self.turn, server.status, self.budget.counted_in)
 
     def came_up(self, PooledServer server, connection):
         """One of its connections has come up."""
@@ -583,10 +585,8 @@ cdef class Pool(JobRouter):
     def went_down(self, PooledServer server, connection):
         """A connection that had come up is gone."""
         if isinstance(connection, AdminConnection):
-            self.cancels_requested_before += (<AdminConnection> connection).cancels_requested
             server.status.connection = None
             return
-        self.dropped_packets_before += (<JobServerConnection> connection).table.dropped_packets
         if connection in server.connections:
             server.connections.remove(connection)
 

@@ -1,5 +1,13 @@
 """The life of a connection to a job server, whatever is spoken over it."""
 
+from gatewayx.core.turns cimport Turn
+from gatewayx.net.stream cimport Stream, StreamOwner
+
+cpdef enum:
+    # The job server counts as not reading once it has left so many bytes in our buffer.
+    WRITE_HIGH_WATER_BYTES = 65536
+
+
 cpdef enum UpstreamState:
     # It is made, and not connected yet.
     CONNECTING = 0
@@ -13,10 +21,12 @@ cpdef enum UpstreamState:
     CLOSED = 4
 
 
-cdef class UpstreamConnection:
+cdef class UpstreamConnection(StreamOwner):
     cdef object loop
-    # The loop's transport: None before it is connected, and once it is gone.
-    cdef object transport
+    # Where what was gathered in a turn of the loop is written.
+    cdef Turn turn
+    # None before it is connected, and once it is gone.
+    cdef Stream stream
     # Only change() writes it.
     cdef readonly UpstreamState state
     # Why it is closed, in a line; None while it is open.
@@ -46,3 +56,4 @@ cdef class UpstreamConnection:
     # For subclasses: send what the job server is to answer; end what was under way over the connection.
     cdef int greet(self) except -1
     cdef int end_all(self) except -1
+    cdef int _hung_up(self, str reason) except -1

@@ -5,7 +5,14 @@ answer proves life. `change` is the one writer of its state and knows which stat
 whoever wants that: the keeper, the job server, or what was read. Nothing leads back from CLOSED.
 """
 
+import logging
+
+from gatewayx.core.turns cimport Turn
+from gatewayx.net.stream cimport Stream, StreamOwner
+
 from gatewayx.errors import StateError
+
+logger = logging.getLogger("gatewayx.gearman")
 
 # Which states may follow each.
 TRANSITIONS = {
@@ -17,14 +24,15 @@ TRANSITIONS = {
 }
 
 
-cdef class UpstreamConnection:
-    """A connection to a job server; an asyncio protocol, to be given to create_connection().
+cdef class UpstreamConnection(StreamOwner):
+    """A connection to a job server, to be given to create_connection() as the owner of a TransportStream.
 
-    loop: the event loop. title: what messages call it.
+    loop: the event loop. turn: where what was gathered in a turn of it is written. title: what messages call it.
     """
 
-    def __init__(self, loop, str title="connection"):
+    def __init__(self, loop, Turn turn not None, str title="connection"):
         self.loop = loop
+        self.turn = turn
         self.title = title
         self.came_up = loop.create_future()
         self.gone = loop.create_future()
@@ -62,8 +70,8 @@ cdef class UpstreamConnection:
         self.change(UpstreamState.CLOSED)
         self.close_reason = reason
         self.end_all()
-        if self.transport is not None:
-            self.transport.abort()
+        if self.stream is not None:
+            self.stream.abort()
         if not self.came_up.done():
             self.came_up.cancel()
         if not self.gone.done():
@@ -76,28 +84,37 @@ cdef class UpstreamConnection:
     cdef int end_all(self) except -1:
         return 0
 
-    # What the loop calls.
+    # What the stream tells.
 
-    def connection_made(self, transport):
-        """asyncio: connected."""
-        self.transport = transport
+    cpdef int opened(self, Stream stream) except -1:
+        self.stream = stream
         if self.is_closed():
-            transport.abort()
-            return
-        self.peer = transport.get_extra_info("peername")
+            return stream.abort()
+        self.peer = stream.peer()
         self.change(UpstreamState.GREETING)
-        self.greet()
+        return self.greet()
 
-    def eof_received(self):
-        """asyncio: the job server has closed its side."""
-        self._hung_up(f"the job server closed the {self.title}")
+    cpdef int ended(self) except -1:
+        return self._hung_up(f"the job server closed the {self.title}")
 
-    def connection_lost(self, error):
-        """asyncio: the connection is gone."""
+    cpdef int lost(self, error) except -1:
         self._hung_up(f"the {self.title} was lost" if error is None else f"the {self.title} was lost: {error}")
-        self.transport = None
+        self.stream = None
+        return 0
 
-    def _hung_up(self, str reason):
+    # What waits for a job server that does not read is bounded by MAX_UNSENT_BYTES and MAX_PENDING_CANCELS.
+
+    cpdef int pause_writing(self) except -1:
+        return 0
+
+    cpdef int resume_writing(self) except -1:
+        return 0
+
+    cdef int turn_failed(self) except -1:
+        logger.exception("a job server's %s could not be written to", self.title)
+        return self.close_for("the gateway has failed to write to the job server")
+
+    cdef int _hung_up(self, str reason) except -1:
         if not self.is_closed():
             self.hung_up_unanswered = not self.is_up()
-        self.close_for(reason)
+        return self.close_for(reason)

@@ -80,6 +80,7 @@ class GatewayProcess:
             connections_per_server=settings.connections_per_server,
             max_result_bytes=settings.max_result_bytes,
             budget=self.budget,
+            turn=self.turn,
             balance=settings.balance,
             function_servers=_servers_by_function(settings),
             cancel_abandoned=settings.cancel_abandoned,
