@@ -1,3 +1,5 @@
+"""Every count of a process, in a C struct; the .pxd has the C-level interface."""
+
 from typing import Any, final
 
 NAMES: tuple[str, ...]
@@ -5,5 +7,7 @@ ROW_BYTES: int
 
 @final
 class Counters:
+    """The counts of one process. memory: a writable buffer of at least ROW_BYTES bytes; None for memory of its own."""
+
     def __init__(self, memory: Any = None) -> None: ...
     def read(self) -> dict[str, int]: ...

@@ -3,6 +3,8 @@
 import asyncio
 from typing import final
 
+from gatewayx.core.counters import Counters
+from gatewayx.core.turns import Turn
 from gatewayx.gearman.upstream import UpstreamConnection
 
 @final
@@ -31,20 +33,19 @@ class ServerStatus:
 
 @final
 class AdminConnection(UpstreamConnection):
-    """A text connection; an asyncio protocol, to be given to create_connection().
+    """A text connection.
 
-    loop: the event loop. status: where what it learns is kept.
+    loop: the event loop. turn: where cancellations are written. status: where what it learns is kept. counters: where
+    cancellations are counted.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, status: ServerStatus) -> None: ...
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, turn: Turn, status: ServerStatus, counters: Counters
+    ) -> None: ...
     @property
     def status(self) -> ServerStatus: ...
     @property
     def pending_cancels(self) -> int: ...
-    @property
-    def cancels_requested(self) -> int: ...
-    @property
-    def cancels_left_out(self) -> int: ...
     @property
     def unanswered(self) -> str | None: ...
     def check(self, silence_s: float) -> None:
@@ -52,7 +53,3 @@ class AdminConnection(UpstreamConnection):
 
     def ask_status(self, interval_s: float) -> None:
         """Ask for the status if that was so long ago and is answered."""
-
-    def data_received(self, data: bytes) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...

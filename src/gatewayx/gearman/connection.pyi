@@ -5,12 +5,13 @@ from typing import final
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.turns import Turn
 from gatewayx.gearman.admin import ServerStatus
 from gatewayx.gearman.job import JobCarrier, JobRouter
 
 @final
 class JobServerConnection(JobCarrier):
-    """A connection to the job server `server_name`; an asyncio protocol, to be given to create_connection().
+    """A connection to the job server `server_name`.
 
     `asks_option` may be changed before it is connected.
     """
@@ -19,6 +20,7 @@ class JobServerConnection(JobCarrier):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        turn: Turn,
         wheel: DeadlineWheel,
         router: JobRouter,
         status: ServerStatus,
@@ -47,7 +49,3 @@ class JobServerConnection(JobCarrier):
 
     def check(self, silence_s: float) -> None:
         """Ask for a sign of life; closes when there was none since the last check, silence_s ago."""
-
-    def data_received(self, data: bytes) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...

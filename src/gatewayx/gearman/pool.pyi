@@ -8,6 +8,7 @@ from typing import final
 from gatewayx.address import ServerAddress
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.turns import Turn
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.job import JobRouter
@@ -65,6 +66,7 @@ class Pool(JobRouter):
         connections_per_server: int,
         max_result_bytes: int,
         budget: ByteBudget | None = None,
+        turn: Turn | None = None,
         balance: str = "fewest",
         function_servers: Iterable[tuple[bytes, Iterable[int]]] = (),
         cancel_abandoned: bool = True,
@@ -73,8 +75,6 @@ class Pool(JobRouter):
         tls_context: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
     ) -> None: ...
-    @property
-    def moved_jobs(self) -> int: ...
     async def start(self) -> None:
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
 

@@ -3,6 +3,11 @@
 import asyncio
 from enum import IntEnum
 
+from gatewayx.core.turns import Turn
+from gatewayx.net.stream import StreamOwner
+
+WRITE_HIGH_WATER_BYTES: int
+
 class UpstreamState(IntEnum):
     """What a connection to a job server is."""
 
@@ -14,13 +19,13 @@ class UpstreamState(IntEnum):
 
 TRANSITIONS: dict[UpstreamState, tuple[UpstreamState, ...]]
 
-class UpstreamConnection:
-    """A connection to a job server; an asyncio protocol, to be given to create_connection().
+class UpstreamConnection(StreamOwner):
+    """A connection to a job server, to be given to create_connection() as the owner of a TransportStream.
 
-    loop: the event loop. title: what messages call it.
+    loop: the event loop. turn: where what was gathered in a turn of it is written. title: what messages call it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, title: str = "connection") -> None: ...
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: Turn, title: str = "connection") -> None: ...
     @property
     def state(self) -> UpstreamState: ...
     @property
@@ -40,7 +45,3 @@ class UpstreamConnection:
 
     def close(self, reason: str) -> None:
         """Close at once; what is under way over the connection is lost."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-    def eof_received(self) -> None: ...
-    def connection_lost(self, error: Exception | None) -> None: ...

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
@@ -60,6 +60,13 @@ WANT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 WANT_RETRY_S = 0.05
 # Descriptors beside the connections: listeners, the loop's own, logs.
 OTHER_DESCRIPTORS = 64
+
+
+class Counted(Protocol):
+    """A part of the process that counts."""
+
+    def counters(self) -> dict[str, int]:
+        """What is held now and was counted since the start, by name."""
 
 
 class GatewayProcess:
@@ -132,7 +139,7 @@ class GatewayProcess:
 
     def counters(self) -> dict[str, int]:
         """What is held now and was counted since the start, by part and name."""
-        parts = {
+        parts: dict[str, Counted] = {
             "http": self.http,
             "gateway": self.gateway,
             "admission": self.admission,

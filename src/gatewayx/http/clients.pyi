@@ -1,0 +1,75 @@
+"""All clients of the process, and a client's connection before any request; the .pxd has the C-level interface."""
+
+import asyncio
+
+from gatewayx.core.budget import ByteBudget
+from gatewayx.core.counters import Counters
+from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.turns import Turn
+from gatewayx.http.idle import Occupant
+from gatewayx.http.limits import Limits
+from gatewayx.http.request import RequestHandler
+from gatewayx.http.response import ResponseBuilder
+from gatewayx.net.stream import Stream
+
+LINGER_BYTES: int
+LINGER_S: int
+BODY_LINGER_S: int
+BODY_LINGER_QUIET_S: int
+BODY_LINGER_BYTES: int
+BODY_LINGER_BODIES: int
+MAX_BODY_LINGERERS: int
+LAST_CALL_S: int
+MAX_IDLE_PARSERS: int
+MAX_REFUSED_CONNECTIONS: int
+
+class Clients:
+    """All client connections of a process, and what they share."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: DeadlineWheel,
+        limits: Limits,
+        handler: RequestHandler,
+        builder: ResponseBuilder,
+        budget: ByteBudget,
+        turn: Turn,
+        counters: Counters,
+    ) -> None: ...
+    @property
+    def refused_connections(self) -> int: ...
+    @property
+    def body_lingerers(self) -> int: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def emptied(self) -> asyncio.Event: ...
+    @property
+    def requests_in_flight(self) -> int: ...
+    def drain(self) -> None:
+        """No more requests: answer what has begun, and close each connection once its client has its last answer."""
+
+    def refuse_unfinished(self) -> None:
+        """Answer requests that are still arriving with 503, and close connections whose clients have sent nothing."""
+
+    def abort(self) -> None:
+        """Close all connections at once."""
+
+    def counters(self) -> dict[str, int]:
+        """What is held now and was counted since the start, by name."""
+
+    def take_events(self) -> dict[str, tuple[int, bytes, str]]:
+        """Refusals.take_events()."""
+
+    def relieve(self, most: int) -> int:
+        """Room.relieve()."""
+
+class Client(Occupant):
+    """One client's connection; HttpConnection adds its requests."""
+
+    def __init__(self, clients: Clients) -> None: ...
+    def opened(self, stream: Stream) -> int: ...
+    def pause_writing(self) -> int: ...
+    def resume_writing(self) -> int: ...
+    def deadline_passed(self) -> int: ...
