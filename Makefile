@@ -94,7 +94,7 @@ $(BUILT): $(REQUIREMENTS) setup.py $(COMPILED_SOURCES)
 	touch $@
 
 $(INSTALLED): $(REQUIREMENTS) | $(BUILT)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	GATEWAYX_BUILD=none $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	touch $@
 
 # Without development tools, and bytecode only of what the demo imports. The wheel of these very sources needs no compiler; without one the compilation is quick.
