@@ -2,8 +2,8 @@
 
 CFLAGS and LDFLAGS in the environment replace optimization and debug flags (sanitizers, debug symbols).
 GATEWAYX_BUILD=quick compiles in half the time, into a folder of its own: for a first look, not for measurements.
-GATEWAYX_BUILD=none compiles nothing: for an editable installation of modules that were compiled in place, which setuptools
-would compile once more into a folder that it throws away.
+GATEWAYX_BUILD=none compiles nothing: for an editable installation of modules that were compiled in place, which
+setuptools would compile once more into a folder that it throws away.
 """
 
 import os
