@@ -36,7 +36,7 @@ cpdef enum:
     MAX_REFUSED_CONNECTIONS = 256
 
 
-cdef enum ClientState:
+cpdef enum ClientState:
     # The stream is not there yet.
     OPENING
     # Requests are read.
@@ -98,8 +98,8 @@ cdef class Client(Occupant):
     cdef Clients clients
     # None before it is opened and after it is lost.
     cdef Stream stream
-    # Changed by enter() alone.
-    cdef ClientState state
+    # Changed by change() alone.
+    cdef readonly ClientState state
     # It does not count in max_connections: refused at accept or evicted, it stands in clients.connections to linger.
     cdef bint refused
     # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
@@ -154,7 +154,7 @@ cdef class Client(Occupant):
 
     # What it is built on.
 
-    cdef int enter(self, ClientState state) except -1
+    cpdef int change(self, ClientState state) except -1
     cdef int write_pieces(self, list pieces) except -1
     cdef int drop_received(self, Py_ssize_t size_bytes) except -1
     # Count so many bytes of answers more, or less; they are here and cannot be refused any more.

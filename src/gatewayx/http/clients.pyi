@@ -1,6 +1,7 @@
 """All clients of the process, and a client's connection before any request; the .pxd has the C-level interface."""
 
 import asyncio
+from enum import IntFlag
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
@@ -22,6 +23,15 @@ MAX_BODY_LINGERERS: int
 LAST_CALL_S: int
 MAX_IDLE_PARSERS: int
 MAX_REFUSED_CONNECTIONS: int
+
+class ClientState(IntFlag):
+    """What a client's connection is."""
+
+    OPENING = 0
+    READING = 1
+    ANSWERING = 2
+    LINGERING = 3
+    CLOSED = 4
 
 class Clients:
     """All client connections of a process, and what they share."""
@@ -69,6 +79,11 @@ class Client(Occupant):
     """One client's connection; HttpConnection adds its requests."""
 
     def __init__(self, clients: Clients) -> None: ...
+    @property
+    def state(self) -> ClientState: ...
+    def change(self, state: ClientState) -> int:
+        """Go to a state that may follow the present one. Raises StateError."""
+
     def opened(self, stream: Stream) -> int: ...
     def pause_writing(self) -> int: ...
     def resume_writing(self) -> int: ...

@@ -1,7 +1,7 @@
 """All clients of the process, and what one client's connection is before any request: a channel that opens and ends.
 
 Theory of operation. A connection ends with its last answer: after `Connection: close`, after a request that was refused
-since its framing is in doubt, while draining. Then it lingers, so that the client can read the answer. `enter` alone
+since its framing is in doubt, while draining. Then it lingers, so that the client can read the answer. `change` alone
 changes the state, and knows which changes are legal:
 
     OPENING -> READING -> ANSWERING -> LINGERING -> CLOSED
@@ -184,7 +184,7 @@ cdef class Client(Occupant):
     cdef int read_deadline_passed(self, DeadlineKind kind) except -1:
         raise NotImplementedError
 
-    cdef int enter(self, ClientState state) except -1:
+    cpdef int change(self, ClientState state) except -1:
         """The one place where the state changes."""
         if not NEXT_STATES[<int> self.state] & 1 << <int> state:
             raise StateError(f"a client's connection cannot go from state {<int> self.state} to {<int> state}")
@@ -202,7 +202,7 @@ cdef class Client(Occupant):
         if problem is not None:
             clients.counts.connections_refused += 1
             return self.refuse_connection(problem)
-        self.enter(READING)
+        self.change(READING)
         clients.counts.connections_accepted += 1
         clients.connections.add(self)
         if self.address is not None:
@@ -324,7 +324,7 @@ cdef class Client(Occupant):
     cdef int linger(self) except -1:
         cdef Clients clients = self.clients
         self.let_requests_go()
-        self.enter(LINGERING)
+        self.change(LINGERING)
         self.stream.write_eof()
         if self.read_paused:
             self.read_paused = False
@@ -383,7 +383,7 @@ cdef class Client(Occupant):
         """Close at once."""
         self.let_requests_go()
         self.arm(NO_DEADLINE)
-        self.enter(CLOSED)
+        self.change(CLOSED)
         if self.stream is not None:
             if self.stream.pending_bytes():
                 self.stream.abort()
@@ -394,7 +394,7 @@ cdef class Client(Occupant):
     cdef int abort(self) except -1:
         self.let_requests_go()
         self.arm(NO_DEADLINE)
-        self.enter(CLOSED)
+        self.change(CLOSED)
         if self.stream is not None:
             self.stream.abort()
         return 0

@@ -108,11 +108,11 @@ cdef class HttpConnection(ArrivingClient):
             self._drop_requests()
         if self.deadline_kind != WRITE:
             self.arm(NO_DEADLINE)
-        self.enter(CLOSED)
+        self.change(CLOSED)
         return self.forget_arrival()
 
     cpdef int lost(self, error) except -1:
-        self.enter(CLOSED)
+        self.change(CLOSED)
         self.let_requests_go()
         self.arm(NO_DEADLINE)
         self.answers_left()
@@ -263,7 +263,7 @@ cdef class HttpConnection(ArrivingClient):
 
     cdef int _stop_reading(self) except -1:
         """The last request is known, so what follows is dropped: none of it may be run (RFC 9112 9.6)."""
-        self.enter(ANSWERING)
+        self.change(ANSWERING)
         self.drop_parser()
         self.take_tail()
         self.forget_arrival()
