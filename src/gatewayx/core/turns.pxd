@@ -5,8 +5,9 @@ from gatewayx.core.deadlines cimport Expiring
 
 cdef class TurnEnder(Expiring):
     """A connection that gathers in a turn what it writes at its end."""
-    # It stands in one of the turn's lists.
+    # It waits for the end of the turn, and who is next in the same line.
     cdef bint ends_turn
+    cdef TurnEnder next_ender
 
     # Write what was gathered.
     cdef int end_turn(self) except -1
@@ -16,14 +17,38 @@ cdef class TurnEnder(Expiring):
 
 cdef class Turn:
     cdef object loop
-    # Those that have something to write, in the order in which they came: job servers first, so that what a client has
-    # asked for is on its way before anybody is answered; then clients.
-    cdef list job_servers
-    cdef list clients
+    # _end(), bound once.
+    cdef object end
+    # Two lines of those that have something to write, each in the order in which they came: job servers, which are first,
+    # so that what a client has asked for is on its way before anybody is answered; then clients.
+    cdef TurnEnder first_job_server
+    cdef TurnEnder last_job_server
+    cdef TurnEnder first_client
+    cdef TurnEnder last_client
     # The end of this turn is due in the loop.
     cdef bint scheduled
 
     # Let it end this turn, once however often it is asked for.
-    cdef int add_job_server(self, TurnEnder ender) except -1
-    cdef int add_client(self, TurnEnder ender) except -1
-    cdef int _schedule(self) except -1
+    cdef inline int add_job_server(self, TurnEnder ender) except -1:
+        if ender.ends_turn:
+            return 0
+        ender.ends_turn = True
+        if self.first_job_server is None:
+            self.first_job_server = ender
+        else:
+            self.last_job_server.next_ender = ender
+        self.last_job_server = ender
+        return 0 if self.scheduled else self.schedule()
+
+    cdef inline int add_client(self, TurnEnder ender) except -1:
+        if ender.ends_turn:
+            return 0
+        ender.ends_turn = True
+        if self.first_client is None:
+            self.first_client = ender
+        else:
+            self.last_client.next_ender = ender
+        self.last_client = ender
+        return 0 if self.scheduled else self.schedule()
+
+    cdef int schedule(self) except -1

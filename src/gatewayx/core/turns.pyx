@@ -24,47 +24,41 @@ cdef class Turn:
 
     def __init__(self, loop):
         self.loop = loop
-        self.job_servers = []
-        self.clients = []
+        self.end = self._end
 
-    cdef int add_job_server(self, TurnEnder ender) except -1:
-        if not ender.ends_turn:
-            ender.ends_turn = True
-            self.job_servers.append(ender)
-            if not self.scheduled:
-                self._schedule()
-        return 0
-
-    cdef int add_client(self, TurnEnder ender) except -1:
-        if not ender.ends_turn:
-            ender.ends_turn = True
-            self.clients.append(ender)
-            if not self.scheduled:
-                self._schedule()
-        return 0
-
-    cdef int _schedule(self) except -1:
+    cdef int schedule(self) except -1:
         self.scheduled = True
-        self.loop.call_soon(self._end)
+        self.loop.call_soon(self.end)
         return 0
 
     def _end(self):
-        cdef list enders
-        # What is added from here on and has missed its place is the next turn's.
+        cdef TurnEnder ender = self.first_job_server
+        # What is added from here on and has missed its line is the next turn's.
         self.scheduled = False
-        enders, self.job_servers = self.job_servers, []
-        _end_all(enders)
-        enders, self.clients = self.clients, []
-        _end_all(enders)
+        if ender is not None:
+            self.first_job_server = None
+            self.last_job_server = None
+            while ender is not None:
+                ender = _end_line(ender)
+        ender = self.first_client
+        if ender is not None:
+            self.first_client = None
+            self.last_client = None
+            while ender is not None:
+                ender = _end_line(ender)
 
 
-cdef int _end_all(list enders) except -1:
-    cdef TurnEnder ender
-    for item in enders:
-        ender = <TurnEnder> item
-        ender.ends_turn = False
-        try:
+cdef TurnEnder _end_line(TurnEnder ender):
+    """Let those from `ender` on end their turn, up to the first that fails; returns whoever is behind that one."""
+    cdef TurnEnder following = None
+    try:
+        while ender is not None:
+            following = ender.next_ender
+            ender.next_ender = None
+            ender.ends_turn = False
             ender.end_turn()
-        except Exception:
-            ender.turn_failed()
-    return 0
+            ender = following
+    except Exception:
+        ender.turn_failed()
+        return following
+    return None
