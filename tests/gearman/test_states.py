@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gatewayx.core.turns import Turn
 from gatewayx.errors import StateError
 from gatewayx.gearman.job import Job, JobState
 from gatewayx.gearman.upstream import UpstreamConnection, UpstreamState
@@ -82,7 +83,7 @@ def test_the_end_of_an_abandoned_job_does_not_change_how_far_it_had_come() -> No
 def test_a_connection_goes_to_the_states_that_may_follow_its_own_and_to_no_other(state, then) -> None:
     loop = asyncio.new_event_loop()
     try:
-        walk(lambda: UpstreamConnection(loop), UPSTREAM, state, then)
+        walk(lambda: UpstreamConnection(loop, Turn(loop)), UPSTREAM, state, then)
     finally:
         loop.close()
 
