@@ -6,7 +6,7 @@ cdef struct Counts:
     unsigned long long connections_refused
     unsigned long long connections_evicted
     unsigned long long writes_timed_out
-    # Requests: answered, refused by the parser or by a deadline, those whose client was gone before the answer.
+    # Requests: answered, refused with an end of reading for whatever reason, those whose client was gone before the answer.
     unsigned long long requests_answered
     unsigned long long requests_refused
     unsigned long long requests_abandoned

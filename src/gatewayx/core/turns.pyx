@@ -1,8 +1,9 @@
 """What runs at the end of a turn of the loop, and in which order.
 
 A write is a system call, so connections gather what they have to write while the loop reads, and write it once. All of
-that is one callback of the loop: job servers come first, then clients, among them those whom the job servers' turn has
-just given something to write. What a client's turn gives a job server is written in the next turn.
+that is one callback of the loop. Job servers write first, then clients, so that what was asked for is on its way before
+anybody is answered. A client that a failed write has just given an answer still writes in this turn; a job server that a
+client's `end_turn` has given a job writes in the next one.
 """
 
 cimport cython
@@ -33,7 +34,7 @@ cdef class Turn:
 
     def _end(self):
         cdef TurnEnder ender = self.first_job_server
-        # What is added from here on and has missed its line is the next turn's.
+        # Whoever is added from here on to a line that has been taken is written in the next turn.
         self.scheduled = False
         if ender is not None:
             self.first_job_server = None

@@ -2,12 +2,11 @@
 
 Theory of operation. `Gateway.begin` makes a JobRequest of the head: a request that asks for something impossible, or for
 which there is no room, is answered there, before its body is read. `Gateway.handle` submits the job. From then on the
-Exchange listens to the job and owns the request; whichever comes first, the job's end or the client's hang-up, closes it,
+Exchange listens to the job and refers to the request; whichever comes first, the job's end or the client's hang-up, closes it,
 and it is told nothing after that.
 """
 
 import base64
-import logging
 import os
 
 cimport cython
@@ -41,7 +40,6 @@ from gatewayx.http.problems import (
     RequestError,
 )
 
-logger = logging.getLogger("gatewayx.gateway")
 
 cdef enum:
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.

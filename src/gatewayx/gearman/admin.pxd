@@ -69,6 +69,7 @@ cdef class AdminConnection(UpstreamConnection):
     # Loop time of the last byte, or of the last question when nothing was due.
     cdef double heard_at_s
     cdef double asked_at_s
+    # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
 

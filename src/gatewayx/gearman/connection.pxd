@@ -41,7 +41,7 @@ cdef class JobServerConnection(JobCarrier):
     # Something came since the last check, and an ECHO_REQ was sent by it.
     cdef bint heard
     cdef bint echo_due
-    # Bytes handed to the transport so far, those that had arrived at the other side's kernel by the last check (an
+    # Bytes handed to the stream so far, those that had arrived at the other side's kernel by the last check (an
     # ECHO_REQ with nothing before it counts as if it had), and the end of the last ECHO_REQ.
     cdef long long written_bytes
     cdef long long arrived_bytes

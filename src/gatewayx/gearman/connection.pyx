@@ -57,8 +57,6 @@ from gatewayx.gearman.errors import ProtocolError
 
 logger = logging.getLogger("gatewayx.gearman")
 
-# Above this the kernel's buffer is full and the rest waits in `unsent`, where it is bounded and not yet "written".
-
 # The code of the ERROR by which gearmand says that it has not queued the job, since its queue is full or its persistent
 # queue failed (libgearman-server/server.cc).
 cdef bytes QUEUE_ERROR = b"QUEUE_ERROR"
@@ -214,7 +212,7 @@ cdef class JobServerConnection(JobCarrier):
         """Whether the submission was queued here is known, or with queued true never will be."""
         return 0 if job.background_note is None else self.router.background_settled(job, queued)
 
-    # What the loop calls.
+    # What the stream tells.
 
     cdef int greet(self) except -1:
         self.option_due = self.asks_option

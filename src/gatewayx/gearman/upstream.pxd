@@ -4,7 +4,8 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.net.stream cimport Stream, StreamOwner
 
 cpdef enum:
-    # The job server counts as not reading once it has left so many bytes in our buffer.
+    # Above so many bytes in our buffer the kernel's is full: the rest waits in `unsent`, where it is bounded and may still
+    # go to another connection.
     WRITE_HIGH_WATER_BYTES = 65536
 
 

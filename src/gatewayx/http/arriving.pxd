@@ -29,14 +29,14 @@ cdef class ArrivingClient(Client):
     # Requests that have begun and whose answers are not written.
     cdef int in_flight
 
-    # What a connection that serves requests adds.
+    # Abstract: a connection that serves requests says what they do.
 
     # Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it.
     cdef int refuse(self, object problem, str detail, bytes data) except -1
     # Answer a request for which there is no room; it is read on and dropped.
     cdef int refuse_for_room(self, Request request) except -1
 
-    # What it is built on.
+    # For the classes that are derived from it.
 
     cdef int keep_tail(self, bytes data, Py_ssize_t offset, bint waits) except -1
     cdef bytes take_tail(self)

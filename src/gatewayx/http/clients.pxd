@@ -85,6 +85,7 @@ cdef class Clients:
 
     # Requests that have begun and whose answers are not written.
     cdef readonly Py_ssize_t requests_in_flight
+    # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
 
@@ -140,7 +141,7 @@ cdef class Client(Occupant):
     # The tick at which it has lingered for long enough.
     cdef long long linger_ends_tick
 
-    # What a connection that serves requests adds.
+    # Abstract: a connection that serves requests says what they do.
 
     # Nothing more is read or answered: let go of all that is held for requests.
     cdef int let_requests_go(self) except -1
@@ -152,7 +153,7 @@ cdef class Client(Occupant):
     # A deadline of what is being read has passed.
     cdef int read_deadline_passed(self, DeadlineKind kind) except -1
 
-    # What it is built on.
+    # For the classes that are derived from it.
 
     cpdef int change(self, ClientState state) except -1
     cdef int write_pieces(self, list pieces) except -1

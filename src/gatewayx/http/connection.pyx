@@ -151,6 +151,8 @@ cdef class HttpConnection(ArrivingClient):
             except RequestError as error:
                 self.refuse(error.problem, error.detail, data[offset : offset + EXAMPLE_BYTES])
                 break
+            # Whatever is called from here on may refuse, answer or end reading, and drop self.parser with that: what was
+            # read is known by the local `parser` alone.
             request = parser.request
             if parser.over_budget and not request.answered():
                 self.refuse_for_room(request)
@@ -332,7 +334,7 @@ cdef class HttpConnection(ArrivingClient):
             self.stream.resume()
         return 0
 
-    # Answering.
+    # Deadlines of reading.
 
     cdef int _arm_for_reading(self) except -1:
         """Give the client the time that fits what it is doing; while the gateway pauses it, none is counted."""

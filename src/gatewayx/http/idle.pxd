@@ -66,6 +66,7 @@ cdef class Room:
     # Connections that do not read their answers, or have more than SMALL_BYTES of them wait behind one that is not there
     # yet, as keys, the longest so first.
     cdef dict unread
+    # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
 

@@ -47,6 +47,7 @@ cdef class Refusals:
     # The tick of the last refusal, and how many it had.
     cdef long long last_tick
     cdef int in_tick
+    # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
 

@@ -53,7 +53,7 @@ cdef class Request:
 
     # What the connection knows of it.
 
-    # The client's connection; None once the client is gone.
+    # The client's connection; None before it has begun, again once its answer is written and all of it has come, and once the client is gone.
     cdef RequestOwner owner
     # The body has arrived, too.
     cdef bint complete

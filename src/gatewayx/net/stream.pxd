@@ -13,8 +13,9 @@ cdef class StreamOwner(TurnEnder):
     cpdef int ended(self) except -1
     # The connection is gone: the last call. error: why, None after a close of either side.
     cpdef int lost(self, error) except -1
-    # The kernel takes no more bytes; all that was written has left again.
+    # The kernel takes no more bytes: more of them wait than the owner wants to.
     cpdef int pause_writing(self) except -1
+    # Few enough wait again.
     cpdef int resume_writing(self) except -1
 
 
@@ -25,11 +26,13 @@ cdef class Stream:
     cpdef int write_all(self, list pieces) except -1
     # Send FIN behind all that was written.
     cpdef int write_eof(self) except -1
-    # Read no more; read again.
+    # Read no more.
     cpdef int pause(self) except -1
+    # Read again.
     cpdef int resume(self) except -1
-    # Close once all that was written has left; at once, which drops what has not.
+    # Close once all that was written has been sent.
     cpdef int close(self) except -1
+    # Close at once; what has not been sent is dropped.
     cpdef int abort(self) except -1
     # It was told to close, or the connection is gone.
     cpdef bint closing(self) except -1
@@ -48,6 +51,6 @@ cdef class TransportStream(Stream):
     cdef StreamOwner owner
     # None before the connection is made and after it is lost.
     cdef object transport
-    # The owner is told that the kernel takes no more bytes once it has left so many.
+    # The owner is told that the kernel takes no more bytes once more than so many wait.
     cdef Py_ssize_t write_high_bytes
     cdef int _queued_bytes(self, unsigned long request) except -1

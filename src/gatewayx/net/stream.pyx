@@ -79,7 +79,7 @@ cdef class TransportStream(Stream):
     """A stream over a transport of the event loop, whose protocol it is.
 
     owner: the connection that stands on it. write_high_bytes: the owner is told that the kernel takes no more bytes once
-    it has left so many; 0 for any.
+    more than so many wait; 0 for any.
     """
 
     def __init__(self, StreamOwner owner not None, Py_ssize_t write_high_bytes=0):
