@@ -127,6 +127,20 @@ class TestCrowded:
             holder.send(bytes(60 * KIBIBYTE))
             assert len((await holder.response()).body) == 360 * KIBIBYTE
 
+    @with_settings(max_held_bytes=MEBIBYTE)
+    @pytest.mark.parametrize("drains", [False, True], ids=["close", "drain"])
+    async def test_a_last_request_whose_body_ends_in_the_piece_that_has_no_room_is_told_so(self, gateway, drains):
+        last = b"X-Other: 1" if drains else b"Connection: close"
+        async with HttpClient(gateway.address) as holder, HttpClient(gateway.address) as client:
+            holder.send(sized(360 * KIBIBYTE), bytes(300 * KIBIBYTE))
+            await gateway.reaches("budget.bodies_bytes", 300 * KIBIBYTE)
+            client.send(head(b"POST", b"/echo", CHUNKED, last))
+            await gateway.reaches("http.requests_in_flight", 2)
+            if drains:
+                gateway.process.http.drain()
+            client.send(b"4001\r\n" + bytes(0x4001) + b"\r\n0\r\n\r\n")
+            await is_refused(client, closed=True)
+
     @with_settings(max_held_bytes=MEBIBYTE, max_body_bytes=8 * MEBIBYTE)
     @pytest.mark.parametrize("framing", [b"Content-Length: 8388608", CHUNKED], ids=["sized", "chunked"])
     async def test_a_body_behind_its_pace_is_ended_and_closed_after_two_seconds(self, gateway, framing):

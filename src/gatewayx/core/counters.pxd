@@ -29,7 +29,7 @@ cdef struct Counts:
 
 
 cdef class Counters:
-    # The row; it lies in `memory`, or on the heap if that is None.
+    # The row; on the heap if it is owned, else in the memory of `view`.
     cdef Counts* row
-    cdef object memory
+    cdef bint owned
     cdef Py_buffer view

@@ -45,17 +45,18 @@ cdef class Counters:
             self.row = <Counts*> calloc(1, sizeof(Counts))
             if self.row == NULL:
                 raise MemoryError
+            self.owned = True
             return
         PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
-        self.memory = memory
         if self.view.len < <Py_ssize_t> sizeof(Counts):
             raise ValueError(f"a row of counters takes {ROW_BYTES} bytes")
         self.row = <Counts*> self.view.buf
 
     def __dealloc__(self):
-        if self.memory is None:
+        if self.owned:
             free(self.row)
         else:
+            # Nothing happens if there is no memory, or the garbage collector has let it go already.
             PyBuffer_Release(&self.view)
 
     def read(self):

@@ -6,7 +6,11 @@ anybody is answered. A client that a failed write has just given an answer still
 client's `end_turn` has given a job writes in the next one.
 """
 
+import logging
+
 cimport cython
+
+logger = logging.getLogger("gatewayx")
 
 
 cdef class TurnEnder(Expiring):
@@ -60,6 +64,10 @@ cdef TurnEnder _end_line(TurnEnder ender):
             ender.end_turn()
             ender = following
     except Exception:
-        ender.turn_failed()
+        try:
+            ender.turn_failed()
+        except Exception:
+            # Those behind it would be left out of every turn to come.
+            logger.exception("a connection could not be ended")
         return following
     return None

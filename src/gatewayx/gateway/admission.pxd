@@ -1,5 +1,6 @@
 """Which functions may be asked for, and how many jobs may be in flight."""
 
+from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.pool cimport Pool
 
@@ -19,8 +20,8 @@ cdef class Admission:
     cdef bint require_worker
     # Jobs in flight of each function that has a bound; at most max_jobs entries.
     cdef dict function_jobs
-    # Requests refused for want of room.
-    cdef readonly unsigned long long refused
+    cdef Counters counted_in
+    cdef Counts* counts
 
     # Whether jobs of this function may be submitted at all.
     cdef bint allows(self, bytes function)

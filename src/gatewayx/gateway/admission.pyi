@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import final
 
+from gatewayx.core.counters import Counters
+
 @final
 class Admission:
     """What may be submitted."""
@@ -15,11 +17,10 @@ class Admission:
         max_function_jobs: Iterable[tuple[bytes, int]] = (),
         max_queued: Iterable[tuple[bytes, int]] = (),
         require_worker: bool = False,
+        counters: Counters | None = None,
     ) -> None: ...
     @property
     def max_jobs(self) -> int: ...
     @property
     def jobs(self) -> int: ...
-    @property
-    def refused(self) -> int: ...
     def counters(self) -> dict[str, int]: ...

@@ -6,6 +6,7 @@ to be submitted, which is what counts. A body that comes slowly takes no job's p
 
 cimport cython
 
+from gatewayx.core.counters cimport Counters
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.pool cimport Pool
 
@@ -19,7 +20,8 @@ cdef class Admission:
     functions: names that may be asked for, as bytes, `*` at the end standing for any rest; empty for any function.
     max_jobs: jobs in flight, above 0. max_function_jobs: (name, bound) pairs as in FunctionTable, for the jobs in flight
     of each function. max_queued: such pairs for the jobs that wait at the job servers, as `status` tells.
-    require_worker: whether a job server must have a worker for the function.
+    require_worker: whether a job server must have a worker for the function. counters: where refusals are counted; None
+    for counters of its own.
     """
 
     def __init__(
@@ -30,7 +32,10 @@ cdef class Admission:
         max_function_jobs=(),
         max_queued=(),
         bint require_worker=False,
+        Counters counters=None,
     ):
+        self.counted_in = Counters() if counters is None else counters
+        self.counts = self.counted_in.row
         self.functions = FunctionTable([(name, True) for name in functions])
         self.max_jobs = max_jobs
         self.job_bounds = FunctionTable(max_function_jobs)
@@ -40,7 +45,7 @@ cdef class Admission:
 
     def counters(self):
         """What is held now and was counted since the start, by name."""
-        return {"jobs": self.jobs, "functions": len(self.function_jobs), "refused": self.refused}
+        return {"jobs": self.jobs, "functions": len(self.function_jobs), "refused": self.counts.admission_refused}
 
     cdef bint allows(self, bytes function):
         return self.functions.empty or self.functions.find(function) is not None
@@ -62,7 +67,7 @@ cdef class Admission:
                 if bound is not None and pool.fewest_queued(function) >= bound:
                     found = QUEUE_TOO_LONG
         if found is not None:
-            self.refused += 1
+            self.counts.admission_refused += 1
         return found
 
     cdef int enter(self, bytes function) except -1:

@@ -274,12 +274,14 @@ cdef class JobServerConnection(JobCarrier):
                 buffers.append(job.workload)
             size_bytes += job.packet_bytes
             if size_bytes >= WRITE_PORTION_BYTES:
+                # Whatever becomes of this write, the rest is not lost.
+                self.unsent = jobs[index + 1:]
                 self._write(buffers, size_bytes)
+                if self.write_paused or self.stream.closing():
+                    return 0
+                self.unsent = []
                 buffers = []
                 size_bytes = 0
-                if self.write_paused or self.stream.closing():
-                    self.unsent = jobs[index + 1:]
-                    return 0
         return self._write(buffers, size_bytes) if buffers else 0
 
     cdef int _append_pending(self, Job job) except -1:

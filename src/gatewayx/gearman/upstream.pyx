@@ -69,13 +69,15 @@ cdef class UpstreamConnection(StreamOwner):
             return 0
         self.change(UpstreamState.CLOSED)
         self.close_reason = reason
-        self.end_all()
-        if self.stream is not None:
-            self.stream.abort()
-        if not self.came_up.done():
-            self.came_up.cancel()
-        if not self.gone.done():
-            self.gone.set_result(None)
+        try:
+            self.end_all()
+        finally:
+            if self.stream is not None:
+                self.stream.abort()
+            if not self.came_up.done():
+                self.came_up.cancel()
+            if not self.gone.done():
+                self.gone.set_result(None)
         return 0
 
     cdef int greet(self) except -1:

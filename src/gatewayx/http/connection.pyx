@@ -234,7 +234,8 @@ cdef class HttpConnection(ArrivingClient):
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self.arm(NO_DEADLINE)
-        if not request.keep_alive or self._serves_last():
+        # An answer that came before the end of the body has stopped the reading already.
+        if self.state == READING and (not request.keep_alive or self._serves_last()):
             self._stop_reading()
         return 0
 

@@ -20,7 +20,9 @@ cdef class StreamOwner(TurnEnder):
 
 
 cdef class Stream:
-    """Bytes in order to and from one other side. No call of it calls its owner back before it returns."""
+    """Bytes in order to and from one other side. Of its calls only the writes call the owner back before they return, and
+    that with pause_writing() alone.
+    """
     # Give bytes to the other side; what the kernel does not take at once is kept, in order, until it does.
     cpdef int write(self, bytes data) except -1
     cpdef int write_all(self, list pieces) except -1

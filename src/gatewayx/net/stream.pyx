@@ -94,21 +94,27 @@ cdef class TransportStream(Stream):
         self.owner.opened(self)
 
     def data_received(self, bytes data):
-        self.owner.received(data)
+        if self.owner is not None:
+            self.owner.received(data)
 
     def eof_received(self):
-        self.owner.ended()
+        if self.owner is not None:
+            self.owner.ended()
 
     def connection_lost(self, error):
-        self.owner.lost(error)
+        cdef StreamOwner owner = self.owner
         self.owner = None
+        if owner is not None:
+            owner.lost(error)
         self.transport = None
 
     def pause_writing(self):
-        self.owner.pause_writing()
+        if self.owner is not None:
+            self.owner.pause_writing()
 
     def resume_writing(self):
-        self.owner.resume_writing()
+        if self.owner is not None:
+            self.owner.resume_writing()
 
     # What the owner calls.
 

@@ -102,6 +102,7 @@ class GatewayProcess:
             max_function_jobs=[(bound.name.encode(), bound.jobs) for bound in settings.max_function_jobs],
             max_queued=[(bound.name.encode(), bound.jobs) for bound in settings.max_queued],
             require_worker=settings.require_worker,
+            counters=self.counted_in,
         )
         self.gateway = Gateway(
             self.pool,
