@@ -36,7 +36,7 @@ demo: $(DEMO_INSTALLED) ## Run gateway, job server and sample worker in one proc
 test: gearmand build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
 	$(BIN)/python -m pytest $(ARGS)
 
-test-asan: gearmand $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
+test-asan: gearmand build $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
 		$(BIN)/python -m pytest --hypothesis-profile=slow $(ARGS)

@@ -20,6 +20,7 @@ from support.account import FUNCTION, Account, Gearmands, KeptWorker, Load, Outc
 from support.gateway import RunningGateway, ServeProcess, eventually, running_gateway
 from support.http import HttpClient, post
 from support.peer import Peer, ask_text
+from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +119,7 @@ async def served_scene(directory: Path, count: int, *arguments: str) -> AsyncIte
                 worker = await stack.enter_async_context(KeptWorker(address, account))
                 await worker.registered.wait()
             servers = [argument for host, port in gearmands.addresses for argument in ("--server", f"{host}:{port}")]
-            process = ServeProcess("--listen", "127.0.0.1:0", *servers, *arguments)
+            process = ServeProcess("--listen", "127.0.0.1:0", *servers, *arguments, environment=without_sanitizer())
             await stack.enter_async_context(process)
             made = Scene(gearmands, account, await process.address(), None)
             # Its log is read all the time, or it could not write any more.

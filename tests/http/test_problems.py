@@ -11,7 +11,7 @@ import pytest
 from gatewayx.http import problems
 from gatewayx.http.problems import PROBLEMS, Problem, RequestError, Retry
 
-SOURCES = Path(problems.__file__).parents[1]
+SOURCES = Path(__file__).parents[2] / "src" / "gatewayx"
 
 
 def name_of(problem: Problem) -> str:
@@ -52,7 +52,9 @@ class TestProblems:
         assert uses
 
     def test_no_kind_is_written_anywhere_else(self):
-        for path in SOURCES.rglob("*.pyx"):
+        paths = list(SOURCES.rglob("*.pyx"))
+        assert paths
+        for path in paths:
             text = path.read_text()
             for problem in PROBLEMS:
                 assert f'"{problem.kind}"' not in text, f"{path.name} writes {problem.kind} by hand"

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -101,13 +101,21 @@ class ServeProcess:
     """`gatewayx serve` with these arguments, as a process of its own that does not outlive the test's.
 
     before: Python that the process runs first.
+    environment: Instead of this process's.
     """
 
     # Ends of the lines that say that it is ready.
     listens_on = re.compile(r"listens on http://([0-9.]+):([0-9]+)")
 
-    def __init__(self, *arguments: str, preexec: Callable[[], None] = die_with_parent, before: str = "") -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        preexec: Callable[[], None] = die_with_parent,
+        before: str = "",
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         self.arguments = arguments
+        self.environment = environment
         self.program = ("-c", f"{before}\nfrom gatewayx.cli import main\nmain()") if before else ("-m", "gatewayx")
         self.preexec = preexec
         self.lines: list[str] = []
@@ -122,7 +130,7 @@ class ServeProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("GATEWAYX_")},
+            env={name: value for name, value in self.environment.items() if not name.startswith("GATEWAYX_")},
             preexec_fn=self.preexec,
         )
 

@@ -36,5 +36,9 @@ async def run_tool(name: str, port: int, *arguments: str, stdin: bytes | None = 
 
 
 def without_sanitizer() -> dict[str, str]:
-    """The environment for a process whose memory is measured: the sanitizer's allocator keeps what was freed."""
-    return {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "PYTHONMALLOC")}
+    """The environment for a process whose memory is measured: the sanitizer's allocator keeps what was freed.
+
+    The path goes too, since the modules that lie on it cannot be loaded without the sanitizer.
+    """
+    left_out = ("LD_PRELOAD", "PYTHONMALLOC", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in left_out}
