@@ -19,6 +19,9 @@ COMPILED_SOURCES := $(shell find src -name '*.pyx' -o -name '*.pxd')
 PYTHON_SOURCES := $(shell find src -name '*.py' -o -name '*.pyi')
 STUBBED_MODULES := $(shell find src -name '*.pyi' | sed 's|^src/||; s|\.pyi$$||; s|/|.|g')
 
+# The tests wait more than they compute: as many processes as processors leave each the time that it needs.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := packet_reader http_connection
@@ -34,12 +37,12 @@ demo: $(DEMO_INSTALLED) ## Run gateway, job server and sample worker in one proc
 	@exec $(DEMO_VENV)/bin/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
 
 test: gearmand build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-asan: gearmand build $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
-		$(BIN)/python -m pytest --hypothesis-profile=slow $(ARGS)
+		$(PYTEST) --hypothesis-profile=slow $(ARGS)
 
 chaos: gearmand build ## Kill, freeze and fill job servers at full length (`make test` has short runs); ARGS are pytest's.
 	CHAOS=1 $(BIN)/python -m pytest -o timeout=1500 -o faulthandler_timeout=1800 tests/chaos $(ARGS)
