@@ -1,7 +1,7 @@
-"""Fuzzes a whole gateway over fake transports: HttpServer, Gateway, Pool and job server connections.
+"""Fuzzes a whole gateway over fake streams: HttpServer, Gateway, Pool and job server connections.
 
 What must hold for any bytes and any order of events:
-- nothing is raised and nothing is logged as an error, the loop comes to rest, no closed transport is written to;
+- nothing is raised and nothing is logged as an error, the loop comes to rest, no closed stream is written to;
 - every response is whole and well formed, and what was written of it arrives, unless the client ends the connection,
   reads nothing for the write timeout, or reads too slowly for a budget that is crowded; their jobs are in the order of
   the requests, each answered at most once; no more responses than requests, and none is missing once all jobs have
@@ -17,9 +17,7 @@ What must hold for any bytes and any order of events:
 - each account of the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs
   whose ends a broken job server has swallowed.
 
-An input is two bytes (settings, length of the script), the script, and the client's bytes, in which FILLER_MARK stands
-for FILLER. Each byte of the script is an event, its kind in the lower four bits and its argument in the upper four; see
-`Play`. A script of no bytes compares the client's bytes whole, cut, and cut short instead.
+What an input is made of, `http_inputs` tells.
 """
 
 from __future__ import annotations
@@ -30,28 +28,40 @@ import re
 from typing import NamedTuple
 
 from fuzz.held import OF_JOB_SERVERS, still_held
-from fuzz.world import Failures, JobServer, JobServerTransport, Loop, OptionAnswer, Transport
+from fuzz.http_inputs import (
+    COMPAT,
+    CUT_SHIFT,
+    DECLARATIONS,
+    FEW_JOBS,
+    FILLER,
+    FILLER_MARK,
+    GARBAGE,
+    GOOD,
+    MAX_BODY_BYTES,
+    MAX_PARKED,
+    ONE_CONNECTION,
+    OPTION_ANSWERS,
+    PARKED_S,
+    TIGHT_BUDGET,
+    TOKENS,
+    seeds,
+)
+from fuzz.responses import Response, responses_of
+from fuzz.world import Failures, FakeStream, JobServer, JobServerStream, Loop, OptionAnswer
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.job_table import JobTable
 from gatewayx.gearman.packet import PacketType
-from gatewayx.net.stream import StreamOwner
 from gatewayx.server.process import GatewayProcess
 
-# Bits of the first byte.
-COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
-CUT_SHIFT = 4
-# Of the upper four; what job servers answer to OPTION_REQ beside what they do to those.
-OPTION_ANSWERS = {12: OptionAnswer.ERROR, 13: OptionAnswer.NONE, 14: OptionAnswer.CLOSED}
+__all__ = ["TOKENS", "one_input", "seeds"]
 
 MAX_CLIENTS = 3
 FIRST_PORT, SECOND_PORT = 4730, 4731
 # Job servers that hang hold up the start so long.
 START_S = 1.0
-# Clients that declare a body and send nothing of it.
-MAX_PARKED = 24
+# Connections beside those of the clients that play.
 PARKED_CONNECTIONS = 8
-MAX_BODY_BYTES = 40_000
 MAX_RESULT_BYTES = 150_000
 MAX_HELD_BYTES = 1 << 20
 TIGHT_RESULT_BYTES = 40_000
@@ -66,9 +76,6 @@ RESULTS = (b"", b"data", b"x" * 5000, b"y" * 66_000, b"z" * 140_000, b"too large
 SLOW_READS = 16
 # What the kernel takes for a job server that reads no more.
 JOB_SERVER_ROOMS_BYTES = (0, 13, 100, 1000, 5000)
-# What makes bodies larger than inputs.
-FILLER_MARK = b"{8K}"
-FILLER = b"w" * 8192
 MAX_FILLERS = 8
 # Requests that fit into an input, by far.
 MAX_ROUNDS = 1000
@@ -79,72 +86,10 @@ SOON_S = 0.1
 SOON_STEPS = 2
 # More than any deadline, so that nothing waits any more.
 LONG_S = 500.0
-# What arrives from a job server that is broken or is none.
-GARBAGE = (
-    b"HTTP/1.1 200 OK\r\n\r\n",
-    b"\0RES\0\0\0\x08\0\0\0\x08H:fuzz:1",
-    b"\0RES\0\0\0\x08\0\0\0\x05\xff\r\n:x",
-    b"\0RES\0\0\0\x0d\0\0\0\x0cH:fuzz:9999\0",
-    b"\0RES\0\0\0\x13\0\0\0\x05code\0",
-    b"\0RES\0\0\0\x1c\0\x02\0\0H:fuzz:1\0" + b"half of it" * 100,
-    b"\0RES\0\0\0\x11\xff\xff\xff\xff",
-    b"\0RES\0\0\0\x10\0\0\0\x01a",
-    b"\0RES\0\0\0\x08\0\0\0\x0fH:fuzz:1\0behind",
-    b"\0RES\0\0\0\x0e\0\x02\0\0H:fuzz:1\0" + b"the reason" * 100,
-    b"\0RES\0\0\0\x0b\0\0\0\x05a\0b\0c",
-)
-
-STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
-HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)")
 OWN_UNIQUE = re.compile(rb"gatewayx-[a-z2-7]+-([0-9]+)")
 
 
-class Response(NamedTuple):
-    """One response; names of headers in lower case."""
-
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
-    # It has none though its head says so.
-    to_head: bool
-
-
-def responses_of(written: bytes) -> list[Response]:
-    """All final responses in what was written to a client, whatever he read of it; fails on what is none."""
-    responses: list[Response] = []
-    while written:
-        head, separator, written = written.partition(b"\r\n\r\n")
-        assert separator, f"{head!r} is no whole head"
-        status_line, *lines = head.split(b"\r\n")
-        matched = STATUS_LINE.fullmatch(status_line)
-        assert matched, status_line
-        status = int(matched[1])
-        headers: dict[bytes, bytes] = {}
-        for line in lines:
-            field = HEADER_LINE.fullmatch(line)
-            assert field, line
-            assert field[1].lower() not in headers, line
-            headers[field[1].lower()] = field[2]
-        if status < 200:
-            assert (status, headers) == (100, {})
-            continue
-        if status == 204:
-            assert b"content-length" not in headers
-            length = 0
-        else:
-            length = int(headers[b"content-length"])
-        # Neither a problem nor a result begins like this.
-        to_head = length > 0 and (not written or written.startswith(b"HTTP/1.1 "))
-        body = b"" if to_head else written[:length]
-        assert to_head or len(body) == length, "a body that is cut short"
-        written = written[len(body) :]
-        responses.append(Response(status, headers, body, to_head))
-        if headers.get(b"connection") == b"close":
-            assert not written, "an answer after the last one"
-    return responses
-
-
-class Client(Transport):
+class Client(FakeStream):
     """A client's connection, and how much of its bytes it has sent."""
 
     def __init__(self, loop: Loop, process: GatewayProcess, data: bytes, host: str) -> None:
@@ -155,17 +100,17 @@ class Client(Transport):
         # It has reset the connection, or closed its sending side: requests of it may be dropped.
         self.was_reset = False
         self.has_hung_up = False
-        self.protocol.connection_made(self)
+        self.open()
 
     def send(self, size: int) -> None:
         """Send the next bytes, if the gateway reads."""
-        if self.reads and not self.closing and self.sent < len(self.data):
+        if self.reads and not self.closed and self.sent < len(self.data):
             begin, self.sent = self.sent, min(self.sent + size, len(self.data))
             self.receive(self.data[begin : self.sent])
 
     def hang_up(self) -> None:
         """Close the sending side, once the gateway has read what was sent."""
-        if self.reads and not self.closing:
+        if self.reads and not self.closed:
             self.has_hung_up = True
             self.receive_eof()
 
@@ -306,7 +251,7 @@ class World:
             if left.get(name, 0) <= expected:
                 left.pop(name, None)
         assert not left, f"held at the end: {left}, and {expected} jobs are expected to end"
-        assert all(client.lost for client in self.clients)
+        assert all(client.gone for client in self.clients)
         responses = [responses_of(bytes(client.written)) for client in self.clients]
         self.responses += sum(map(len, responses))
         # One that makes room for another connection is told so beside its requests.
@@ -326,8 +271,7 @@ class World:
         assert self.requests_in_flight <= len(self.clients), "a request is not answered though its job has ended"
         assert self.process.wheel.armed <= len(self.clients), "a deadline is left of a job that has ended"
         for connection in self.server.open():
-            (owner,) = [held for held in gc.get_referents(connection.protocol) if isinstance(held, StreamOwner)]
-            (table,) = [held for held in gc.get_referents(owner) if type(held) is JobTable]
+            (table,) = [held for held in gc.get_referents(connection.owner) if type(held) is JobTable]
             known = [held for held in gc.get_referents(table) if type(held) is dict]
             if not connection.told.expects:
                 assert known == [{}, {}, {}], f"jobs that have ended, their pins or handles are still known: {known}"
@@ -478,7 +422,7 @@ class Play:
             if connections:
                 self.job_server_event(connections[argument % len(connections)], kind, argument >> 1)
 
-    def job_server_event(self, connection: JobServerTransport, kind: int, argument: int) -> None:
+    def job_server_event(self, connection: JobServerStream, kind: int, argument: int) -> None:
         """An event on a connection to the job server."""
         if kind == 10 and connection.pending:
             connection.create()
@@ -546,7 +490,7 @@ def run_alone(bits: int, pieces: list[bytes]) -> Run:
         client = world.open_client(b"".join(pieces))
         for piece in pieces:
             for _ in range(len(client.data)):
-                if client.reads or client.closing:
+                if client.reads or client.closed:
                     break
                 world.loop.settle()
             client.send(len(piece))
@@ -622,148 +566,3 @@ def one_input(data: bytes) -> None:
     finally:
         if gc_enabled:
             gc.enable()
-
-
-HOST = b"Host: h\r\n"
-GOOD = b"POST /good HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\ngood"
-DECLARED = b"POST /declared HTTP/1.1\r\n" + HOST
-DECLARATIONS = (
-    DECLARED + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES,
-    DECLARED + b"Content-Length: %d\r\n\r\nw" % MAX_BODY_BYTES,
-    DECLARED + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % MAX_BODY_BYTES,
-    DECLARED + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % MAX_BODY_BYTES,
-)
-# How long those have declared and not sent when a good request comes.
-PARKED_S = 1.5
-CLIENTS = [
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nabcd",
-    b"GET /f?a=b HTTP/1.1\r\n"
-    + HOST
-    + b"\r\n"
-    + b"HEAD /g HTTP/1.1\r\n"
-    + HOST
-    + b"\r\n"
-    + b"OPTIONS * HTTP/1.1\r\n\r\n",
-    b"PUT /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
-    (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: u\r\nContent-Length: 1\r\n\r\na") * 6,
-    (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: -\r\nContent-Length: 1\r\n\r\na") * 3,
-    b"POST /f HTTP/1.1\r\n"
-    + HOST
-    + b"X-Gearman-Background: true\r\nX-Gearman-Priority: high\r\nContent-Length: 0\r\n\r\n",
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nX-Gearman-Timeout: 0.5\r\nContent-Length: 3\r\n\r\nabc",
-    b"GET /f HTTP/1.0\r\n\r\n" + b"GET /f HTTP/1.1\r\n\r\n",
-    b"DELETE /f HTTP/1.1\r\n"
-    + HOST
-    + b"\r\n"
-    + b"POST /f?q HTTP/1.1\r\n"
-    + HOST
-    + b"Content-Length: 2\r\n\r\nab"
-    + b"AAA\r\n",
-    b"GET / HTTP/1.1\r\n"
-    + HOST
-    + b"\r\n"
-    + b"GET /v1/x HTTP/1.1\r\n"
-    + HOST
-    + b"\r\n"
-    + b"GET /%00 HTTP/1.1\r\n"
-    + HOST
-    + b"\r\n",
-    b"POST /f HTTP/1.1\r\n"
-    + HOST
-    + b"Connection: close\r\nContent-Length: 1500\r\n\r\n"
-    + b"w" * 1500
-    + b"GET /f HTTP/1.1",
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 40001\r\n\r\n" + FILLER_MARK * 6,
-    (b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 32768\r\n\r\n" + FILLER_MARK * 4) * 2,
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n6000\r\n" + FILLER_MARK * 3 + b"\r\n0\r\n\r\n",
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    b"POST /f HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\na" * 2,
-    b"GET http://h/f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: gatewayx-a\r\n\r\n" + b"GET /f HTTP/2.0\r\n\r\n",
-    b"POST /a HTTP/1.1\r\n"
-    + HOST
-    + b"Content-Length: 1\r\n\r\na"
-    + b"POST /b HTTP/1.1\r\n"
-    + HOST
-    + b"X-Gearman-Priority: none\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nb"
-    + b"POST /c HTTP/1.1\r\n"
-    + HOST
-    + b"Content-Length: 1\r\n\r\nc",
-]
-
-
-def event(kind: int, argument: int = 0) -> int:
-    """A byte of a script."""
-    return kind | argument << 4
-
-
-SCRIPTS = [
-    bytes((event(1), event(2), event(10), event(12))),
-    bytes((event(0, 8), event(3, 9), event(1), event(10), event(13, 2), event(13, 6), event(6), event(12, 2))),
-    bytes((event(4), event(1), event(2), event(11, 9), event(2), event(3, 12), event(5), event(2))),
-    bytes((event(1), event(8), event(1), event(2), event(10), event(10), event(10), event(7), event(13), event(12))),
-    bytes((event(1), event(10), event(13, 6), event(13, 7), event(15, 10), event(3, 2), event(3, 2), event(1))),
-    bytes((event(0, 7), event(9, 15), event(1), event(2), event(9, 14), event(3, 15))),
-    bytes((event(1), event(10), event(3, 13), event(12, 8), event(14, 1), event(11), event(15, 14), event(3, 3))),
-    bytes((event(15), event(1), event(2), event(3, 5), event(15), event(9, 5), event(10), event(12, 6), event(2))),
-    bytes((event(8), event(8), event(8), event(1), event(8, 9), event(1), event(10), event(14), event(11, 1))),
-    bytes((event(4, 9), event(1), event(2), event(10), event(12, 8), event(2), event(9, 15), event(2), event(5, 12))),
-]
-
-
-def seeds() -> list[bytes]:
-    """Inputs to begin with: every kind of client's bytes compared, and with some script."""
-    inputs: list[bytes] = []
-    for number, client in enumerate(CLIENTS):
-        inputs.append(bytes((number % 16 << CUT_SHIFT, 0)) + client)
-        for turn in (0, 4):
-            script = SCRIPTS[(number + turn) % len(SCRIPTS)]
-            inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + client)
-    for number, script in enumerate(SCRIPTS):
-        inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
-    before = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
-    between = bytes((event(1), event(2), event(10), event(15, 14), event(3, 11)))
-    at_once = bytes((event(1), event(10), event(15, 14)))
-    for number in range(len(GARBAGE)):
-        # The bytes of a client choose what comes from a broken job server.
-        for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3), (between, CLIENTS[0] * 3)):
-            inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
-        # A head that is not whole waits beside a job whose end is swallowed.
-        beginning = b"GET /" + b"f" * number
-        inputs.append(bytes((ONE_CONNECTION, len(at_once) << 1 | 1)) + at_once + CLIENTS[0] + beginning)
-    for kind in OPTION_ANSWERS:
-        inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
-    parked = bytes(event(8, 4 + number % 4) for number in range(MAX_PARKED))
-    for bits in (0, TIGHT_BUDGET):
-        inputs.append(bytes((bits, len(parked) << 1 | 1)) + parked + CLIENTS[0])
-    return inputs
-
-
-TOKENS = [
-    b"GET ",
-    b"POST ",
-    b"HEAD ",
-    b"PUT ",
-    b"OPTIONS ",
-    b"CONNECT ",
-    b" HTTP/1.1\r\n",
-    b" HTTP/1.0\r\n",
-    b"\r\n",
-    b"\r\n\r\n",
-    HOST,
-    b"Content-Length: 1\r\n",
-    b"Transfer-Encoding: chunked\r\n",
-    b"Connection: close\r\n",
-    b"Connection: keep-alive\r\n",
-    b"Expect: 100-continue\r\n",
-    b"Upgrade: h2c\r\n",
-    b"X-Gearman-Unique: u\r\n",
-    b"X-Gearman-Background: true\r\n",
-    b"X-Gearman-Priority: low\r\n",
-    b"X-Gearman-Timeout: 1\r\n",
-    b"0\r\n\r\n",
-    b"1;a=b\r\na\r\n",
-    FILLER_MARK,
-    CLIENTS[0],
-    CLIENTS[2],
-    *SCRIPTS,
-]

@@ -1,22 +1,20 @@
-"""A gateway without sockets and clocks: a loop that turns when it is told, and transports that only take notes."""
+"""A gateway without sockets and clocks: a loop that turns when it is told, and streams that only take notes."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.errors import ProtocolError
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType, Taken
+from gatewayx.net.stream import Stream, StreamOwner, TransportStream
 
 # A loop that has not come to rest after so many turns never does.
 MAX_TURNS = 2000
-# Of every transport; only its options are set, and its empty queue asked for.
-SOCKET = socket.socket()
 FOREGROUND_TYPES = frozenset({PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_HIGH})
 # Types of packets from which a response learns how its job has ended.
 END_TYPES = frozenset({PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION})
@@ -38,7 +36,7 @@ class Loop(asyncio.BaseEventLoop):
         # What nobody handled; must stay empty.
         self.failures: list[dict[str, object]] = []
         # Makes the other side of a connection to a job server.
-        self.connect: Callable[[asyncio.Protocol, int], object] | None = None
+        self.connect: Callable[[TransportStream, int], FakeStream] | None = None
         self._selector = self
 
     def select(self, timeout_s: float | None) -> list[object]:
@@ -56,12 +54,12 @@ class Loop(asyncio.BaseEventLoop):
         """asyncio."""
         self.failures.append(context)
 
-    async def create_connection(self, factory: Callable[[], asyncio.Protocol], host: str, port: int):
+    async def create_connection(self, factory: Callable[[], TransportStream], host: str, port: int):
         """asyncio: connect to a job server."""
-        protocol = factory()
-        transport = self.connect(protocol, port)
-        protocol.connection_made(transport)
-        return transport, protocol
+        made = factory()
+        stream = self.connect(made, port)
+        stream.open()
+        return stream, made
 
     def turn(self) -> None:
         """Run what is ready, and what that makes ready not."""
@@ -88,60 +86,131 @@ class Loop(asyncio.BaseEventLoop):
         return task.result()
 
 
-class Transport:
-    """What a protocol writes to: as with uvloop, the kernel takes at once what it has room for, and the rest waits.
+class FakeStream(Stream):
+    """What a connection writes to: as with uvloop, the kernel takes at once what it has room for, and the rest waits.
 
-    abort() drops what waits; close() and write_eof() take effect once it has left. As with uvloop, a write to a closed
-    one raises, and so does one after write_eof().
+    made: the stream in whose place this one carries its owner's bytes. abort() drops what waits; close() and
+    write_eof() take effect once it has left. As with uvloop, a write to a closed one raises, and so does one after
+    write_eof().
     """
 
-    def __init__(self, loop: Loop, protocol: asyncio.Protocol) -> None:
+    def __init__(self, loop: Loop, made: TransportStream) -> None:
         self.loop = loop
-        self.protocol = protocol
+        self.owner: StreamOwner = made.owner
         self.host = "127.0.0.1"
         # All that was written; the kernel has taken taken_bytes of it for the peer, and drops nothing of that.
         self.written = bytearray()
         self.taken_bytes = 0
         # What the kernel still takes; None while the peer reads.
         self.room_bytes: int | None = None
-        self.high_bytes = 65536
+        self.high_bytes = made.write_high_bytes
         self.told_to_pause = False
         self.reads = True
-        self.closing = False
+        self.closed = False
         self.wrote_eof = False
-        self.lost = False
+        self.gone = False
         # When the kernel last took something, or something began to wait.
         self.moved_at_s = loop.now_s
         # How long nothing had moved when something that waited was dropped; None if nothing was.
         self.dropped_after_s: float | None = None
 
-    @property
-    def waiting_bytes(self) -> int:
-        """What was written and not taken."""
-        return 0 if self.dropped_after_s is not None else len(self.written) - self.taken_bytes
+    # What the owner calls.
 
-    def write(self, data: bytes) -> None:
-        """asyncio."""
-        self.writelines([data])
+    def write(self, data: bytes) -> int:
+        """Stream."""
+        return self.write_all([data])
 
-    def writelines(self, buffers: list[bytes]) -> None:
-        """asyncio."""
-        if self.closing or self.wrote_eof:
-            raise RuntimeError("a write to a closed transport")
-        if not self.waiting_bytes:
+    def write_all(self, pieces: list[bytes]) -> int:
+        """Stream."""
+        if self.closed or self.wrote_eof:
+            raise RuntimeError("a write to a closed stream")
+        if not self.pending_bytes():
             self.moved_at_s = self.loop.now_s
         before_bytes = len(self.written)
-        for data in buffers:
+        for data in pieces:
             self.written += data
         assert len(self.written) > before_bytes, "an empty write"
         self._push()
-        if self.waiting_bytes > self.high_bytes and not self.told_to_pause:
+        if self.pending_bytes() > self.high_bytes and not self.told_to_pause:
             self.told_to_pause = True
-            self.protocol.pause_writing()
+            self.owner.pause_writing()
+        return 0
+
+    def write_eof(self) -> int:
+        """Stream."""
+        if self.closed:
+            raise RuntimeError("write_eof() on a closed stream")
+        self.wrote_eof = True
+        return 0
+
+    def pause(self) -> int:
+        """Stream."""
+        if self.closed:
+            raise RuntimeError("pause() on a closed stream")
+        self.reads = False
+        return 0
+
+    def resume(self) -> int:
+        """Stream."""
+        if self.closed:
+            raise RuntimeError("resume() on a closed stream")
+        self.reads = True
+        return 0
+
+    def close(self) -> int:
+        """Stream."""
+        if not self.closed:
+            self.closed = True
+            if not self.pending_bytes():
+                self.loop.call_soon(self.lose, None)
+        return 0
+
+    def abort(self) -> int:
+        """Stream."""
+        self._drop()
+        self.closed = True
+        self.loop.call_soon(self.lose, None)
+        return 0
+
+    def closing(self) -> bool:
+        """Stream."""
+        return self.closed
+
+    def pending_bytes(self) -> int:
+        """Stream: what was written and not taken."""
+        return 0 if self.dropped_after_s is not None else len(self.written) - self.taken_bytes
+
+    def unconfirmed_bytes(self) -> int:
+        """Stream: the peer's kernel confirms at once."""
+        return 0
+
+    def unread_bytes(self) -> int:
+        """Stream: what comes while nobody reads is not sent yet."""
+        return 0
+
+    def peer(self) -> tuple[str, int]:
+        """Stream."""
+        return (self.host, 12345)
+
+    # What the loop needs of a transport, to connect to a job server.
+
+    def get_extra_info(self, name: str) -> object:
+        """asyncio: the socket, of which only options are set."""
+        assert name == "socket"
+        return self
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """socket: nothing comes of it here."""
+
+    # What happens at the other side.
+
+    def open(self) -> None:
+        """The connection is there."""
+        self.owner.opened(self)
 
     def _push(self) -> None:
         """The kernel takes what it has room for."""
-        size_bytes = self.waiting_bytes
+        size_bytes = self.pending_bytes()
         if self.room_bytes is not None:
             size_bytes = min(size_bytes, self.room_bytes)
             self.room_bytes -= size_bytes
@@ -150,10 +219,10 @@ class Transport:
         begin, self.taken_bytes = self.taken_bytes, self.taken_bytes + size_bytes
         self.moved_at_s = self.loop.now_s
         self.took(bytes(self.written[begin : self.taken_bytes]))
-        if self.told_to_pause and self.waiting_bytes <= self.high_bytes // 4 and not self.lost:
+        if self.told_to_pause and self.pending_bytes() <= self.high_bytes // 4 and not self.gone:
             self.told_to_pause = False
-            self.protocol.resume_writing()
-        if self.closing and not self.waiting_bytes:
+            self.owner.resume_writing()
+        if self.closed and not self.pending_bytes():
             self.loop.call_soon(self.lose, None)
 
     def took(self, data: bytes) -> None:
@@ -172,73 +241,27 @@ class Transport:
             self.room_bytes += size_bytes
         self._push()
 
-    def write_eof(self) -> None:
-        """asyncio."""
-        if self.closing:
-            raise RuntimeError("write_eof() on a closed transport")
-        self.wrote_eof = True
-
-    def pause_reading(self) -> None:
-        """asyncio."""
-        if self.closing:
-            raise RuntimeError("pause_reading() on a closed transport")
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        """asyncio."""
-        if self.closing:
-            raise RuntimeError("resume_reading() on a closed transport")
-        self.reads = True
-
-    def get_write_buffer_size(self) -> int:
-        """asyncio."""
-        return self.waiting_bytes
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        """asyncio."""
-        self.high_bytes = high
-
-    def get_extra_info(self, name: str) -> object:
-        """asyncio."""
-        return {"peername": (self.host, 12345), "socket": SOCKET}.get(name)
-
-    def is_closing(self) -> bool:
-        """asyncio."""
-        return self.closing
-
-    def close(self) -> None:
-        """asyncio."""
-        if not self.closing:
-            self.closing = True
-            if not self.waiting_bytes:
-                self.loop.call_soon(self.lose, None)
-
-    def abort(self) -> None:
-        """asyncio."""
-        self._drop()
-        self.closing = True
-        self.loop.call_soon(self.lose, None)
-
     def lose(self, error: Exception | None) -> None:
         """The connection is gone."""
         self._drop()
-        self.closing = True
-        if not self.lost:
-            self.lost = True
-            self.protocol.connection_lost(error)
+        self.closed = True
+        if not self.gone:
+            self.gone = True
+            self.owner.lost(error)
 
     def _drop(self) -> None:
-        if self.waiting_bytes:
+        if self.pending_bytes():
             self.dropped_after_s = self.loop.now_s - self.moved_at_s
 
     def receive(self, data: bytes) -> None:
         """The peer has sent bytes."""
-        if not self.closing:
-            self.protocol.data_received(data)
+        if not self.closed:
+            self.owner.received(data)
 
     def receive_eof(self) -> None:
-        """The peer has closed its sending side."""
-        if not self.closing and not self.protocol.eof_received():
+        """The peer has closed its sending side: the stream closes behind what was written."""
+        if not self.closed:
+            self.owner.ended()
             self.close()
 
 
@@ -347,7 +370,7 @@ class JobServer:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.connections: list[JobServerTransport] = []
+        self.connections: list[JobServerStream] = []
         self.handle_number = 0
         # Every submission that came, in order: type, function, unique, workload.
         self.submissions: list[tuple[int, bytes, bytes, bytes]] = []
@@ -363,13 +386,13 @@ class JobServer:
         # Cut what is sent into pieces of so many bytes; 0 for none.
         self.cut_bytes = 0
 
-    def connect(self, protocol: asyncio.Protocol, port: int) -> Transport:
+    def connect(self, made: TransportStream, port: int) -> JobServerStream:
         """A connection of the gateway."""
-        return JobServerTransport(self.loop, protocol, self, port)
+        return JobServerStream(self.loop, made, self, port)
 
-    def open(self) -> list[JobServerTransport]:
+    def open(self) -> list[JobServerStream]:
         """The connections for jobs that are open, to those that do not hang."""
-        self.connections = [connection for connection in self.connections if not connection.closing]
+        self.connections = [connection for connection in self.connections if not connection.closed]
         return [connection for connection in self.connections if connection.port not in self.hanging_ports]
 
     def told(self, handle: bytes, unique: bytes, packet_type: int, result: bytes) -> None:
@@ -377,11 +400,13 @@ class JobServer:
         self.ends.setdefault((handle, unique), set()).add((packet_type, result))
 
 
-class JobServerTransport(Transport):
+class JobServerStream(FakeStream):
     """One connection of the gateway to a scripted job server."""
 
-    def __init__(self, loop: Loop, protocol: asyncio.Protocol, server: JobServer, port: int) -> None:
-        super().__init__(loop, protocol)
+    def __init__(self, loop: Loop, made: TransportStream, server: JobServer, port: int) -> None:
+        super().__init__(loop, made)
+        # As workloads here are smaller than those that the limit is made for.
+        self.high_bytes //= WRITE_LIMIT_DIVISOR
         self.server = server
         self.port = port
         self.reader = PacketReader(Magic.REQUEST)
@@ -391,10 +416,6 @@ class JobServerTransport(Transport):
         # Submissions without an answer, and jobs that have not ended.
         self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
         self.jobs: list[Job] = []
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        """asyncio; lower by as much as workloads here are smaller than those that the limit is made for."""
-        super().set_write_buffer_limits(high // WRITE_LIMIT_DIVISOR)
 
     def took(self, data: bytes) -> None:
         """The job server gets bytes."""
@@ -420,7 +441,7 @@ class JobServerTransport(Transport):
                 continue
             if found.type == PacketType.OPTION_REQ:
                 self._answer_option()
-                if self.closing:
+                if self.closed:
                     return
                 continue
             assert found.type in encode.SUBMIT_TYPES, found
@@ -445,7 +466,7 @@ class JobServerTransport(Transport):
         """The gateway gets bytes."""
         if self.port in self.server.hanging_ports:
             return
-        if not self.closing:
+        if not self.closed:
             self.told.feed(data)
         super().receive(data)
 
@@ -487,9 +508,9 @@ class JobServerTransport(Transport):
 
     def run_all(self) -> None:
         """Create and complete all that was submitted, in order."""
-        while self.pending and not self.closing:
+        while self.pending and not self.closed:
             self.create()
-        while self.jobs and not self.closing:
+        while self.jobs and not self.closed:
             job = self.jobs[0]
             self.work(job, PacketType.WORK_COMPLETE, b"result of " + job.handle)
 

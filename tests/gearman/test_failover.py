@@ -273,7 +273,7 @@ class TestWhatIsKept:
             upstream.work(upstream.jobs[0], PacketType.WORK_FAIL, b"")
             gateway.loop.settle()
             assert gateway.count("pool.abandoned_jobs") == 0
-            assert not upstream.lost
+            assert not upstream.gone
 
     def test_one_abandoned_job_is_remembered_though_thousands_were_abandoned_and_ended_since(self):
         with still_gateway(cancel_abandoned=False, max_pipelined=1024) as gateway:

@@ -28,15 +28,15 @@ class TestSignsOfLife:
             gateway.pass_time(5.1)
             gateway.server.hanging_ports.add(frozen.port)
             gateway.pass_time(9.8)
-            assert not frozen.lost
+            assert not frozen.gone
             gateway.pass_time(0.2)
-            assert frozen.lost
+            assert frozen.gone
             assert gateway.count("pool.connections") == 1
             gateway.server.hanging_ports.clear()
             gateway.pass_time(10)
             assert gateway.count("pool.connections") == 2
             # This one was asked as often and lives.
-            assert not other.lost
+            assert not other.gone
 
     def test_any_byte_is_a_sign_of_life(self):
         with still_gateway(server_check_interval_s=5, job_timeout_s=1000) as gateway:
@@ -53,14 +53,14 @@ class TestSignsOfLife:
                 patch.setattr(upstream, "receive", pieces.append)
                 upstream.work(job, PacketType.WORK_COMPLETE, b"result")
             for piece in pieces:
-                assert not upstream.lost
+                assert not upstream.gone
                 gateway.pass_time(4.9)
                 upstream.receive(piece)
             gateway.loop.settle()
             [answer] = client.responses()
             assert answer.body == b"result"
             gateway.pass_time(10.1)
-            assert upstream.lost
+            assert upstream.gone
 
     def test_one_that_has_got_the_question_late_has_an_interval_to_answer(self):
         with still_gateway(server_check_interval_s=5, job_timeout_s=1000) as gateway:
@@ -72,13 +72,13 @@ class TestSignsOfLife:
             for _ in range(4):
                 upstream.take(1000)
                 gateway.pass_time(5)
-                assert not upstream.lost
+                assert not upstream.gone
             gateway.pass_time(4.8)
             upstream.take()
             gateway.pass_time(5)
-            assert not upstream.lost
+            assert not upstream.gone
             gateway.pass_time(0.3)
-            assert upstream.lost
+            assert upstream.gone
 
     async def test_a_workload_that_leaves_slowly_is_one_while_the_echo_waits_behind_it(self):
         loop = asyncio.get_running_loop()

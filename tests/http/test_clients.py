@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from gatewayx.errors import StateError
-from gatewayx.http.clients import Client, ClientState
+from gatewayx.http.clients import ClientState
 from support.still import still_gateway
 
 OPENING, READING, ANSWERING = ClientState.OPENING, ClientState.READING, ClientState.ANSWERING
@@ -33,7 +31,7 @@ WAYS = {
 @pytest.mark.parametrize("before", WAYS, ids=lambda state: state.name)
 def test_a_change_is_legal_or_refused(before, after):
     with still_gateway() as gateway:
-        [connection] = [held for held in gc.get_referents(gateway.client().protocol) if isinstance(held, Client)]
+        connection = gateway.client().owner
         for state in WAYS[before]:
             connection.change(state)
         assert connection.state == before

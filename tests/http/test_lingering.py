@@ -85,12 +85,12 @@ class TestABodyTooLarge:
             silent.send(sized(10 * MEBIBYTE), bytes(1000))
             expecting.send(sized(10 * MEBIBYTE, EXPECT))
             for passed_s in range(29):
-                assert not steady.closing
-                assert silent.closing is expecting.closing is (passed_s > 5)
+                assert not steady.closed
+                assert silent.closed is expecting.closed is (passed_s > 5)
                 gateway.pass_time(1)
                 steady.send(bytes(1000))
             gateway.pass_time(2)
-            assert steady.closing
+            assert steady.closed
             assert gateway.count("http.body_lingerers") == 0
             assert [client.responses()[0].status for client in (steady, silent, expecting)] == [413] * 3
 
@@ -103,7 +103,7 @@ class TestABodyTooLarge:
             assert gateway.count("http.body_lingerers") == 256
             for client in clients:
                 client.send(*[bytes(MEBIBYTE)] * 3)
-            assert sum(client.closing for client in clients) == 300 - 256
+            assert sum(client.closed for client in clients) == 300 - 256
             gateway.pass_time(2)
             assert gateway.count("http.connections") == 256
             for client in clients:
@@ -118,11 +118,11 @@ class TestABodyTooLarge:
             dropping.send(sized(10 * MEBIBYTE))
             gateway.loop.settle()
             for client in reversed(clients):
-                assert not client.closing
+                assert not client.closed
                 newcomer = gateway.client()
                 newcomer.send(POST)
                 gateway.loop.settle()
-                assert client.closing
+                assert client.closed
             assert gateway.count("http.connections_evicted") == 3
             refused = gateway.client()
             assert [answer.status for answer in refused.responses()] == [503]
@@ -137,7 +137,7 @@ class TestABodyTooLarge:
             later.send(sized(MEBIBYTE))
             gateway.loop.settle()
             gateway.process.http.drain()
-            assert client.closing
+            assert client.closed
             later.send(bytes(MEBIBYTE - 1))
             gateway.process.http.refuse_unfinished()
             gateway.pass_time(0.1)

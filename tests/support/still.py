@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fuzz.http_connection import Response, responses_of
-from fuzz.world import Failures, JobServer, Loop, Transport
+from fuzz.responses import Response, responses_of
+from fuzz.world import Failures, FakeStream, JobServer, Loop
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server.process import GatewayProcess
 
 
-class StillClient(Transport):
+class StillClient(FakeStream):
     """A client's connection."""
 
     def __init__(self, gateway: StillGateway) -> None:
         super().__init__(gateway.loop, gateway.process.http.connection())
         self.gateway = gateway
-        self.protocol.connection_made(self)
+        self.open()
 
     def send(self, *pieces: bytes) -> None:
         """Send each piece by itself, in one turn of the loop."""

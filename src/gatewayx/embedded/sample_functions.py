@@ -21,24 +21,21 @@ DECIMAL = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
 
 def reverse(job: AssignedJob) -> bytes:
     """Return the workload's bytes in reverse order."""
-    workload: bytes = job.workload
-    return workload[::-1]
+    return job.workload[::-1]
 
 
 def echo(job: AssignedJob) -> bytes:
     """Return the workload."""
-    workload: bytes = job.workload
-    return workload
+    return job.workload
 
 
 async def sleep(job: AssignedJob) -> bytes | None:
     """Return the workload after as many seconds as it says, a decimal up to MAX_SLEEP_S; fail on anything else."""
-    workload: bytes = job.workload
-    if not DECIMAL.match(workload) or float(workload) > MAX_SLEEP_S:
+    if not DECIMAL.match(job.workload) or float(job.workload) > MAX_SLEEP_S:
         job.fail()
         return None
-    await asyncio.sleep(float(workload))
-    return workload
+    await asyncio.sleep(float(job.workload))
+    return job.workload
 
 
 def fail(job: AssignedJob) -> None:
@@ -53,9 +50,8 @@ def exception(job: AssignedJob) -> None:
 
 def warning(job: AssignedJob) -> bytes:
     """Send the workload as a WORK_WARNING, then return it."""
-    workload: bytes = job.workload
-    job.send_warning(workload)
-    return workload
+    job.send_warning(job.workload)
+    return job.workload
 
 
 async def progress(job: AssignedJob) -> bytes:

@@ -50,9 +50,10 @@ cdef class Stream:
 
 cdef class TransportStream(Stream):
     """A stream over a transport of the event loop, whose protocol it is."""
-    cdef StreamOwner owner
+    # None once the connection is gone.
+    cdef readonly StreamOwner owner
     # None before the connection is made and after it is lost.
     cdef object transport
     # The owner is told that the kernel takes no more bytes once more than so many wait.
-    cdef Py_ssize_t write_high_bytes
+    cdef readonly Py_ssize_t write_high_bytes
     cdef int _queued_bytes(self, unsigned long request) except -1

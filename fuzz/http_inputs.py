@@ -1,0 +1,180 @@
+"""Inputs of the target http_connection to begin with, and the tokens to make more of.
+
+An input is two bytes (settings, length of the script), the script, and the client's bytes, in which FILLER_MARK stands
+for FILLER. Each byte of the script is an event, its kind in the lower four bits and its argument in the upper four;
+`Play` in the target says what each does. A script of no bytes compares the client's bytes whole, cut, and cut short.
+"""
+
+from __future__ import annotations
+
+from fuzz.world import OptionAnswer
+
+# Bits of the first byte.
+COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
+CUT_SHIFT = 4
+# Of the upper four; what job servers answer to OPTION_REQ beside what they do to those.
+OPTION_ANSWERS = {12: OptionAnswer.ERROR, 13: OptionAnswer.NONE, 14: OptionAnswer.CLOSED}
+# Clients that declare a body and send nothing of it.
+MAX_PARKED = 24
+MAX_BODY_BYTES = 40_000
+# What makes bodies larger than inputs.
+FILLER_MARK = b"{8K}"
+FILLER = b"w" * 8192
+# What arrives from a job server that is broken or is none.
+GARBAGE = (
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"\0RES\0\0\0\x08\0\0\0\x08H:fuzz:1",
+    b"\0RES\0\0\0\x08\0\0\0\x05\xff\r\n:x",
+    b"\0RES\0\0\0\x0d\0\0\0\x0cH:fuzz:9999\0",
+    b"\0RES\0\0\0\x13\0\0\0\x05code\0",
+    b"\0RES\0\0\0\x1c\0\x02\0\0H:fuzz:1\0" + b"half of it" * 100,
+    b"\0RES\0\0\0\x11\xff\xff\xff\xff",
+    b"\0RES\0\0\0\x10\0\0\0\x01a",
+    b"\0RES\0\0\0\x08\0\0\0\x0fH:fuzz:1\0behind",
+    b"\0RES\0\0\0\x0e\0\x02\0\0H:fuzz:1\0" + b"the reason" * 100,
+    b"\0RES\0\0\0\x0b\0\0\0\x05a\0b\0c",
+)
+
+HOST = b"Host: h\r\n"
+GOOD = b"POST /good HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\ngood"
+DECLARED = b"POST /declared HTTP/1.1\r\n" + HOST
+DECLARATIONS = (
+    DECLARED + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES,
+    DECLARED + b"Content-Length: %d\r\n\r\nw" % MAX_BODY_BYTES,
+    DECLARED + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % MAX_BODY_BYTES,
+    DECLARED + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % MAX_BODY_BYTES,
+)
+# How long those have declared and not sent when a good request comes.
+PARKED_S = 1.5
+CLIENTS = [
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nabcd",
+    b"GET /f?a=b HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"HEAD /g HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"OPTIONS * HTTP/1.1\r\n\r\n",
+    b"PUT /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
+    (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: u\r\nContent-Length: 1\r\n\r\na") * 6,
+    (b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: -\r\nContent-Length: 1\r\n\r\na") * 3,
+    b"POST /f HTTP/1.1\r\n"
+    + HOST
+    + b"X-Gearman-Background: true\r\nX-Gearman-Priority: high\r\nContent-Length: 0\r\n\r\n",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nX-Gearman-Timeout: 0.5\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET /f HTTP/1.0\r\n\r\n" + b"GET /f HTTP/1.1\r\n\r\n",
+    b"DELETE /f HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"POST /f?q HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: 2\r\n\r\nab"
+    + b"AAA\r\n",
+    b"GET / HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"GET /v1/x HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n"
+    + b"GET /%00 HTTP/1.1\r\n"
+    + HOST
+    + b"\r\n",
+    b"POST /f HTTP/1.1\r\n"
+    + HOST
+    + b"Connection: close\r\nContent-Length: 1500\r\n\r\n"
+    + b"w" * 1500
+    + b"GET /f HTTP/1.1",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 40001\r\n\r\n" + FILLER_MARK * 6,
+    (b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 32768\r\n\r\n" + FILLER_MARK * 4) * 2,
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n6000\r\n" + FILLER_MARK * 3 + b"\r\n0\r\n\r\n",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /f HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\na" * 2,
+    b"GET http://h/f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: gatewayx-a\r\n\r\n" + b"GET /f HTTP/2.0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: 1\r\n\r\na"
+    + b"POST /b HTTP/1.1\r\n"
+    + HOST
+    + b"X-Gearman-Priority: none\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nb"
+    + b"POST /c HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: 1\r\n\r\nc",
+]
+
+
+def event(kind: int, argument: int = 0) -> int:
+    """A byte of a script."""
+    return kind | argument << 4
+
+
+SCRIPTS = [
+    bytes((event(1), event(2), event(10), event(12))),
+    bytes((event(0, 8), event(3, 9), event(1), event(10), event(13, 2), event(13, 6), event(6), event(12, 2))),
+    bytes((event(4), event(1), event(2), event(11, 9), event(2), event(3, 12), event(5), event(2))),
+    bytes((event(1), event(8), event(1), event(2), event(10), event(10), event(10), event(7), event(13), event(12))),
+    bytes((event(1), event(10), event(13, 6), event(13, 7), event(15, 10), event(3, 2), event(3, 2), event(1))),
+    bytes((event(0, 7), event(9, 15), event(1), event(2), event(9, 14), event(3, 15))),
+    bytes((event(1), event(10), event(3, 13), event(12, 8), event(14, 1), event(11), event(15, 14), event(3, 3))),
+    bytes((event(15), event(1), event(2), event(3, 5), event(15), event(9, 5), event(10), event(12, 6), event(2))),
+    bytes((event(8), event(8), event(8), event(1), event(8, 9), event(1), event(10), event(14), event(11, 1))),
+    bytes((event(4, 9), event(1), event(2), event(10), event(12, 8), event(2), event(9, 15), event(2), event(5, 12))),
+]
+
+
+def seeds() -> list[bytes]:
+    """Inputs to begin with: every kind of client's bytes compared, and with some script."""
+    inputs: list[bytes] = []
+    for number, client in enumerate(CLIENTS):
+        inputs.append(bytes((number % 16 << CUT_SHIFT, 0)) + client)
+        for turn in (0, 4):
+            script = SCRIPTS[(number + turn) % len(SCRIPTS)]
+            inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + client)
+    for number, script in enumerate(SCRIPTS):
+        inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
+    before = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
+    between = bytes((event(1), event(2), event(10), event(15, 14), event(3, 11)))
+    at_once = bytes((event(1), event(10), event(15, 14)))
+    for number in range(len(GARBAGE)):
+        # The bytes of a client choose what comes from a broken job server.
+        for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3), (between, CLIENTS[0] * 3)):
+            inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
+        # A head that is not whole waits beside a job whose end is swallowed.
+        beginning = b"GET /" + b"f" * number
+        inputs.append(bytes((ONE_CONNECTION, len(at_once) << 1 | 1)) + at_once + CLIENTS[0] + beginning)
+    for kind in OPTION_ANSWERS:
+        inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
+    parked = bytes(event(8, 4 + number % 4) for number in range(MAX_PARKED))
+    for bits in (0, TIGHT_BUDGET):
+        inputs.append(bytes((bits, len(parked) << 1 | 1)) + parked + CLIENTS[0])
+    return inputs
+
+
+TOKENS = [
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b" HTTP/1.1\r\n",
+    b" HTTP/1.0\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    HOST,
+    b"Content-Length: 1\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Upgrade: h2c\r\n",
+    b"X-Gearman-Unique: u\r\n",
+    b"X-Gearman-Background: true\r\n",
+    b"X-Gearman-Priority: low\r\n",
+    b"X-Gearman-Timeout: 1\r\n",
+    b"0\r\n\r\n",
+    b"1;a=b\r\na\r\n",
+    FILLER_MARK,
+    CLIENTS[0],
+    CLIENTS[2],
+    *SCRIPTS,
+]

@@ -1,0 +1,54 @@
+"""What was written to a client, taken apart without the gateway's own code."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
+HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)")
+
+
+class Response(NamedTuple):
+    """One response; names of headers in lower case."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+    # It has none though its head says so.
+    to_head: bool
+
+
+def responses_of(written: bytes) -> list[Response]:
+    """All final responses in what was written to a client, whatever he read of it; fails on what is none."""
+    responses: list[Response] = []
+    while written:
+        head, separator, written = written.partition(b"\r\n\r\n")
+        assert separator, f"{head!r} is no whole head"
+        status_line, *lines = head.split(b"\r\n")
+        matched = STATUS_LINE.fullmatch(status_line)
+        assert matched, status_line
+        status = int(matched[1])
+        headers: dict[bytes, bytes] = {}
+        for line in lines:
+            field = HEADER_LINE.fullmatch(line)
+            assert field, line
+            assert field[1].lower() not in headers, line
+            headers[field[1].lower()] = field[2]
+        if status < 200:
+            assert (status, headers) == (100, {})
+            continue
+        if status == 204:
+            assert b"content-length" not in headers
+            length = 0
+        else:
+            length = int(headers[b"content-length"])
+        # Neither a problem nor a result begins like this.
+        to_head = length > 0 and (not written or written.startswith(b"HTTP/1.1 "))
+        body = b"" if to_head else written[:length]
+        assert to_head or len(body) == length, "a body that is cut short"
+        written = written[len(body) :]
+        responses.append(Response(status, headers, body, to_head))
+        if headers.get(b"connection") == b"close":
+            assert not written, "an answer after the last one"
+    return responses
