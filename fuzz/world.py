@@ -184,7 +184,7 @@ class FakeStream(Stream):
         """Stream: the peer's kernel confirms at once."""
         return 0
 
-    def unread_bytes(self) -> int:
+    def incoming_bytes(self) -> int:
         """Stream: what comes while nobody reads is not sent yet."""
         return 0
 

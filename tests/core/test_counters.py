@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import array
 import mmap
+import re
+from pathlib import Path
 
 import pytest
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import NAMES, ROW_BYTES, Counters
 
+DECLARATION = Path(__file__).parents[2] / "src/gatewayx/core/counters.pxd"
 
-def test_each_name_is_one_field():
-    assert len(set(NAMES)) == len(NAMES)
+
+def test_the_names_are_the_fields_in_their_order():
+    struct = DECLARATION.read_text().partition("cdef struct Counts:")[2].partition("cdef class")[0]
+    assert tuple(re.findall(r"^    unsigned long long (\w+)$", struct, re.MULTILINE)) == NAMES
     assert len(NAMES) * 8 == ROW_BYTES
 
 

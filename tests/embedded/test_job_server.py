@@ -192,9 +192,8 @@ class TestQueue:
             assert await slow.settle() == []
             handle = await client.submit(function, b"", b"")
             await slow.grab()
-            # gearmand may wake the worker for the job that still runs, too: it sleeps again.
             async with hand_worker(address, function) as worker:
-                assert (await worker.take())[0] == handle
+                assert (await worker.take_awake())[0] == handle
                 slow.send(encode.work_complete(handle, b"too late"))
                 assert (await slow.expect(PacketType.ERROR))[0] == b"JOB_NOT_FOUND"
                 worker.send(encode.work_complete(handle, b"in time"))

@@ -89,6 +89,14 @@ cdef inline bint ends_job(int packet_type) noexcept:
         or packet_type == PacketType.WORK_EXCEPTION
     )
 
+cdef inline bint is_background(int packet_type) noexcept:
+    """Whether a submission is answered by JOB_CREATED alone: one of the three SUBMIT_JOB types that end in BG."""
+    return (
+        packet_type == PacketType.SUBMIT_JOB_BG
+        or packet_type == PacketType.SUBMIT_JOB_HIGH_BG
+        or packet_type == PacketType.SUBMIT_JOB_LOW_BG
+    )
+
 cpdef enum Taken:
     NEED_MORE = 0  # the rest of a packet has not come yet
     PACKET = 1     # a whole packet: `type` and the arguments are set until the next take() or feed()

@@ -26,7 +26,7 @@ from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
 from gatewayx.gearman.job cimport Job, JobListener, JobRouter, make_packet
-from gatewayx.gearman.packet cimport PacketType
+from gatewayx.gearman.packet cimport is_background
 from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
 from gatewayx.gearman.upstream cimport UpstreamState
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
@@ -348,11 +348,7 @@ cdef class Pool(JobRouter):
             return None
         job = Job.__new__(Job)
         job.listener = listener
-        job.background = (
-            packet_type == PacketType.SUBMIT_JOB_BG
-            or packet_type == PacketType.SUBMIT_JOB_HIGH_BG
-            or packet_type == PacketType.SUBMIT_JOB_LOW_BG
-        )
+        job.background = is_background(packet_type)
         job.cancellable = own_unique and not job.background and self.cancel_abandoned
         job.identity = identity
         job.rank_key = rank_key

@@ -73,7 +73,7 @@ cdef class ChunkedBody:
     cdef int _size_line(self, const char* line, const char* end, bint complete) except -1:
         """chunk-size [ chunk-ext ] CRLF, to its LF if it is complete; refused where no further byte can make it valid."""
         cdef Py_ssize_t line_bytes = end - line
-        cdef Py_ssize_t left_bytes = self.limits.max_chunk_extension_bytes - self.extension_bytes
+        cdef Py_ssize_t left_bytes = self.limits.max_chunk_extensions_bytes - self.extension_bytes
         cdef Py_ssize_t extension_bytes
         cdef const char* digits = line
         cdef const char* cursor

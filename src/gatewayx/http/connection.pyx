@@ -473,7 +473,7 @@ cdef class HttpConnection(ArrivingClient):
     # Making room for others.
 
     cdef bint request_waits(self) except -1:
-        return self.stream.unread_bytes() > 0
+        return self.stream.incoming_bytes() > 0
 
     cdef bint only_arrives(self) noexcept:
         return not self.read_paused and (
@@ -548,7 +548,7 @@ cdef class HttpConnection(ArrivingClient):
             return self._stop_reading()
         if self.late:
             return 0
-        if self.written_bytes == 0 or self.stream.unread_bytes():
+        if self.written_bytes == 0 or self.stream.incoming_bytes():
             # What its client has sent may be on its way, or here and not read yet.
             self.late = True
             return 0 if self.write_paused else self.arm(FIRST_BYTE)
@@ -557,7 +557,7 @@ cdef class HttpConnection(ArrivingClient):
     cdef int refuse_unfinished(self) except -1:
         if self.state != READING:
             return 0
-        if self.first is None and self.parser is None and self.tail is None and not self.stream.unread_bytes():
+        if self.first is None and self.parser is None and self.tail is None and not self.stream.incoming_bytes():
             return self.end()
         return self.refuse(STOPPING, None, b"")
 

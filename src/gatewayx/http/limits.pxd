@@ -13,7 +13,7 @@ cdef class Limits:
     # Bytes of a request's body, however it is framed.
     cdef readonly long long max_body_bytes
     # Bytes of all chunk extensions of a request.
-    cdef readonly Py_ssize_t max_chunk_extension_bytes
+    cdef readonly Py_ssize_t max_chunk_extensions_bytes
     # Requests of one connection whose answers are not written yet; above, reading pauses.
     cdef readonly int max_pipelined
     # Open connections of the process, those being refused aside; above, room is made (Room.make_place), or if that

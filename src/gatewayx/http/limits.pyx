@@ -20,7 +20,7 @@ cdef class Limits:
         self.max_header_bytes = settings.max_header_bytes
         self.max_headers = settings.max_headers
         self.max_body_bytes = settings.max_body_bytes
-        self.max_chunk_extension_bytes = settings.max_chunk_extensions_bytes
+        self.max_chunk_extensions_bytes = settings.max_chunk_extensions_bytes
         self.max_pipelined = settings.max_pipelined
         self.max_connections = settings.max_connections
         self.max_connections_per_address = settings.max_connections_per_address
@@ -45,5 +45,5 @@ cdef class Limits:
 
     cdef object chunk_extensions_too_large(self):
         return RequestError(
-            CHUNK_EXTENSIONS_TOO_LARGE, f"the chunk extensions are larger than {self.max_chunk_extension_bytes} bytes"
+            CHUNK_EXTENSIONS_TOO_LARGE, f"the chunk extensions are larger than {self.max_chunk_extensions_bytes} bytes"
         )

@@ -43,7 +43,7 @@ cdef class Stream:
     # Bytes that the kernel has taken and the other side's has not confirmed, FIN included (tcp(7), SIOCOUTQ).
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1
     # Bytes that have come and are not read yet (tcp(7), SIOCINQ).
-    cpdef Py_ssize_t unread_bytes(self) except -1
+    cpdef Py_ssize_t incoming_bytes(self) except -1
     # The other side's address as getpeername() has it; None for none.
     cpdef object peer(self)
 

@@ -67,7 +67,7 @@ cdef class Stream:
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1:
         raise NotImplementedError
 
-    cpdef Py_ssize_t unread_bytes(self) except -1:
+    cpdef Py_ssize_t incoming_bytes(self) except -1:
         raise NotImplementedError
 
     cpdef object peer(self):
@@ -155,7 +155,7 @@ cdef class TransportStream(Stream):
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1:
         return self._queued_bytes(TIOCOUTQ)
 
-    cpdef Py_ssize_t unread_bytes(self) except -1:
+    cpdef Py_ssize_t incoming_bytes(self) except -1:
         return self._queued_bytes(FIONREAD)
 
     cpdef object peer(self):
