@@ -34,6 +34,7 @@ QUICK = os.environ.get("GATEWAYX_BUILD") == "quick"
 DATA_PATH = {"gateway", "gearman", "http"}
 
 PROCESSORS = len(os.sched_getaffinity(0))
+C_SOURCES = Path("build/cython")
 
 
 def optimization(path: Path) -> list[str]:
@@ -61,26 +62,29 @@ def extensions() -> list[Extension]:
     ]
 
 
-C_SOURCES = Path("build/cython")
-
-
 def written_before_this_file() -> bool:
     """Return whether C sources are from before the last change here, of which cythonize knows nothing."""
     changed_s = Path(__file__).stat().st_mtime
     return any(path.stat().st_mtime < changed_s for path in C_SOURCES.rglob("*.c"))
 
 
-options = {"build_ext": {"parallel": PROCESSORS}}
-if QUICK:
-    options["build"] = {"build_base": "build/quick"}
+def main() -> None:
+    """Run what setuptools was asked for."""
+    options = {"build_ext": {"parallel": PROCESSORS}}
+    if QUICK:
+        options["build"] = {"build_base": "build/quick"}
+    setup(
+        ext_modules=cythonize(
+            extensions(),
+            compiler_directives=DIRECTIVES,
+            build_dir=str(C_SOURCES),
+            force=written_before_this_file(),
+            nthreads=PROCESSORS,
+        ),
+        options=options,
+    )
 
-setup(
-    ext_modules=cythonize(
-        extensions(),
-        compiler_directives=DIRECTIVES,
-        build_dir=str(C_SOURCES),
-        force=written_before_this_file(),
-        nthreads=PROCESSORS,
-    ),
-    options=options,
-)
+
+# Cython's processes import this file where they are not forks of this one, as with Python 3.14.
+if __name__ == "__main__":
+    main()
