@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 REQUIREMENTS := $(VENV)/requirements.stamp
 INSTALLED := $(VENV)/installed.stamp
 DEMO_INSTALLED := $(DEMO_VENV)/installed.stamp
-DEMO_PIP = PIP_NO_COMPILE=1 $(DEMO_VENV)/bin/python -m pip
+DEMO_PIP = $(DEMO_VENV)/bin/python -m pip install --quiet --no-compile
 BUILT := $(VENV)/built.stamp
 FUZZ_BUILT := build/fuzz/built.stamp
 SANITIZED_BUILT := build/sanitized/built.stamp
@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := packet_reader http_connection
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-asan chaos fuzz lint build docs wheel bench clean gearmand
+.PHONY: help demo test test-asan chaos fuzz lint build docs wheel wheelhouse bench clean gearmand
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -105,21 +105,21 @@ $(DEMO_INSTALLED): pyproject.toml setup.py $(COMPILED_SOURCES) $(PYTHON_SOURCES)
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || .ci/install_packages python3-venv
 	test -x $(DEMO_VENV)/bin/python || $(PYTHON) -m venv $(DEMO_VENV)
 	wheel=$$($(DEMO_VENV)/bin/python tools/sources.py wheel); \
-	test -n "$$wheel" && $(DEMO_PIP) install --quiet --force-reinstall "$$wheel" || { \
-		PYTHON=$(PYTHON) .ci/install_toolchain && GATEWAYX_BUILD=quick $(DEMO_PIP) install --quiet .; \
+	test -n "$$wheel" && $(DEMO_PIP) --force-reinstall "$$wheel" || { \
+		PYTHON=$(PYTHON) .ci/install_toolchain && GATEWAYX_BUILD=quick $(DEMO_PIP) .; \
 	}
 	touch $@
 
-# Beside the in-place build, which stays as it is; only the C sources are shared.
+# Beside the in-place build, which stays as it is; the C sources are the same for the fuzzer and the sanitizers.
 $(FUZZ_BUILT): $(BUILT) $(PYTHON_SOURCES)
 	command -v clang >/dev/null || .ci/install_packages clang
 	$(BIN)/python -m pip install --quiet --only-binary :all: --group fuzz
-	CC=clang LDSHARED='clang -shared' CFLAGS='-O1 -g1 -fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp' \
+	GATEWAYX_BUILD=checked CC=clang LDSHARED='clang -shared' CFLAGS='-O1 -g1 -fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp' \
 		$(BIN)/python setup.py --quiet build --build-lib build/fuzz/lib --build-temp build/fuzz/temp
 	touch $@
 
 $(SANITIZED_BUILT): $(BUILT) $(PYTHON_SOURCES)
-	CC=gcc LDSHARED='gcc -shared' \
+	GATEWAYX_BUILD=checked CC=gcc LDSHARED='gcc -shared' \
 		CFLAGS='-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 		$(BIN)/python setup.py --quiet build --build-lib build/sanitized/lib --build-temp build/sanitized/temp
 	touch $@

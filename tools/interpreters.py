@@ -46,14 +46,19 @@ class Interpreter:
 
 def _version(path: Path) -> str | None:
     """Return the whole version of the interpreter at `path`, None if it cannot build wheels."""
-    process = subprocess.run([path, "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        process = subprocess.run([path, "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
+        # Its own loader is not there: the folder has moved since it was unpacked.
+        return None
     return process.stdout.strip() if process.returncode == 0 else None
 
 
 def _on_this_machine(version: str) -> Interpreter | None:
     """Return the first usable interpreter of `version` on the PATH or of pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    folders = [Path(folder) for folder in os.get_exec_path()] + sorted(pyenv.glob(f"{version}.*/bin"), reverse=True)
+    installed = sorted(pyenv.glob(f"{version}.*/bin"), key=lambda folder: (len(str(folder)), folder), reverse=True)
+    folders = [Path(folder) for folder in os.get_exec_path()] + installed
     for folder in folders:
         path = folder / f"python{version}"
         found = _version(path) if path.exists() else None

@@ -22,14 +22,15 @@ SUMS = "SHA256SUMS"
 
 # What a wheel is made of; compiled modules and their C sources also lie in src.
 SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".typed"}
+HASHED = ("src", "setup.py", "pyproject.toml")
 VERSION_FILE = "src/gatewayx/__init__.py"
 VERSION = re.compile(rb'^(__version__ = )"([^"]*)"', re.MULTILINE)
 
 
 def sources_hash(root: Path = ROOT) -> str:
     """Return the SHA-256, in hexadecimal, of src, setup.py and pyproject.toml; the version does not count."""
-    paths = [path for path in (root / "src").rglob("*") if path.suffix in SUFFIXES and path.is_file()]
-    paths += [root / "setup.py", root / "pyproject.toml"]
+    folder, *files = (root / name for name in HASHED)
+    paths = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()] + files
     total = hashlib.sha256()
     for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
         content = path.read_bytes()

@@ -33,7 +33,8 @@ class Scripted:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=die_with_parent,
-            env=without_sanitizer(),
+            # By its name alone not every Python finds its library.
+            env=without_sanitizer() | {"PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}"},
         )
         self.pid = self.process.pid
         try:

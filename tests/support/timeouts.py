@@ -3,7 +3,7 @@
 pytest-timeout raises its failure wherever the main thread is. While a test awaits something for ever, that is uvloop,
 which drops the exception, and the test hangs on. So such a test is cancelled, which also tells where it waited.
 
-A loop in compiled code lets no signal handler run; pytest's `faulthandler_timeout` then ends the whole run.
+A loop in compiled code lets no signal handler run; pytest's `faulthandler_timeout` then ends the process.
 """
 
 from __future__ import annotations

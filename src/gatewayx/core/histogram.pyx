@@ -1,3 +1,5 @@
+# The functions without the GIL cannot raise.
+# cython: nonecheck=False
 """A log-linear histogram of times: equal parts of each power of two, so that every value has the same relative error.
 
 The form is HdrHistogram's (Gil Tene, github.com/HdrHistogram): constant memory, constant time to record, and merging

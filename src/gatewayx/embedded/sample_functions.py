@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatewayx.embedded.worker import AssignedJob
@@ -63,7 +63,7 @@ async def progress(job: AssignedJob) -> bytes:
     return b"done\n"
 
 
-FUNCTIONS: dict[bytes, Callable[[AssignedJob], bytes | Awaitable[bytes | None] | None]] = {
+FUNCTIONS: dict[bytes, Callable[[AssignedJob], bytes | Coroutine[Any, Any, bytes | None] | None]] = {
     b"reverse": reverse,
     b"echo": echo,
     b"sleep": sleep,

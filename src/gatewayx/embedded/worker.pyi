@@ -1,7 +1,8 @@
 """A small pipelining Gearman worker; the .pxd has the C-level interface."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from gatewayx.embedded.output import Output
 
@@ -31,7 +32,7 @@ class Worker(Output):
     def __new__(
         cls,
         address: tuple[str, int],
-        functions: Mapping[bytes, Callable[[AssignedJob], bytes | Awaitable[bytes | None] | None]],
+        functions: Mapping[bytes, Callable[[AssignedJob], bytes | Coroutine[Any, Any, bytes | None] | None]],
         *,
         concurrency: int = 16,
     ) -> Worker: ...
@@ -54,4 +55,4 @@ class Worker(Output):
     def resume_writing(self) -> None: ...
     def connection_lost(self, error: Exception | None) -> None: ...
     def end_turn(self) -> None: ...
-    async def finish(self, job: AssignedJob, running: Awaitable[bytes | None]) -> None: ...
+    async def finish(self, job: AssignedJob, running: Coroutine[Any, Any, bytes | None]) -> None: ...

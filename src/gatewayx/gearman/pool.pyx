@@ -192,6 +192,7 @@ cdef class Pool(JobRouter):
         self.keepers = {}
         self.free_numbers = deque(range(MAX_SERVERS))
         self.names = {}
+        self._map()
         addresses = [ServerAddress(*server) for server in servers]
         if not 1 <= len(addresses) <= MAX_SERVERS:
             raise ValueError(f"there must be 1 to {MAX_SERVERS} job servers")
