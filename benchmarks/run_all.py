@@ -26,6 +26,7 @@ OTHERS = {
     "plugin_comparison": "the gateway's first bars: plugin, native client, nginx, memory",
     "malformed_flood": "floods by a flooder in C, good traffic by wrk",
     "malformed_flood_steady": "5,000 malformed connections a second",
+    "malformed_flood_declared": "declared bodies and slow readers, beside the same floods at nginx",
     "slow_http": "slowhttptest in all its modes",
     "failover": "a job server that dies and comes back",
     "many_servers": "one job server and four, with wrk",
