@@ -353,7 +353,8 @@ class TestChurn:
                 assert stage.gateway.count("pool.pins") == 0
                 gc.collect()
                 descriptors.append(await asyncio.to_thread(open_descriptors, os.getpid()))
-            assert max(descriptors) <= descriptors[0] + 2
+            # The connections for text commands may not have been there yet when it was counted first.
+            assert max(descriptors) <= descriptors[0] + 2 + len(stage.gearmands.ports)
 
     async def test_kills_and_restarts_in_fast_motion_do_not_make_the_process_grow(self, tmp_path):
         settings = ("--job-timeout", "3", "--server-check-interval", "0.5", "--status-interval", "0.2")
