@@ -193,7 +193,7 @@ class TestQueue:
             handle = await client.submit(function, b"", b"")
             await slow.grab()
             async with hand_worker(address, function) as worker:
-                assert (await worker.take_awake())[0] == handle
+                assert (await worker.take(awake=True))[0] == handle
                 slow.send(encode.work_complete(handle, b"too late"))
                 assert (await slow.expect(PacketType.ERROR))[0] == b"JOB_NOT_FOUND"
                 worker.send(encode.work_complete(handle, b"in time"))

@@ -272,8 +272,12 @@ def nobody_listens() -> tuple[str, int]:
 class HandWorker(Peer):
     """A worker whose every packet the test sends."""
 
-    async def take(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """Take the next job, waiting for one: handle, function, unique, workload."""
+    async def take(self, *, awake: bool = False) -> tuple[bytes, bytes, bytes, bytes]:
+        """Take the next job, waiting for one: handle, function, unique, workload.
+
+        awake: Ask again and again instead of sleeping: gearmand's timers run beside PRE_SLEEP, and may miss who is just
+        lying down.
+        """
         while True:
             self.send(encode.grab_job_uniq())
             while (found := await self.receive()).type == PacketType.NOOP:
@@ -282,18 +286,11 @@ class HandWorker(Peer):
                 handle, function, unique, workload = found.arguments
                 return handle, function, unique, workload
             assert found.type == PacketType.NO_JOB, found
-            self.send(encode.pre_sleep())
-            await self.expect(PacketType.NOOP)
-
-    async def take_awake(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """As `take`, and never asleep: gearmand's timers run beside PRE_SLEEP, and may miss who is just lying down."""
-        while True:
-            self.send(encode.grab_job_uniq())
-            if (found := await self.receive()).type == PacketType.JOB_ASSIGN_UNIQ:
-                handle, function, unique, workload = found.arguments
-                return handle, function, unique, workload
-            assert found.type == PacketType.NO_JOB, found
-            await asyncio.sleep(0.05)
+            if awake:
+                await asyncio.sleep(0.05)
+            else:
+                self.send(encode.pre_sleep())
+                await self.expect(PacketType.NOOP)
 
     def send_data(self, handle: bytes, data: bytes) -> None:
         """Send a part of a job's result."""
