@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.net import names
+from support.behind import upstreams_of
 from support.gateway import MAX_RESULT, RunningGateway, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient
@@ -56,7 +57,8 @@ async def gateway(server: ScriptedJobServer) -> AsyncIterator[RunningGateway]:
 @pytest.fixture
 async def upstream(server: ScriptedJobServer, gateway: RunningGateway) -> ScriptedConnection:
     """That connection, as the job server sees it."""
-    return await server.connection()
+    [upstream] = await upstreams_of(gateway, server)
+    return upstream
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.config.kinds import FunctionBound, FunctionServer
 from gatewayx.gearman.packet import PacketType
-from support.behind import FULL, STATUS_INTERVAL_S, Behind, behind
+from support.behind import FULL, STATUS_INTERVAL_S, Behind, behind, upstreams_of
 from support.gateway import eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedJobServer, hand_worker
@@ -116,7 +116,7 @@ class TestFunctionServers:
             FunctionServer("image-small", addresses[0]),
         )
         async with running_gateway(addresses, connections_per_server=1, function_server=mapping) as gateway:
-            all_of = Behind(gateway, servers, [await server.connection() for server in servers])
+            all_of = Behind(gateway, servers, await upstreams_of(gateway, *servers))
             assert {await all_of.number_for(b"w") for _ in range(4)} == {0}
             assert {await all_of.number_for(b"w", function=b"/image-x") for _ in range(4)} == {1, 2}
             assert {await all_of.number_for(b"w", function=b"/image-small") for _ in range(4)} == {0}

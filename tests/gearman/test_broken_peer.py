@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayx.gearman.packet import PacketType
+from support.behind import upstreams_of
 from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, post
 from support.job_servers import ScriptedConnection, response
@@ -68,7 +69,7 @@ class TestBrokenPeer:
     )
     async def test_it_is_left_and_nobody_elses_job_with_it(self, server, broken):
         async with running_gateway([server.address], connections_per_server=2) as gateway:
-            bad, good = await server.connection(), await server.connection()
+            bad, good = await upstreams_of(gateway, server, each=2)
             async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
                 clients = {b"one": one, b"two": two}
                 for number, (name, client) in enumerate(clients.items(), 1):

@@ -19,9 +19,10 @@ from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
+from support.behind import upstreams_of
 from support.gateway import MAX_RESULT, eventually, running_gateway
 from support.http import HttpClient, ask, post
-from support.job_servers import OPTION_RES, FakeLoop, FakeTransport, ScriptedJobServer, response
+from support.job_servers import FakeLoop, FakeTransport, ScriptedJobServer, response
 
 pytestmark = pytest.mark.anyio
 
@@ -398,7 +399,7 @@ class TestNotUp:
             upstream = await server.connection()
             assert gateway.count("pool.connections") == 0
             assert (await ask(gateway.address, post(b"/f"))).status == 503
-            upstream.send(OPTION_RES)
+            upstream.greet()
             await eventually(lambda: gateway.count("pool.connections") == 1)
             async with HttpClient(gateway.address) as client:
                 client.send(post(b"/f"))
@@ -412,7 +413,7 @@ class TestFrozenServer:
         async with running_gateway(
             [server.address], connections_per_server=1, job_timeout_s=60.0, max_held_bytes=1 << 30
         ) as gateway:
-            upstream = await server.connection()
+            [upstream] = await upstreams_of(gateway, server)
             upstream.transport.pause_reading()
             clients = [await HttpClient(gateway.address).connect() for _ in range(14)]
             refused = 0

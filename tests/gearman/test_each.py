@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,6 +17,7 @@ from gatewayx.gearman.packet import PacketType
 from gatewayx.net import names
 from gatewayx.net.ports import free_port
 from gatewayx.server.process import GatewayProcess
+from support.behind import upstreams_of
 from support.gateway import SOON_S, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer
@@ -81,11 +82,6 @@ def connected(gateway: RunningGateway) -> set[str]:
     return {name.rpartition(":")[0] for name, told in now.items() if told["connections"]}
 
 
-async def upstreams_of(servers: Iterable[ScriptedJobServer]) -> list[ScriptedConnection]:
-    """The connection for jobs to each."""
-    return [await server.connection() for server in servers]
-
-
 async def taker(upstreams: dict[str, ScriptedConnection]) -> str:
     """The host that has the next submission."""
     await eventually(lambda: any(not upstream.submissions.empty() for upstream in upstreams.values()))
@@ -111,7 +107,9 @@ class TestAddresses:
             dns.addresses["all.test"] = hosts[:2]
             async with running_gateway([each_of("all.test", servers)], connections_per_server=1) as gateway:
                 assert connected(gateway) == set(hosts[:2])
-                upstreams = dict(zip(hosts[:2], await upstreams_of([servers[host] for host in hosts[:2]]), strict=True))
+                upstreams = dict(
+                    zip(hosts[:2], await upstreams_of(gateway, *(servers[host] for host in hosts[:2])), strict=True)
+                )
                 assert {await serve(gateway, upstreams) for _ in range(4)} == set(hosts[:2])
 
                 dns.addresses["all.test"] = ["127.0.0.3", "127.0.0.2"]
@@ -159,7 +157,7 @@ class TestAddresses:
                 running_gateway([each_of("all.test", servers)], connections_per_server=1) as gateway,
                 HttpClient(gateway.address) as client,
             ):
-                upstreams = dict(zip(servers, await upstreams_of(servers.values()), strict=True))
+                upstreams = dict(zip(servers, await upstreams_of(gateway, *servers.values()), strict=True))
                 client.send(post(b"/f", b"w"))
                 host = await taker(upstreams)
                 await upstreams[host].accept(b"H:1")
@@ -205,7 +203,7 @@ class TestAddresses:
                 asked = len(dns.asked)
                 await eventually(lambda: len(dns.asked) >= asked + 3)
                 assert used(gateway) == list(servers)
-                upstreams = dict(zip(servers, await upstreams_of(servers.values()), strict=True))
+                upstreams = dict(zip(servers, await upstreams_of(gateway, *servers.values()), strict=True))
                 await serve(gateway, upstreams)
         told = [record.getMessage() for record in caplog.records if "are not renewed" in record.getMessage()]
         assert len(told) == 1
@@ -392,7 +390,7 @@ class TestBesideOthers:
             ) as gateway:
                 await gateway.reaches("pool.connections", 4)
                 assert used(gateway) == ["127.0.0.1", "127.0.0.2", "127.0.0.4", "127.0.0.3"]
-                upstreams = dict(zip(servers, await upstreams_of(servers.values()), strict=True))
+                upstreams = dict(zip(servers, await upstreams_of(gateway, *servers.values()), strict=True))
 
                 async def hosts_of(function: bytes) -> set[str]:
                     found = set()
@@ -424,7 +422,7 @@ class TestBesideOthers:
             ways = []
             for configured in ([each_of("all.test", servers)], [server.address for server in servers.values()]):
                 async with running_gateway(configured, connections_per_server=1) as gateway:
-                    upstreams = dict(zip(hosts, await upstreams_of(servers.values()), strict=True))
+                    upstreams = dict(zip(hosts, await upstreams_of(gateway, *servers.values()), strict=True))
                     await gateway.reaches("pool.connections", 3)
                     uniques = [b"X-Gearman-Unique: %d" % number for number in range(20)]
                     ways.append([await serve(gateway, upstreams, unique) for unique in uniques])

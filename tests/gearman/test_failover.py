@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from gatewayx.gearman.packet import PacketType
-from support.behind import BACKGROUND, FULL, MEBIBYTE, STATUS_INTERVAL_S, TOGETHER, Behind, behind
+from support.behind import BACKGROUND, FULL, MEBIBYTE, STATUS_INTERVAL_S, TOGETHER, Behind, behind, upstreams_of
 from support.gateway import eventually, running_gateway
 from support.http import ask, post
 from support.job_servers import OPTION_RES, ScriptedJobServer, hand_worker
@@ -185,16 +185,18 @@ class TestPins:
             ScriptedJobServer() as server,
             running_gateway([server.address], connections_per_server=2, status_interval_s=STATUS_INTERVAL_S) as gateway,
         ):
-            upstreams = [await server.connection() for _ in range(2)]
+            upstreams = await upstreams_of(gateway, server, each=2)
             all_of = Behind(gateway, [server, server], upstreams)
             first_by_rank = await all_of.number_for(b"which", TOGETHER)
+            server.greets = False
             upstreams[first_by_rank].close()
             await eventually(lambda: gateway.count("pool.connections") == 1)
             under_way = upstreams[1 - first_by_rank]
             first = await all_of.send(b"w", TOGETHER)
             await under_way.accept(b"H:1")
             upstreams[first_by_rank] = await server.connection()
-            await eventually(lambda: gateway.count("pool.connections") == 2)
+            upstreams[first_by_rank].greet()
+            await gateway.reaches("pool.connections", 2)
             second = await all_of.send(b"w", TOGETHER)
             await under_way.accept(b"H:1")
             for _ in range(2):

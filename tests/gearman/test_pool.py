@@ -16,6 +16,7 @@ from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
 from gatewayx.gearman.pool import Pool
+from support.behind import upstreams_of
 from support.gateway import SOON_S, RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, ask, post
@@ -43,7 +44,7 @@ async def gateway(servers: list[ScriptedJobServer]) -> AsyncIterator[RunningGate
 @pytest.fixture
 async def upstreams(servers: list[ScriptedJobServer], gateway: RunningGateway) -> list[ScriptedConnection]:
     """These connections, as the job servers see them."""
-    return [await server.connection() for server in servers]
+    return await upstreams_of(gateway, *servers)
 
 
 async def send(gateway: RunningGateway, workload: bytes, *headers: bytes) -> HttpClient:
@@ -105,7 +106,7 @@ class TestChoice:
             ScriptedJobServer() as server,
             running_gateway([server.address], connections_per_server=3) as gateway,
         ):
-            upstreams = [await server.connection() for _ in range(3)]
+            upstreams = await upstreams_of(gateway, server, each=3)
             workloads = [b"%d" % number for number in range(9)]
             clients = [await send(gateway, workload) for workload in workloads]
             assert [upstream.submissions.qsize() for upstream in upstreams] == [3, 3, 3]
@@ -126,7 +127,7 @@ class TestChoice:
             ScriptedJobServer() as server,
             running_gateway([server.address], connections_per_server=2) as gateway,
         ):
-            upstreams = [await server.connection() for _ in range(2)]
+            upstreams = await upstreams_of(gateway, server, each=2)
             clients = [await send(gateway, workload) for workload in (b"1", b"2")]
             workloads = [(await upstream.accept(HANDLE)).workload for upstream in upstreams]
             for upstream, workload in zip(upstreams, workloads, strict=True):
@@ -290,7 +291,7 @@ class TestPinnedJobs:
         async with ScriptedJobServer() as one, ScriptedJobServer() as two:
             servers = [one.address, two.address]
             async with running_gateway(servers, connections_per_server=3) as gateway:
-                upstreams = [await server.connection() for server in (one, two) for _ in range(3)]
+                upstreams = await upstreams_of(gateway, one, two, each=3)
                 clients = [await send(gateway, b"same", b"X-Gearman-Unique: together") for _ in range(6)]
                 assert sorted(await run(upstreams, 6)) == [0, 0, 0, 0, 0, 6]
                 await finish(clients, [b"same"] * 6)
@@ -299,7 +300,7 @@ class TestPinnedJobs:
         async with ScriptedJobServer() as one, ScriptedJobServer() as two:
             servers = [one.address, two.address]
             async with running_gateway(servers, connections_per_server=2) as gateway:
-                upstreams = [await server.connection() for server in (one, two) for _ in range(2)]
+                upstreams = await upstreams_of(gateway, one, two, each=2)
                 clients = [await send(gateway, b"w", b"X-Gearman-Unique: %d" % number) for number in range(100)]
                 assert min(await run(upstreams, 100)) > 5
                 await finish(clients, [b"w"] * 100)
@@ -308,7 +309,7 @@ class TestPinnedJobs:
         async with ScriptedJobServer() as one, ScriptedJobServer() as two:
             servers = [one.address, two.address]
             async with running_gateway(servers, connections_per_server=1) as gateway:
-                upstreams = {server: await server.connection() for server in (one, two)}
+                upstreams = dict(zip((one, two), await upstreams_of(gateway, one, two), strict=True))
                 first = await send(gateway, b"1", b"X-Gearman-Unique: together")
                 counts = await run(list(upstreams.values()), 1)
                 await finish([first], [b"1"])

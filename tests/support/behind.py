@@ -68,6 +68,16 @@ class Behind:
         )
 
 
+async def upstreams_of(gateway: RunningGateway, *servers: ScriptedJobServer, each: int = 1) -> list[ScriptedConnection]:
+    """So many connections for jobs of each job server, in order, once all of them take jobs.
+
+    That is a little after the job server has accepted them: when the gateway was greeted.
+    """
+    upstreams = [await server.connection() for server in servers for _ in range(each)]
+    await gateway.reaches("pool.connections", len(upstreams))
+    return upstreams
+
+
 @asynccontextmanager
 async def behind(count: int, **settings: object) -> AsyncIterator[Behind]:
     """So many scripted job servers and a gateway with one connection to each."""
@@ -77,7 +87,8 @@ async def behind(count: int, **settings: object) -> AsyncIterator[Behind]:
             await server.start()
         options = {"connections_per_server": 1, "status_interval_s": STATUS_INTERVAL_S} | settings
         async with running_gateway([server.address for server in servers], **options) as gateway:
-            yield Behind(gateway, servers, [await server.connection() for server in servers])
+            each = options["connections_per_server"]
+            yield Behind(gateway, servers, (await upstreams_of(gateway, *servers, each=each))[::each])
     finally:
         for server in servers:
             await server.stop()

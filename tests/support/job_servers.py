@@ -128,6 +128,10 @@ class ScriptedConnection(asyncio.Protocol):
         """Return once the gateway has closed the connection."""
         await asyncio.wait_for(asyncio.shield(self.lost), WAIT_S)
 
+    def greet(self) -> None:
+        """Greet the gateway, which a server that does not greet has left to the test."""
+        self.send(self.server.option_answer)
+
     def close(self) -> None:
         """Close the connection."""
         self.transport.abort()
