@@ -1,3 +1,3 @@
 """gatewayx: an HTTP/1.1 front for Gearman job servers."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
