@@ -130,7 +130,6 @@ class World:
         self.failures = Failures()
         self.failures.__enter__()
         self.server = JobServer(self.loop)
-        self.loop.connect = self.server.connect
         self.clients: list[Client] = []
         # Responses to clients that have gone.
         self.responses = 0
@@ -164,7 +163,7 @@ class World:
         assert starting.done(), "a job server that hangs holds up the start"
 
     async def _make(self) -> None:
-        self.process = GatewayProcess(self.settings)
+        self.process = GatewayProcess(self.settings, self.server)
         self.process._tick()
 
     def open_client(self, data: bytes, host: str = "192.0.2.1") -> Client:

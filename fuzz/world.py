@@ -11,7 +11,9 @@ from collections.abc import Callable, Coroutine
 from gatewayx.embedded import encode
 from gatewayx.gearman.errors import ProtocolError
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType, Taken
-from gatewayx.net.stream import Stream, StreamOwner, TransportStream
+from gatewayx.net.dialing import Dialer
+from gatewayx.net.names import NumericHost
+from gatewayx.net.stream import Stream, StreamOwner
 
 # A loop that has not come to rest after so many turns never does.
 MAX_TURNS = 2000
@@ -35,8 +37,6 @@ class Loop(asyncio.BaseEventLoop):
         self.now_s = 1000.0
         # What nobody handled; must stay empty.
         self.failures: list[dict[str, object]] = []
-        # Makes the other side of a connection to a job server.
-        self.connect: Callable[[TransportStream, int], FakeStream] | None = None
         self._selector = self
 
     def select(self, timeout_s: float | None) -> list[object]:
@@ -53,13 +53,6 @@ class Loop(asyncio.BaseEventLoop):
     def call_exception_handler(self, context: dict[str, object]) -> None:
         """asyncio."""
         self.failures.append(context)
-
-    async def create_connection(self, factory: Callable[[], TransportStream], host: str, port: int):
-        """asyncio: connect to a job server."""
-        made = factory()
-        stream = self.connect(made, port)
-        stream.open()
-        return stream, made
 
     def turn(self) -> None:
         """Run what is ready, and what that makes ready not."""
@@ -89,21 +82,21 @@ class Loop(asyncio.BaseEventLoop):
 class FakeStream(Stream):
     """What a connection writes to: as with uvloop, the kernel takes at once what it has room for, and the rest waits.
 
-    made: the stream in whose place this one carries its owner's bytes. abort() drops what waits; close() and
+    owner: the connection that stands on it, told once more than write_high_bytes wait. abort() drops what waits; close() and
     write_eof() take effect once it has left. As with uvloop, a write to a closed one raises, and so does one after
     write_eof().
     """
 
-    def __init__(self, loop: Loop, made: TransportStream) -> None:
+    def __init__(self, loop: Loop, owner: StreamOwner, write_high_bytes: int = 0) -> None:
         self.loop = loop
-        self.owner: StreamOwner = made.owner
+        self.owner = owner
         self.host = "127.0.0.1"
         # All that was written; the kernel has taken taken_bytes of it for the peer, and drops nothing of that.
         self.written = bytearray()
         self.taken_bytes = 0
         # What the kernel still takes; None while the peer reads.
         self.room_bytes: int | None = None
-        self.high_bytes = made.write_high_bytes
+        self.high_bytes = write_high_bytes
         self.told_to_pause = False
         self.reads = True
         self.closed = False
@@ -192,16 +185,6 @@ class FakeStream(Stream):
         """Stream."""
         return (self.host, 12345)
 
-    # What the loop needs of a transport, to connect to a job server.
-
-    def get_extra_info(self, name: str) -> object:
-        """asyncio: the socket, of which only options are set."""
-        assert name == "socket"
-        return self
-
-    def setsockopt(self, level: int, option: int, value: int) -> None:
-        """socket: nothing comes of it here."""
-
     # What happens at the other side.
 
     def open(self) -> None:
@@ -256,13 +239,13 @@ class FakeStream(Stream):
     def receive(self, data: bytes) -> None:
         """The peer has sent bytes."""
         if not self.closed:
-            self.owner.received(data)
+            self.owner.receive(data)
 
     def receive_eof(self) -> None:
         """The peer has closed its sending side: the stream closes behind what was written."""
         if not self.closed:
-            self.owner.ended()
-            self.close()
+            if not self.owner.ended():
+                self.close()
 
 
 class Job:
@@ -365,7 +348,7 @@ class Told:
                 del self.jobs[handle]
 
 
-class JobServer:
+class JobServer(Dialer):
     """All connections of the gateway to its job servers, and what a script lets them answer."""
 
     def __init__(self, loop: Loop) -> None:
@@ -386,9 +369,11 @@ class JobServer:
         # Cut what is sent into pieces of so many bytes; 0 for none.
         self.cut_bytes = 0
 
-    def connect(self, made: TransportStream, port: int) -> JobServerStream:
-        """A connection of the gateway."""
-        return JobServerStream(self.loop, made, self, port)
+    async def dial(
+        self, owner: StreamOwner, address: NumericHost, port: int, *, write_high_bytes: int, **more: object
+    ) -> None:
+        """Dialer: connect the gateway."""
+        JobServerStream(self.loop, owner, write_high_bytes, self, port).open()
 
     def open(self) -> list[JobServerStream]:
         """The connections for jobs that are open, to those that do not hang."""
@@ -403,10 +388,9 @@ class JobServer:
 class JobServerStream(FakeStream):
     """One connection of the gateway to a scripted job server."""
 
-    def __init__(self, loop: Loop, made: TransportStream, server: JobServer, port: int) -> None:
-        super().__init__(loop, made)
+    def __init__(self, loop: Loop, owner: StreamOwner, write_high_bytes: int, server: JobServer, port: int) -> None:
         # As workloads here are smaller than those that the limit is made for.
-        self.high_bytes //= WRITE_LIMIT_DIVISOR
+        super().__init__(loop, owner, write_high_bytes // WRITE_LIMIT_DIVISOR)
         self.server = server
         self.port = port
         self.reader = PacketReader(Magic.REQUEST)

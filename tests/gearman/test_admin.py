@@ -71,7 +71,7 @@ def asked() -> tuple[AdminConnection, ServerStatus, FakeStream]:
     loop = asyncio.get_running_loop()
     connection = AdminConnection(loop, Turn(loop), known, Counters())
     connection.opened(stream)
-    connection.received(b"OK 1.1.20\n")
+    connection.receive(b"OK 1.1.20\n")
     connection.ask_status(0)
     assert (known.asked, known.answered) == (1, 0)
     return connection, known, stream
@@ -89,7 +89,7 @@ async def turns_until_read(stream: FakeStream) -> int:
 
 async def test_a_long_status_takes_many_turns_and_nothing_more_is_read_meanwhile():
     connection, known, stream = asked()
-    connection.received(STATUS)
+    connection.receive(STATUS)
     assert known.answered == 0
     assert not stream.reads
     turns = await turns_until_read(stream)
@@ -105,20 +105,20 @@ async def test_it_is_the_same_in_pieces(size):
     status = STATUS[-40_000:] if size == 1 else STATUS
     for start in range(0, len(status), size):
         await turns_until_read(stream)
-        connection.received(status[start : start + size])
+        connection.receive(status[start : start + size])
     await turns_until_read(stream)
     assert known.answered == 1
     assert not connection.closed
     # And the next answer is read right.
     connection.ask_status(0)
-    connection.received(b"f\t1\t0\t1\r\n.\r\n")
+    connection.receive(b"f\t1\t0\t1\r\n.\r\n")
     assert known.answered == 2
     connection.close("over")
 
 
 async def test_one_that_is_closed_meanwhile_reads_no_further():
     connection, known, stream = asked()
-    connection.received(STATUS)
+    connection.receive(STATUS)
     await asyncio.sleep(0)
     connection.close("over")
     for _ in range(len(STATUS) // TURN_BYTES + 5):
@@ -129,7 +129,7 @@ async def test_one_that_is_closed_meanwhile_reads_no_further():
 
 async def test_a_job_server_that_waits_for_us_is_not_silent():
     connection, known, stream = asked()
-    connection.received(STATUS)
+    connection.receive(STATUS)
     await asyncio.sleep(0.05)
     while not stream.reads:
         connection.check(0.05)
@@ -142,7 +142,7 @@ async def test_a_job_server_that_waits_for_us_is_not_silent():
 @pytest.mark.parametrize("lines_before", [0, 2000])
 async def test_a_line_without_an_end_is_bounded_behind_any_others(lines_before):
     connection, _, stream = asked()
-    connection.received(b"f\t1\t0\t1\n" * lines_before + b"x" * (MAX_LINE_BYTES + 1))
+    connection.receive(b"f\t1\t0\t1\n" * lines_before + b"x" * (MAX_LINE_BYTES + 1))
     for _ in range(lines_before // 100 + 5):
         await asyncio.sleep(0)
     assert connection.closed

@@ -19,10 +19,11 @@ from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
+from gatewayx.net.stream import TransportStream
 from support.behind import upstreams_of
 from support.gateway import MAX_RESULT, eventually, running_gateway
 from support.http import HttpClient, ask, post
-from support.job_servers import FakeLoop, FakeTransport, ScriptedJobServer, response
+from support.job_servers import FakeDialer, FakeTransport, ScriptedJobServer, response
 
 pytestmark = pytest.mark.anyio
 
@@ -37,23 +38,30 @@ HANDLE = b"H:test:1"
 class TestWrites:
     @pytest.mark.parametrize("workload", [b"small", b"x" * 3000], ids=["small", "above-the-high-water"])
     async def test_submissions_of_one_loop_turn_leave_in_one_write_and_so_do_the_answers(self, workload):
-        loop = FakeLoop()
+        loop = asyncio.get_running_loop()
+        dialer = FakeDialer()
         wheel = DeadlineWheel(0.1, loop.time())
         budget = ByteBudget()
         pool = Pool(
-            loop, wheel, [("127.0.0.1", 1)], connections_per_server=1, max_result_bytes=MAX_RESULT, budget=budget
+            loop,
+            wheel,
+            [("127.0.0.1", 1)],
+            connections_per_server=1,
+            max_result_bytes=MAX_RESULT,
+            budget=budget,
+            dialer=dialer,
         )
         await pool.start()
         gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
         builder = ResponseBuilder(now_s=time.time())
-        turn = Turn(asyncio.get_running_loop())
+        turn = Turn(loop)
         http = HttpServer(
-            asyncio.get_running_loop(), wheel, Limits(Settings()), gateway, builder, budget, turn, Counters()
+            loop, wheel, Limits(Settings()), gateway, builder, budget, turn, Counters()
         )
-        clients = [(http.connection(), FakeTransport()) for _ in range(3)]
+        clients = [(TransportStream(http.connection()), FakeTransport()) for _ in range(3)]
         for protocol, transport in clients:
             protocol.connection_made(transport)
-        [(upstream, written)] = loop.upstreams
+        [(upstream, written)] = dialer.upstreams
         for protocol, _ in clients:
             protocol.data_received(b"".join(post(b"/f", workload) for _ in range(20)))
         assert written.writes == []
@@ -311,11 +319,9 @@ class TestLostConnection:
     async def test_a_job_of_which_no_byte_was_written_is_503_and_may_be_repeated(self, gateway, upstream, clients):
         upstream.transport.pause_reading()
         body = bytes(4 << 20)
-        clients[0].send(post(b"/f", body))
-        clients[1].send(post(b"/f", body))
-        await eventually(lambda: gateway.count("pool.outstanding_jobs") == 2)
-        clients[2].send(post(b"/f", b"behind"))
-        await eventually(lambda: gateway.count("pool.outstanding_jobs") == 3)
+        for number, workload in enumerate((body, body, b"behind"), 1):
+            clients[number - 1].send(post(b"/f", workload))
+            await gateway.reaches("pool.outstanding_jobs", number)
         assert gateway.count("pool.unsent_bytes") > 0
         upstream.close()
         answers = [await client.response() for client in clients]

@@ -20,7 +20,7 @@ from support.behind import upstreams_of
 from support.gateway import SOON_S, RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, ask, post
-from support.job_servers import FakeLoop, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
+from support.job_servers import FakeDialer, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
 
 pytestmark = pytest.mark.anyio
 
@@ -235,9 +235,14 @@ class TestServersThatGoAndCome:
 class TestClosing:
     @pytest.mark.parametrize("turns", range(1, 10))
     async def test_it_ends_at_any_moment_of_a_start(self, turns):
-        loop = FakeLoop()
+        loop = asyncio.get_running_loop()
         pool = Pool(
-            loop, DeadlineWheel(0.1, loop.time()), [("127.0.0.1", 1)], connections_per_server=1, max_result_bytes=1000
+            loop,
+            DeadlineWheel(0.1, loop.time()),
+            [("127.0.0.1", 1)],
+            connections_per_server=1,
+            max_result_bytes=1000,
+            dialer=FakeDialer(),
         )
         starting = asyncio.create_task(pool.start())
         for _ in range(turns):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from gatewayx.net.listener import Listener
 from support.gateway import SOON_S, RunningGateway, eventually, with_settings
 from support.http import HttpClient, ask, head, post
 
@@ -128,8 +130,11 @@ class TestAnswersArriveWhole:
 @asynccontextmanager
 async def late_listener(gateway: RunningGateway) -> AsyncIterator[tuple[str, int]]:
     """The address of a listener whose connections had waited when the stop began."""
-    listener = await asyncio.get_running_loop().create_server(gateway.process.http.late_connection, "127.0.0.1", 0)
-    yield listener.sockets[0].getsockname()
+    process = gateway.process
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    listener = Listener(process.poller, bound, process.http.late_connection, process.counted_in)
+    yield bound.getsockname()
     listener.close()
 
 

@@ -51,11 +51,11 @@ async def test_each_is_answered_once_at_every_listener():
         ports = re.findall(r"127\.0\.0\.1:([0-9]+)", (await served.until("listens on")).partition("listens on")[2])
         addresses = [("127.0.0.1", int(port)) for port in ports]
         assert len(addresses) == 2
-        async with waiting_clients(served, addresses, 60, OPTIONS) as clients:
+        async with waiting_clients(served, addresses, 400, OPTIONS) as clients:
             answers = [await client.response() for client in clients]
             assert {answer.status for answer in answers} == {204}
-            # The loop itself may have accepted and answered a few before it knew of the stop.
-            assert sum(b"connection" in answer.headers for answer in answers) > 60
+            # In a few turns, 64 at each listener, some were accepted before the stop was known.
+            assert sum(b"connection" in answer.headers for answer in answers) > 100
             for client in clients:
                 assert await client.rest() == b""
         assert await served.ended() == 0

@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import socket
+import struct
 from dataclasses import dataclass
 
 # Longer than anything takes; a test that waits for it has failed.
@@ -149,7 +150,11 @@ class HttpClient:
         await asyncio.gather(self.writer.wait_closed(), return_exceptions=True)
 
     def reset(self) -> None:
-        """Close the connection with an RST, as a client does that crashed."""
+        """Close the connection with an RST, as a client does that closes with answers unread."""
+        connected = self.writer.get_extra_info("socket")
+        if connected is not None and connected.fileno() >= 0:
+            # At once and with what was not sent dropped (socket(7), SO_LINGER).
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def __aenter__(self) -> HttpClient:

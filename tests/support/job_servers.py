@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
+from gatewayx.net.dialing import Dialer
+from gatewayx.net.names import NumericHost
 from gatewayx.net.ports import free_port
+from gatewayx.net.stream import StreamOwner, TransportStream
 from support.peer import Peer
 
 # Longer than anything takes; a test that waits for it has failed.
@@ -245,27 +248,24 @@ class FakeTransport:
         """socket."""
 
 
-class FakeLoop:
-    """The running loop, whose connections to job servers are FakeTransports that come up at once."""
+class FakeDialer(Dialer):
+    """Connections to job servers are FakeTransports that come up at once."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.upstreams: list[tuple[asyncio.Protocol, FakeTransport]] = []
+        self.upstreams: list[tuple[TransportStream, FakeTransport]] = []
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.loop, name)
-
-    async def create_connection(self, factory, host: str, port: int):
-        """asyncio."""
-        protocol, transport = factory(), FakeTransport()
-        protocol.connection_made(transport)
+    async def dial(
+        self, owner: StreamOwner, address: NumericHost, port: int, *, write_high_bytes: int, **more: object
+    ) -> None:
+        """Dialer."""
+        stream, transport = TransportStream(owner, write_high_bytes), FakeTransport()
+        stream.connection_made(transport)
         if transport.writes == [b"version\n"]:
-            protocol.data_received(b"OK fake\n")
+            stream.data_received(b"OK fake\n")
         else:
-            protocol.data_received(OPTION_RES)
+            stream.data_received(OPTION_RES)
             transport.writes.clear()
-            self.upstreams.append((protocol, transport))
-        return transport, protocol
+            self.upstreams.append((stream, transport))
 
 
 def nobody_listens() -> tuple[str, int]:

@@ -477,4 +477,13 @@ SAMPLES = {
         shown="true",
         bad=BAD_WORDS,
     ),
+    "half_closed": Sample(
+        default="hang-up",
+        toml=('"answer"', "answer"),
+        variable=("hang-up", "hang-up"),
+        flag=("answer", "answer"),
+        arguments=["--half-closed", "answer"],
+        shown="answer",
+        bad=["", "Answer", "hangup", "true", "0"],
+    ),
 }

@@ -37,14 +37,13 @@ class StillGateway:
     def __init__(self, **settings: object) -> None:
         self.loop = Loop()
         self.server = JobServer(self.loop)
-        self.loop.connect = self.server.connect
         options = {"server": (ServerAddress("127.0.0.1", 4730),), "connections_per_server": 1} | settings
         self.settings = Settings(**options)
         self.loop.run(self._make())
         self.loop.run(self.process.pool.start())
 
     async def _make(self) -> None:
-        self.process = GatewayProcess(self.settings)
+        self.process = GatewayProcess(self.settings, self.server)
         self.process._tick()
 
     def count(self, name: str) -> int:

@@ -87,6 +87,7 @@ cdef class FloodConnection(Polled):
     cdef int end(self) except -1:
         cdef FloodGenerator generator = self.generator
         if self.descriptor >= 0:
+            generator.poller.remove(self)
             disconnect(self.descriptor)
         self.descriptor = -1
         generator.open_now -= 1

@@ -75,6 +75,7 @@ cdef class LoadConnection(Polled):
 
     cdef void close(self) noexcept:
         if self.descriptor >= 0:
+            self.generator.poller.remove(self)
             disconnect(self.descriptor)
         self.descriptor = -1
         self.connecting = False

@@ -83,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_s: float = 30.0
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
+    half_closed: str = "hang-up"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -447,5 +448,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Answers",
         "Take requests and answer them as gearmand's HTTP plugin does where gatewayx differs on purpose: values in any "
         "case, queries as part of the name, unique - when none is given, 200 for failed jobs, empty error bodies.",
+    ),
+    Setting(
+        "half_closed",
+        "half-closed",
+        Choice("hang-up", "answer"),
+        "Answers",
+        "What a client that closes its sending side and not its connection has done: hung up, so that its jobs are "
+        "cancelled, or sent its last request, to wait for the answers.",
+        "HAProxy option abortonclose; nginx proxy_ignore_client_abort",
     ),
 )

@@ -1,9 +1,11 @@
 """Every count of a process, in a C struct: on the heap, or in a row of shared memory."""
 
 cdef struct Counts:
-    # Clients' connections: let in, refused at accept, closed to make room for new ones, cut off since they did not read.
+    # Clients' connections: let in, refused at accept, closed at accept since there was no descriptor for them, closed to
+    # make room for new ones, cut off since they did not read.
     unsigned long long connections_accepted
     unsigned long long connections_refused
+    unsigned long long connections_unserved
     unsigned long long connections_evicted
     unsigned long long writes_timed_out
     # Requests: answered, refused with an end of reading for whatever reason, those whose client was gone before the answer.

@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free
 NAMES = (
     "connections_accepted",
     "connections_refused",
+    "connections_unserved",
     "connections_evicted",
     "writes_timed_out",
     "requests_answered",

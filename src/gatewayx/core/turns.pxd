@@ -18,15 +18,22 @@ cdef class TurnEnder(Expiring):
 cdef class Turn:
     cdef object loop
     # _end(), bound once.
-    cdef object end
+    cdef object ending
     # Two lines of those that have something to write, each in the order in which they came: job servers, which are first,
     # so that what a client has asked for is on its way before anybody is answered; then clients.
     cdef TurnEnder first_job_server
     cdef TurnEnder last_job_server
     cdef TurnEnder first_client
     cdef TurnEnder last_client
-    # The end of this turn is due in the loop.
+    # The end of this turn is due, in the loop or by whoever has begun it.
     cdef bint scheduled
+
+    # The caller has begun a turn, and calls end() before it returns to the loop.
+    cdef inline void begin(self) noexcept:
+        self.scheduled = True
+
+    # Write what was gathered in this turn.
+    cdef int end(self) except -1
 
     # Let it end this turn, once however often it is asked for.
     cdef inline int add_job_server(self, TurnEnder ender) except -1:

@@ -1,9 +1,10 @@
 """What runs at the end of a turn of the loop, and in which order.
 
 A write is a system call, so connections gather what they have to write while the loop reads, and write it once. All of
-that is one callback of the loop. Job servers write first, then clients, so that what was asked for is on its way before
-anybody is answered. A client that a failed write has just given an answer still writes in this turn; a job server that a
-client's `end_turn` has given a job writes in the next one.
+that is done at the end of a turn of the sockets (net/poller), or where something else has made a connection write, in a
+callback of the loop. Job servers write first, then clients, so that what was asked for is on its way before anybody is
+answered. A client that a failed write has just given an answer still writes in this turn; a job server that a client's
+`end_turn` has given a job writes in the next one.
 """
 
 import logging
@@ -29,14 +30,17 @@ cdef class Turn:
 
     def __init__(self, loop):
         self.loop = loop
-        self.end = self._end
+        self.ending = self._end
 
     cdef int schedule(self) except -1:
         self.scheduled = True
-        self.loop.call_soon(self.end)
+        self.loop.call_soon(self.ending)
         return 0
 
     def _end(self):
+        self.end()
+
+    cdef int end(self) except -1:
         cdef TurnEnder ender = self.first_job_server
         # Whoever is added from here on to a line that has been taken is written in the next turn.
         self.scheduled = False
@@ -51,6 +55,7 @@ cdef class Turn:
             self.last_client = None
             while ender is not None:
                 ender = _end_line(ender)
+        return 0
 
 
 cdef TurnEnder _end_line(TurnEnder ender):

@@ -148,12 +148,13 @@ cdef class AdminConnection(UpstreamConnection):
         self.asked_at_s = float("-inf")
         return self._ask(VERSION, b"version\n")
 
-    cpdef int received(self, bytes data) except -1:
+    cdef int received(self, const char* data, Py_ssize_t size) except -1:
+        cdef bytes more = PyBytes_FromStringAndSize(data, size)
         if self.is_closed():
             return 0
         if self.offset < PyBytes_GET_SIZE(self.unread):
-            data = self.unread[self.offset:] + data
-        self.unread = data
+            more = self.unread[self.offset:] + more
+        self.unread = more
         self.offset = 0
         return 0 if self.behind else self._read_lines()
 

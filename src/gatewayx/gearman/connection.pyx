@@ -223,13 +223,13 @@ cdef class JobServerConnection(JobCarrier):
         self.stream.write(greeting)
         return 0
 
-    cpdef int received(self, bytes data) except -1:
+    cdef int received(self, const char* data, Py_ssize_t size) except -1:
         cdef int taken
         self.heard = True
         if self.is_closed():
             return 0
         try:
-            self.reader.feed(data)
+            self.reader.lend(data, size)
             while not self.is_closed():
                 taken = self.reader.take()
                 if taken == Taken.NEED_MORE:

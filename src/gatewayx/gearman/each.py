@@ -18,8 +18,8 @@ from gatewayx.gearman.keeper import (
     CONNECT_TIMEOUT_S,
     MAX_REASON_CHARACTERS,
     Reasons,
-    connect,
 )
+from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
 
 if TYPE_CHECKING:
@@ -50,11 +50,18 @@ class EachAddress:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, pool: Pool, resolver: Resolver, entry: int, address: ServerAddress
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        resolver: Resolver,
+        dialer: Dialer,
+        entry: int,
+        address: ServerAddress,
     ) -> None:
         self.loop = loop
         self.pool = pool
         self.resolver = resolver
+        self.dialer = dialer
         self.entry = entry
         self.address = address
         # The job servers that get jobs, and those that get none any more, with the Task that waits for their ends.
@@ -171,10 +178,9 @@ class EachAddress:
 
     async def _probe(self, host: NumericHost) -> bool:
         try:
-            transport = await connect(self.loop, asyncio.Protocol, host, self.address.port)
+            (await self.dialer.connect(host, self.address.port)).close()
         except OSError:
             return False
-        transport.close()
         return True
 
     def _adjust(self) -> None:

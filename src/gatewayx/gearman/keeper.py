@@ -7,21 +7,19 @@ with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import random
 import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.upstream import WRITE_HIGH_WATER_BYTES
+from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
-from gatewayx.net.stream import TransportStream
 
 if TYPE_CHECKING:
     from gatewayx.gearman.pool import Pool, PooledServer
@@ -48,7 +46,12 @@ MAX_REASON_CHARACTERS = 500
 # hash buckets makes chains of 50 jobs of them (libgearman-server/job.cc, _server_job_get_unique).
 MANY_QUEUED_JOBS = 50_000
 # The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
-TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+TCP_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 Connection: TypeAlias = "JobServerConnection | AdminConnection"
 
@@ -90,6 +93,7 @@ class Keeper:
     """Connections to one job server.
 
     pool: hears of each connection that comes up or goes down. resolver: finds the addresses of the job server's name.
+    dialer: makes the connections.
     connections: how many for jobs; one for text commands comes with them. status_interval_s: how often `status` is
     asked for. check_interval_s: how often each connection must give a sign of life. tls_context: for a job server with
     TLS; None otherwise.
@@ -100,6 +104,7 @@ class Keeper:
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
         resolver: Resolver,
+        dialer: Dialer,
         server: PooledServer,
         *,
         connections: int,
@@ -111,6 +116,7 @@ class Keeper:
         self.pool = pool
         self.server = server
         self.resolver = resolver
+        self.dialer = dialer
         self.connections = connections
         self.status_interval_s = status_interval_s
         self.check_interval_s = check_interval_s
@@ -254,21 +260,18 @@ class Keeper:
         raise OSError("; ".join(sorted(reasons)))
 
     async def _come_up(self, connection: Connection, address: NumericHost) -> None:
-        upstream = await self._open(connection, address)
-        upstream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in TCP_KEEPALIVE:
-            upstream.setsockopt(socket.IPPROTO_TCP, option, value)
+        await self.dialer.dial(
+            connection,
+            address,
+            self.server.port,
+            write_high_bytes=WRITE_HIGH_WATER_BYTES,
+            options=TCP_KEEPALIVE,
+            tls_context=self.tls_context if self.server.tls else None,
+            tls_name=self.server.tls_name,
+        )
         await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
         if not connection.up:
             raise ConnectionResetError(connection.close_reason)
-
-    async def _open(self, connection: Connection, address: NumericHost) -> socket.socket:
-        """Connect to the address, by TLS if so configured; the socket. The loop is never given a name."""
-        tls = {"ssl": self.tls_context, "server_hostname": self.server.tls_name} if self.server.tls else {}
-        stream = TransportStream(connection, WRITE_HIGH_WATER_BYTES)
-        transport = await connect(self.loop, lambda: stream, address, self.server.port, **tls)
-        upstream: socket.socket = transport.get_extra_info("socket")
-        return upstream
 
     async def _watch(self, connection: Connection, make_connection: Callable[[], Connection]) -> Connection | None:
         """Return once the connection is gone, and see to it that a silent one goes.
@@ -386,53 +389,3 @@ class Keeper:
             logger.warning(
                 "a further connection to job server %s is not made, trying again: %s", name, reason, extra=about
             )
-
-
-async def connect(
-    loop: asyncio.AbstractEventLoop,
-    factory: Callable[[], Any],
-    address: NumericHost,
-    port: int,
-    **tls: Any,
-) -> asyncio.Transport:
-    """Connect as loop.create_connection() does, which drops an address's scope in uvloop. Raises OSError."""
-    if not address.scope:
-        transport, _ = await loop.create_connection(factory, address.host, port, **tls)
-        return transport
-    connected = await _connected_socket(loop, address, port)
-    try:
-        transport, _ = await loop.create_connection(factory, sock=connected, **tls)
-    except BaseException:
-        connected.close()
-        raise
-    return transport
-
-
-async def _connected_socket(loop: asyncio.AbstractEventLoop, address: NumericHost, port: int) -> socket.socket:
-    """A socket that is connected to an address with a scope. Raises OSError."""
-    with contextlib.ExitStack() as on_error:
-        connecting = on_error.enter_context(socket.socket(address.family, socket.SOCK_STREAM))
-        connecting.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            connecting.connect((address.host, port, 0, address.scope))
-        await _writable(loop, connecting)
-        error = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
-        on_error.pop_all()
-    return connecting
-
-
-async def _writable(loop: asyncio.AbstractEventLoop, connecting: socket.socket) -> None:
-    writable: asyncio.Future[None] = loop.create_future()
-
-    def is_writable() -> None:
-        # It may be called again before the coroutine has its turn.
-        if not writable.done():
-            writable.set_result(None)
-
-    loop.add_writer(connecting, is_writable)
-    try:
-        await writable
-    finally:
-        loop.remove_writer(connecting)

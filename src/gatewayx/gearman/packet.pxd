@@ -161,6 +161,9 @@ cdef class PacketReader:
     cdef object failure
 
     cpdef int feed(self, bytes data) except -1
+    # The same for bytes that the caller holds until take() has said NEED_MORE, or the reader is of no use any more; all
+    # that was fed before is taken.
+    cdef void lend(self, const char* data, Py_ssize_t size) noexcept
     cpdef int take(self) except -1
     cpdef int keep(self) except -1
     cpdef int keep_start(self, Py_ssize_t limit_bytes) except -1

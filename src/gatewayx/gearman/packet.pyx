@@ -159,6 +159,10 @@ cdef class PacketReader:
         self.end = self.cursor + len(data)
         return 0
 
+    cdef void lend(self, const char* data, Py_ssize_t size) noexcept:
+        self.cursor = data
+        self.end = data + size
+
     cpdef int take(self) except -1:
         """Advance to the next packet and return a `Taken`.
 

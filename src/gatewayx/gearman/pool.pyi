@@ -13,6 +13,7 @@ from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.job import JobRouter
 from gatewayx.gearman.keeper import Keeper
+from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
 
 FIRST_ATTEMPT_S: float
@@ -74,6 +75,7 @@ class Pool(JobRouter):
         check_interval_s: float = 5,
         tls_context: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
+        dialer: Dialer,
     ) -> None: ...
     async def start(self) -> None:
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""

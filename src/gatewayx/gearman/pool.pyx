@@ -145,7 +145,7 @@ cdef class Pool(JobRouter):
     function_servers: (name, which of the servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
     to drop jobs that nobody waits for. status_interval_s: how often each job server's `status` is read. check_interval_s:
     how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls. resolver:
-    finds the addresses of names; without one they have one of their own.
+    finds the addresses of names; without one they have one of their own. dialer: makes the connections.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ cdef class Pool(JobRouter):
         double check_interval_s=5,
         tls_context=None,
         resolver=None,
+        dialer,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -179,6 +180,7 @@ cdef class Pool(JobRouter):
             loop,
             self,
             resolver,
+            dialer,
             connections=connections_per_server,
             status_interval_s=status_interval_s,
             check_interval_s=check_interval_s,
@@ -198,7 +200,7 @@ cdef class Pool(JobRouter):
             raise ValueError(f"there must be 1 to {MAX_SERVERS} job servers")
         for entry, address in enumerate(addresses):
             if address.each:
-                self.names[entry] = EachAddress(loop, self, resolver, entry, address)
+                self.names[entry] = EachAddress(loop, self, resolver, dialer, entry, address)
             else:
                 self._add(entry, address.host, address.port, address.tls, None, (entry,))
 

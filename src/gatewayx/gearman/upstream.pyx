@@ -96,8 +96,9 @@ cdef class UpstreamConnection(StreamOwner):
         self.change(UpstreamState.GREETING)
         return self.greet()
 
-    cpdef int ended(self) except -1:
-        return self._hung_up(f"the job server closed the {self.title}")
+    cpdef bint ended(self) except? True:
+        self._hung_up(f"the job server closed the {self.title}")
+        return False
 
     cpdef int lost(self, error) except -1:
         self._hung_up(f"the {self.title} was lost" if error is None else f"the {self.title} was lost: {error}")

@@ -40,7 +40,7 @@ cdef class ArrivingClient(Client):
 
     cdef int keep_tail(self, bytes data, Py_ssize_t offset, bint waits) except -1
     cdef bytes take_tail(self)
-    cdef bytes join_tail(self, bytes data)
+    cdef bytes join_tail(self, const char* data, Py_ssize_t size)
     cdef bytes tail_example(self)
     cdef bint begins_nothing(self)
     cdef bint admit(self, Request request, RequestParser parser) except -1

@@ -4,9 +4,10 @@ A request that comes whole passes through; one that is cut is an arrival from it
 here of it counts in the byte budget: the tail that the parser has not taken, the head, the body as its room grows.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Concat, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memcpy
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, Account, ByteBudget, account_for
 from gatewayx.core.deadlines cimport DeadlineWheel
@@ -68,21 +69,29 @@ cdef class ArrivingClient(Client):
         self.tail_waits = False
         return tail
 
-    cdef bytes join_tail(self, bytes data):
+    cdef bytes join_tail(self, const char* data, Py_ssize_t size):
         """What was kept and what came behind it; a line that comes byte by byte is not copied for each of them."""
         cdef PyObject* joined
         cdef bytes tail = self.take_tail()
+        cdef bytes shared
+        cdef Py_ssize_t kept_bytes
         if self.tail_offset:
             tail = tail[self.tail_offset :]
-        # With one reference, which is handed over, it is resized in place.
-        joined = <PyObject*> tail
-        Py_INCREF(tail)
-        tail = None
-        PyBytes_Concat(&joined, data)
-        if joined == NULL:
-            raise MemoryError
-        tail = <bytes> joined
-        Py_DECREF(tail)
+        kept_bytes = PyBytes_GET_SIZE(tail)
+        if kept_bytes == 1:
+            # Python shares the bytes objects of one byte.
+            shared = tail
+            tail = PyBytes_FromStringAndSize(NULL, 1 + size)
+            PyBytes_AS_STRING(tail)[0] = PyBytes_AS_STRING(shared)[0]
+        else:
+            # With one reference, which is handed over, it is resized in place.
+            joined = <PyObject*> tail
+            Py_INCREF(tail)
+            tail = None
+            _PyBytes_Resize(&joined, kept_bytes + size)
+            tail = <bytes> joined
+            Py_DECREF(tail)
+        memcpy(PyBytes_AS_STRING(tail) + kept_bytes, data, size)
         return tail
 
     cdef bytes tail_example(self):

@@ -77,6 +77,8 @@ cdef class Clients:
     cdef dict addresses
     # Where connections write what was gathered in a turn of the loop.
     cdef Turn turn
+    # A client that has closed its sending side waits for its answers; else it has hung up.
+    cdef readonly bint answers_half_closed
     cdef list idle_parsers
     # No more requests: what is in flight is answered, and each connection closed after that.
     cdef readonly bint draining
@@ -103,6 +105,8 @@ cdef class Client(Occupant):
     cdef readonly ClientState state
     # It does not count in max_connections: refused at accept or evicted, it stands in clients.connections to linger.
     cdef bint refused
+    # Its client has closed its sending side, and waits for its answers.
+    cdef bint half_closed
     # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
     cdef bint late
     # Under which it counts in clients.addresses; None if it does not.

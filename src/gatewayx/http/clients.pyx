@@ -48,6 +48,7 @@ cdef class Clients:
     loop: the event loop. wheel: where the connections' deadlines hang. limits: bounds on each client.
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
     turn: where connections write what was gathered in a turn of the loop. counters: where all is counted.
+    answers_half_closed: a client that has closed its sending side waits for its answers; else it has hung up.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ cdef class Clients:
         ByteBudget budget not None,
         Turn turn not None,
         Counters counters not None,
+        bint answers_half_closed=False,
     ):
+        self.answers_half_closed = answers_half_closed
         self.loop = loop
         self.wheel = wheel
         self.limits = limits
@@ -111,6 +114,7 @@ cdef class Clients:
             "idle_parsers": len(self.idle_parsers),
             "connections_accepted": self.counts.connections_accepted,
             "connections_refused": self.counts.connections_refused,
+            "connections_unserved": self.counts.connections_unserved,
             "connections_evicted": self.counts.connections_evicted,
             "arrivals_ended": self.counts.arrivals_ended,
             "answers_ended": self.counts.answers_ended,
@@ -324,6 +328,11 @@ cdef class Client(Occupant):
     cdef int linger(self) except -1:
         cdef Clients clients = self.clients
         self.let_requests_go()
+        if self.half_closed:
+            # Nothing can come that would reset the connection.
+            self.change(CLOSED)
+            self.stream.close()
+            return 0 if self.write_paused else self.arm(NO_DEADLINE)
         self.change(LINGERING)
         self.stream.write_eof()
         if self.read_paused:

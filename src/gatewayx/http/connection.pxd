@@ -18,7 +18,8 @@ cdef class HttpConnection(ArrivingClient):
     # The last answer is a refusal that waits.
     cdef bint refusal_waits
 
-    cdef int _process(self, bytes data, Py_ssize_t offset) except -1
+    cdef int _process(self, const char* data, Py_ssize_t offset, Py_ssize_t end, bytes kept) except -1
+    cdef bint _answers_after_end(self) except -1
     cdef int max_in_flight(self) noexcept
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1
     cdef int _release(self, Request request) except -1

@@ -12,7 +12,7 @@ request, and here its requests are served. Who makes room for whom is in `idle`.
 import logging
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, Account, account_for
@@ -38,12 +38,12 @@ from gatewayx.http.parser cimport Event, RequestParser
 from gatewayx.http.refusals cimport EXAMPLE_BYTES
 from gatewayx.http.request cimport METHOD_HEAD, Request
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
-from gatewayx.net.stream cimport TransportStream
 
 from gatewayx.http.problems import (
     BODY_TOO_SLOW,
     HEAD_TOO_SLOW,
     INTERNAL_ERROR,
+    MALFORMED_REQUEST,
     STOPPING,
     TOO_MANY_BYTES,
     TOO_MANY_CONNECTIONS,
@@ -61,14 +61,14 @@ PLACE_NEEDED = (
 
 @cython.final
 cdef class HttpServer(Clients):
-    """The clients' side of a process; `connection` is the protocol factory for the loop's create_server()."""
+    """The clients' side of a process; `connection` makes the owner of the stream of an accepted socket."""
 
     def connection(self):
-        """A protocol for one accepted socket."""
-        return TransportStream(HttpConnection(self))
+        """The owner of the stream of one accepted socket."""
+        return HttpConnection(self)
 
     def late_connection(self):
-        """A protocol for a socket that had waited to be accepted when the stop began.
+        """The owner for a socket that had waited to be accepted when the stop began.
 
         Its client may have sent its request already, and a close would reset it: one request is served, whose answer
         says `Connection: close`, also while draining. If LAST_CALL_S pass without a byte the connection is closed
@@ -76,7 +76,7 @@ cdef class HttpServer(Clients):
         """
         cdef HttpConnection connection = HttpConnection(self)
         connection.late = True
-        return TransportStream(connection)
+        return connection
 
 
 @cython.final
@@ -85,23 +85,28 @@ cdef class HttpConnection(ArrivingClient):
 
     # What the stream tells.
 
-    cpdef int received(self, bytes data) except -1:
+    cdef int received(self, const char* data, Py_ssize_t size) except -1:
+        cdef bytes joined
         if self.state != READING:
-            return self.drop_received(PyBytes_GET_SIZE(data))
+            return self.drop_received(size)
         if self.arrival is not None:
             self.clients.room.arrivals.moved(self.arrival, self.clients.wheel.tick)
         if self.parser is not None and self.parser.head_done:
-            self.body_bytes += PyBytes_GET_SIZE(data)
+            self.body_bytes += size
             if self.deadline_kind == BODY:
                 # A byte has come: its deadline begins anew.
                 self.deadline_kind = NO_DEADLINE
         if self.tail is not None:
-            data = self.join_tail(data)
-        if self.read_paused:
-            return self.keep_tail(data, 0, True)
-        return self._process(data, 0)
+            joined = self.join_tail(data, size)
+            return self._process(PyBytes_AS_STRING(joined), 0, PyBytes_GET_SIZE(joined), joined)
+        return self._process(data, 0, size, None)
 
-    cpdef int ended(self) except -1:
+    cdef bint hang_up_ends(self) noexcept:
+        return not self.clients.answers_half_closed
+
+    cpdef bint ended(self) except? True:
+        if self.clients.answers_half_closed and self.state != LINGERING and self._answers_after_end():
+            return True
         # The client has hung up; what is ready may still reach one that only closed its sending side.
         if self.state == READING or self.state == ANSWERING:
             self.end_turn()
@@ -109,7 +114,18 @@ cdef class HttpConnection(ArrivingClient):
         if self.deadline_kind != WRITE:
             self.arm(NO_DEADLINE)
         self.change(CLOSED)
-        return self.forget_arrival()
+        self.forget_arrival()
+        return False
+
+    cdef bint _answers_after_end(self) except -1:
+        """The client sends no more, and waits: whether any answer is due. What is unfinished can be no request any more."""
+        self.half_closed = True
+        if self.state == READING:
+            if self.parser is not None or (self.tail is not None and not self.begins_nothing()):
+                self.refuse(MALFORMED_REQUEST, "the client closed its sending side within the request", self.tail_example())
+            elif self.first is not None:
+                self._stop_reading()
+        return self.first is not None
 
     cpdef int lost(self, error) except -1:
         self.change(CLOSED)
@@ -133,10 +149,12 @@ cdef class HttpConnection(ArrivingClient):
 
     # Reading.
 
-    cdef int _process(self, bytes data, Py_ssize_t offset) except -1:
-        """Read requests in data from the offset on, and keep what is left."""
+    cdef int _process(self, const char* data, Py_ssize_t offset, Py_ssize_t end, bytes kept) except -1:
+        """Read requests in data from the offset to the end, and keep what is left.
+
+        kept: the bytes object whose bytes these are; None if they are gone when this returns.
+        """
         cdef bint waits = False
-        cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
         cdef RequestParser parser
         cdef Request request
         while offset < end and self.state == READING:
@@ -147,9 +165,9 @@ cdef class HttpConnection(ArrivingClient):
                     break
                 parser = self.parser = self.clients.take_parser()
             try:
-                offset += parser.read(PyBytes_AS_STRING(data) + offset, end - offset)
+                offset += parser.read(data + offset, end - offset)
             except RequestError as error:
-                self.refuse(error.problem, error.detail, data[offset : offset + EXAMPLE_BYTES])
+                self.refuse(error.problem, error.detail, data[offset : min(end, offset + EXAMPLE_BYTES)])
                 break
             # Whatever is called from here on may refuse, answer or end reading, and drop self.parser with that: what was
             # read is known by the local `parser` alone.
@@ -168,7 +186,10 @@ cdef class HttpConnection(ArrivingClient):
             self.parser = None
         if self.state == READING:
             if offset < end:
-                self.keep_tail(data, offset, waits)
+                if kept is None:
+                    kept = PyBytes_FromStringAndSize(data + offset, end - offset)
+                    offset = 0
+                self.keep_tail(kept, offset, waits)
             self._update_reading()
         if self.clients.draining and self.state == READING and self.parser is None and self.tail is None:
             # Nothing has begun after all.
@@ -321,11 +342,13 @@ cdef class HttpConnection(ArrivingClient):
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
         cdef bint pause = self.write_paused or (self.parser is None and self.in_flight >= self.max_in_flight())
         cdef Py_ssize_t offset = self.tail_offset
+        cdef bytes tail
         if self.state != READING:
             return 0
         if self.tail_waits and not pause:
             # It ends here again, with less that waits.
-            return self._process(self.take_tail(), offset)
+            tail = self.take_tail()
+            return self._process(PyBytes_AS_STRING(tail), offset, PyBytes_GET_SIZE(tail), tail)
         if pause == self.read_paused:
             return 0
         self.read_paused = pause

@@ -1,10 +1,13 @@
 """An epoll descriptor of ours that the event loop watches as one of its own."""
 
-from libc.stdint cimport uint32_t
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from gatewayx.core.turns cimport Turn
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
-        void* ptr
+        uint64_t u64
     cdef struct epoll_event:
         uint32_t events
         epoll_data_t data
@@ -16,14 +19,38 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLRDHUP
 
 cdef enum:
-    # Events that one turn of the loop takes; the rest comes in the next.
+    # Events that one call of epoll_wait() brings; the rest comes in the next.
+    EVENTS_PER_CALL = 512
+    # A turn asks the kernel for further events until there are none, or so often, for so many events, or for so long.
+    ASKS_PER_TURN = 16
     EVENTS_PER_TURN = 512
+    TURN_NS = 500_000
 
 
 cdef class Polled:
-    # Called with the EPOLL bits of its socket. It may close any socket of the poller, its own too: what else was ready
-    # in the same turn is told all the same, so an owner first looks whether it still has one.
+    # Its place in the table of its poller; -1 while it has none.
+    cdef int place
+    # It stands in a line of its poller: of those that are ready though no event will tell, of those that leave. And who
+    # is behind it in each.
+    cdef bint is_ready
+    cdef bint leaves
+    cdef Polled next_ready
+    cdef Polled next_leaving
+
+    # Called with the EPOLL bits of its socket; 0 if it stood in the ready line.
     cdef int handle(self, unsigned int events) except -1
+    # handle() or leave() has raised the exception that is being handled.
+    cdef int failed(self) except -1
+    # The turn is over in which it was told to leave: let go of the socket, and tell whoever has to know.
+    cdef int left(self) except -1
+
+
+# Who has a place. A place that is free again counts one generation more, and holds the number of the next free one.
+cdef struct Place:
+    # A reference of its own; NULL while it is free.
+    PyObject* owner
+    uint32_t generation
+    int next_free
 
 
 cdef class Poller:
@@ -32,11 +59,53 @@ cdef class Poller:
     # A timerfd in it; -1 until the first alarm.
     cdef int timer
     cdef object loop
-    cdef epoll_event ready[EVENTS_PER_TURN]
+    # As many as there were sockets at once; at most the process's open files.
+    cdef Place* places
+    cdef int places_made
+    cdef int first_free
+    # Sockets that are watched.
+    cdef readonly int watched
+    cdef epoll_event events[EVENTS_PER_CALL]
 
-    # Tell the owner of every change of the socket's readiness; it must outlive the socket. Below 0 with errno.
-    cdef int add(self, int descriptor, Polled owner) noexcept
-    # For the callback: let the owner of each socket that is ready handle it.
+    # Tell the owner, which is kept alive, of every change of the socket's readiness. Below 0 with errno.
+    cdef int add(self, int descriptor, Polled owner) except? -1
+    # The same as long as a connection waits at a socket that listens: level-triggered.
+    cdef int add_listening(self, int descriptor, Polled owner) except? -1
+    # Tell the owner no more. Its descriptor is to be closed; until then it must not be duplicated.
+    cdef void remove(self, Polled owner) noexcept
+    # The same for a socket that stays open, or is duplicated.
+    cdef void remove_open(self, int descriptor, Polled owner) noexcept
+    # For the callback: let the owner of each socket that is ready handle it; returns how many there were.
     cdef int serve(self) except -1
     # Have the callback called at a time of `now_ns`: uvloop's own timers are a millisecond coarse.
     cdef int set_alarm(self, long long at_ns) noexcept
+    cdef int _tell(self, int index, int count) except -1
+    cdef int _watch(self, int descriptor, Polled owner, unsigned int events) except? -1
+    cdef int _more_places(self) except -1
+
+
+cdef class TurnPoller(Poller):
+    # What is written at the end of each turn.
+    cdef Turn turn
+    # _turn(), bound once.
+    cdef object turning
+    # A turn is due in the loop, or is under way.
+    cdef bint woken
+    # Counts the turns: a socket is read once in each.
+    cdef readonly unsigned int number
+    # Those that are ready though no event will tell, in the order in which they came. In a turn those are served that
+    # were there when it began.
+    cdef Polled first_ready
+    cdef Polled last_ready
+    # Those that leave at the end of the turn.
+    cdef Polled first_leaving
+    cdef Polled last_leaving
+
+    # Let it be handled in the next turn, which comes by itself.
+    cdef int add_ready(self, Polled owner) except -1
+    # Let it leave at the end of this turn, or of one of its own.
+    cdef int add_leaving(self, Polled owner) except -1
+    cdef int _wake(self) except -1
+    cdef int _serve_ready(self) except -1
+    cdef int _gather(self) except -1
+    cdef int _let_go(self) except -1

@@ -9,6 +9,11 @@ cdef extern from "<sys/socket.h>" nogil:
     cdef struct sockaddr_storage:
         unsigned short ss_family
 
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+
 
 cdef long long now_ns() noexcept nogil
 
@@ -25,8 +30,34 @@ cdef class Peer:
     cdef int connect(self, int receive_buffer_bytes) noexcept
 
 
+# An IPv4 or IPv6 address and a port in few bytes; family 0 is none.
+cdef struct CompactAddress:
+    unsigned short family
+    unsigned short port
+    uint32_t scope
+    unsigned char host[16]
+
+
+# What recv(2), send(2) and sendmsg(2) return, tried again while a signal interrupts them; past glibc's cancellation points,
+# as nobody cancels a thread here.
 cdef Py_ssize_t receive(int descriptor, char* buffer, Py_ssize_t size) noexcept nogil
 cdef Py_ssize_t transmit(int descriptor, const char* data, Py_ssize_t size) noexcept nogil
+cdef Py_ssize_t transmit_pieces(int descriptor, iovec* pieces, int count) noexcept nogil
 cdef bint would_block() noexcept nogil
 cdef void disconnect(int descriptor) noexcept nogil
+# Send FIN.
+cdef void end_sending(int descriptor) noexcept nogil
+# Why a connection failed; 0 if it did not. Asking forgets it.
 cdef int connect_error(int descriptor) noexcept nogil
+# A connection that waited at a socket which listens, non-blocking, and its other side; -1 with errno.
+cdef int accept_connection(int descriptor, CompactAddress* peer) noexcept nogil
+# The other side of a connection.
+cdef void read_peer(int descriptor, CompactAddress* peer) noexcept nogil
+# As getpeername() tells it in Python; None for none.
+cdef object address_tuple(const CompactAddress* address)
+# Bytes of a connection that the kernel holds: sent and not confirmed, FIN included (tcp(7), SIOCOUTQ); come and not read
+# (SIOCINQ). 0 once the socket is gone.
+cdef int unconfirmed_in(int descriptor) noexcept nogil
+cdef int incoming_in(int descriptor) noexcept nogil
+# A descriptor that stands for nothing; -1 with errno.
+cdef int open_nothing() noexcept nogil

@@ -2,8 +2,10 @@
 
 import socket
 
-from libc.errno cimport EAGAIN, EINPROGRESS, errno
-from libc.string cimport memset
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
+from libc.string cimport memcpy, memset
+from posix.fcntl cimport O_CLOEXEC, O_RDONLY, open as c_open
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
@@ -13,9 +15,14 @@ cdef extern from "<sys/socket.h>" nogil:
     int c_bind "bind"(int descriptor, const sockaddr* address, socklen_t size)
     int setsockopt(int descriptor, int level, int name, const void* value, socklen_t size)
     int getsockopt(int descriptor, int level, int name, void* value, socklen_t* size)
-    Py_ssize_t recv(int descriptor, void* buffer, size_t size, int flags)
-    Py_ssize_t send(int descriptor, const void* data, size_t size, int flags)
+    int accept4(int descriptor, sockaddr* address, socklen_t* size, int flags)
+    int getpeername(int descriptor, sockaddr* address, socklen_t* size)
+    int shutdown(int descriptor, int how)
+    cdef struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
     enum:
+        SHUT_WR
         SOCK_STREAM
         SOCK_NONBLOCK
         SOCK_CLOEXEC
@@ -39,6 +46,7 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t sin6_scope_id
         in6_addr sin6_addr
     unsigned short htons(unsigned short value)
+    unsigned short ntohs(unsigned short value)
     uint32_t htonl(uint32_t value)
     enum:
         AF_INET
@@ -51,8 +59,25 @@ cdef extern from "<netinet/tcp.h>" nogil:
     enum:
         TCP_NODELAY
 
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_recvfrom
+        SYS_sendto
+        SYS_sendmsg
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int descriptor, unsigned long request, ...)
+    enum:
+        FIONREAD
+        TIOCOUTQ
+
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char* text, void* address)
+
+from gatewayx.net.names import NumericHost
 
 cdef uint32_t FIRST_SOURCE = 0x7F000002
 
@@ -123,11 +148,31 @@ cdef class Peer:
 
 
 cdef Py_ssize_t receive(int descriptor, char* buffer, Py_ssize_t size) noexcept nogil:
-    return recv(descriptor, buffer, size, 0)
+    cdef Py_ssize_t received
+    while True:
+        received = syscall(SYS_recvfrom, descriptor, buffer, size, 0, NULL, NULL)
+        if received >= 0 or errno != EINTR:
+            return received
 
 
 cdef Py_ssize_t transmit(int descriptor, const char* data, Py_ssize_t size) noexcept nogil:
-    return send(descriptor, data, size, MSG_NOSIGNAL)
+    cdef Py_ssize_t sent
+    while True:
+        sent = syscall(SYS_sendto, descriptor, data, size, <int> MSG_NOSIGNAL, NULL, 0)
+        if sent >= 0 or errno != EINTR:
+            return sent
+
+
+cdef Py_ssize_t transmit_pieces(int descriptor, iovec* pieces, int count) noexcept nogil:
+    cdef msghdr message
+    cdef Py_ssize_t sent
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = pieces
+    message.msg_iovlen = count
+    while True:
+        sent = syscall(SYS_sendmsg, descriptor, &message, <int> MSG_NOSIGNAL)
+        if sent >= 0 or errno != EINTR:
+            return sent
 
 
 cdef bint would_block() noexcept nogil:
@@ -139,9 +184,76 @@ cdef void disconnect(int descriptor) noexcept nogil:
     close(descriptor)
 
 
+cdef void end_sending(int descriptor) noexcept nogil:
+    shutdown(descriptor, SHUT_WR)
+
+
 cdef int connect_error(int descriptor) noexcept nogil:
-    """Why a connection failed; 0 if it did not."""
     cdef int error = 0
     cdef socklen_t size = sizeof(error)
     getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &size)
     return error
+
+
+cdef int accept_connection(int descriptor, CompactAddress* peer) noexcept nogil:
+    cdef sockaddr_storage address
+    cdef socklen_t size = sizeof(address)
+    cdef int accepted
+    while True:
+        accepted = accept4(descriptor, <sockaddr*> &address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if accepted >= 0:
+            _compact(&address, peer)
+            return accepted
+        if errno != EINTR:
+            return -1
+
+
+cdef void read_peer(int descriptor, CompactAddress* peer) noexcept nogil:
+    cdef sockaddr_storage address
+    cdef socklen_t size = sizeof(address)
+    address.ss_family = 0
+    getpeername(descriptor, <sockaddr*> &address, &size)
+    _compact(&address, peer)
+
+
+cdef void _compact(const sockaddr_storage* address, CompactAddress* compact) noexcept nogil:
+    cdef const sockaddr_in* ipv4 = <const sockaddr_in*> address
+    cdef const sockaddr_in6* ipv6 = <const sockaddr_in6*> address
+    memset(compact, 0, sizeof(CompactAddress))
+    if address.ss_family == AF_INET:
+        compact.family = AF_INET
+        compact.port = ntohs(ipv4.sin_port)
+        memcpy(compact.host, &ipv4.sin_addr, 4)
+    elif address.ss_family == AF_INET6:
+        compact.family = AF_INET6
+        compact.port = ntohs(ipv6.sin6_port)
+        compact.scope = ipv6.sin6_scope_id
+        memcpy(compact.host, &ipv6.sin6_addr, 16)
+
+
+cdef object address_tuple(const CompactAddress* address):
+    cdef int size = 16 if address.family == AF_INET6 else 4
+    if address.family == 0:
+        return None
+    host = socket.inet_ntop(address.family, PyBytes_FromStringAndSize(<const char*> address.host, size))
+    if address.family == AF_INET:
+        return (host, address.port)
+    return (str(NumericHost(address.family, host, address.scope)), address.port, 0, address.scope)
+
+
+cdef int unconfirmed_in(int descriptor) noexcept nogil:
+    return _queued(descriptor, TIOCOUTQ)
+
+
+cdef int incoming_in(int descriptor) noexcept nogil:
+    return _queued(descriptor, FIONREAD)
+
+
+cdef int _queued(int descriptor, unsigned long request) noexcept nogil:
+    """Bytes in the kernel, of one direction."""
+    cdef int queued = 0
+    return queued if ioctl(descriptor, request, &queued) >= 0 else 0
+
+
+cdef int open_nothing() noexcept nogil:
+    return c_open(b"/dev/null", O_RDONLY | O_CLOEXEC)

@@ -1,16 +1,28 @@
 """What a connection needs from whatever carries its bytes, and the other way round."""
 
 from gatewayx.core.turns cimport TurnEnder
+from gatewayx.net.poller cimport Polled, TurnPoller
+from gatewayx.net.sockets cimport CompactAddress
+
+cdef enum:
+    # Bytes that a connection is given at once, one time a turn.
+    RECEIVE_BYTES = 65536
+    # Pieces of what waits to be sent that one system call takes.
+    PIECES_PER_CALL = 64
 
 
 cdef class StreamOwner(TurnEnder):
     """A connection that stands on a stream; both know each other until `lost`."""
     # The connection is there: the first call, and only once.
     cpdef int opened(self, Stream stream) except -1
-    # Bytes have come; never while the stream is paused.
-    cpdef int received(self, bytes data) except -1
-    # The other side sends no more. The stream closes after that, as soon as all that was written has left.
-    cpdef int ended(self) except -1
+    # Bytes have come, which are gone when the call returns; never while the stream is paused.
+    cdef int received(self, const char* data, Py_ssize_t size) except -1
+    # Whether the end of what the other side sends is told at once while the stream is paused, with what has come before
+    # it unread; else, as while it is not paused, when all of that was read.
+    cdef bint hang_up_ends(self) noexcept
+    # The other side sends no more. Returns whether the stream stays open; else it closes as soon as all that was written
+    # has left.
+    cpdef bint ended(self) except? True
     # The connection is gone: the last call. error: why, None after a close of either side.
     cpdef int lost(self, error) except -1
     # The kernel takes no more bytes: more of them wait than the owner wants to.
@@ -19,11 +31,12 @@ cdef class StreamOwner(TurnEnder):
     cpdef int resume_writing(self) except -1
 
 
-cdef class Stream:
+cdef class Stream(Polled):
     """Bytes in order to and from one other side. Of its calls only the writes call the owner back before they return, and
     that with pause_writing() alone.
     """
-    # Give bytes to the other side; what the kernel does not take at once is kept, in order, until it does.
+    # Give bytes to the other side; what the kernel does not take at once is kept, in order, until it does. A piece may be
+    # a bytearray, which nobody changes any more.
     cpdef int write(self, bytes data) except -1
     cpdef int write_all(self, list pieces) except -1
     # Send FIN behind all that was written.
@@ -48,6 +61,47 @@ cdef class Stream:
     cpdef object peer(self)
 
 
+cdef class SocketStream(Stream):
+    """A stream over a socket of our own."""
+    # None once the connection is gone.
+    cdef readonly StreamOwner owner
+    cdef TurnPoller poller
+    # -1 once the connection is gone.
+    cdef int descriptor
+    # Why it is gone, as errno; 0 for no error.
+    cdef int error
+    cdef CompactAddress address
+    # The owner is told that the kernel takes no more bytes once more than so many wait.
+    cdef readonly Py_ssize_t write_high_bytes
+    # What the kernel has not taken, in order, how much of the first piece it has, and how much there is in all; None for
+    # nothing.
+    cdef list unsent
+    cdef Py_ssize_t first_sent_bytes
+    cdef Py_ssize_t unsent_bytes
+    # The turn in which it was read last.
+    cdef unsigned int read_in
+    # The kernel may have bytes for it, or its end: to be asked before the next event.
+    cdef bint readable
+    # The other side has closed its sending side, as an event told; and it was read up to there.
+    cdef bint hung_up
+    cdef bint at_end
+    cdef bint paused
+    cdef bint told_to_pause
+    # FIN goes behind what waits to be sent.
+    cdef bint eof_due
+    # The owner has closed it, or the connection has failed: nothing is read or told but the end.
+    cdef bint closed
+    cdef bint broken
+
+    cdef int open(self) except -1
+    cdef int _read(self) except -1
+    cdef int _end(self) except -1
+    cdef int _flush(self) except -1
+    cdef int _keep(self, data, Py_ssize_t sent) except -1
+    cdef int _nothing_waits(self) except -1
+    cdef int _break(self, int error) except -1
+
+
 cdef class TransportStream(Stream):
     """A stream over a transport of the event loop, whose protocol it is."""
     # None once the connection is gone.
@@ -56,4 +110,4 @@ cdef class TransportStream(Stream):
     cdef object transport
     # The owner is told that the kernel takes no more bytes once more than so many wait.
     cdef readonly Py_ssize_t write_high_bytes
-    cdef int _queued_bytes(self, unsigned long request) except -1
+    cdef int _descriptor(self) except -2

@@ -28,8 +28,11 @@ from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
+from gatewayx.net.dialing import Dialer
+from gatewayx.net.listener import Listener
 from gatewayx.net.names import NumericHost, Resolver
 from gatewayx.net.open_files import raise_open_files
+from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs, signals
 
 if TYPE_CHECKING:
@@ -70,9 +73,12 @@ class Counted(Protocol):
 
 
 class GatewayProcess:
-    """The gateway in the running loop, as `settings` say."""
+    """The gateway in the running loop, as `settings` say.
 
-    def __init__(self, settings: Settings) -> None:
+    dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
+    """
+
+    def __init__(self, settings: Settings, dialer: Dialer | None = None) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
@@ -80,6 +86,7 @@ class GatewayProcess:
         self.counted_in = Counters()
         self.budget = ByteBudget(settings.max_held_bytes, self.counted_in)
         self.resolver = Resolver(self.loop)
+        self.poller = TurnPoller(self.loop, self.turn) if dialer is None else None
         self.pool = Pool(
             self.loop,
             self.wheel,
@@ -95,6 +102,7 @@ class GatewayProcess:
             check_interval_s=settings.server_check_interval_s,
             tls_context=_tls_context(settings),
             resolver=self.resolver,
+            dialer=Dialer(self.loop, self.poller) if self.poller is not None else dialer,
         )
         self.admission = Admission(
             functions=[name.encode() for name in settings.function],
@@ -123,12 +131,13 @@ class GatewayProcess:
             self.budget,
             self.turn,
             self.counted_in,
+            answers_half_closed=settings.half_closed == "answer",
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets: list[socket.socket] = []
-        self._listeners: list[asyncio.AbstractServer] = []
-        # The same sockets by descriptors of our own: they listen until these are closed, too.
-        self._queues: list[socket.socket] = []
+        self._listeners: list[Listener] = []
+        # Connections that could not be served and of which the log has told.
+        self._told_unserved = 0
         self._next_tick: asyncio.TimerHandle | None = None
         # Deadlines that are due are left for the next turn of the loop.
         self._catching_up = False
@@ -159,8 +168,7 @@ class GatewayProcess:
             self._tick()
             await self.pool.start()
             for bound in self._sockets:
-                self._listeners.append(await self._listen(bound))
-                self._queues.append(bound.dup())
+                self._listeners.append(self._listen(bound))
         except BaseException:
             await self.close()
             raise
@@ -177,21 +185,21 @@ class GatewayProcess:
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
-    async def _listen(self, bound: socket.socket) -> asyncio.AbstractServer:
+    def _listen(self, bound: socket.socket) -> Listener:
         try:
-            return await self.loop.create_server(self.http.connection, sock=bound, backlog=BACKLOG)
+            bound.listen(BACKLOG)
+            return Listener(self.poller, bound, self.http.connection, self.counted_in)
         except OSError as error:
             raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
-        self._stop_accepting()
-        # One turn of the loop, in which those that it has accepted become connections.
-        await asyncio.sleep(0)
+        for listener in self._listeners:
+            listener.stop()
         self.http.drain()
         ends_s = self.loop.time() + LAST_ACCEPTS_S
-        await asyncio.gather(*(self._accept_waiting(listening, ends_s) for listening in self._queues))
-        self._queues.clear()
+        await asyncio.gather(*(self._accept_waiting(listener, ends_s) for listener in self._listeners))
+        self._listeners.clear()
         await self._connections_closed(self.settings.drain_timeout_s)
         # The requests of jobs that have not ended are answered 502 or 503.
         await self.pool.close()
@@ -199,55 +207,40 @@ class GatewayProcess:
         await self._connections_closed(LAST_ANSWERS_S)
         await self.close()
 
-    async def _accept_waiting(self, listening: socket.socket, ends_s: float) -> None:
+    async def _accept_waiting(self, listener: Listener, ends_s: float) -> None:
         """Accept the clients that wait at a socket, until none does, and close it: the kernel resets any others.
 
-        Clients that connect meanwhile are accepted as well, up to `ends_s` and BACKLOG.
+        Each is served one request. Clients that connect meanwhile are accepted as well, up to `ends_s` and BACKLOG.
         """
-        with listening:
+        with contextlib.closing(listener):
             for _ in range(BACKLOG):
                 try:
-                    client = listening.accept()[0]
-                except BlockingIOError:
-                    break
+                    if not listener.accept_waiting(self.http.late_connection):
+                        break
+                    # In a turn of the loop the client's bytes are read: none that has sent a request is idle then.
+                    await asyncio.sleep(0)
                 except OSError as error:
                     # Any other error is that client's alone (accept(2)).
                     if error.errno in WANT_ERRORS:
                         await asyncio.sleep(WANT_RETRY_S)
-                else:
-                    await self._join(client)
                 if self.loop.time() >= ends_s:
                     break
 
-    async def _join(self, client: socket.socket) -> None:
-        """Make a connection of an accepted socket, for one request.
-
-        That takes turns of the loop, in which the client's bytes are read: none that has sent a request is idle then.
-        """
-        try:
-            await self.loop.connect_accepted_socket(self.http.late_connection, client)
-        except OSError:
-            client.close()
-        await asyncio.sleep(0)
-
     async def close(self) -> None:
         """Close everything at once."""
-        self._stop_accepting()
-        for listening in self._queues:
-            listening.close()
-        await self.pool.close()
-        self.http.abort()
-        if self._next_tick is not None:
-            self._next_tick.cancel()
-        # One turn of the loop, in which closed transports call connection_lost().
-        await asyncio.sleep(0)
-
-    def _stop_accepting(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
         for bound in self._sockets:
             bound.close()
+        await self.pool.close()
+        self.http.abort()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        # One turn of the loop, in which closed streams tell of their end.
+        await asyncio.sleep(0)
+        if self.poller is not None:
+            self.poller.close()
 
     async def _connections_closed(self, timeout_s: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -260,6 +253,8 @@ class GatewayProcess:
         self.wheel.advance(now_s)
         if not self._catching_up:
             self._fire()
+        for listener in self._listeners:
+            listener.resume()
         if now_s >= self._events_at_s:
             self._events_at_s = now_s + logs.INTERVAL_S
             self.log_refusals()
@@ -283,6 +278,10 @@ class GatewayProcess:
                 example.decode("latin-1"),
                 extra={"about": kind},
             )
+        unserved = self.http.counters()["connections_unserved"]
+        if unserved > self._told_unserved:
+            logger.warning("closed %d connections for which no file descriptor was left", unserved - self._told_unserved)
+            self._told_unserved = unserved
 
 
 def run(settings: Settings) -> int:
@@ -385,6 +384,7 @@ def _bound_socket(host: NumericHost, port: int, write_timeout_s: float) -> socke
     """
     bound = socket.socket(host.family, socket.SOCK_STREAM)
     try:
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOTSENT_BYTES)
         user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S

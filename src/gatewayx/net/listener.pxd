@@ -1,0 +1,36 @@
+"""Accepts connections in bounded batches, and survives the want of descriptors."""
+
+from gatewayx.core.counters cimport Counters, Counts
+from gatewayx.net.poller cimport Polled, TurnPoller
+from gatewayx.net.sockets cimport CompactAddress
+from gatewayx.net.stream cimport SocketStream
+
+cdef enum:
+    # Connections that are accepted in one turn; the others wait in the kernel for the next.
+    ACCEPTS_PER_TURN = 64
+
+
+cdef class Listener(Polled):
+    cdef TurnPoller poller
+    # The socket that listens, and its descriptor; None and -1 once it is closed.
+    cdef object bound
+    cdef int descriptor
+    # Makes the owner of an accepted connection's stream.
+    cdef object factory
+    # A descriptor to give up when there is no other; -1 if it could not be had again.
+    cdef int spare
+    # Connections wait, and nothing is done for them until resume(): it is not watched.
+    cdef readonly bint waits
+    # There was no descriptor for so long that connections are turned away.
+    cdef bint turns_away
+    # The turn in which it accepted last, and what it may yet accept in that one.
+    cdef unsigned int accepted_in
+    cdef int accepts_left
+    # Keeps the row alive to which `counts` points.
+    cdef Counters counted_in
+    cdef Counts* counts
+
+    cdef int _accept(self) except -1
+    cdef SocketStream _take(self, int accepted, const CompactAddress* peer, factory)
+    cdef int _wait(self) except -1
+    cdef bint _turn_away(self) except -1
