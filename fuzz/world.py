@@ -6,7 +6,7 @@ import asyncio
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.errors import ProtocolError
@@ -80,11 +80,11 @@ class Loop(asyncio.BaseEventLoop):
 
 
 class FakeStream(Stream):
-    """What a connection writes to: as with uvloop, the kernel takes at once what it has room for, and the rest waits.
+    """What a connection writes to: as with sockets, the kernel takes at once what it has room for, and the rest waits.
 
-    owner: the connection that stands on it, told once more than write_high_bytes wait. abort() drops what waits; close() and
-    write_eof() take effect once it has left. As with uvloop, a write to a closed one raises, and so does one after
-    write_eof().
+    owner: the connection that stands on it, told once more than write_high_bytes wait. abort() drops what waits;
+    close() and write_eof() take effect once it has left. As with sockets, a write to a closed one raises, and so does
+    one after write_eof().
     """
 
     def __init__(self, loop: Loop, owner: StreamOwner, write_high_bytes: int = 0) -> None:
@@ -243,9 +243,8 @@ class FakeStream(Stream):
 
     def receive_eof(self) -> None:
         """The peer has closed its sending side: the stream closes behind what was written."""
-        if not self.closed:
-            if not self.owner.ended():
-                self.close()
+        if not self.closed and not self.owner.ended():
+            self.close()
 
 
 class Job:

@@ -55,9 +55,7 @@ class TestWrites:
         gateway = Gateway(pool, Admission(), content_type=b"text/plain", job_timeout_s=5)
         builder = ResponseBuilder(now_s=time.time())
         turn = Turn(loop)
-        http = HttpServer(
-            loop, wheel, Limits(Settings()), gateway, builder, budget, turn, Counters()
-        )
+        http = HttpServer(loop, wheel, Limits(Settings()), gateway, builder, budget, turn, Counters())
         clients = [(TransportStream(http.connection()), FakeTransport()) for _ in range(3)]
         for protocol, transport in clients:
             protocol.connection_made(transport)

@@ -5,18 +5,16 @@ together; the answers are written in the order of the requests (RFC 9112 9.3.2),
 with one write. A connection whose unwritten answers reach the bound, or whose client does not read them, is not read
 from: what waits then is in the kernel's buffers, and the client feels it.
 
-A client's connection is built in three layers: `clients` opens and ends it, `arriving` holds what has come of its next
-request, and here its requests are served. Who makes room for whom is in `idle`.
+A client's connection is built in four layers: `clients` opens and ends it, `arriving` holds what has come of its next
+request, `answering` its requests under way and their answers, and here requests are read and served. Who makes room for
+whom is in `idle`.
 """
-
-import logging
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.bytearray cimport PyByteArray_AS_STRING
 
-from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, Account, account_for
-from gatewayx.http.arriving cimport ArrivingClient
+from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, account_for
+from gatewayx.http.answering cimport AnsweringClient
 from gatewayx.http.clients cimport (
     ANSWERING,
     BODY,
@@ -33,25 +31,19 @@ from gatewayx.http.clients cimport (
     Clients,
     DeadlineKind,
 )
-from gatewayx.http.idle cimport PACE_GRACE_S
 from gatewayx.http.parser cimport Event, RequestParser
 from gatewayx.http.refusals cimport EXAMPLE_BYTES
-from gatewayx.http.request cimport METHOD_HEAD, Request
-from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
+from gatewayx.http.request cimport Request
 
 from gatewayx.http.problems import (
     BODY_TOO_SLOW,
     HEAD_TOO_SLOW,
-    INTERNAL_ERROR,
     MALFORMED_REQUEST,
     STOPPING,
     TOO_MANY_BYTES,
     TOO_MANY_CONNECTIONS,
     RequestError,
 )
-from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
-
-logger = logging.getLogger("gatewayx.http")
 
 # Words for what the problem alone does not say.
 PLACE_NEEDED = (
@@ -80,7 +72,7 @@ cdef class HttpServer(Clients):
 
 
 @cython.final
-cdef class HttpConnection(ArrivingClient):
+cdef class HttpConnection(AnsweringClient):
     """One client and its requests."""
 
     # What the stream tells.
@@ -110,7 +102,7 @@ cdef class HttpConnection(ArrivingClient):
         # The client has hung up; what is ready may still reach one that only closed its sending side.
         if self.state == READING or self.state == ANSWERING:
             self.end_turn()
-            self._drop_requests()
+            self.drop_requests()
         if self.deadline_kind != WRITE:
             self.arm(NO_DEADLINE)
         self.change(CLOSED)
@@ -124,7 +116,7 @@ cdef class HttpConnection(ArrivingClient):
             if self.parser is not None or (self.tail is not None and not self.begins_nothing()):
                 self.refuse(MALFORMED_REQUEST, "the client closed its sending side within the request", self.tail_example())
             elif self.first is not None:
-                self._stop_reading()
+                self.stop_reading()
         return self.first is not None
 
     cpdef int lost(self, error) except -1:
@@ -136,15 +128,15 @@ cdef class HttpConnection(ArrivingClient):
 
     cpdef int pause_writing(self) except -1:
         Client.pause_writing(self)
-        return self._update_reading()
+        return self.update_reading()
 
     cpdef int resume_writing(self) except -1:
         self.body_began_tick += self.clients.wheel.tick - self.paused_tick
         Client.resume_writing(self)
         if self.state == READING or self.state == ANSWERING:
             self.arm(NO_DEADLINE)
-            self._update_reading()
-            return self._arm_for_reading()
+            self.update_reading()
+            return self.arm_for_reading()
         return 0
 
     # Reading.
@@ -190,13 +182,13 @@ cdef class HttpConnection(ArrivingClient):
                     kept = PyBytes_FromStringAndSize(data + offset, end - offset)
                     offset = 0
                 self.keep_tail(kept, offset, waits)
-            self._update_reading()
+            self.update_reading()
         if self.clients.draining and self.state == READING and self.parser is None and self.tail is None:
             # Nothing has begun after all.
             return self.begin_drain()
         if self.parser is not None or self.tail is not None or self.arrival is not None:
             self.follow_arrival()
-        return self._arm_for_reading()
+        return self.arm_for_reading()
 
     cdef int max_in_flight(self) noexcept:
         """Requests that the connection may have under way: the answers to more would be held, too."""
@@ -204,7 +196,7 @@ cdef class HttpConnection(ArrivingClient):
 
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1:
         """The head is there, and so many bytes of what follows. parser: who has read it."""
-        self._append(request)
+        self.append(request)
         if self.deadline_kind == HEAD:
             self.arm(NO_DEADLINE)
         self.head_left_s = -1
@@ -213,7 +205,7 @@ cdef class HttpConnection(ArrivingClient):
         try:
             self.clients.handler.begin(request)
         except Exception:
-            self._internal_error(request)
+            self.internal_error(request)
         if request.answered():
             pass
         elif (
@@ -245,19 +237,14 @@ cdef class HttpConnection(ArrivingClient):
         self.clients.handler.abandon(request)
         return self.answer_problem(request, TOO_MANY_BYTES, None, None)
 
-    cdef int _release(self, Request request) except -1:
-        """What was held for the request is gone, or in other hands."""
-        self.clients.room.budget.release(&request.held)
-        return 0
-
     cdef int _completed(self, Request request) except -1:
         """All bytes of the request are there."""
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self.arm(NO_DEADLINE)
         # An answer that came before the end of the body has stopped the reading already.
-        if self.state == READING and (not request.keep_alive or self._serves_last()):
-            self._stop_reading()
+        if self.state == READING and (not request.keep_alive or self.serves_last()):
+            self.stop_reading()
         return 0
 
     cdef int _hand_over(self, Request request) except -1:
@@ -275,7 +262,7 @@ cdef class HttpConnection(ArrivingClient):
             try:
                 self.clients.handler.handle(request)
             except Exception:
-                self._internal_error(request)
+                self.internal_error(request)
             if not request.answered():
                 kept_bytes = request.kept_bytes()
                 self.clients.room.budget.hold(&request.held, account_for(BODIES, kept_bytes), kept_bytes)
@@ -285,7 +272,7 @@ cdef class HttpConnection(ArrivingClient):
             self.parser = None
         return 0
 
-    cdef int _stop_reading(self) except -1:
+    cdef int stop_reading(self) except -1:
         """The last request is known, so what follows is dropped: none of it may be run (RFC 9112 9.6)."""
         self.change(ANSWERING)
         self.drop_parser()
@@ -299,17 +286,6 @@ cdef class HttpConnection(ArrivingClient):
             return self.clients.turn.add_client(self)
         return 0
 
-    cdef int _append(self, Request request) except -1:
-        request.owner = self
-        if self.last is None:
-            self.first = request
-        else:
-            self.last.next = request
-        self.last = request
-        self.in_flight += 1
-        self.clients.requests_in_flight += 1
-        return 0
-
     cdef int refuse(self, object problem, str detail, bytes data) except -1:
         """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
         cdef Request request = None if self.parser is None else self.parser.request
@@ -318,27 +294,22 @@ cdef class HttpConnection(ArrivingClient):
         self.body_coming = problem.status == 413 or (
             problem.status == 503 and request is not None and request.owner is not None
         )
-        self._stop_reading()
+        self.stop_reading()
         if request is None:
             request = Request.__new__(Request)
             request.minor_version = 1
         if request.owner is None:
-            self._append(request)
+            self.append(request)
         elif not request.answered():
             self.clients.handler.abandon(request)
-            self._release(request)
+            self.release(request)
         else:
             # It was answered by its head; that answer is the last one.
             return 0
         self.refusal_waits = self.clients.refusals.must_wait(self)
         return self.answer_problem(request, problem, detail, None)
 
-    cdef int _internal_error(self, Request request) except -1:
-        logger.exception("a request's handler failed")
-        self.clients.handler.abandon(request)
-        return self.answer_problem(request, INTERNAL_ERROR, "the gateway has failed on this request", None)
-
-    cdef int _update_reading(self) except -1:
+    cdef int update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
         cdef bint pause = self.write_paused or (self.parser is None and self.in_flight >= self.max_in_flight())
         cdef Py_ssize_t offset = self.tail_offset
@@ -360,7 +331,7 @@ cdef class HttpConnection(ArrivingClient):
 
     # Deadlines of reading.
 
-    cdef int _arm_for_reading(self) except -1:
+    cdef int arm_for_reading(self) except -1:
         """Give the client the time that fits what it is doing; while the gateway pauses it, none is counted."""
         if self.write_paused or self.refusal_waits or (self.state != READING and self.state != ANSWERING):
             return 0
@@ -385,140 +356,10 @@ cdef class HttpConnection(ArrivingClient):
             return self.refuse(HEAD_TOO_SLOW, None, self.tail_example())
         return self.refuse(BODY_TOO_SLOW, None, self.parser.request.path or b"")
 
-    # Answering.
-
-    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
-        cdef const char* body_start = NULL
-        cdef const char* connection = NULL
-        cdef Py_ssize_t body_bytes = -1
-        cdef Py_ssize_t inline_bytes = 0
-        if request.owner is None or request.answered():
-            return 0
-        request.closes = request is self.last and (
-            self.state != READING
-            or not request.keep_alive
-            # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
-            or (not request.complete and (request.expects_continue or self._serves_last()))
-        )
-        if request.closes:
-            if self.state == READING:
-                self.body_coming = not request.complete and not request.expects_continue
-                self._stop_reading()
-            connection = b"close"
-        elif request.minor_version == 0:
-            connection = b"keep-alive"
-        # RFC 9110 8.6: no Content-Length in a 204.
-        if body is not None:
-            body_bytes = len(body)
-            if request.method != METHOD_HEAD and body_bytes > 0:
-                if body_bytes > INLINE_BODY_BYTES:
-                    request.response_body = body
-                else:
-                    inline_bytes = body_bytes
-                    if isinstance(body, bytes):
-                        body_start = PyBytes_AS_STRING(body)
-                    else:
-                        body_start = PyByteArray_AS_STRING(body)
-        request.response = self.clients.builder.build(
-            status, content_type, headers, body_start, body_bytes, inline_bytes, connection
-        )
-        if not request.complete and self.parser is not None and self.parser.request is request:
-            # What is still to come of its body is dropped.
-            self.let_arrival_go()
-        self._release(request)
-        request.answer_bytes = PyBytes_GET_SIZE(request.response)
-        if request.response_body is not None:
-            request.answer_bytes += body_bytes
-        self.hold_answers(request.answer_bytes)
-        request.answered_tick = self.clients.wheel.tick
-        if request is self.first and not (self.refusal_waits and request is self.last):
-            self.clients.turn.add_client(self)
-        elif self.answers_held.size_bytes > SMALL_BYTES:
-            # They wait for their turn, and nobody reads them meanwhile.
-            self.clients.room.unread[self] = None
-        return 0
-
-    cdef int refusal_due(self) except -1:
-        self.refusal_waits = False
-        return self.clients.turn.add_client(self)
-
-    cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
-        headers = self.clients.refusals.headers(problem, headers)
-        if self.clients.builder.empty_error_bodies:
-            return self.answer(request, problem.status, None, headers, b"")
-        if detail is None:
-            detail = problem.detail
-        return self.answer(request, problem.status, PROBLEM_CONTENT_TYPE, headers, problem_body(problem, detail))
-
-    cdef int end_turn(self) except -1:
-        """Write what is due, in order."""
-        cdef Request request = self.first
-        cdef list buffers = []
-        cdef bint closes = False
-        if self.state != READING and self.state != ANSWERING:
-            return 0
-        while request is not None and request.answered() and not closes:
-            if self.refusal_waits and request is self.last:
-                break
-            buffers.append(request.response)
-            if request.response_body is not None:
-                buffers.append(request.response_body)
-            self.unread_bytes += request.answer_bytes
-            request.answer_bytes = 0
-            closes = request.closes
-            self.in_flight -= 1
-            self.clients.requests_in_flight -= 1
-            self.clients.counts.requests_answered += 1
-            self.first = request.next
-            request.next = None
-            request.owner = None if request.complete else self
-            request = self.first
-        if request is None:
-            self.last = None
-            closes = closes or (self.state == ANSWERING)
-        elif request.continue_due and not closes:
-            request.continue_due = False
-            # From now on the client does send the body.
-            request.expects_continue = False
-            buffers.append(CONTINUE)
-            # Who has waited for it was not slow.
-            self.body_began_tick = self.clients.wheel.tick
-            self.body_bytes = 0
-        if buffers:
-            self.write_pieces(buffers)
-            if not self.write_paused:
-                self.answers_left()
-        if closes:
-            return self.linger()
-        self._update_reading()
-        return self._arm_for_reading()
-
     # Making room for others.
 
     cdef bint request_waits(self) except -1:
         return self.stream.incoming_bytes() > 0
-
-    cdef bint only_arrives(self) noexcept:
-        return not self.read_paused and (
-            self.first is None or not (self.first.complete or self.first.answered())
-        )
-
-    cdef bint reads_slowly(self, Account account) except -1:
-        if self.answers_held.account != account:
-            return False
-        if self.answers_held.size_bytes - self.unread_bytes > SMALL_BYTES and self._answers_wait():
-            return True
-        return self.takes_slowly(account)
-
-    cdef bint _answers_wait(self) noexcept:
-        """An answer waits for PACE_GRACE_S behind that of another request, so none of it can have left."""
-        cdef Request request = self.first
-        cdef long long grace_tick = self.clients.room.ticks_ago(PACE_GRACE_S)
-        while request is not None:
-            if request.answer_bytes and request.answered_tick < grace_tick:
-                return True
-            request = request.next
-        return False
 
     cdef int evict(self) except -1:
         if self.state == LINGERING:
@@ -537,7 +378,7 @@ cdef class HttpConnection(ArrivingClient):
         cdef Request request = None if self.parser is None else self.parser.request
         self.clients.counts.requests_refused += 1
         self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example())
-        self._drop_requests()
+        self.drop_requests()
         self.drop_parser()
         self.take_tail()
         self.forget_arrival()
@@ -555,10 +396,6 @@ cdef class HttpConnection(ArrivingClient):
 
     # Ending.
 
-    cdef bint _serves_last(self) noexcept:
-        """Whether the next request that is complete is the last one."""
-        return self.late or self.clients.draining
-
     cdef int begin_drain(self) except -1:
         if self.drops_body:
             return self.end_dropping()
@@ -566,9 +403,9 @@ cdef class HttpConnection(ArrivingClient):
             return 0
         if self.parser is not None or self.tail is not None:
             # A request is arriving; _hand_over() makes it the last one.
-            return self._arm_for_reading()
+            return self.arm_for_reading()
         if self.first is not None:
-            return self._stop_reading()
+            return self.stop_reading()
         if self.late:
             return 0
         if self.written_bytes == 0 or self.stream.incoming_bytes():
@@ -584,34 +421,3 @@ cdef class HttpConnection(ArrivingClient):
             return self.end()
         return self.refuse(STOPPING, None, b"")
 
-    cdef int let_requests_go(self) except -1:
-        self._drop_requests()
-        self.drop_parser()
-        self.take_tail()
-        return self.forget_arrival()
-
-    cdef int _drop_requests(self) except -1:
-        """No answer can be given any more."""
-        cdef Request request = self.first
-        cdef Request following
-        self.first = None
-        self.last = None
-        while request is not None:
-            following = request.next
-            request.next = None
-            request.owner = None
-            self._release(request)
-            self.hold_answers(-request.answer_bytes)
-            request.answer_bytes = 0
-            self.in_flight -= 1
-            self.clients.requests_in_flight -= 1
-            self.clients.counts.requests_abandoned += 1
-            if not request.answered():
-                try:
-                    self.clients.handler.abandon(request)
-                except Exception:
-                    logger.exception("a request's handler failed")
-            request = following
-        if self.clients.room.unread and not self.write_paused:
-            self.clients.room.unread.pop(self, None)
-        return 0

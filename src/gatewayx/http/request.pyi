@@ -2,6 +2,8 @@
 
 from typing import final
 
+from gatewayx.net.stream import StreamOwner
+
 @final
 class Request:
     """What Python sees of a request; the .pxd says what each field means."""
@@ -27,7 +29,7 @@ class Request:
     @property
     def body(self) -> bytes | None: ...
 
-class RequestOwner:
+class RequestOwner(StreamOwner):
     """Who takes the answer to a request."""
 
 class RequestHandler:

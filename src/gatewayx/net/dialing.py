@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
+from typing import Any
 
 from gatewayx.net.names import NumericHost
 from gatewayx.net.poller import TurnPoller
@@ -46,9 +47,9 @@ class Dialer:
             for option in options:
                 connected.setsockopt(*option)
             if tls_context is not None:
-                stream = TransportStream(owner, write_high_bytes)
+                protocol: Any = TransportStream(owner, write_high_bytes)
                 await self.loop.create_connection(
-                    lambda: stream, sock=connected, ssl=tls_context, server_hostname=tls_name
+                    lambda: protocol, sock=connected, ssl=tls_context, server_hostname=tls_name
                 )
             else:
                 SocketStream(self.poller, connected.fileno(), owner, write_high_bytes).start()
@@ -60,7 +61,8 @@ class Dialer:
         with contextlib.ExitStack() as on_error:
             connecting = on_error.enter_context(socket.socket(address.family, socket.SOCK_STREAM))
             connecting.setblocking(False)
-            target = (address.host, port, 0, address.scope) if address.family == socket.AF_INET6 else (address.host, port)
+            is_ipv6 = address.family == socket.AF_INET6
+            target = (address.host, port, 0, address.scope) if is_ipv6 else (address.host, port)
             with contextlib.suppress(BlockingIOError):
                 connecting.connect(target)
             await self._writable(connecting)

@@ -15,8 +15,8 @@ logger: logging.Logger
 class Listener(Polled):
     """Accepts the connections of a socket that listens, non-blocking, which is the listener's from here on.
 
-    factory: makes the owner of an accepted connection's stream. counters: where connections are counted that could not be
-    served. Raises OSError if it cannot be watched.
+    factory: makes the owner of an accepted connection's stream. counters: where connections are counted that could not
+    be served. Raises OSError if it cannot be watched.
     """
 
     def __init__(
@@ -29,6 +29,9 @@ class Listener(Polled):
     def stop(self) -> None:
         """Accept no more by itself; the kernel still lets connections in, for accept_waiting() to take."""
     def accept_waiting(self, factory: Callable[[], StreamOwner]) -> bool:
-        """Accept one connection that waits, for the owner that `factory` makes; whether there was one. Raises OSError."""
+        """Accept one connection that waits, for the owner that `factory` makes; whether there was one.
+
+        Raises OSError.
+        """
     def close(self) -> None:
         """Listen no more; the kernel resets the connections that wait."""

@@ -58,7 +58,10 @@ cdef class Listener(Polled):
             self.spare = -1
 
     def accept_waiting(self, factory):
-        """Accept one connection that waits, for the owner that `factory` makes; whether there was one. Raises OSError."""
+        """Accept one connection that waits, for the owner that `factory` makes; whether there was one.
+
+        Raises OSError.
+        """
         cdef CompactAddress peer
         cdef SocketStream stream
         cdef int accepted = accept_connection(self.descriptor, &peer)

@@ -38,9 +38,7 @@ class Stream(Polled):
 class SocketStream(Stream):
     """A stream over a socket of our own, non-blocking and connected, whose descriptor is the stream's from here on."""
 
-    def __init__(
-        self, poller: TurnPoller, descriptor: int, owner: StreamOwner, write_high_bytes: int = 0
-    ) -> None: ...
+    def __init__(self, poller: TurnPoller, descriptor: int, owner: StreamOwner, write_high_bytes: int = 0) -> None: ...
     @property
     def owner(self) -> StreamOwner | None: ...
     @property

@@ -20,7 +20,7 @@ from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
-from gatewayx.errors import StartError
+from gatewayx.errors import StartError, StateError
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.pool import MOST_SERVERS, Pool
@@ -86,7 +86,10 @@ class GatewayProcess:
         self.counted_in = Counters()
         self.budget = ByteBudget(settings.max_held_bytes, self.counted_in)
         self.resolver = Resolver(self.loop)
-        self.poller = TurnPoller(self.loop, self.turn) if dialer is None else None
+        self.poller: TurnPoller | None = None
+        if dialer is None:
+            self.poller = TurnPoller(self.loop, self.turn)
+            dialer = Dialer(self.loop, self.poller)
         self.pool = Pool(
             self.loop,
             self.wheel,
@@ -102,7 +105,7 @@ class GatewayProcess:
             check_interval_s=settings.server_check_interval_s,
             tls_context=_tls_context(settings),
             resolver=self.resolver,
-            dialer=Dialer(self.loop, self.poller) if self.poller is not None else dialer,
+            dialer=dialer,
         )
         self.admission = Admission(
             functions=[name.encode() for name in settings.function],
@@ -186,6 +189,8 @@ class GatewayProcess:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
     def _listen(self, bound: socket.socket) -> Listener:
+        if self.poller is None:
+            raise StateError("a process whose connections are made by others does not listen")
         try:
             bound.listen(BACKLOG)
             return Listener(self.poller, bound, self.http.connection, self.counted_in)
@@ -280,7 +285,8 @@ class GatewayProcess:
             )
         unserved = self.http.counters()["connections_unserved"]
         if unserved > self._told_unserved:
-            logger.warning("closed %d connections for which no file descriptor was left", unserved - self._told_unserved)
+            closed = unserved - self._told_unserved
+            logger.warning("closed %d connections for which no file descriptor was left", closed)
             self._told_unserved = unserved
 
 

@@ -1,0 +1,30 @@
+"""The requests of a client's connection that are under way, and their answers in the order of the requests."""
+
+from gatewayx.http.arriving cimport ArrivingClient
+from gatewayx.http.request cimport Request
+
+
+cdef class AnsweringClient(ArrivingClient):
+    # The requests that have begun and whose answers are not written, oldest first.
+    cdef Request first
+    cdef Request last
+    # The last answer is a refusal that waits.
+    cdef bint refusal_waits
+
+    # Abstract: a connection that reads requests says what they do.
+
+    # The last request is known, so what follows is dropped: none of it may be run (RFC 9112 9.6).
+    cdef int stop_reading(self) except -1
+    # Read from the client, or pause.
+    cdef int update_reading(self) except -1
+    # Give the client the time that fits what it is doing.
+    cdef int arm_for_reading(self) except -1
+
+    # For the class that is derived from it.
+
+    cdef int append(self, Request request) except -1
+    cdef int release(self, Request request) except -1
+    cdef bint serves_last(self) noexcept
+    cdef int internal_error(self, Request request) except -1
+    cdef int drop_requests(self) except -1
+    cdef bint _answers_wait(self) noexcept

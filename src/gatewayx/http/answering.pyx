@@ -1,0 +1,228 @@
+"""The requests of a client's connection that are under way, and their answers in the order of the requests.
+
+A request is one of them from the end of its head until its answer is written. They all run at once; an answer that comes
+before its turn waits in its Request.
+"""
+
+import logging
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from gatewayx.core.budget cimport SMALL_BYTES, Account
+from gatewayx.http.arriving cimport ArrivingClient
+from gatewayx.http.clients cimport ANSWERING, READING
+from gatewayx.http.idle cimport PACE_GRACE_S
+from gatewayx.http.request cimport METHOD_HEAD, Request
+from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
+
+from gatewayx.http.problems import INTERNAL_ERROR
+from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
+
+logger = logging.getLogger("gatewayx.http")
+
+
+cdef class AnsweringClient(ArrivingClient):
+    """A client's connection and its requests under way."""
+
+    cdef int stop_reading(self) except -1:
+        raise NotImplementedError
+
+    cdef int update_reading(self) except -1:
+        raise NotImplementedError
+
+    cdef int arm_for_reading(self) except -1:
+        raise NotImplementedError
+
+    # Beginning.
+
+    cdef int append(self, Request request) except -1:
+        request.owner = self
+        if self.last is None:
+            self.first = request
+        else:
+            self.last.next = request
+        self.last = request
+        self.in_flight += 1
+        self.clients.requests_in_flight += 1
+        return 0
+
+    cdef int release(self, Request request) except -1:
+        """What was held for the request is gone, or in other hands."""
+        self.clients.room.budget.release(&request.held)
+        return 0
+
+    cdef bint serves_last(self) noexcept:
+        """Whether the next request that is complete is the last one."""
+        return self.late or self.clients.draining
+
+    # Answering.
+
+    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
+        cdef const char* body_start = NULL
+        cdef const char* connection = NULL
+        cdef Py_ssize_t body_bytes = -1
+        cdef Py_ssize_t inline_bytes = 0
+        if request.owner is None or request.answered():
+            return 0
+        request.closes = request is self.last and (
+            self.state != READING
+            or not request.keep_alive
+            # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
+            or (not request.complete and (request.expects_continue or self.serves_last()))
+        )
+        if request.closes:
+            if self.state == READING:
+                self.body_coming = not request.complete and not request.expects_continue
+                self.stop_reading()
+            connection = b"close"
+        elif request.minor_version == 0:
+            connection = b"keep-alive"
+        # RFC 9110 8.6: no Content-Length in a 204.
+        if body is not None:
+            body_bytes = len(body)
+            if request.method != METHOD_HEAD and body_bytes > 0:
+                if body_bytes > INLINE_BODY_BYTES:
+                    request.response_body = body
+                else:
+                    inline_bytes = body_bytes
+                    if isinstance(body, bytes):
+                        body_start = PyBytes_AS_STRING(body)
+                    else:
+                        body_start = PyByteArray_AS_STRING(body)
+        request.response = self.clients.builder.build(
+            status, content_type, headers, body_start, body_bytes, inline_bytes, connection
+        )
+        if not request.complete and self.parser is not None and self.parser.request is request:
+            # What is still to come of its body is dropped.
+            self.let_arrival_go()
+        self.release(request)
+        request.answer_bytes = PyBytes_GET_SIZE(request.response)
+        if request.response_body is not None:
+            request.answer_bytes += body_bytes
+        self.hold_answers(request.answer_bytes)
+        request.answered_tick = self.clients.wheel.tick
+        if request is self.first and not (self.refusal_waits and request is self.last):
+            self.clients.turn.add_client(self)
+        elif self.answers_held.size_bytes > SMALL_BYTES:
+            # They wait for their turn, and nobody reads them meanwhile.
+            self.clients.room.unread[self] = None
+        return 0
+
+    cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
+        headers = self.clients.refusals.headers(problem, headers)
+        if self.clients.builder.empty_error_bodies:
+            return self.answer(request, problem.status, None, headers, b"")
+        if detail is None:
+            detail = problem.detail
+        return self.answer(request, problem.status, PROBLEM_CONTENT_TYPE, headers, problem_body(problem, detail))
+
+    cdef int internal_error(self, Request request) except -1:
+        logger.exception("a request's handler failed")
+        self.clients.handler.abandon(request)
+        return self.answer_problem(request, INTERNAL_ERROR, "the gateway has failed on this request", None)
+
+    cdef int refusal_due(self) except -1:
+        self.refusal_waits = False
+        return self.clients.turn.add_client(self)
+
+    cdef int end_turn(self) except -1:
+        """Write what is due, in order."""
+        cdef Request request = self.first
+        cdef list buffers = []
+        cdef bint closes = False
+        if self.state != READING and self.state != ANSWERING:
+            return 0
+        while request is not None and request.answered() and not closes:
+            if self.refusal_waits and request is self.last:
+                break
+            buffers.append(request.response)
+            if request.response_body is not None:
+                buffers.append(request.response_body)
+            self.unread_bytes += request.answer_bytes
+            request.answer_bytes = 0
+            closes = request.closes
+            self.in_flight -= 1
+            self.clients.requests_in_flight -= 1
+            self.clients.counts.requests_answered += 1
+            self.first = request.next
+            request.next = None
+            request.owner = None if request.complete else self
+            request = self.first
+        if request is None:
+            self.last = None
+            closes = closes or (self.state == ANSWERING)
+        elif request.continue_due and not closes:
+            request.continue_due = False
+            # From now on the client does send the body.
+            request.expects_continue = False
+            buffers.append(CONTINUE)
+            # Who has waited for it was not slow.
+            self.body_began_tick = self.clients.wheel.tick
+            self.body_bytes = 0
+        if buffers:
+            self.write_pieces(buffers)
+            if not self.write_paused:
+                self.answers_left()
+        if closes:
+            return self.linger()
+        self.update_reading()
+        return self.arm_for_reading()
+
+    # Who has no answer yet, or does not take it.
+
+    cdef bint only_arrives(self) noexcept:
+        return not self.read_paused and (
+            self.first is None or not (self.first.complete or self.first.answered())
+        )
+
+    cdef bint reads_slowly(self, Account account) except -1:
+        if self.answers_held.account != account:
+            return False
+        if self.answers_held.size_bytes - self.unread_bytes > SMALL_BYTES and self._answers_wait():
+            return True
+        return self.takes_slowly(account)
+
+    cdef bint _answers_wait(self) noexcept:
+        """An answer waits for PACE_GRACE_S behind that of another request, so none of it can have left."""
+        cdef Request request = self.first
+        cdef long long grace_tick = self.clients.room.ticks_ago(PACE_GRACE_S)
+        while request is not None:
+            if request.answer_bytes and request.answered_tick < grace_tick:
+                return True
+            request = request.next
+        return False
+
+    # Ending.
+
+    cdef int let_requests_go(self) except -1:
+        self.drop_requests()
+        self.drop_parser()
+        self.take_tail()
+        return self.forget_arrival()
+
+    cdef int drop_requests(self) except -1:
+        """No answer can be given any more."""
+        cdef Request request = self.first
+        cdef Request following
+        self.first = None
+        self.last = None
+        while request is not None:
+            following = request.next
+            request.next = None
+            request.owner = None
+            self.release(request)
+            self.hold_answers(-request.answer_bytes)
+            request.answer_bytes = 0
+            self.in_flight -= 1
+            self.clients.requests_in_flight -= 1
+            self.clients.counts.requests_abandoned += 1
+            if not request.answered():
+                try:
+                    self.clients.handler.abandon(request)
+                except Exception:
+                    logger.exception("a request's handler failed")
+            request = following
+        if self.clients.room.unread and not self.write_paused:
+            self.clients.room.unread.pop(self, None)
+        return 0
