@@ -27,7 +27,8 @@ cdef class Gateway(RequestHandler):
     # Exchanges between begin() and their answer or abandonment.
     cdef readonly Py_ssize_t open_exchanges
 
-    cdef bytes new_unique(self)
+    # Write the unique of the job with this number, with room for MAX_UNIQUE_BYTES; returns what follows it.
+    cdef char* put_unique(self, char* end, unsigned long long number) noexcept
     cdef int _read_head(self, JobRequest wanted, Request request) except -1
 
 
@@ -46,6 +47,8 @@ cdef class Exchange(JobRequest):
     cdef bytes _identity(self)
     cdef bint _would_mix(self, bytes identity) except -1
     cdef int _close(self) except -1
+    cdef char* _put_headers(self, char* end, const char* handle, Py_ssize_t handle_bytes, bytes command)
+    cdef char* _put_headers_of(self, char* end, Job job, bytes command)
     cdef bytes _headers(self, Job job, bytes command)
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1
     cdef int _answer_problem(self, Job job, object problem, str detail, bytes headers) except -1

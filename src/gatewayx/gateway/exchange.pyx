@@ -10,16 +10,17 @@ import base64
 import os
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from gatewayx.core.digits cimport put_bytes, put_decimal
+from gatewayx.core.digits cimport put, put_bytes, put_decimal
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
 from gatewayx.gateway.routes cimport function_of, plugin_function_of
-from gatewayx.gearman.job cimport Job, JobState, printable
+from gatewayx.gearman.job cimport Job, JobState, Submission, printable
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
 from gatewayx.gearman.pool cimport Pool
+from gatewayx.gearman.ranking cimport rank_key_of
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER, Request, RequestHandler
 
 from gatewayx.http.problems import (
@@ -40,6 +41,7 @@ from gatewayx.http.problems import (
     RequestError,
 )
 
+cdef bytes ALLOW_LINE = ALLOW
 
 cdef enum:
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
@@ -83,12 +85,8 @@ cdef class Gateway(RequestHandler):
         """What is held now, by name."""
         return {"open_exchanges": self.open_exchanges}
 
-    cdef bytes new_unique(self):
-        cdef char[MAX_UNIQUE_BYTES] unique
-        cdef char* end = put_bytes(unique, self.unique_prefix)
-        self.unique_number += 1
-        end = put_decimal(end, self.unique_number)
-        return PyBytes_FromStringAndSize(unique, end - unique)
+    cdef char* put_unique(self, char* end, unsigned long long number) noexcept:
+        return put_decimal(put_bytes(end, self.unique_prefix), number)
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
         return is_ours(name, name_bytes)
@@ -120,8 +118,10 @@ cdef class Gateway(RequestHandler):
         cdef Exchange exchange = <Exchange> request.context
         if exchange is None:
             if request.method == METHOD_OPTIONS:
-                return request.owner.answer(request, 204, None, ALLOW, None)
-            return request.owner.answer(request, 200, None, None, b"")
+                return request.owner.answer(
+                    request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
+                )
+            return request.owner.answer(request, 200, None, NULL, 0, b"")
         return exchange.submit()
 
     cdef int abandon(self, Request request) except -1:
@@ -154,8 +154,13 @@ cdef class Gateway(RequestHandler):
             else:
                 read_headers(wanted, request.headers, self.refuse_client_unique)
         if wanted.unique is None:
-            wanted.unique_origin = PLUGIN if self.plugin_compat else GATEWAY
-            wanted.unique = b"-" if self.plugin_compat else self.new_unique()
+            if not self.plugin_compat:
+                wanted.unique_origin = GATEWAY
+                self.unique_number += 1
+                wanted.unique_number = self.unique_number
+                return 0
+            wanted.unique_origin = PLUGIN
+            wanted.unique = b"-"
         if wanted.unique == b"-":
             # Hashed as it arrives, so that a large body does not hold up the loop at its end.
             request.body_hash = self.pool.start_identity(wanted.function, wanted.unique)
@@ -178,6 +183,8 @@ cdef class Exchange(JobRequest):
         cdef object refusal
         cdef Pool pool = self.gateway.pool
         cdef bytes identity = None
+        cdef Submission submission
+        cdef char[MAX_UNIQUE_BYTES] own_unique
         self.workload = request.body
         if request.method == METHOD_GET or request.method == METHOD_HEAD:
             if self.gateway.plugin_compat:
@@ -191,27 +198,33 @@ cdef class Exchange(JobRequest):
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
             return self._answer_problem(None, refusal, None, None)
-        if self.unique_origin != GATEWAY:
+        submission.own_unique = self.unique_origin == GATEWAY
+        if submission.own_unique:
+            submission.unique = own_unique
+            submission.unique_bytes = self.gateway.put_unique(own_unique, self.unique_number) - own_unique
+        else:
+            submission.unique = PyBytes_AS_STRING(self.unique)
+            submission.unique_bytes = PyBytes_GET_SIZE(self.unique)
             identity = self._identity()
             if self.unique_origin == CLIENT and identity is not None and self._would_mix(identity):
                 return self._answer_problem(None, UNIQUE_IN_USE, None, None)
+        submission.packet_type = self.packet_type()
+        submission.workload = PyBytes_AS_STRING(self.workload)
+        submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
+        submission.timeout_s = self.timeout_s
+        submission.remembered = self.unique_origin == CLIENT and self.background and identity is not None
+        submission.rank_key = 0
+        if identity is not None:
+            submission.rank_key = rank_key_of(self.function, self.unique, self.workload)
         self.gateway.admission.enter(self.function)
         self.entered = True
-        self.job = pool.submit(
-            self,
-            self.packet_type(),
-            self.function,
-            self.unique,
-            self.workload,
-            self.timeout_s,
-            self.unique_origin == GATEWAY,
-            identity,
-            self.unique_origin == CLIENT and self.background and identity is not None,
-        )
+        self.job = pool.submit(self, self.function, identity, &submission, self.workload)
         # The packet holds the workload now, and of the head only this is still needed.
         self.workload = None
         request.let_go()
-        request.context_bytes = PyBytes_GET_SIZE(self.function) + PyBytes_GET_SIZE(self.unique)
+        request.context_bytes = PyBytes_GET_SIZE(self.function)
+        if self.unique is not None:
+            request.context_bytes += PyBytes_GET_SIZE(self.unique)
         if self.job is None:
             return self._answer_problem(None, NO_JOB_SERVER, None, None)
         return 0
@@ -250,10 +263,21 @@ cdef class Exchange(JobRequest):
 
     # What the job server says.
 
-    cdef int job_created(self, Job job) except -1:
-        if job.background:
-            return self._answer(job, 200, b"JOB_CREATED", b"")
-        return 0
+    cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1:
+        cdef char[MAX_HEADERS_BYTES] headers
+        cdef Request request = self.request
+        if not job.background:
+            return 0
+        if request is not None and request.owner is not None:
+            request.owner.answer(
+                request,
+                200,
+                self.gateway.content_type,
+                headers,
+                self._put_headers(headers, handle, handle_bytes, b"JOB_CREATED") - headers,
+                b"",
+            )
+        return self._close()
 
     cdef int job_completed(self, Job job, object result) except -1:
         return self._answer(job, 200, b"WORK_COMPLETE", result)
@@ -310,22 +334,46 @@ cdef class Exchange(JobRequest):
 
     # The answer.
 
-    cdef bytes _headers(self, Job job, bytes command):
-        """The X-Gearman-* lines; job and command may be None."""
-        cdef char[MAX_HEADERS_BYTES] headers
-        cdef char* end = headers
-        if job is not None and job.handle is not None:
-            end = put_bytes(put_bytes(end, b"X-Gearman-Job-Handle: "), job.handle)
+    cdef char* _put_headers(self, char* end, const char* handle, Py_ssize_t handle_bytes, bytes command):
+        """Write the X-Gearman-* lines, with room for MAX_HEADERS_BYTES; returns what follows them.
+
+        handle: NULL for none. command: None for none.
+        """
+        if handle != NULL:
+            end = put(put_bytes(end, b"X-Gearman-Job-Handle: "), handle, handle_bytes)
             if command is not None:
                 end = put_bytes(put_bytes(end, b"\r\nX-Gearman-Command: "), command)
             end = put_bytes(end, b"\r\n")
-        end = put_bytes(put_bytes(put_bytes(end, b"X-Gearman-Unique: "), self.unique), b"\r\n")
-        return PyBytes_FromStringAndSize(headers, end - headers)
+        end = put_bytes(end, b"X-Gearman-Unique: ")
+        if self.unique is None:
+            end = self.gateway.put_unique(end, self.unique_number)
+        else:
+            end = put_bytes(end, self.unique)
+        return put_bytes(end, b"\r\n")
+
+    cdef char* _put_headers_of(self, char* end, Job job, bytes command):
+        """The same for a job whose handle is kept; None for no job."""
+        if job is None or job.handle is None:
+            return self._put_headers(end, NULL, 0, command)
+        return self._put_headers(end, PyBytes_AS_STRING(job.handle), PyBytes_GET_SIZE(job.handle), command)
+
+    cdef bytes _headers(self, Job job, bytes command):
+        """The X-Gearman-* lines; job and command may be None."""
+        cdef char[MAX_HEADERS_BYTES] headers
+        return PyBytes_FromStringAndSize(headers, self._put_headers_of(headers, job, command) - headers)
 
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1:
+        cdef char[MAX_HEADERS_BYTES] headers
         cdef Request request = self.request
         if request is not None and request.owner is not None:
-            request.owner.answer(request, status, self.gateway.content_type, self._headers(job, command), body)
+            request.owner.answer(
+                request,
+                status,
+                self.gateway.content_type,
+                headers,
+                self._put_headers_of(headers, job, command) - headers,
+                body,
+            )
         return self._close()
 
     cdef int _answer_problem(self, Job job, object problem, str detail, bytes headers) except -1:

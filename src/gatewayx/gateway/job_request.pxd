@@ -24,7 +24,9 @@ cdef enum UniqueOrigin:
 cdef class JobRequest(JobListener):
     """A subclass answers it."""
     cdef bytes function
+    # None for one of the gateway's own, which the number stands for.
     cdef bytes unique
+    cdef unsigned long long unique_number
     cdef UniqueOrigin unique_origin
     cdef Priority priority
     cdef bint background

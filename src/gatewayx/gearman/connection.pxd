@@ -11,9 +11,10 @@ cdef enum:
     MAX_UNSENT_BYTES = 67108864
     # Submissions of one loop turn go over one connection up to here, so that they cost one system call.
     OPEN_WRITE_BYTES = 32768
-    # Handed to the socket at once, and no more until the kernel has it: what a job server that does not read has not
-    # been given can still go to another.
-    WRITE_PORTION_BYTES = 262144
+    # Packets are copied together up to here, so that they cost one system call. What is handed to the stream and not
+    # taken by the kernel is this and one large packet at most: what a job server that does not read has not been given
+    # can still go to another.
+    GATHERED_BYTES = 65536
 
 
 cdef class JobServerConnection(JobCarrier):
@@ -74,7 +75,8 @@ cdef class JobServerConnection(JobCarrier):
     cdef unsigned long long refusals(self)
     # The job's packet leaves with this loop turn.
     cdef int submit(self, Job job) except -1
-    cdef int _write(self, list buffers, Py_ssize_t size_bytes) except -1
+    cdef int _write(self, Job job) except -1
+    cdef int _flush(self, Py_ssize_t gathered_bytes) except -1
     cdef int _append_pending(self, Job job) except -1
     cdef int _settle(self, Job job, bint queued) except -1
     cdef int _packet(self) except -1
@@ -82,7 +84,7 @@ cdef class JobServerConnection(JobCarrier):
     cdef int _drop_large(self) except -1
     cdef int _error(self, bytes code, bytes text) except -1
     cdef int _echoed(self) except -1
-    cdef int _job_created(self, bytes handle) except -1
+    cdef int _job_created(self, const char* handle, Py_ssize_t handle_bytes) except -1
     cdef int _job_refused(self, bytes code, bytes text) except -1
     cdef Job _take_pending(self, str packet_name)
     # Whether another connection has the job now, which is queued nowhere.

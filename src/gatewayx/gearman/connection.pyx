@@ -10,9 +10,9 @@ are job servers that do not know it, and work otherwise.
 
 A job that nobody waits for before it was written is never sent.
 
-A job server that does not read is given WRITE_PORTION_BYTES and no more; the rest waits in `unsent`, bounded, and what
-waits there when the connection ends goes to another one through the router, as does what the job server's full queue
-refuses. So a packet is kept until it was answered, and counts in the byte budget until then.
+A job server that does not read is given GATHERED_BYTES or one large packet and no more; the rest waits in `unsent`,
+bounded, and what waits there when the connection ends goes to another one through the router, as does what the job
+server's full queue refuses. So a packet is kept until it was answered, and counts in the byte budget until then.
 
 Every check sends an ECHO_REQ; a connection on which nothing at all has come by the next check is closed. Any byte is a
 sign of life, as an echo may wait behind a large result. While the ECHO_REQ is on its way, behind large workloads, it is
@@ -22,10 +22,11 @@ server's takes no more than its buffer.
 
 import logging
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from gatewayx.core.budget cimport RESULTS, ByteBudget, account_for
+from gatewayx.core.digits cimport put_bytes
 from gatewayx.core.turns cimport Turn
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.gearman.admin cimport ServerStatus
@@ -51,7 +52,7 @@ from gatewayx.gearman.packet cimport (
     pack,
     type_name,
 )
-from gatewayx.gearman.upstream cimport WRITE_HIGH_WATER_BYTES, UpstreamState
+from gatewayx.gearman.upstream cimport UpstreamState
 
 from gatewayx.gearman.errors import ProtocolError
 
@@ -64,6 +65,9 @@ cdef bytes ECHO_REQ = pack(Magic.REQUEST, PacketType.ECHO_REQ, (), b"gatewayx")
 cdef bytes OPTION_REQ = pack(Magic.REQUEST, PacketType.OPTION_REQ, (), b"exceptions")
 # The code of the ERROR by which gearmand says that it does not know an option.
 cdef bytes UNKNOWN_OPTION = b"UNKNOWN_OPTION"
+
+# What a connection hands to its stream at once, of whichever connection: it is empty again when end_turn() returns.
+cdef char[GATHERED_BYTES] gathered
 
 # Eight bytes of one value.
 cdef unsigned long long EACH_01 = 0x0101010101010101
@@ -253,36 +257,38 @@ cdef class JobServerConnection(JobCarrier):
     # Writing.
 
     cdef int end_turn(self) except -1:
+        """Hand what is unsent to the stream as long as the kernel takes it; the rest waits on."""
         cdef list jobs = self.unsent
-        cdef list buffers = []
-        cdef Py_ssize_t size_bytes = 0
+        cdef Py_ssize_t gathered_bytes = 0
         cdef Py_ssize_t index
         cdef Job job
         if self.is_closed() or self.write_paused or not jobs or self.stream.closing():
             return 0
-        self.unsent = []
         self.unsent_abandoned = 0
         for index in range(len(jobs)):
             job = <Job> jobs[index]
             if job.state != JobState.UNSENT:
                 continue
+            if gathered_bytes + job.packet_bytes > GATHERED_BYTES:
+                self._flush(gathered_bytes)
+                gathered_bytes = 0
+                if self.write_paused or self.stream.closing():
+                    # Whatever becomes of this write, the rest is not lost.
+                    del jobs[:index]
+                    return 0
             job.change(JobState.WRITTEN)
             self._append_pending(job)
             self.unsent_bytes -= job.packet_bytes
-            buffers.append(job.packet)
-            if job.workload is not None:
-                buffers.append(job.workload)
-            size_bytes += job.packet_bytes
-            if size_bytes >= WRITE_PORTION_BYTES:
-                # Whatever becomes of this write, the rest is not lost.
-                self.unsent = jobs[index + 1:]
-                self._write(buffers, size_bytes)
+            self.written_bytes += job.packet_bytes
+            if job.packet_bytes > GATHERED_BYTES:
+                self._write(job)
                 if self.write_paused or self.stream.closing():
+                    del jobs[:index + 1]
                     return 0
-                self.unsent = []
-                buffers = []
-                size_bytes = 0
-        return self._write(buffers, size_bytes) if buffers else 0
+            else:
+                gathered_bytes = _gather(job, gathered_bytes)
+        jobs.clear()
+        return self._flush(gathered_bytes)
 
     cdef int _append_pending(self, Job job) except -1:
         if self.newest_pending is None:
@@ -292,14 +298,12 @@ cdef class JobServerConnection(JobCarrier):
         self.newest_pending = job
         return 0
 
-    cdef int _write(self, list buffers, Py_ssize_t size_bytes) except -1:
-        self.written_bytes += size_bytes
-        if size_bytes <= WRITE_HIGH_WATER_BYTES:
-            # One buffer is cheaper to write than many small ones.
-            self.stream.write(b"".join(buffers))
-        else:
-            self.stream.write_all(buffers)
-        return 0
+    cdef int _flush(self, Py_ssize_t gathered_bytes) except -1:
+        return self.stream.send(gathered, gathered_bytes) if gathered_bytes else 0
+
+    cdef int _write(self, Job job) except -1:
+        """Hand over a packet that is too large to be copied."""
+        return self.stream.write_all([job.packet, job.workload])
 
     # Reading.
 
@@ -311,7 +315,7 @@ cdef class JobServerConnection(JobCarrier):
             self.large_job = None
             self.budget.release(&self.large_held)
         if packet_type == PacketType.JOB_CREATED:
-            self._job_created(reader.argument(0))
+            self._job_created(reader.starts[0], reader.lengths[0])
         elif is_work(packet_type):
             self.table.work(reader, reader.argument(0), False)
         elif packet_type == PacketType.ERROR:
@@ -398,22 +402,23 @@ cdef class JobServerConnection(JobCarrier):
             self.newest_pending = None
         return job
 
-    cdef int _job_created(self, bytes handle) except -1:
+    cdef int _job_created(self, const char* handle, Py_ssize_t handle_bytes) except -1:
         cdef Job job = self._take_pending("JOB_CREATED")
         if job is None:
             return 0
-        if not _is_handle(handle):
+        if not _is_handle(handle, handle_bytes):
             # It goes into a response's head, among other things.
             self.close_for("the job server sent a malformed handle")
             drop_packet(job, self.budget)
             self._settle(job, True)
             return job.tell_lost()
         drop_packet(job, self.budget)
-        job.handle = handle
         if job.background:
-            self.table.unpin(job)
+            if job.identity is not None:
+                self.table.unpin(job)
             self._settle(job, True)
-            return job.tell(PacketType.JOB_CREATED, None, None)
+            return job.tell_created(handle, handle_bytes)
+        job.handle = PyBytes_FromStringAndSize(handle, handle_bytes)
         # A name may stand for several job servers; the text connection must be to the same one.
         if self.status.connection is not None and self.status.connection.peer == self.peer:
             job.admin = self.status.connection
@@ -470,10 +475,17 @@ cdef class JobServerConnection(JobCarrier):
         return 0
 
 
-cdef bint _is_handle(bytes handle) noexcept:
+cdef Py_ssize_t _gather(Job job, Py_ssize_t gathered_bytes) noexcept:
+    """Put the job's packet behind what was gathered; returns how much there is now."""
+    cdef char* end = put_bytes(gathered + gathered_bytes, job.packet)
+    if job.workload is not None:
+        put_bytes(end, job.workload)
+    return gathered_bytes + job.packet_bytes
+
+
+cdef bint _is_handle(const char* byte, Py_ssize_t handle_bytes) noexcept:
     """1 to MAX_HANDLE_BYTES visible ASCII bytes (0x21 to 0x7E), as gearmand's "H:<host>:<number>"."""
-    cdef const char* byte = PyBytes_AS_STRING(handle)
-    cdef const char* end = byte + PyBytes_GET_SIZE(handle)
+    cdef const char* end = byte + handle_bytes
     cdef unsigned long long eight
     if not 0 < end - byte <= MAX_HANDLE_BYTES:
         return False

@@ -27,12 +27,30 @@ cpdef enum JobState:
     ABANDONED = 4
 
 
+# What is submitted; slices that the caller holds during the call.
+cdef struct Submission:
+    # One of SUBMIT_JOB*.
+    int packet_type
+    const char* unique
+    Py_ssize_t unique_bytes
+    const char* workload
+    Py_ssize_t workload_bytes
+    double timeout_s
+    # The unique was made for this job alone: the job server merges nothing with it.
+    bint own_unique
+    # It is a background job with a client's own unique, which is not to be mixed with foreground ones.
+    bint remembered
+    # By which job servers are ranked, for a job with an identity.
+    unsigned long long rank_key
+
+
 cdef class JobListener:
     """Waits for a job. The methods are called in this order: created once, then any number of data, warning and
     status, then exactly one of the others, after which none is called any more. A background job ends with created.
     job_broken follows whichever raised."""
 
-    cdef int job_created(self, Job job) except -1
+    # handle: its name at the job server, which the listener copies if it needs it later.
+    cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1
     cdef int job_data(self, Job job, bytes data) except -1
     cdef int job_warning(self, Job job, bytes data) except -1
     cdef int job_status(self, Job job, bytes numerator, bytes denominator) except -1
@@ -115,7 +133,7 @@ cdef class Job(Expiring):
     cdef unsigned long long refused_by
     # Its result did not fit the byte budget.
     cdef readonly bint over_budget
-    # Its name at the job server, unique on this connection only; None until JOB_CREATED.
+    # Its name at the job server, unique on this connection only; None until JOB_CREATED, and of a background job always.
     cdef readonly bytes handle
     # The text connection that was up when the handle was given; None if none was.
     cdef AdminConnection admin
@@ -147,7 +165,9 @@ cdef class Job(Expiring):
     # Go to a state that may follow the present one; raises StateError, and changes nothing, if it may not. With
     # ENDED and ABANDONED the listener is let go, and the deadline with it.
     cpdef int change(self, JobState state) except -1
-    # Tell the listener of a packet, one that ends the job included; what it raises ends its own part only. denominator:
+    # Tell the listener of its JOB_CREATED; what it raises ends its own part only.
+    cdef int tell_created(self, const char* handle, Py_ssize_t handle_bytes) except -1
+    # Tell the listener of a WORK_* packet, one that ends the job included; what it raises ends its own part only. denominator:
     # of a WORK_STATUS, whose numerator is the data.
     cdef int tell(self, int packet_type, bytes data, bytes denominator) except -1
     # The result is too large, with the packet that ends the job or before it.
@@ -158,10 +178,9 @@ cdef class Job(Expiring):
     cdef int _listener_failed(self, JobListener listener) except -1
 
 
-# Make the job's packet, and count it in the budget until drop_packet(), in the account of its workload's size.
-cdef int make_packet(
-    Job job, ByteBudget budget, int packet_type, bytes function, bytes unique, bytes workload
-) except -1
+# Make the job's packet, and count it in the budget until drop_packet(), in the account of its workload's size. workload:
+# the object whose bytes the submission's workload is; None if there is none that will stay.
+cdef int make_packet(Job job, ByteBudget budget, bytes function, Submission* submission, bytes workload) except -1
 # The job server has answered the submission, or never will.
 cdef int drop_packet(Job job, ByteBudget budget) except -1
 

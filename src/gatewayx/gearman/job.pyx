@@ -9,11 +9,11 @@ part: the connection carries everybody's jobs.
 import logging
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.core.budget cimport BODIES, ByteBudget, account_for
 from gatewayx.core.deadlines cimport Expiring
-from gatewayx.gearman.packet cimport PacketType, submit_head, submit_packet
+from gatewayx.gearman.packet cimport PacketType, submit_packet
 from gatewayx.gearman.upstream cimport UpstreamConnection
 
 from gatewayx.errors import StateError
@@ -43,7 +43,7 @@ for _state, _following in TRANSITIONS.items():
 cdef class JobListener:
     """Waits for a job; see the .pxd for when each method is called."""
 
-    cdef int job_created(self, Job job) except -1:
+    cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1:
         return 0
 
     cdef int job_data(self, Job job, bytes data) except -1:
@@ -129,6 +129,17 @@ cdef class Job(Expiring):
         except Exception:
             return self._listener_failed(listener)
 
+    cdef int tell_created(self, const char* handle, Py_ssize_t handle_bytes) except -1:
+        cdef JobListener listener = self.listener
+        if listener is None:
+            return 0
+        try:
+            self.change(JobState.ENDED if self.background else JobState.CREATED)
+            listener.job_created(self, handle, handle_bytes)
+        except Exception:
+            return self._listener_failed(listener)
+        return 0
+
     cdef int tell(self, int packet_type, bytes data, bytes denominator) except -1:
         cdef JobListener listener = self.listener
         if listener is None:
@@ -137,9 +148,6 @@ cdef class Job(Expiring):
             if packet_type == PacketType.WORK_COMPLETE:
                 self.change(JobState.ENDED)
                 listener.job_completed(self, data if self.gathered is None else self.gathered)
-            elif packet_type == PacketType.JOB_CREATED:
-                self.change(JobState.ENDED if self.background else JobState.CREATED)
-                listener.job_created(self)
             elif packet_type == PacketType.WORK_DATA:
                 listener.job_data(self, data)
             elif packet_type == PacketType.WORK_WARNING:
@@ -198,18 +206,25 @@ cdef class Job(Expiring):
         return 0
 
 
-cdef int make_packet(
-    Job job, ByteBudget budget, int packet_type, bytes function, bytes unique, bytes workload
-) except -1:
-    cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
+cdef int make_packet(Job job, ByteBudget budget, bytes function, Submission* submission, bytes workload) except -1:
+    cdef Py_ssize_t workload_bytes = submission.workload_bytes
+    cdef bint is_large = workload_bytes > INLINE_WORKLOAD_BYTES
+    cdef const char* copied = submission.workload
+    if is_large:
+        copied = NULL
     job.function = function
-    if workload_bytes <= INLINE_WORKLOAD_BYTES:
-        job.packet = submit_packet(packet_type, function, unique, workload)
-        job.packet_bytes = PyBytes_GET_SIZE(job.packet)
-    else:
-        job.packet = submit_head(packet_type, function, unique, workload_bytes)
-        job.workload = workload
-        job.packet_bytes = PyBytes_GET_SIZE(job.packet) + workload_bytes
+    job.packet = submit_packet(
+        submission.packet_type,
+        function,
+        submission.unique,
+        submission.unique_bytes,
+        copied,
+        workload_bytes,
+    )
+    job.packet_bytes = PyBytes_GET_SIZE(job.packet)
+    if is_large:
+        job.workload = PyBytes_FromStringAndSize(submission.workload, workload_bytes) if workload is None else workload
+        job.packet_bytes += workload_bytes
     budget.hold(&job.packet_held, account_for(BODIES, workload_bytes), job.packet_bytes)
     return 0
 

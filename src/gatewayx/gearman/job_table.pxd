@@ -20,7 +20,8 @@ cdef class JobTable:
     # that ends the job.
     cdef dict jobs
     # The handles of those that nobody waits for though they have not ended, in the order in which they became so.
-    cdef readonly dict abandoned
+    # An OrderedDict: a dict walks over what was deleted before its first entry, each time anew.
+    cdef readonly object abandoned
     # Identities of the jobs that are under way here, and how many have each.
     cdef readonly dict pins
 

@@ -9,8 +9,10 @@ A job that nobody waits for any more stays in `jobs` until its end, so that its 
 is not kept. Results count in the byte budget until their listeners were told.
 """
 
+from collections import OrderedDict
+
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.core.budget cimport RESULTS, ByteBudget, account_for
 from gatewayx.gearman.job cimport MAX_REASON_BYTES, Job, JobState
@@ -28,7 +30,7 @@ cdef class JobTable:
         self.budget = budget
         self.max_result_bytes = max_result_bytes
         self.jobs = {}
-        self.abandoned = {}
+        self.abandoned = OrderedDict()
         self.pins = {}
 
     cdef int pin(self, Job job) except -1:
@@ -57,7 +59,7 @@ cdef class JobTable:
                 self._count_abandoned(job)
                 return self._cancel(job)
             job.waiting = 1
-            return job.tell(PacketType.JOB_CREATED, None, None)
+            return _tell_created(job)
         original.copies += 1
         if not job.is_awaited():
             return self.unpin(job)
@@ -70,7 +72,7 @@ cdef class JobTable:
         original.merged[job] = None
         self.abandoned.pop(job.handle, None)
         original.waiting += 1
-        return job.tell(PacketType.JOB_CREATED, None, None)
+        return _tell_created(job)
 
     cdef Job leave(self, Job job):
         cdef Job original = <Job> self.jobs.get(job.handle)
@@ -237,7 +239,7 @@ cdef class JobTable:
         cdef Job original
         self.jobs = {}
         self.pins = {}
-        self.abandoned = {}
+        self.abandoned = OrderedDict()
         for item in jobs.values():
             original = <Job> item
             original.tell_lost()
@@ -246,3 +248,7 @@ cdef class JobTable:
                     (<Job> merged).tell_lost()
             self.budget.release(&original.result_held)
         return 0
+
+
+cdef int _tell_created(Job job) except -1:
+    return job.tell_created(PyBytes_AS_STRING(job.handle), PyBytes_GET_SIZE(job.handle))

@@ -185,11 +185,16 @@ cdef class PacketReader:
     cdef int fail(self, object error, str reason) except -1
 
 
-# A whole SUBMIT_JOB* packet in one piece.
-cdef bytes submit_packet(int packet_type, bytes function, bytes unique, bytes workload)
-
-# Everything of a SUBMIT_JOB* packet but the workload's own bytes: a large workload is written beside it, not copied.
-cdef bytes submit_head(int packet_type, bytes function, bytes unique, Py_ssize_t workload_bytes)
+# A SUBMIT_JOB* packet in one piece. workload: NULL to leave its bytes out: a large one is written beside the packet, not
+# copied. Raises InvalidArgumentError for a function or unique that gearmand would misread or hang up on.
+cdef bytes submit_packet(
+    int packet_type,
+    bytes function,
+    const char* unique,
+    Py_ssize_t unique_bytes,
+    const char* workload,
+    Py_ssize_t workload_bytes,
+)
 # Any packet but its last argument's own bytes; `leading` are the arguments before that one.
 cdef bytes packet_head(unsigned int magic, int packet_type, tuple leading, Py_ssize_t last_bytes)
 # A whole packet, its arguments unchecked: for those that came out of a packet or were checked before.

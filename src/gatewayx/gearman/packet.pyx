@@ -19,6 +19,8 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcpy
 
+from gatewayx.core.digits cimport put
+
 from gatewayx.gearman.errors import (
     BadMagicError,
     InvalidArgumentError,
@@ -99,6 +101,20 @@ cdef inline void write_uint32(unsigned char* target, unsigned int value) noexcep
     target[1] = (value >> 16) & 0xFF
     target[2] = (value >> 8) & 0xFF
     target[3] = value & 0xFF
+
+
+cdef inline void write_header(
+    unsigned char* target, unsigned int magic, int packet_type, Py_ssize_t body_bytes
+) noexcept:
+    write_uint32(target, magic)
+    write_uint32(target + 4, packet_type)
+    write_uint32(target + 8, <unsigned int> body_bytes)
+
+
+cdef inline int check_body(Py_ssize_t head_bytes, Py_ssize_t last_bytes) except -1:
+    if last_bytes > MAX_BODY_BYTES - head_bytes:
+        raise InvalidArgumentError(f"a body above {MAX_BODY_BYTES} bytes does not fit in a packet")
+    return 0
 
 
 cdef inline bint ends_with_name(int packet_type) noexcept:
@@ -453,13 +469,10 @@ cdef inline bytes allocate_packet(
     for item in leading:
         argument = item
         head_bytes += len(argument) + 1
-    if last_bytes > MAX_BODY_BYTES - head_bytes:
-        raise InvalidArgumentError(f"a body above {MAX_BODY_BYTES} bytes does not fit in a packet")
+    check_body(head_bytes, last_bytes)
     packet = PyBytes_FromStringAndSize(NULL, HEADER_BYTES + head_bytes + (last_bytes if whole else 0))
     target = <unsigned char*>PyBytes_AS_STRING(packet)
-    write_uint32(target, magic)
-    write_uint32(target + 4, packet_type)
-    write_uint32(target + 8, <unsigned int>(head_bytes + last_bytes))
+    write_header(target, magic, packet_type, head_bytes + last_bytes)
     target += HEADER_BYTES
     for item in leading:
         argument = item
@@ -481,26 +494,46 @@ cdef bytes pack(unsigned int magic, int packet_type, tuple leading, bytes last):
     return packet
 
 
-cdef inline int check_text(bytes value, str what, Py_ssize_t limit_bytes) except -1:
-    """Refuse a NUL, which would shift the arguments after it, and what gearmand would truncate or hang up on."""
-    if len(value) > limit_bytes:
-        raise InvalidArgumentError(f"{what} of {len(value)} bytes, at most {limit_bytes} are possible")
-    if memchr(PyBytes_AS_STRING(value), 0, PyBytes_GET_SIZE(value)) != NULL:
+cdef int check_text(bytes value, str what, Py_ssize_t limit_bytes) except -1:
+    return check_slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), what, limit_bytes)
+
+
+cdef int check_submit(bytes function, bytes unique) except -1:
+    check_text(function, "function", MAX_FUNCTION_BYTES)
+    return check_text(unique, "unique", MAX_UNIQUE_BYTES)
+
+
+cdef inline int check_slice(const char* value, Py_ssize_t value_bytes, str what, Py_ssize_t limit_bytes) except -1:
+    if value_bytes > limit_bytes:
+        raise InvalidArgumentError(f"{what} of {value_bytes} bytes, at most {limit_bytes} are possible")
+    if memchr(value, 0, value_bytes) != NULL:
         raise InvalidArgumentError(f"NUL byte in the {what}")
     return 0
 
 
-cdef inline int check_submit(bytes function, bytes unique) except -1:
-    check_text(function, "function", MAX_FUNCTION_BYTES)
-    check_text(unique, "unique", MAX_UNIQUE_BYTES)
-    return 0
-
-
-cdef bytes submit_packet(int packet_type, bytes function, bytes unique, bytes workload):
-    check_submit(function, unique)
-    return pack(Magic.REQUEST, packet_type, (function, unique), workload)
-
-
-cdef bytes submit_head(int packet_type, bytes function, bytes unique, Py_ssize_t workload_bytes):
-    check_submit(function, unique)
-    return packet_head(Magic.REQUEST, packet_type, (function, unique), workload_bytes)
+cdef bytes submit_packet(
+    int packet_type,
+    bytes function,
+    const char* unique,
+    Py_ssize_t unique_bytes,
+    const char* workload,
+    Py_ssize_t workload_bytes,
+):
+    cdef Py_ssize_t function_bytes = PyBytes_GET_SIZE(function)
+    cdef Py_ssize_t head_bytes = function_bytes + unique_bytes + 2
+    cdef bytes packet
+    cdef char* target
+    check_slice(PyBytes_AS_STRING(function), function_bytes, "function", MAX_FUNCTION_BYTES)
+    check_slice(unique, unique_bytes, "unique", MAX_UNIQUE_BYTES)
+    check_body(head_bytes, workload_bytes)
+    packet = PyBytes_FromStringAndSize(
+        NULL, HEADER_BYTES + head_bytes + (0 if workload == NULL else workload_bytes)
+    )
+    target = PyBytes_AS_STRING(packet)
+    write_header(<unsigned char*> target, Magic.REQUEST, packet_type, head_bytes + workload_bytes)
+    target = put(target + HEADER_BYTES, PyBytes_AS_STRING(function), function_bytes + 1)
+    target = put(target, unique, unique_bytes)
+    target[0] = 0
+    if workload != NULL:
+        put(target + 1, workload, workload_bytes)
+    return packet

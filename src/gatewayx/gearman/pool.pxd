@@ -6,7 +6,7 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
-from gatewayx.gearman.job cimport Job, JobListener, JobRouter
+from gatewayx.gearman.job cimport Job, JobListener, JobRouter, Submission
 from gatewayx.core.keyed_hash cimport KeyedHash
 
 cdef enum:
@@ -106,24 +106,16 @@ cdef class Pool(JobRouter):
     cdef bytes identity_key
     # Background jobs with a client's unique that are queued or on their way, as far as is known: identity to the
     # BackgroundNotes of it, one a job server, most often one.
-    cdef dict known_backgrounds
+    # An OrderedDict: a dict walks over what was deleted before its first entry, each time anew.
+    cdef object known_backgrounds
     # Where connections write what was gathered in a turn of the loop.
     cdef Turn turn
 
-    # None when no job server takes jobs now. own_unique: it was made for this job alone, so that nothing is merged with
-    # it and it may be taken out of the queue once its listener does not wait any more. identity: of the job, None if nothing is
-    # merged with it. remembered: it is a background job that is not to be mixed with foreground ones.
+    # None when no job server takes jobs now. A job with its own unique may be taken out of the queue once its listener
+    # does not wait any more. identity: of the job, None if nothing is merged with it. workload: the object whose bytes the
+    # submission's workload is; None if it is gone when this returns.
     cdef Job submit(
-        self,
-        JobListener listener,
-        int packet_type,
-        bytes function,
-        bytes unique,
-        bytes workload,
-        double timeout_s,
-        bint own_unique,
-        bytes identity,
-        bint remembered,
+        self, JobListener listener, bytes function, bytes identity, Submission* submission, bytes workload
     )
     # The hash whose digest is the identity of a job with this function and unique; with the unique "-" once it has taken
     # the workload, if that is not empty: a job without one is merged with nothing.

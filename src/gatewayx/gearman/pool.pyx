@@ -14,7 +14,7 @@ full, goes to the next one in the same way (`move`).
 
 import asyncio
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from functools import partial
 
 cimport cython
@@ -25,9 +25,9 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
-from gatewayx.gearman.job cimport Job, JobListener, JobRouter, make_packet
+from gatewayx.gearman.job cimport Job, JobListener, JobRouter, Submission, make_packet
 from gatewayx.gearman.packet cimport is_background
-from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
+from gatewayx.gearman.ranking cimport hash_of, mixed
 from gatewayx.gearman.upstream cimport UpstreamState
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
@@ -187,7 +187,7 @@ cdef class Pool(JobRouter):
             tls_context=tls_context,
         )
         self.identity_key = os.urandom(KEY_BYTES)
-        self.known_backgrounds = {}
+        self.known_backgrounds = OrderedDict()
         self.mapping = [(name, frozenset(entries)) for name, entries in function_servers]
         self.servers = []
         self.leaving = []
@@ -329,38 +329,32 @@ cdef class Pool(JobRouter):
     cdef Job submit(
         self,
         JobListener listener,
-        int packet_type,
         bytes function,
-        bytes unique,
-        bytes workload,
-        double timeout_s,
-        bint own_unique,
         bytes identity,
-        bint remembered,
+        Submission* submission,
+        bytes workload,
     ):
         cdef Job job
         cdef JobServerConnection connection
         cdef unsigned long long among = self._mapped(function)
-        cdef unsigned long long rank_key = 0
         if identity is not None:
-            rank_key = rank_key_of(function, unique, workload)
-            connection = self._choose_pinned(identity, rank_key, among)
+            connection = self._choose_pinned(identity, submission.rank_key, among)
         else:
             connection = self._choose(function, among)
         if connection is None:
             return None
         job = Job.__new__(Job)
         job.listener = listener
-        job.background = is_background(packet_type)
-        job.cancellable = own_unique and not job.background and self.cancel_abandoned
+        job.background = is_background(submission.packet_type)
+        job.cancellable = submission.own_unique and not job.background and self.cancel_abandoned
         job.identity = identity
-        job.rank_key = rank_key
-        job.remembered = remembered
-        make_packet(job, self.budget, packet_type, function, unique, workload)
+        job.rank_key = submission.rank_key
+        job.remembered = submission.remembered
+        make_packet(job, self.budget, function, submission, workload)
         connection.submit(job)
-        if remembered:
+        if job.remembered:
             self._note_background(job)
-        self.wheel.arm(job, timeout_s)
+        self.wheel.arm(job, submission.timeout_s)
         return job
 
     cdef bint move(self, Job job) except -1:

@@ -10,6 +10,8 @@ cdef class AnsweringClient(ArrivingClient):
     cdef Request last
     # The last answer is a refusal that waits.
     cdef bint refusal_waits
+    # Requests are being read from what has come: there may be more of them than is known yet.
+    cdef bint parsing
 
     # Abstract: a connection that reads requests says what they do.
 
@@ -27,4 +29,6 @@ cdef class AnsweringClient(ArrivingClient):
     cdef bint serves_last(self) noexcept
     cdef int internal_error(self, Request request) except -1
     cdef int drop_requests(self) except -1
+    cdef bint _is_only(self, Request request) noexcept
+    cdef int _send(self, Request request, Py_ssize_t size) except -1
     cdef bint _answers_wait(self) noexcept

@@ -7,7 +7,7 @@ before its turn waits in its Request.
 import logging
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.core.budget cimport SMALL_BYTES, Account
 from gatewayx.http.arriving cimport ArrivingClient
@@ -18,6 +18,9 @@ from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
 
 from gatewayx.http.problems import INTERNAL_ERROR
 from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
+
+# In place of an answer that was sent as it was made.
+cdef bytes SENT = b""
 
 logger = logging.getLogger("gatewayx.http")
 
@@ -58,7 +61,16 @@ cdef class AnsweringClient(ArrivingClient):
 
     # Answering.
 
-    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
+    cdef int answer(
+        self,
+        Request request,
+        int status,
+        bytes content_type,
+        const char* headers,
+        Py_ssize_t headers_bytes,
+        object body,
+    ) except -1:
+        cdef Py_ssize_t size
         cdef const char* body_start = NULL
         cdef const char* connection = NULL
         cdef Py_ssize_t body_bytes = -1
@@ -90,14 +102,17 @@ cdef class AnsweringClient(ArrivingClient):
                         body_start = PyBytes_AS_STRING(body)
                     else:
                         body_start = PyByteArray_AS_STRING(body)
-        request.response = self.clients.builder.build(
-            status, content_type, headers, body_start, body_bytes, inline_bytes, connection
+        size = self.clients.builder.compose(
+            status, content_type, headers, headers_bytes, body_start, body_bytes, inline_bytes, connection
         )
+        if self._is_only(request):
+            return self._send(request, size)
+        request.response = PyBytes_FromStringAndSize(self.clients.builder.composed, size)
         if not request.complete and self.parser is not None and self.parser.request is request:
             # What is still to come of its body is dropped.
             self.let_arrival_go()
         self.release(request)
-        request.answer_bytes = PyBytes_GET_SIZE(request.response)
+        request.answer_bytes = size
         if request.response_body is not None:
             request.answer_bytes += body_bytes
         self.hold_answers(request.answer_bytes)
@@ -109,13 +124,52 @@ cdef class AnsweringClient(ArrivingClient):
             self.clients.room.unread[self] = None
         return 0
 
+    cdef bint _is_only(self, Request request) noexcept:
+        """Whether its small answer can leave at once: nothing else is under way, waits to leave, or is being read."""
+        return (
+            request is self.first
+            and request is self.last
+            and request.complete
+            and request.response_body is None
+            and not request.closes
+            and self.state == READING
+            and not self.parsing
+            and self.tail is None
+            and not self.refusal_waits
+            and not self.write_paused
+            and self.unread_bytes == 0
+        )
+
+    cdef int _send(self, Request request, Py_ssize_t size) except -1:
+        """Send the answer that was composed, of the only request under way."""
+        self.release(request)
+        request.response = SENT
+        request.owner = None
+        self.first = None
+        self.last = None
+        self.in_flight = 0
+        self.clients.requests_in_flight -= 1
+        self.clients.counts.requests_answered += 1
+        self.written_bytes += size
+        self.stream.send(self.clients.builder.composed, size)
+        if self.write_paused:
+            self.unread_bytes = size
+            return self.hold_answers(size)
+        if self.read_paused:
+            self.update_reading()
+        return self.arm_for_reading()
+
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
+        cdef bint is_empty = self.clients.builder.empty_error_bodies
         headers = self.clients.refusals.headers(problem, headers)
-        if self.clients.builder.empty_error_bodies:
-            return self.answer(request, problem.status, None, headers, b"")
-        if detail is None:
-            detail = problem.detail
-        return self.answer(request, problem.status, PROBLEM_CONTENT_TYPE, headers, problem_body(problem, detail))
+        return self.answer(
+            request,
+            problem.status,
+            None if is_empty else PROBLEM_CONTENT_TYPE,
+            NULL if headers is None else PyBytes_AS_STRING(headers),
+            0 if headers is None else PyBytes_GET_SIZE(headers),
+            b"" if is_empty else problem_body(problem, problem.detail if detail is None else detail),
+        )
 
     cdef int internal_error(self, Request request) except -1:
         logger.exception("a request's handler failed")

@@ -149,6 +149,7 @@ cdef class HttpConnection(AnsweringClient):
         cdef bint waits = False
         cdef RequestParser parser
         cdef Request request
+        self.parsing = True
         while offset < end and self.state == READING:
             parser = self.parser
             if parser is None:
@@ -172,6 +173,7 @@ cdef class HttpConnection(AnsweringClient):
                 self._begin(request, parser, end - offset)
             if parser.event == Event.REQUEST_COMPLETE:
                 self._hand_over(request)
+        self.parsing = False
         if self.parser is not None and self.parser.request is None:
             # An unfinished request line is in `tail`, not in the parser.
             self.clients.give_back_parser(self.parser)

@@ -91,8 +91,16 @@ cdef Request new_request()
 
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
-    # headers: further header lines, each with its CRLF; None for none. body: bytes or bytearray.
-    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1
+    # headers: further header lines, each with its CRLF, which are the caller's. body: bytes or bytearray.
+    cdef int answer(
+        self,
+        Request request,
+        int status,
+        bytes content_type,
+        const char* headers,
+        Py_ssize_t headers_bytes,
+        object body,
+    ) except -1
     # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines
     # where headers is None. A 503 or 429 gets Retry-After by itself.
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1

@@ -37,7 +37,15 @@ cdef Request new_request():
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request."""
 
-    cdef int answer(self, Request request, int status, bytes content_type, bytes headers, object body) except -1:
+    cdef int answer(
+        self,
+        Request request,
+        int status,
+        bytes content_type,
+        const char* headers,
+        Py_ssize_t headers_bytes,
+        object body,
+    ) except -1:
         raise NotImplementedError
 
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:

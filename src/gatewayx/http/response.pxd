@@ -18,18 +18,24 @@ cdef class ResponseBuilder:
     # Errors are answered without a body, as gearmand's HTTP plugin does.
     cdef readonly bint empty_error_bodies
 
-    # Head and, if it is small, body. body_bytes: what Content-Length says; -1 for a response that cannot have a body.
-    # connection: the value of the Connection header; NULL for none.
-    cdef bytes build(
+    # What compose() has made last; of the builder, until the next one.
+    cdef char* composed
+    cdef Py_ssize_t composed_room
+
+    # Head and, if it is small, body, in `composed`; returns how many bytes. body_bytes: what Content-Length says; -1 for a
+    # response that cannot have a body. connection: the value of the Connection header; NULL for none.
+    cdef Py_ssize_t compose(
         self,
         int status,
         bytes content_type,
-        bytes headers,
+        const char* headers,
+        Py_ssize_t headers_bytes,
         const char* body,
         Py_ssize_t body_bytes,
         Py_ssize_t inline_bytes,
         const char* connection,
-    )
+    ) except -1
+    cdef int _make_room(self, Py_ssize_t room_bytes) except -1
     # A whole response that tells of a Problem, with these words and further header lines.
     cdef bytes problem(self, object problem, str detail, bytes headers, const char* connection)
     cpdef bint refresh(self, double now_s) except -1

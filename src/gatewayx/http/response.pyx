@@ -6,9 +6,10 @@ from http import HTTPStatus
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, realloc
 from libc.string cimport strlen
 
-from gatewayx.core.digits cimport MAX_DIGITS, put, put_bytes, put_decimal
+from gatewayx.core.digits cimport put, put_bytes, put_decimal
 
 import orjson
 
@@ -25,6 +26,11 @@ cdef dict STATUS_LINES = {
 
 cdef tuple WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 cdef tuple MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+cdef enum:
+    # Names, line ends, a number and the longest value of Connection: all of a response that its parts do not count.
+    MOST_OTHER_BYTES = 96
+    FIRST_ROOM_BYTES = 4096
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -44,6 +50,10 @@ cdef class ResponseBuilder:
         self.empty_error_bodies = empty_error_bodies
         self.common_second = -1
         self.refresh(now_s)
+        self._make_room(FIRST_ROOM_BYTES)
+
+    def __dealloc__(self):
+        free(self.composed)
 
     cpdef bint refresh(self, double now_s) except -1:
         """Let Date say now_s, seconds since the epoch (RFC 9110 6.6.1); returns whether it changed."""
@@ -59,66 +69,61 @@ cdef class ResponseBuilder:
         ).encode("ascii")
         return True
 
-    cdef bytes build(
+    cdef Py_ssize_t compose(
         self,
         int status,
         bytes content_type,
-        bytes headers,
+        const char* headers,
+        Py_ssize_t headers_bytes,
         const char* body,
         Py_ssize_t body_bytes,
         Py_ssize_t inline_bytes,
         const char* connection,
-    ):
+    ) except -1:
         cdef bytes status_line = <bytes> STATUS_LINES[status]
-        cdef char[MAX_DIGITS] digits
-        cdef Py_ssize_t digit_count = 0
-        cdef Py_ssize_t connection_bytes = 0 if connection == NULL else strlen(connection)
-        cdef bytes response
+        cdef Py_ssize_t room_bytes = (
+            PyBytes_GET_SIZE(status_line) + PyBytes_GET_SIZE(self.common_headers) + headers_bytes + inline_bytes
+        ) + MOST_OTHER_BYTES
         cdef char* end
-        cdef Py_ssize_t total = PyBytes_GET_SIZE(status_line) + PyBytes_GET_SIZE(self.common_headers) + 2 + inline_bytes
-        if headers is not None:
-            total += PyBytes_GET_SIZE(headers)
         if content_type is not None:
-            total += 16 + PyBytes_GET_SIZE(content_type)
-        if connection != NULL:
-            total += 14 + connection_bytes
+            room_bytes += PyBytes_GET_SIZE(content_type)
+        if room_bytes > self.composed_room:
+            self._make_room(room_bytes)
+        end = put_bytes(put_bytes(self.composed, status_line), self.common_headers)
+        if headers_bytes:
+            end = put(end, headers, headers_bytes)
+        if content_type is not None:
+            end = put(put_bytes(put(end, b"Content-Type: ", 14), content_type), b"\r\n", 2)
         if body_bytes >= 0:
-            digit_count = put_decimal(digits, body_bytes) - digits
-            total += 18 + digit_count
-        response = PyBytes_FromStringAndSize(NULL, total)
-        end = PyBytes_AS_STRING(response)
-        end = put_bytes(end, status_line)
-        end = put_bytes(end, self.common_headers)
-        if headers is not None:
-            end = put_bytes(end, headers)
-        if content_type is not None:
-            end = put(end, b"Content-Type: ", 14)
-            end = put_bytes(end, content_type)
-            end = put(end, b"\r\n", 2)
-        if digit_count:
-            end = put(end, b"Content-Length: ", 16)
-            end = put(end, digits, digit_count)
-            end = put(end, b"\r\n", 2)
+            end = put(put_decimal(put(end, b"Content-Length: ", 16), body_bytes), b"\r\n", 2)
         if connection != NULL:
-            end = put(end, b"Connection: ", 12)
-            end = put(end, connection, connection_bytes)
-            end = put(end, b"\r\n", 2)
+            end = put(put(put(end, b"Connection: ", 12), connection, strlen(connection)), b"\r\n", 2)
         end = put(end, b"\r\n", 2)
         if inline_bytes:
             end = put(end, body, inline_bytes)
-        return response
+        return end - self.composed
+
+    cdef int _make_room(self, Py_ssize_t room_bytes) except -1:
+        cdef char* room = <char*> realloc(self.composed, room_bytes)
+        if room == NULL:
+            raise MemoryError
+        self.composed = room
+        self.composed_room = room_bytes
+        return 0
 
     cdef bytes problem(self, object problem, str detail, bytes headers, const char* connection):
         cdef bytes body = b"" if self.empty_error_bodies else problem_body(problem, detail)
-        return self.build(
+        cdef Py_ssize_t size = self.compose(
             problem.status,
             None if self.empty_error_bodies else PROBLEM_CONTENT_TYPE,
-            headers,
+            NULL if headers is None else PyBytes_AS_STRING(headers),
+            0 if headers is None else PyBytes_GET_SIZE(headers),
             PyBytes_AS_STRING(body),
             PyBytes_GET_SIZE(body),
             PyBytes_GET_SIZE(body),
             connection,
         )
+        return PyBytes_FromStringAndSize(self.composed, size)
 
 
 @cython.final

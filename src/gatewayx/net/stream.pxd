@@ -39,6 +39,8 @@ cdef class Stream(Polled):
     # a bytearray, which nobody changes any more.
     cpdef int write(self, bytes data) except -1
     cpdef int write_all(self, list pieces) except -1
+    # The same for bytes that are the caller's, who may change them once the call has returned.
+    cdef int send(self, const char* data, Py_ssize_t size) except -1
     # Send FIN behind all that was written.
     cpdef int write_eof(self) except -1
     # Read no more.
@@ -98,7 +100,8 @@ cdef class SocketStream(Stream):
     cdef int _end(self) except -1
     cdef int _flush(self) except -1
     cdef int _keep(self, data, Py_ssize_t sent) except -1
-    cdef int _nothing_waits(self) except -1
+    cdef int _told_what_waits(self) except -1
+    cdef Py_ssize_t _transmit(self, const char* data, Py_ssize_t size) except -1
     cdef int _break(self, int error) except -1
 
 

@@ -15,7 +15,7 @@ import os
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -87,6 +87,9 @@ cdef class Stream(Polled):
 
     cpdef int write_all(self, list pieces) except -1:
         raise NotImplementedError
+
+    cdef int send(self, const char* data, Py_ssize_t size) except -1:
+        return self.write(PyBytes_FromStringAndSize(data, size))
 
     cpdef int write_eof(self) except -1:
         raise NotImplementedError
@@ -211,22 +214,34 @@ cdef class SocketStream(Stream):
     # What the owner calls.
 
     cpdef int write(self, bytes data) except -1:
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        cdef Py_ssize_t sent = 0
+        cdef Py_ssize_t sent = self._transmit(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if sent == PyBytes_GET_SIZE(data) or self.broken:
+            return 0
+        self._keep(data, sent)
+        return self._told_what_waits()
+
+    cdef int send(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t sent = self._transmit(data, size)
+        if sent == size or self.broken:
+            return 0
+        self._keep(PyBytes_FromStringAndSize(data + sent, size - sent), 0)
+        return self._told_what_waits()
+
+    cdef Py_ssize_t _transmit(self, const char* data, Py_ssize_t size) except -1:
+        """Give the kernel what it takes, if nothing waits before it; returns how much that was."""
+        cdef Py_ssize_t sent
         if self.broken:
             return 0
         if self.closed or self.eof_due:
             raise RuntimeError("a write to a stream that was closed")
-        if self.unsent is None:
-            sent = transmit(self.descriptor, PyBytes_AS_STRING(data), size)
-            if sent == size:
-                return 0
-            if sent < 0:
-                if not would_block():
-                    return self._break(errno)
-                sent = 0
-        self._keep(data, sent)
-        return self._nothing_waits()
+        if self.unsent is not None:
+            return 0
+        sent = transmit(self.descriptor, data, size)
+        if sent >= 0:
+            return sent
+        if not would_block():
+            self._break(errno)
+        return 0
 
     cpdef int write_all(self, list pieces) except -1:
         cdef bint at_once = self.unsent is None
@@ -238,7 +253,7 @@ cdef class SocketStream(Stream):
             self._keep(piece, 0)
         if at_once:
             self._flush()
-        return self._nothing_waits()
+        return self._told_what_waits()
 
     cdef int _keep(self, data, Py_ssize_t sent) except -1:
         """Keep what the kernel has not taken."""
@@ -292,7 +307,7 @@ cdef class SocketStream(Stream):
                 self.owner.resume_writing()
         return 0
 
-    cdef int _nothing_waits(self) except -1:
+    cdef int _told_what_waits(self) except -1:
         """Tell the owner if more waits than it wants to."""
         if self.unsent_bytes > self.write_high_bytes and not self.told_to_pause and not self.broken:
             self.told_to_pause = True
