@@ -1,6 +1,6 @@
 """The gateway alone beside nginx, and the load generator beside wrk.
 
-The gateway stands in front of a job server that answers every submit at once (null_job_server.py), nginx answers
+The gateway stands in front of a job server that answers every submit at once (null_job_server.c), nginx answers
 `return 200` itself, or passes requests to another nginx that does (`proxy_pass`, kept connections). One process each,
 64 connections, POST with 20 unique bytes. Each is loaded by `gatewayx bench` and by wrk with one thread, in turns.
 When wrk itself is the limit it counts latency only from one turn of its loop after the last answer, so that its p50 is
@@ -146,6 +146,6 @@ if __name__ == "__main__":
         "gateway_alone",
         "The gateway alone beside nginx, and the load generator beside wrk",
         __doc__ or "",
-        {"wrk": "wrk", "nginx": "nginx-light"},
+        {"wrk": "wrk", "nginx": "nginx-light", "cc": "gcc"},
         measure,
     )

@@ -136,7 +136,7 @@ def start_raw_worker(processes: ProcessSet, server_port: int, function: str, gra
 def start_null_job_server(processes: ProcessSet) -> tuple[Process, int]:
     """A job server that answers every submit at once, for measuring a gateway alone."""
     port = free_port()
-    command = [sys.executable, str(BENCHMARKS / "null_job_server.py"), "--listen", f"{HOST}:{port}"]
-    process = processes.start("null-job-server", command)
+    program = compile_program(processes, "null_job_server.c")
+    process = processes.start("null-job-server", [str(program), HOST, str(port)])
     process.wait_until_listening(port)
     return process, port
