@@ -32,7 +32,7 @@ from support import (
 )
 
 FUNCTION = "echo"
-GEARMAND = "-t 4 --hashtable-buckets 1000003"
+GEARMAND = "-t 4"
 MAX_DISTURBANCE = 0.05
 # A turn that others disturb is repeated, so often at most.
 MAX_ATTEMPTS = 2

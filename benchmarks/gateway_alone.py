@@ -6,11 +6,22 @@ The gateway stands in front of a job server that answers every submit at once (n
 When wrk itself is the limit it counts latency only from one turn of its loop after the last answer, so that its p50 is
 less than connections over throughput allow. So latencies are compared with 4 connections, where neither is.
 
-    python benchmarks/gateway_alone.py [--rounds 3] [--duration 2] [--output benchmarks/results]
+Processor time a request, user and kernel, is compared with that of nginx `return 200` under the same requests by wrk,
+in turns with 8, 64 and 256 connections; with functions, uniques and another header that never repeat; and with the
+twelve headers of a browser. A ratio is the median of the rounds' own ratios.
+
+    python benchmarks/gateway_alone.py [--rounds 7] [--duration 2] [--output benchmarks/results]
 """
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 
 from claims import (
     FUNCTION,
+    MAX_ATTEMPTS,
+    MAX_DISTURBANCE,
+    QUIET_TIMEOUT_S,
     Bars,
     Found,
     Options,
@@ -22,6 +33,8 @@ from claims import (
     remarks,
 )
 from servers import GATEWAY_COMMAND, start_gateway, start_nginx, start_nginx_proxy, start_null_job_server
+from shapes import BROWSER, NEVER_REPEATING, SMALL, head_format
+from turns import Turn, against, problems_of, processor_times, rates, undisturbed, wrk_turn
 
 from support import (
     BENCHMARKS,
@@ -33,6 +46,7 @@ from support import (
     Row,
     at_least,
     at_most,
+    in_turns,
     information,
     median_of,
     run_tag,
@@ -42,6 +56,71 @@ from support import (
 CONNECTIONS = 64
 # Few enough that neither load generator is the limit.
 LATENCY_CONNECTIONS = 4
+KINDS = ("foreground", "background")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests that gateway and nginx get in turns."""
+
+    shape: str
+    connections: int
+    foreground_bar: float | None = None
+    background_bar: float | None = None
+
+    def bars(self) -> Iterator[tuple[str, float | None]]:
+        """The kinds of jobs, each with its bar."""
+        yield from zip(KINDS, (self.foreground_bar, self.background_bar), strict=True)
+
+
+CASES = (
+    Case(SMALL, 8),
+    Case(SMALL, 64, foreground_bar=1.2, background_bar=1.2),
+    Case(SMALL, 256, background_bar=1.1),
+    Case(NEVER_REPEATING, 64),
+    Case(BROWSER, 64),
+)
+
+
+def processor_time_turns(
+    processes: ProcessSet, options: Options, ports: dict[str, int], case: Case, number: int, kept: list[Turn]
+) -> None:
+    """One round of a case: each kind by gateway and nginx, what nginx answers having nothing to do with jobs."""
+
+    def turn(target: str, port: int, kind: str) -> None:
+        arguments = ["head", head_format(case.shape, kind == "background", port)]
+        measure = partial(
+            wrk_turn,
+            processes,
+            target,
+            number,
+            port,
+            FUNCTION,
+            arguments,
+            case.connections,
+            options.duration_s,
+            check=False,
+        )
+        counts, _ = undisturbed(processes, MAX_DISTURBANCE, MAX_ATTEMPTS - 1, measure, QUIET_TIMEOUT_S)
+        kept.append(counts)
+
+    turns = [partial(turn, f"gateway, {kind}", ports["gateway"], kind) for kind in KINDS]
+    in_turns([*turns, partial(turn, "nginx", ports["nginx"], "background")], number)
+
+
+def processor_time_rows(case: Case, turns: list[Turn]) -> Iterator[Row]:
+    """A ratio for each kind of job."""
+    shape = "" if case.shape == SMALL else f"{case.shape} requests, "
+    for kind, bar in case.bars():
+        target = f"gateway, {kind}"
+        name = f"{kind}, {shape}{case.connections} connections: processor time against nginx `return 200`"
+        ratios = against(turns, target, "nginx", Turn.cpu_per_request_s)
+        detail = f"{processor_times(turns, target, 'nginx')}; {rates(turns, target, 'nginx')}"
+        valid = not problems_of(turns, target)
+        if bar is None:
+            yield information(name, ratios, TIMES, detail)
+        else:
+            yield at_most(name, ratios, bar, TIMES, detail, valid)
 
 
 def compare_latencies(processes: ProcessSet, options: Options, port: int, pid: int) -> list[tuple[Run, Load]]:
@@ -83,6 +162,11 @@ def measure(processes: ProcessSet, options: Options) -> Found:
             load = run_wrk(url, script, [run_tag(), kind], CONNECTIONS, options.duration_s)
             by_wrk[name].append(load)
             print(f"{name}: {run['rps']:,.0f}/s, by wrk {load.requests_per_s:,.0f}/s", flush=True)
+    by_case: dict[Case, list[Turn]] = {case: [] for case in CASES}
+    ports = {"gateway": gateway_port, "nginx": nginx_port}
+    for number in range(options.rounds):
+        for case, kept in by_case.items():
+            processor_time_turns(processes, options, ports, case, number, kept)
     latencies = compare_latencies(processes, options, proxy_port, proxy.pid)
     rows: list[Row] = []
     for name, found in runs.items():
@@ -91,6 +175,8 @@ def measure(processes: ProcessSet, options: Options) -> Found:
         detail = f"processor time {median_of(cpu_us):.1f} µs a request, p99 {p99:.2f} ms"
         detail += remarks(found)
         rows.append(information(name, [run["rps"] for run in found], "/s", detail))
+    for case, turns in by_case.items():
+        rows += processor_time_rows(case, turns)
     pairs = list(zip(runs["nginx return 200"], by_wrk["nginx return 200"], strict=True))
     ratios = [run["rps"] / load.requests_per_s for run, load in pairs]
     rows.append(at_least("the load generator against wrk -t1, nginx `return 200`: throughput", ratios, 0.8, TIMES, ""))
@@ -138,7 +224,8 @@ def measure(processes: ProcessSet, options: Options) -> Found:
         ),
     ]
     wrk_raw = {name: [vars(load) for load in loads] for name, loads in by_wrk.items()}
-    return Found(rows, panels, {"runs": runs, "wrk": wrk_raw})
+    turns_raw = [{"case": asdict(case), "turns": [asdict(turn) for turn in turns]} for case, turns in by_case.items()]
+    return Found(rows, panels, {"runs": runs, "wrk": wrk_raw, "processor_time": turns_raw})
 
 
 if __name__ == "__main__":

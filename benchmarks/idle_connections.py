@@ -7,6 +7,7 @@ Memory is private memory. `wrk` is the gateway's throughput by wrk with the most
     python benchmarks/idle_connections.py [--duration 2] [--output benchmarks/results]
 """
 
+import socket
 import time
 
 from claims import (
@@ -51,7 +52,7 @@ def measure(processes: ProcessSet, options: Options) -> Found:
     for name, (port, process, sent, check) in targets.items():
         arguments = load_arguments(CONNECTIONS, options.duration_s, check=check)
         bench(processes, "run", port, *arguments, pid=process.pid)
-        held = []
+        held: list[socket.socket] = []
         try:
             for count in COUNTS:
                 # nginx has 4,096 connections, as start_nginx configures it.

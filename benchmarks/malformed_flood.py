@@ -133,15 +133,13 @@ class Comparison:
         self.results = Results()
         self._processes = processes
         self._program = compile_program(processes, "flood.c")
-        self._plugin, self._server_port, self._plugin_port = start_gearmand(
-            processes, "-t 4 --hashtable-buckets 1000003"
-        )
+        self._plugin, self._server_port, self._plugin_port = start_gearmand(processes, "-t 4")
         start_echo_workers(processes, self._server_port, FUNCTION, 2)
         self._gateway, self._gateway_port = start_gateway(processes, GATEWAY, self._server_port)
         self._targets = {self._plugin_port: self._plugin, self._gateway_port: self._gateway}
 
-    def _flood(self, port: int, kind: str, connections: int, seconds: float, **more: float) -> Flood:
-        return Flood(self._program, port, kind, connections, seconds, **more)
+    def _flood(self, port: int, kind: str, connections: int, seconds: float, rate: float = 0, count: int = 0) -> Flood:
+        return Flood(self._program, port, kind, connections, seconds, rate, count)
 
     def _turn(self, port: int, kind: str, connections: int, rate: float = 0) -> dict[str, Any]:
         """Good traffic alone, during a flood of the kind, and after it; again while others disturb it."""

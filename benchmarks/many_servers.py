@@ -40,8 +40,7 @@ CONNECTIONS = 64
 COUNTS = (1, 4)
 KINDS = ("foreground", "background")
 MAX_ATTEMPTS = 4
-# As in plugin_comparison.py: the default of 991 buckets measures gearmand's hash chains.
-GEARMAND = "-t 4 --hashtable-buckets 1000003"
+GEARMAND = "-t 4"
 
 
 def start(processes: ProcessSet, count: int, workers_each: int = WORKERS_EACH) -> int:

@@ -7,23 +7,20 @@ What every row means is in benchmarks/README.md. A turn that others on the machi
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from clients import ClosingClient, KeepAliveClient, NativeSequentialClient, open_idle_connections, post_head
 from plugin_report import (
-    CONNECTIONS,
+    MANY_CONNECTIONS,
+    Before,
     Results,
     Settings,
-    Turn,
-    describe,
     rows_of,
     write_reports,
 )
@@ -33,40 +30,40 @@ from servers import (
     start_gateway,
     start_gearmand,
     start_nginx,
+    start_plain_gearmand,
     start_raw_worker,
 )
+from turns import CONNECTIONS, Turn, native_turn, sequential_turn, undisturbed, wrk_turn
 
+from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
-    HOST,
     KIB,
     MIB,
-    AnswerChecker,
+    REPOSITORY,
     BenchmarkError,
-    Load,
     Process,
     ProcessSet,
-    Watch,
     function_status,
     in_turns,
     median_of,
     raise_open_file_limit,
     require_programs,
-    run_command,
-    run_tag,
-    run_wrk,
     wait_until_drained,
-    wait_until_quiet,
 )
 
 WORKLOAD_FUNCTION = "echo"
 QUEUE_FUNCTION = "queue"
 LARGE_FUNCTION = "echo-large"
+SINGLE_FUNCTION = "echo-single"
 PIPELINED_FUNCTION = "echo-pipelined"
 PIPELINED_GRABS = 16
 MAX_REPEATS = 8
 WARM_UP_S = 1.0
-SECTIONS = ("foreground", "background", "memory", "large")
+SECTIONS = ("foreground", "background", "single", "memory", "large", "against")
+# Those that share one gearmand and one gateway.
+SHARED = ("foreground", "background", "single", "large")
+WITH_NGINX = ("gateway", "nginx")
 Turns = list[Callable[[], None]]
 
 
@@ -77,9 +74,9 @@ def report_progress(text: str) -> None:
 class Comparison:
     """The servers of the load rows, started once, and the turns against them."""
 
-    def __init__(self, processes: ProcessSet, settings: Settings) -> None:
+    def __init__(self, processes: ProcessSet, settings: Settings, results: Results) -> None:
         self.settings = settings
-        self.results = Results()
+        self.results = results
         self._processes = processes
         _, self._server_port, plugin_port = start_gearmand(processes, settings.gearmand_options)
         start_echo_workers(processes, self._server_port, WORKLOAD_FUNCTION, settings.workers)
@@ -98,7 +95,14 @@ class Comparison:
             in_turns(self._background_turns(0, WARM_UP_S), 0)
             for number in range(self.settings.rounds):
                 in_turns(self._background_turns(number, self.settings.duration_s, self.results.background), number)
+                many = self.results.background_many
+                turns = self._background_turns(number, self.settings.duration_s, many, MANY_CONNECTIONS, WITH_NGINX)
+                in_turns(turns, number)
                 in_turns(self._consumed_turns(number), number)
+        if "single" in self.settings.sections:
+            start_echo_workers(self._processes, self._server_port, SINGLE_FUNCTION, 1)
+            for number in range(self.settings.rounds):
+                in_turns(self._single_turns(number), number)
         if "large" in self.settings.sections:
             worker = start_raw_worker(self._processes, self._server_port, LARGE_FUNCTION, grabs=1)
             for number in range(self.settings.rounds):
@@ -114,77 +118,73 @@ class Comparison:
     def _foreground_turns(
         self, function: str, round_number: int, duration_s: float, kept: list[Turn] | None = None
     ) -> Turns:
+        turn = partial(self._http_turn, background=False, function=function)
         measures = [
-            partial(self._http_turn, "plugin", round_number, duration_s, background=False, function=function),
-            partial(self._http_turn, "gateway", round_number, duration_s, background=False, function=function),
-            partial(self._native_turn, round_number, duration_s, function),
+            partial(turn, "plugin", round_number, duration_s),
+            partial(turn, "gateway", round_number, duration_s),
+            partial(self._native_turn, round_number, duration_s, function, self.settings.connections),
         ]
         return [partial(self._undisturbed, kept, measure) for measure in measures]
 
-    def _background_turns(self, round_number: int, duration_s: float, kept: list[Turn] | None = None) -> Turns:
-        measures = [
-            partial(self._http_turn, target, round_number, duration_s, background=True, function=QUEUE_FUNCTION)
-            for target in ("plugin", "gateway", "nginx")
-        ]
+    def _background_turns(
+        self,
+        round_number: int,
+        duration_s: float,
+        kept: list[Turn] | None = None,
+        connections: int = CONNECTIONS,
+        targets: Sequence[str] = ("plugin", "gateway", "nginx"),
+    ) -> Turns:
+        turn = partial(self._http_turn, background=True, function=QUEUE_FUNCTION, connections=connections)
+        measures = [partial(turn, target, round_number, duration_s) for target in targets]
         return [partial(self._undisturbed, kept, measure) for measure in measures]
 
     def _consumed_turns(self, round_number: int) -> Turns:
         """Background jobs that the libgearman workers take while they are submitted."""
-        duration_s = self.settings.duration_s
-        measures = [
-            partial(self._http_turn, target, round_number, duration_s, background=True, function=WORKLOAD_FUNCTION)
-            for target in ("plugin", "gateway")
-        ]
+        turn = partial(self._http_turn, background=True, function=WORKLOAD_FUNCTION)
+        measures = [partial(turn, target, round_number, self.settings.duration_s) for target in ("plugin", "gateway")]
         return [partial(self._undisturbed, self.results.background_consumed, measure) for measure in measures]
 
-    def _undisturbed(self, kept: list[Turn] | None, measure: Callable[[], Turn]) -> None:
-        """Repeats a turn that others disturbed: whatever the outcome was, it counts only what the machine did."""
-        for attempt in range(MAX_REPEATS + 1):
-            wait_until_quiet(self._processes, self.settings.max_disturbance)
-            turn = measure()
-            report_progress(describe(turn))
-            if kept is None:
-                return
-            if turn.disturbance.share <= self.settings.max_disturbance or attempt == MAX_REPEATS:
-                kept.append(turn)
-                return
-            self.results.discarded.append(turn)
+    def _single_turns(self, round_number: int) -> Turns:
+        duration_s = self.settings.duration_s
+        kinds: dict[str, type[KeepAliveClient | ClosingClient]] = {"gateway": KeepAliveClient, "plugin": ClosingClient}
+        measures = []
+        for target, kind in kinds.items():
+            connect = partial(kind, self._ports[target], SINGLE_FUNCTION)
+            measures.append(partial(sequential_turn, self._processes, target, round_number, connect, duration_s))
+        measures.append(partial(self._native_turn, round_number, duration_s, SINGLE_FUNCTION, 1))
+        return [partial(self._undisturbed, self.results.single, measure) for measure in measures]
 
-    def _http_turn(self, target: str, round_number: int, duration_s: float, background: bool, function: str) -> Turn:
-        port = self._ports[target]
-        arguments = [run_tag(), "background" if background else "foreground"]
+    def _undisturbed(self, kept: list[Turn] | None, measure: Callable[[], Turn]) -> None:
+        """A turn that counts when there is a list of those; what warms up is not repeated."""
+        repeats = MAX_REPEATS if kept is not None else 0
+        turn, discarded = undisturbed(self._processes, self.settings.max_disturbance, repeats, measure)
+        if kept is not None:
+            kept.append(turn)
+            self.results.discarded += discarded
+
+    def _http_turn(
+        self,
+        target: str,
+        round_number: int,
+        duration_s: float,
+        background: bool,
+        function: str,
+        connections: int = CONNECTIONS,
+    ) -> Turn:
+        kind = "background" if background else "foreground"
         # nginx answers nothing that could be compared.
-        checker = AnswerChecker(port, f"/{function}", background) if target != "nginx" else None
-        watch = Watch(self._processes)
-        url = f"http://{HOST}:{port}/{function}"
-        with checker.running() if checker else nullcontext():
-            load = run_wrk(url, BENCHMARKS / "unique_post.lua", arguments, self.settings.connections, duration_s)
-        cpu_s, disturbance = watch.stop()
-        turn = Turn(target, round_number, load, cpu_s, disturbance, checker.checked if checker else None)
+        port, check = self._ports[target], target != "nginx"
+        turn = wrk_turn(self._processes, target, round_number, port, function, [kind], connections, duration_s, check)
         if function == QUEUE_FUNCTION and target != "nginx":
             turn.queued_jobs = function_status(self._server_port, QUEUE_FUNCTION).jobs
             self._drain_queue()
         wait_until_drained(self._server_port, function)
         return turn
 
-    def _native_turn(self, round_number: int, duration_s: float, function: str) -> Turn:
-        watch = Watch(self._processes)
-        command = [sys.executable, str(BENCHMARKS / "native_client.py"), "--server", f"{HOST}:{self._server_port}"]
-        command += ["--function", function, "--in-flight", str(self.settings.connections)]
-        command += ["--duration", str(duration_s), "--run-tag", run_tag()[:7]]
-        outcome = json.loads(run_command(command, timeout_s=duration_s + 30).stdout)
-        cpu_s, disturbance = watch.stop()
-        load = Load(
-            duration_s=outcome["duration_s"],
-            requests=outcome["jobs"],
-            requests_per_s=outcome["jobs_per_s"],
-            latency_p50_s=outcome["latency_p50_s"],
-            latency_p99_s=outcome["latency_p99_s"],
-            latency_max_s=outcome["latency_max_s"],
-            errors={"wrong": outcome["wrong_results"]},
-        )
+    def _native_turn(self, round_number: int, duration_s: float, function: str, in_flight: int) -> Turn:
+        turn = native_turn(self._processes, round_number, self._server_port, function, in_flight, duration_s)
         wait_until_drained(self._server_port, function)
-        return Turn("native", round_number, load, cpu_s, disturbance)
+        return turn
 
     def _drain_queue(self) -> None:
         worker = start_raw_worker(self._processes, self._server_port, QUEUE_FUNCTION, grabs=64)
@@ -215,13 +215,20 @@ class Comparison:
         report_progress(f"large round {round_number}: {medians}")
 
 
-def memory_per_connection_bytes(process: Process, port: int, count: int, sent: bytes, answered: bool) -> float:
-    """Private memory that each further open connection costs a process that has served a few already."""
-    for connection in open_idle_connections(port, 32, sent, answered):
+def memory_per_connection_bytes(process: Process, port: int, count: int, answered: bytes, unanswered: bytes) -> float:
+    """Private memory that each further open connection costs a process that has served a few already.
+
+    Each has had an answer to the first bytes, if any, and has then sent the second ones.
+    """
+    for connection in open_idle_connections(port, 32, answered, bool(answered)):
+        connection.sendall(unanswered)
         connection.close()
     time.sleep(0.3)
     before = process.memory().private_bytes
-    connections = open_idle_connections(port, count, sent, answered)
+    connections = open_idle_connections(port, count, answered, bool(answered))
+    for connection in connections:
+        connection.sendall(unanswered)
+    time.sleep(0.5)
     after = process.memory().private_bytes
     for connection in connections:
         connection.close()
@@ -230,15 +237,15 @@ def memory_per_connection_bytes(process: Process, port: int, count: int, sent: b
 
 def measure_memory(processes: ProcessSet, settings: Settings, results: Results) -> None:
     request = post_head(WORKLOAD_FUNCTION, 20) + b"x" * 20
-    half_a_request = request[: len(request) // 2]
-    cases: list[tuple[str, bytes, bool]] = [
-        ("gateway, one request answered", request, True),
-        ("gateway, half a request sent", half_a_request, False),
-        ("plugin, nothing sent", b"", False),
-        ("plugin, half a request sent", half_a_request, False),
+    half_a_head = request[: len(request) // 2]
+    cases: list[tuple[str, bytes, bytes]] = [
+        ("gateway, one request answered", request, b""),
+        ("gateway, one request answered, half a head sent", request, half_a_head),
+        ("plugin, nothing sent", b"", b""),
+        ("plugin, half a head sent", b"", half_a_head),
     ]
     for number in range(settings.rounds):
-        for name, sent, answered in cases:
+        for name, answered, unanswered in cases:
             with ProcessSet(processes.directory) as fresh:
                 server, server_port, http_port = start_gearmand(fresh, settings.gearmand_options)
                 start_echo_workers(fresh, server_port, WORKLOAD_FUNCTION, 1)
@@ -248,9 +255,47 @@ def measure_memory(processes: ProcessSet, settings: Settings, results: Results) 
                     time.sleep(1.0)
                     at_rest_bytes = process.memory().resident_bytes
                     results.resident_bytes.setdefault("after start", []).append(at_rest_bytes)
-                per_connection = memory_per_connection_bytes(process, port, settings.idle_connections, sent, answered)
-                results.memory_per_connection_bytes.setdefault(name, []).append(per_connection)
-                report_progress(f"memory round {number}: {name}: {per_connection / KIB:.2f} KiB a connection")
+                each_bytes = memory_per_connection_bytes(process, port, settings.idle_connections, answered, unanswered)
+                results.memory_per_connection_bytes.setdefault(name, []).append(each_bytes)
+                report_progress(f"memory round {number}: {name}: {each_bytes / KIB:.2f} KiB a connection")
+
+
+def measure_against(processes: ProcessSet, settings: Settings, before: Before) -> None:
+    """The gateway of these sources and of others, in turns, each with a gearmand and workers of its own."""
+    clones = {"gateway": REPOSITORY, "before": Path(settings.against)}
+    for number in range(settings.rounds):
+        in_turns(
+            [partial(against_turn, processes, settings, before, number, *clone) for clone in clones.items()], number
+        )
+
+
+def against_turn(
+    processes: ProcessSet, settings: Settings, before: Before, number: int, target: str, clone: Path
+) -> None:
+    with ProcessSet(processes.directory) as fresh:
+        server_port = free_port()
+        start_plain_gearmand(fresh, server_port, settings.gearmand_options)
+        start_echo_workers(fresh, server_port, WORKLOAD_FUNCTION, settings.workers)
+        start_echo_workers(fresh, server_port, SINGLE_FUNCTION, 1)
+        gateway, port = start_gateway(fresh, settings.gateway_command, server_port, clone, target)
+        time.sleep(1.0)
+        resident_bytes = gateway.memory().resident_bytes
+
+        def load(kind: str, function: str, duration_s: float) -> Turn:
+            return wrk_turn(fresh, target, number, port, function, [kind], CONNECTIONS, duration_s, check=True)
+
+        connect = partial(KeepAliveClient, port, SINGLE_FUNCTION)
+        load("foreground", WORKLOAD_FUNCTION, WARM_UP_S)
+        duration_s = settings.duration_s
+        kinds: list[tuple[list[Turn], Callable[[], Turn]]] = [
+            (before.single, lambda: sequential_turn(fresh, target, number, connect, duration_s)),
+            (before.foreground, lambda: load("foreground", WORKLOAD_FUNCTION, duration_s)),
+            # The last one: its jobs stay in the queue.
+            (before.background, lambda: load("background", QUEUE_FUNCTION, duration_s)),
+        ]
+        for kept, measure in kinds:
+            kept.append(undisturbed(fresh, settings.max_disturbance, MAX_REPEATS, measure)[0])
+        before.resident_bytes.setdefault(target, []).append(resident_bytes)
 
 
 def parse_arguments() -> tuple[Settings, Path, bool]:
@@ -266,9 +311,19 @@ def parse_arguments() -> tuple[Settings, Path, bool]:
     parser.add_argument(
         "--max-disturbance", type=float, default=0.05, help="repeat a turn when others used more of the machine"
     )
-    parser.add_argument("--gearmand-options", default="-t 4 --hashtable-buckets 1000003")
+    parser.add_argument("--gearmand-options", default="-t 4")
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
+    parser.add_argument(
+        "--against", type=Path, metavar="DIRECTORY", help="a built clone of another commit, to compare the gateway with"
+    )
     arguments = parser.parse_args()
+    sections = tuple(section for section in SECTIONS if section in (arguments.only or SECTIONS))
+    if arguments.against is None:
+        if arguments.only and "against" in arguments.only:
+            parser.error("--only against needs --against DIRECTORY")
+        sections = tuple(section for section in sections if section != "against")
+    elif not (arguments.against / "src" / "gatewayx").is_dir():
+        parser.error(f"no sources of a gateway in {arguments.against}")
     settings = Settings(
         rounds=arguments.rounds,
         duration_s=arguments.duration,
@@ -280,7 +335,8 @@ def parse_arguments() -> tuple[Settings, Path, bool]:
         max_disturbance=arguments.max_disturbance,
         gearmand_options=arguments.gearmand_options,
         gateway_command=arguments.gateway_command,
-        sections=tuple(section for section in SECTIONS if section in (arguments.only or SECTIONS)),
+        against=str(arguments.against.absolute()) if arguments.against else "",
+        sections=sections,
     )
     return settings, arguments.output, arguments.strict
 
@@ -299,13 +355,16 @@ def main() -> int:
         )
         raise_open_file_limit(settings.idle_connections + 1000)
         with tempfile.TemporaryDirectory(prefix="plugin-comparison-") as name:
-            with ProcessSet(Path(name)) as processes:
-                comparison = Comparison(processes, settings)
-                comparison.run()
-                results = comparison.results
+            results = Results()
+            if set(SHARED) & set(settings.sections):
+                with ProcessSet(Path(name)) as processes:
+                    Comparison(processes, settings, results).run()
             if "memory" in settings.sections:
                 with ProcessSet(Path(name)) as processes:
                     measure_memory(processes, settings, results)
+            if "against" in settings.sections:
+                with ProcessSet(Path(name)) as processes:
+                    measure_against(processes, settings, results.before)
     except BenchmarkError as error:
         print(f"plugin_comparison: {error}", file=sys.stderr)
         return 1

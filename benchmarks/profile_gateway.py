@@ -72,7 +72,7 @@ class Bench:
 
 def start(processes: ProcessSet, background: bool, gateway_command: str, with_gearmand: bool) -> Bench:
     if with_gearmand:
-        _, server_port, _ = start_gearmand(processes, "-t 4 --hashtable-buckets 1000003")
+        _, server_port, _ = start_gearmand(processes, "-t 4")
         start_echo_workers(processes, server_port, "echo", 2)
     else:
         _, server_port = start_null_job_server(processes)

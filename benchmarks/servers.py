@@ -8,6 +8,7 @@ from pathlib import Path
 from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
+    GEARMAND_TABLE,
     HOST,
     REPOSITORY,
     BenchmarkError,
@@ -27,7 +28,7 @@ def start_gearmand(processes: ProcessSet, options: str) -> tuple[Process, int, i
     pid_file = processes.directory / f"gearmand-{port}.pid"
     log = processes.directory / f"gearmand-{port}.gearmand-log"
     command = [which("gearmand") or "gearmand", "-L", HOST, "-p", str(port), "-l", str(log), "-P", str(pid_file)]
-    command += ["-r", "http", "--http-port", str(http_port), *shlex.split(options)]
+    command += ["-r", "http", "--http-port", str(http_port), *GEARMAND_TABLE, *shlex.split(options)]
     process = processes.start("plugin", command)
     process.wait_until_listening(port, http_port)
     return process, port, http_port
@@ -36,17 +37,24 @@ def start_gearmand(processes: ProcessSet, options: str) -> tuple[Process, int, i
 def start_plain_gearmand(processes: ProcessSet, port: int, options: str = "") -> Process:
     """A job server without the HTTP plugin, on a port that somebody has chosen, so that it can come back there."""
     log = processes.directory / f"gearmand-{port}.gearmand-log"
-    command = [which("gearmand") or "gearmand", "-L", HOST, "-p", str(port), "-l", str(log), *shlex.split(options)]
+    command = [which("gearmand") or "gearmand", "-L", HOST, "-p", str(port), "-l", str(log)]
+    command += [*GEARMAND_TABLE, *shlex.split(options)]
     process = processes.start("gearmand", command)
     process.wait_until_listening(port)
     return process
 
 
-def start_gateway(processes: ProcessSet, command: str, server_port: int) -> tuple[Process, int]:
+def start_gateway(
+    processes: ProcessSet, command: str, server_port: int, clone: Path = REPOSITORY, name: str = "gateway"
+) -> tuple[Process, int]:
+    """A gateway of the sources in `clone`, with the Python that they are built for when it has one of its own."""
     port = free_port()
-    words = shlex.split(command.format(python=sys.executable, listen=f"{HOST}:{port}", server=f"{HOST}:{server_port}"))
-    python_path = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
-    process = processes.start("gateway", words, {"PYTHONPATH": python_path})
+    python = clone / ".venv" / "bin" / "python"
+    if clone == REPOSITORY or not python.exists():
+        python = Path(sys.executable)
+    words = shlex.split(command.format(python=python, listen=f"{HOST}:{port}", server=f"{HOST}:{server_port}"))
+    python_path = os.pathsep.join(filter(None, [str(clone / "src"), os.environ.get("PYTHONPATH")]))
+    process = processes.start(name, words, {"PYTHONPATH": python_path})
     process.wait_until_listening(port)
     return process, port
 
