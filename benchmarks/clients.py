@@ -1,9 +1,12 @@
-"""Blocking clients that send one request at a time: as little as possible beside the server's own time."""
+"""Clients that do as little as possible beside the server's own time: blocking ones, and many connections at once."""
 
+import re
+import select
 import socket
 import time
 
 from packets import HEADER, PacketType, encode_request
+from shapes import RequestSeries
 
 from support import HOST, BenchmarkError, run_tag
 
@@ -101,6 +104,74 @@ class NativeSequentialClient:
                 return time.perf_counter() - started_at_s, result
             if packet_type != PacketType.JOB_CREATED:
                 raise BenchmarkError(f"unexpected packet of type {packet_type}: {bytes(data[:100])!r}")
+
+
+class KeptConnections:
+    """Connections that each send `depth` requests, wait for the answers, and send the next; counted to the request.
+
+    With one connection, client and server work in lockstep, so that two runs do the very same.
+    """
+
+    ANSWER_TIMEOUT_S = 60.0
+    _LENGTH = re.compile(rb"content-length:[ ]*(\d+)", re.IGNORECASE)
+
+    def __init__(self, port: int, count: int, series: RequestSeries, depth: int = 1) -> None:
+        self._series = series
+        self._depth = depth
+        self._poller = select.epoll()
+        self._sockets: dict[int, socket.socket] = {}
+        self._unread: dict[int, bytes] = {}
+        for _ in range(count):
+            connection = open_connection(port)
+            self._sockets[connection.fileno()] = connection
+            self._unread[connection.fileno()] = b""
+            self._poller.register(connection.fileno(), select.EPOLLIN)
+
+    def load(self, at_least: int) -> int:
+        """As many requests as every connection's whole turns make of it; returns how many were answered."""
+        turns_each = -(-at_least // (self._depth * len(self._sockets)))
+        turns_left = dict.fromkeys(self._sockets, turns_each)
+        awaited = dict.fromkeys(self._sockets, self._depth)
+        for descriptor in self._sockets:
+            self._send(descriptor)
+        while turns_left:
+            events = self._poller.poll(self.ANSWER_TIMEOUT_S)
+            if not events:
+                raise BenchmarkError(f"no answer within {self.ANSWER_TIMEOUT_S} s")
+            for descriptor, _ in events:
+                awaited[descriptor] -= self._answers(descriptor)
+                if awaited[descriptor]:
+                    continue
+                turns_left[descriptor] -= 1
+                if turns_left[descriptor]:
+                    awaited[descriptor] = self._depth
+                    self._send(descriptor)
+                else:
+                    del turns_left[descriptor]
+        return turns_each * self._depth * len(self._sockets)
+
+    def _send(self, descriptor: int) -> None:
+        self._sockets[descriptor].sendall(b"".join(self._series.next() for _ in range(self._depth)))
+
+    def _answers(self, descriptor: int) -> int:
+        """How many answers one receive has completed."""
+        received = self._sockets[descriptor].recv(1 << 18)
+        if not received:
+            raise BenchmarkError("the server closed a connection under load")
+        data = self._unread[descriptor] + received
+        start = count = 0
+        while (head_end := data.find(b"\r\n\r\n", start)) >= 0:
+            head = data[start:head_end]
+            length = self._LENGTH.search(head)
+            if not head.startswith(b"HTTP/1.1 200 ") or length is None:
+                raise BenchmarkError(f"not the answer that was asked for: {head.decode('latin-1')}")
+            end = head_end + 4 + int(length[1])
+            if end > len(data):
+                break
+            start = end
+            count += 1
+        self._unread[descriptor] = data[start:]
+        return count
 
 
 def open_idle_connections(port: int, count: int, sent: bytes, answered: bool) -> list[socket.socket]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servers import GATEWAY_COMMAND, start_echo_workers, start_gateway, start_gearmand, start_null_job_server
+from shapes import SHAPES, SMALL, head_format
 
 from support import (
     BENCHMARKS,
@@ -59,10 +60,11 @@ class Bench:
     processes: ProcessSet
     gateway: Process
     port: int
-    background: bool
+    head: str
+    """Of the requests, as shapes.py writes it."""
 
     def load(self, duration_s: float) -> Load:
-        arguments = [run_tag(), "background" if self.background else "foreground"]
+        arguments = [run_tag(), "head", self.head]
         url = f"http://{HOST}:{self.port}/echo"
         load = run_wrk(url, BENCHMARKS / "unique_post.lua", arguments, CONNECTIONS, duration_s)
         if load.error_count:
@@ -70,14 +72,17 @@ class Bench:
         return load
 
 
-def start(processes: ProcessSet, background: bool, gateway_command: str, with_gearmand: bool) -> Bench:
+def start(
+    processes: ProcessSet, background: bool, gateway_command: str, with_gearmand: bool, shape: str = SMALL
+) -> Bench:
+    """The gateway and what it needs, warm."""
     if with_gearmand:
         _, server_port, _ = start_gearmand(processes, "-t 4")
         start_echo_workers(processes, server_port, "echo", 2)
     else:
         _, server_port = start_null_job_server(processes)
     gateway, port = start_gateway(processes, gateway_command, server_port)
-    bench = Bench(processes, gateway, port, background)
+    bench = Bench(processes, gateway, port, head_format(shape, background, port))
     bench.load(WARM_UP_S)
     return bench
 
@@ -153,24 +158,37 @@ def profile_time(bench: Bench, duration_s: float) -> list[Share]:
     return shares(components, us_per_sample)
 
 
-def profile_system_calls(bench: Bench, duration_s: float) -> list[Share]:
-    """System calls a request; strace slows the gateway down, which lets more work gather in each turn of its loop."""
+def count_system_calls(bench: Bench, load: Callable[[], int]) -> tuple[Counter[str], int]:
+    """Calls by name while the load ran, and what it returned: its requests."""
     summary = bench.processes.directory / "strace.txt"
-    tracer = bench.processes.start("strace", ["strace", "-c", "-p", str(bench.gateway.pid), "-o", str(summary)])
+    command = ["strace", "-f", "-c", "-p", str(bench.gateway.pid), "-o", str(summary)]
+    tracer = bench.processes.start("strace", command)
     time.sleep(0.5)
-    load = bench.load(duration_s)
+    tracer.check_running()
+    requests = load()
     bench.processes.stop(tracer)
     lines = map(STRACE_LINE.match, summary.read_text().splitlines())
-    calls = Counter({line["name"]: int(line["calls"]) for line in lines if line and line["name"] != "total"})
-    print(f"{load.requests_per_s:,.0f} requests/s under strace")
-    return shares(calls, 1 / load.requests)
+    return Counter({line["name"]: int(line["calls"]) for line in lines if line and line["name"] != "total"}), requests
 
 
-def profile_instructions(bench: Bench, duration_s: float) -> list[Share]:
-    """User-space instructions a request by component. The gateway runs under callgrind since its start."""
+def profile_system_calls(bench: Bench, duration_s: float) -> list[Share]:
+    """System calls a request; strace slows the gateway down, which lets more work gather in each turn of its loop."""
+    calls, requests = count_system_calls(bench, lambda: bench.load(duration_s).requests)
+    print(f"{requests / duration_s:,.0f} requests/s under strace")
+    return shares(calls, 1 / requests)
+
+
+def callgrind_command(directory: Path, gateway_command: str) -> str:
+    """The gateway under callgrind since its start, where nothing is counted until it is told."""
+    output = f"--callgrind-out-file={directory}/callgrind.out.%p"
+    return f"valgrind --tool=callgrind --instr-atstart=no {output} {gateway_command}"
+
+
+def count_instructions(bench: Bench, load: Callable[[], int]) -> tuple[Counter[str], Counter[str], int]:
+    """User-space instructions by component and by symbol while the load ran, and what it returned: its requests."""
     pid = str(bench.gateway.pid)
     run_command(["callgrind_control", "--instr=on", pid], timeout_s=60)
-    load = bench.load(duration_s)
+    requests = load()
     run_command(["callgrind_control", "--instr=off", pid], timeout_s=60)
     run_command(["callgrind_control", "--dump", pid], timeout_s=60)
     dumps = sorted(bench.processes.directory.glob("callgrind.out.*"), key=lambda path: path.stat().st_size)
@@ -180,12 +198,18 @@ def profile_instructions(bench: Bench, duration_s: float) -> list[Share]:
         name = component(shared_object, symbol)
         components[name] += instructions
         symbols[f"{name}: {symbol}"] += instructions
+    return components, symbols, requests
+
+
+def profile_instructions(bench: Bench, duration_s: float) -> list[Share]:
+    """User-space instructions a request by component. The gateway runs under callgrind since its start."""
+    components, symbols, requests = count_instructions(bench, lambda: bench.load(duration_s).requests)
     print(
-        f"{load.requests_per_s:,.0f} requests/s under callgrind, "
-        f"{components.total() / load.requests:,.0f} user-space instructions a request"
+        f"{requests / duration_s:,.0f} requests/s under callgrind, "
+        f"{components.total() / requests:,.0f} user-space instructions a request"
     )
-    print_shares("symbols, instructions a request", shares(symbols, 1 / load.requests)[: 2 * SYMBOLS_SHOWN])
-    return shares(components, 1 / load.requests)
+    print_shares("symbols, instructions a request", shares(symbols, 1 / requests)[: 2 * SYMBOLS_SHOWN])
+    return shares(components, 1 / requests)
 
 
 def callgrind_costs(text: str) -> Iterator[tuple[str, str, int]]:
@@ -238,6 +262,7 @@ def main() -> int:
     parser.add_argument(
         "--gearmand", action="store_true", help="in front of gearmand and two libgearman workers instead"
     )
+    parser.add_argument("--shape", choices=SHAPES, default=SMALL, help="what the requests are like")
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of load")
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
     arguments = parser.parse_args()
@@ -247,9 +272,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="profile-gateway-") as name, ProcessSet(Path(name)) as processes:
             command = arguments.gateway_command
             if arguments.kind == "instructions":
-                output = f"--callgrind-out-file={name}/callgrind.out.%p"
-                command = f"valgrind --tool=callgrind --instr-atstart=no {output} {command}"
-            bench = start(processes, arguments.background, command, arguments.gearmand)
+                command = callgrind_command(Path(name), command)
+            bench = start(processes, arguments.background, command, arguments.gearmand, arguments.shape)
             print_shares(f"by component, {unit}", profile(bench, arguments.duration))
     except BenchmarkError as error:
         print(f"profile_gateway: {error}", file=sys.stderr)
