@@ -34,12 +34,13 @@ from claims import (
 )
 from servers import GATEWAY_COMMAND, start_gateway, start_nginx, start_nginx_proxy, start_null_job_server
 from shapes import BROWSER, NEVER_REPEATING, SMALL, head_format
-from turns import Turn, against, problems_of, processor_times, rates, undisturbed, wrk_turn
+from turns import Turn, against, processor_times, rates, undisturbed, wrk_turn
 
 from support import (
     BENCHMARKS,
     HOST,
     TIMES,
+    BenchmarkError,
     Load,
     Process,
     ProcessSet,
@@ -102,6 +103,8 @@ def processor_time_turns(
             check=False,
         )
         counts, _ = undisturbed(processes, MAX_DISTURBANCE, MAX_ATTEMPTS - 1, measure, QUIET_TIMEOUT_S)
+        if problems := counts.problems():
+            raise BenchmarkError(problems[0])
         kept.append(counts)
 
     turns = [partial(turn, f"gateway, {kind}", ports["gateway"], kind) for kind in KINDS]
@@ -116,11 +119,10 @@ def processor_time_rows(case: Case, turns: list[Turn]) -> Iterator[Row]:
         name = f"{kind}, {shape}{case.connections} connections: processor time against nginx `return 200`"
         ratios = against(turns, target, "nginx", Turn.cpu_per_request_s)
         detail = f"{processor_times(turns, target, 'nginx')}; {rates(turns, target, 'nginx')}"
-        valid = not problems_of(turns, target)
         if bar is None:
             yield information(name, ratios, TIMES, detail)
         else:
-            yield at_most(name, ratios, bar, TIMES, detail, valid)
+            yield at_most(name, ratios, bar, TIMES, detail)
 
 
 def compare_latencies(processes: ProcessSet, options: Options, port: int, pid: int) -> list[tuple[Run, Load]]:

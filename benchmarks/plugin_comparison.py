@@ -8,6 +8,7 @@ What every row means is in benchmarks/README.md. A turn that others on the machi
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -18,7 +19,6 @@ from pathlib import Path
 from clients import ClosingClient, KeepAliveClient, NativeSequentialClient, open_idle_connections, post_head
 from plugin_report import (
     MANY_CONNECTIONS,
-    Before,
     Results,
     Settings,
     rows_of,
@@ -49,6 +49,8 @@ from support import (
     median_of,
     raise_open_file_limit,
     require_programs,
+    run_tag,
+    source_revision,
     wait_until_drained,
 )
 
@@ -215,20 +217,24 @@ class Comparison:
         report_progress(f"large round {round_number}: {medians}")
 
 
-def memory_per_connection_bytes(process: Process, port: int, count: int, answered: bytes, unanswered: bytes) -> float:
-    """Private memory that each further open connection costs a process that has served a few already.
+def memory_per_connection_bytes(
+    process: Process, port: int, filling: int, count: int, answered: bytes, unanswered: bytes
+) -> float:
+    """Private memory that each further open connection costs a process that holds `filling` ones already.
 
     Each has had an answer to the first bytes, if any, and has then sent the second ones.
     """
-    for connection in open_idle_connections(port, 32, answered, bool(answered)):
-        connection.sendall(unanswered)
-        connection.close()
-    time.sleep(0.3)
+
+    def opened(number: int) -> list[socket.socket]:
+        connections = open_idle_connections(port, number, answered, bool(answered))
+        for connection in connections:
+            connection.sendall(unanswered)
+        time.sleep(0.5)
+        return connections
+
+    connections = opened(filling)
     before = process.memory().private_bytes
-    connections = open_idle_connections(port, count, answered, bool(answered))
-    for connection in connections:
-        connection.sendall(unanswered)
-    time.sleep(0.5)
+    connections += opened(count)
     after = process.memory().private_bytes
     for connection in connections:
         connection.close()
@@ -244,10 +250,12 @@ def measure_memory(processes: ProcessSet, settings: Settings, results: Results) 
         ("plugin, nothing sent", b"", b""),
         ("plugin, half a head sent", b"", half_a_head),
     ]
+    filling, count = settings.filling_connections, settings.idle_connections
+    options = f"{settings.gearmand_options} --file-descriptors {filling + count + 1000}"
     for number in range(settings.rounds):
         for name, answered, unanswered in cases:
             with ProcessSet(processes.directory) as fresh:
-                server, server_port, http_port = start_gearmand(fresh, settings.gearmand_options)
+                server, server_port, http_port = start_gearmand(fresh, options)
                 start_echo_workers(fresh, server_port, WORKLOAD_FUNCTION, 1)
                 process, port = server, http_port
                 if name.startswith("gateway"):
@@ -255,22 +263,22 @@ def measure_memory(processes: ProcessSet, settings: Settings, results: Results) 
                     time.sleep(1.0)
                     at_rest_bytes = process.memory().resident_bytes
                     results.resident_bytes.setdefault("after start", []).append(at_rest_bytes)
-                each_bytes = memory_per_connection_bytes(process, port, settings.idle_connections, answered, unanswered)
+                each_bytes = memory_per_connection_bytes(process, port, filling, count, answered, unanswered)
                 results.memory_per_connection_bytes.setdefault(name, []).append(each_bytes)
                 report_progress(f"memory round {number}: {name}: {each_bytes / KIB:.2f} KiB a connection")
 
 
-def measure_against(processes: ProcessSet, settings: Settings, before: Before) -> None:
+def measure_against(processes: ProcessSet, settings: Settings, results: Results, other: Path) -> None:
     """The gateway of these sources and of others, in turns, each with a gearmand and workers of its own."""
-    clones = {"gateway": REPOSITORY, "before": Path(settings.against)}
+    clones = {"gateway": REPOSITORY, "before": other}
     for number in range(settings.rounds):
         in_turns(
-            [partial(against_turn, processes, settings, before, number, *clone) for clone in clones.items()], number
+            [partial(against_turn, processes, settings, results, number, *clone) for clone in clones.items()], number
         )
 
 
 def against_turn(
-    processes: ProcessSet, settings: Settings, before: Before, number: int, target: str, clone: Path
+    processes: ProcessSet, settings: Settings, results: Results, number: int, target: str, clone: Path
 ) -> None:
     with ProcessSet(processes.directory) as fresh:
         server_port = free_port()
@@ -282,23 +290,29 @@ def against_turn(
         resident_bytes = gateway.memory().resident_bytes
 
         def load(kind: str, function: str, duration_s: float) -> Turn:
-            return wrk_turn(fresh, target, number, port, function, [kind], CONNECTIONS, duration_s, check=True)
+            turn = wrk_turn(fresh, target, number, port, function, [kind], CONNECTIONS, duration_s, check=True)
+            if kind == "background":
+                turn.queued_jobs = function_status(server_port, function).jobs
+            return turn
 
         connect = partial(KeepAliveClient, port, SINGLE_FUNCTION)
         load("foreground", WORKLOAD_FUNCTION, WARM_UP_S)
         duration_s = settings.duration_s
+        before = results.before
         kinds: list[tuple[list[Turn], Callable[[], Turn]]] = [
             (before.single, lambda: sequential_turn(fresh, target, number, connect, duration_s)),
             (before.foreground, lambda: load("foreground", WORKLOAD_FUNCTION, duration_s)),
-            # The last one: its jobs stay in the queue.
-            (before.background, lambda: load("background", QUEUE_FUNCTION, duration_s)),
+            # Its jobs stay in the queue, so it is the last, and a turn that is repeated has a function of its own.
+            (before.background, lambda: load("background", f"{QUEUE_FUNCTION}-{run_tag()}", duration_s)),
         ]
         for kept, measure in kinds:
-            kept.append(undisturbed(fresh, settings.max_disturbance, MAX_REPEATS, measure)[0])
+            turn, discarded = undisturbed(fresh, settings.max_disturbance, MAX_REPEATS, measure)
+            kept.append(turn)
+            results.discarded += discarded
         before.resident_bytes.setdefault(target, []).append(resident_bytes)
 
 
-def parse_arguments() -> tuple[Settings, Path, bool]:
+def parse_arguments() -> tuple[Settings, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of load a turn")
@@ -306,7 +320,8 @@ def parse_arguments() -> tuple[Settings, Path, bool]:
     parser.add_argument("--output", type=Path, default=BENCHMARKS / "results", help="directory of the results")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a bar is missed")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="measure only this; may be repeated")
-    parser.add_argument("--idle-connections", type=int, default=2000)
+    parser.add_argument("--idle-connections", type=int, default=2000, help="whose memory is measured")
+    parser.add_argument("--filling-connections", type=int, default=4000, help="held open before them")
     parser.add_argument("--large-requests", type=int, default=40, help="1 MiB echoes a round and client")
     parser.add_argument(
         "--max-disturbance", type=float, default=0.05, help="repeat a turn when others used more of the machine"
@@ -330,19 +345,20 @@ def parse_arguments() -> tuple[Settings, Path, bool]:
         workers=arguments.workers,
         connections=CONNECTIONS,
         idle_connections=arguments.idle_connections,
+        filling_connections=arguments.filling_connections,
         large_payload_bytes=MIB,
         large_requests=arguments.large_requests,
         max_disturbance=arguments.max_disturbance,
         gearmand_options=arguments.gearmand_options,
         gateway_command=arguments.gateway_command,
-        against=str(arguments.against.absolute()) if arguments.against else "",
+        against=source_revision(arguments.against) if arguments.against else "",
         sections=sections,
     )
-    return settings, arguments.output, arguments.strict
+    return settings, arguments
 
 
 def main() -> int:
-    settings, output, strict = parse_arguments()
+    settings, arguments = parse_arguments()
     try:
         require_programs(
             {
@@ -353,7 +369,7 @@ def main() -> int:
                 "setpriv": "util-linux",
             }
         )
-        raise_open_file_limit(settings.idle_connections + 1000)
+        raise_open_file_limit(settings.idle_connections + settings.filling_connections + 2000)
         with tempfile.TemporaryDirectory(prefix="plugin-comparison-") as name:
             results = Results()
             if set(SHARED) & set(settings.sections):
@@ -364,13 +380,13 @@ def main() -> int:
                     measure_memory(processes, settings, results)
             if "against" in settings.sections:
                 with ProcessSet(Path(name)) as processes:
-                    measure_against(processes, settings, results.before)
+                    measure_against(processes, settings, results, arguments.against.absolute())
     except BenchmarkError as error:
         print(f"plugin_comparison: {error}", file=sys.stderr)
         return 1
     rows = rows_of(results)
-    write_reports(output, settings, rows, results)
-    return 1 if strict and any(row.passed is False for row in rows) else 0
+    write_reports(arguments.output, settings, rows, results)
+    return 1 if arguments.strict and any(row.passed is False for row in rows) else 0
 
 
 if __name__ == "__main__":

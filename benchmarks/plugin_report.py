@@ -51,13 +51,15 @@ class Settings:
     workers: int
     connections: int
     idle_connections: int
+    filling_connections: int
+    """A process that has just started has some MiB in its heap that are private but free: these take them."""
     large_payload_bytes: int
     large_requests: int
     max_disturbance: float
     gearmand_options: str
     gateway_command: str
     against: str
-    """The sources of another gateway that this one is compared with; empty for none."""
+    """The commit of another gateway that this one is compared with; empty for none."""
     sections: tuple[str, ...]
 
 
@@ -325,7 +327,9 @@ def markdown_report(description: dict[str, Any], rows: list[Row], results: Resul
         + ", ".join(f"{name} {version}" for name, version in description["versions"].items())
         + f". Medians of {settings['rounds']} rounds of {settings['duration_s']:g} s. "
         f"gearmand runs with `{' '.join((*GEARMAND_TABLE, settings['gearmand_options']))}` for the plugin and the "
-        "gateway alike. What the rows mean: [README](../README.md).",
+        "gateway alike. "
+        + (f"Before is {settings['against']}. " if settings["against"] else "")
+        + "What the rows mean: [README](../README.md).",
         measured_rows_markdown(rows),
     ]
     for name, turns in results.turns().items():

@@ -24,6 +24,8 @@ CLAIMS = {
 
 OTHERS = {
     "plugin_comparison": "the gateway's first bars: plugin, native client, nginx, memory",
+    "instructions": "instructions a request, by kind of request",
+    "instructions_lockstep": "the same over one connection",
     "malformed_flood": "floods by a flooder in C, good traffic by wrk",
     "malformed_flood_steady": "5,000 malformed connections a second",
     "malformed_flood_declared": "declared bodies and slow readers, beside the same floods at nginx",

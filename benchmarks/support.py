@@ -524,8 +524,9 @@ def write_report(
 ) -> None:
     """Writes NAME.json and NAME.md: the rows, with where and when they were measured. `raw` goes into the JSON only."""
     machine: dict[str, Any] = machine_description()
-    gearmand = f"{program_version('gearmand', '-V')} with `{' '.join(GEARMAND_TABLE)}`"
-    versions = package_versions("uvloop", "httptools", "gatewayx") | {"gearmand": gearmand}
+    versions = package_versions("uvloop", "httptools", "gatewayx")
+    if which("gearmand"):
+        versions["gearmand"] = f"{program_version('gearmand', '-V')} with `{' '.join(GEARMAND_TABLE)}`"
     versions |= {program: program_version(program, "-v") for program in ("nginx", "wrk") if which(program)}
     measured = {
         "title": title,
@@ -571,9 +572,9 @@ def program_version(program: str, option: str) -> str:
     return version[0] if version else "unknown"
 
 
-def source_revision() -> str:
+def source_revision(clone: Path = REPOSITORY) -> str:
     """The commit of the measured source, and whether files under src/ differ from it."""
-    git = ["git", "-C", str(REPOSITORY)]
+    git = ["git", "-C", str(clone)]
     try:
         commit = run_command([*git, "rev-parse", "--short=10", "HEAD"], timeout_s=READY_TIMEOUT_S).stdout.strip()
         changes = run_command([*git, "status", "--porcelain", "--", "src"], timeout_s=READY_TIMEOUT_S).stdout.strip()
