@@ -69,6 +69,8 @@ class Bench:
         load = run_wrk(url, BENCHMARKS / "unique_post.lua", arguments, CONNECTIONS, duration_s)
         if load.error_count:
             raise BenchmarkError(f"errors under load: {load.errors}")
+        if not load.requests:
+            raise BenchmarkError("nothing was answered: foreground jobs need workers of their function")
         return load
 
 
