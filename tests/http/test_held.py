@@ -96,10 +96,17 @@ class TestDeclarations:
         worker.complete(handle, b"done")
         assert (await client.response()).body == b"done"
 
-    async def test_half_a_head_counts_and_only_what_is_kept_of_it(self, gateway, client):
-        client.send(HALF_A_HEAD, b"X-Other: " + b"o" * 5000 + b"\r\n", b"X-Gearman-Unique: half")
-        await gateway.reaches("budget.small_bytes", 4000)
-        assert gateway.count("budget.small_bytes") == len("/echo?") + 4000 + len("X-Gearman-Unique: half")
+    async def test_half_a_plain_head_counts_as_it_came(self, gateway, client):
+        sent = HALF_A_HEAD + b"X-Other: " + b"o" * 5000 + b"\r\n" + b"X-Gearman-Unique: half"
+        client.send(sent)
+        await gateway.reaches("budget.small_bytes", len(sent))
+        assert gateway.count("budget.small_bytes") == len(sent)
+
+    async def test_half_a_head_that_is_not_plain_counts_and_only_what_is_kept_of_it(self, gateway, client):
+        client.send(HALF_A_HEAD, b"X-Other: \t" + b"o" * 5000 + b"\r\n", b"X-Gearman-Unique: half")
+        kept = len("/echo?") + 4000 + len("X-Gearman-Unique: half")
+        await gateway.reaches("budget.small_bytes", kept)
+        assert gateway.count("budget.small_bytes") == kept
 
 
 class TestCrowded:

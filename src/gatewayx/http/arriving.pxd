@@ -8,13 +8,13 @@ from gatewayx.http.request cimport Request
 
 
 cdef class ArrivingClient(Client):
-    # Held only while a request is being read: an idle connection costs no parser.
+    # Held only while a request is being read, from its first byte on: an idle connection costs no parser.
     cdef RequestParser parser
     # The unfinished request that it sends; None while there is none.
     cdef Arrival arrival
     # Whom it counts for among the senders of unfinished requests; None until there was one.
     cdef bytes sender_address
-    # Bytes that the parser has not taken: an unfinished line, or what came before reading was paused.
+    # Bytes that the parser has not taken: an unfinished head or line, or what came before reading was paused.
     # Of it, what stands before tail_offset was taken; tail_waits: whole requests may be among the rest.
     cdef bytes tail
     cdef Py_ssize_t tail_offset
@@ -43,6 +43,7 @@ cdef class ArrivingClient(Client):
     cdef bytes join_tail(self, const char* data, Py_ssize_t size)
     cdef bytes tail_example(self)
     cdef bint begins_nothing(self)
+    cdef bint has_begun(self) noexcept
     cdef bint admit(self, Request request, RequestParser parser) except -1
     cdef int drop_parser(self) except -1
     cdef int follow_arrival(self) except -1

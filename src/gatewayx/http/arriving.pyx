@@ -104,6 +104,10 @@ cdef class ArrivingClient(Client):
         """Whether what was kept is a lone CR: half an empty line, which begins no head (RFC 9112 2.2)."""
         return PyBytes_GET_SIZE(self.tail) == 1 and PyBytes_AS_STRING(self.tail)[0] == c"\r"
 
+    cdef bint has_begun(self) noexcept:
+        """Whether the request line of a request that is being read is complete."""
+        return self.parser is not None and self.parser.begun()
+
     # Room for head and body.
 
     cdef bint admit(self, Request request, RequestParser parser) except -1:
@@ -155,7 +159,7 @@ cdef class ArrivingClient(Client):
     cdef int follow_arrival(self) except -1:
         """Know an unfinished request from its first piece on, and count what is here of its head."""
         if self.state != READING or (
-            self.parser is None and (self.tail is None or self.read_paused or self.begins_nothing())
+            not self.has_begun() and (self.tail is None or self.read_paused or self.begins_nothing())
         ):
             return self.forget_arrival()
         if self.arrival is None:

@@ -152,10 +152,10 @@ cdef class HttpConnection(AnsweringClient):
         self.parsing = True
         while offset < end and self.state == READING:
             parser = self.parser
+            if (parser is None or not parser.begun()) and self.in_flight >= self.max_in_flight():
+                waits = True
+                break
             if parser is None:
-                if self.in_flight >= self.max_in_flight():
-                    waits = True
-                    break
                 parser = self.parser = self.clients.take_parser()
             try:
                 offset += parser.read(data + offset, end - offset)
@@ -174,8 +174,7 @@ cdef class HttpConnection(AnsweringClient):
             if parser.event == Event.REQUEST_COMPLETE:
                 self._hand_over(request)
         self.parsing = False
-        if self.parser is not None and self.parser.request is None:
-            # An unfinished request line is in `tail`, not in the parser.
+        if self.parser is not None and self.parser.untouched():
             self.clients.give_back_parser(self.parser)
             self.parser = None
         if self.state == READING:
@@ -290,7 +289,7 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int refuse(self, object problem, str detail, bytes data) except -1:
         """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
-        cdef Request request = None if self.parser is None else self.parser.request
+        cdef Request request = None if self.parser is None else self.parser.request_so_far()
         self.clients.counts.requests_refused += 1
         self.clients.refusals.note(problem.kind, self, data)
         self.body_coming = problem.status == 413 or (
@@ -313,7 +312,7 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
-        cdef bint pause = self.write_paused or (self.parser is None and self.in_flight >= self.max_in_flight())
+        cdef bint pause = self.write_paused or (not self.has_begun() and self.in_flight >= self.max_in_flight())
         cdef Py_ssize_t offset = self.tail_offset
         cdef bytes tail
         if self.state != READING:

@@ -1,11 +1,13 @@
 """The parser that turns a client's bytes into requests, one at a time. No I/O."""
 
 from gatewayx.http.chunks cimport ChunkedBody
+from gatewayx.http.head cimport HeadReader
 from gatewayx.http.limits cimport Limits
+from gatewayx.http.plain cimport AT_LINE, PlainHead
 from gatewayx.http.request cimport Request, RequestHandler
 
 cpdef enum Event:
-    # All bytes are used, or the rest is an unfinished line to be given again with what follows it.
+    # All bytes are used, or the rest is an unfinished head or line to be given again with what follows it.
     MORE = 0
     # The head of `request` is complete, its body is not.
     HEAD_COMPLETE = 1
@@ -13,48 +15,30 @@ cpdef enum Event:
     REQUEST_COMPLETE = 2
 
 cdef enum ParserState:
-    REQUEST_LINE
-    HEADER_LINES
+    IN_HEAD
     SIZED_BODY
     CHUNKED_BODY
-
-# What the header lines of one request have said. All of it is 0 before the first one.
-cdef struct HeaderFacts:
-    int hosts
-    bint host_invalid
-    # There is a Connection or Proxy-Connection; Connection lists "close", or "keep-alive".
-    bint saw_connection
-    bint option_close
-    bint option_keep_alive
-    int transfer_encodings
-    # The only one is "chunked".
-    bint chunked
-    bint unknown_expectation
-
-
-cdef class LlhttpInput:
-    """What llhttp is given to read, as a buffer of Python's: bytes that somebody else holds during the call."""
-    cdef const char* data
-    cdef Py_ssize_t size
 
 
 cdef class RequestParser:
     # What the connection uses.
 
     cdef readonly Limits limits
-    # The request being read; None between requests.
+    # The request being read; None between requests, and before its head is complete if that is plain.
     cdef readonly Request request
     # What the last read() came to.
     cdef readonly Event event
+    # The head is not plain, or was not from some byte on: HeadReader reads it.
+    cdef readonly bint handed_over
     # The head is complete.
     cdef bint head_done
-    # What is kept of the head, in bytes.
-    cdef Py_ssize_t head_bytes
     # There was no room for the body being read: it is dropped, and the request is to be answered so.
     cdef bint over_budget
+    # What is kept of the head, in bytes. Of an unfinished plain head that is nothing: it is in the unused bytes.
+    cdef Py_ssize_t head_bytes
 
     # Read on, to the end of a request at most; returns how many bytes were used. `event` says what was reached. After
-    # MORE, the unused bytes are an unfinished line: they are given again together with what follows them. After
+    # MORE, the unused bytes are an unfinished head or line: they are given again together with what follows them. After
     # REQUEST_COMPLETE, start_next() comes before the next read(). No pointer into data is kept. Raises RequestError; the
     # parser is of no use afterwards.
     cdef Py_ssize_t read(self, const char* data, Py_ssize_t size) except -1
@@ -62,16 +46,27 @@ cdef class RequestParser:
     cpdef int start_next(self) except -1
     # Let go what is here of the body; the rest is read and dropped.
     cdef int drop_body(self) except -1
+    # The request being read as far as an answer needs it, also before its head is complete; None before its request line
+    # is.
+    cdef Request request_so_far(self)
 
-    # The walk over the bytes.
+    # Whether the request line is complete.
+    cdef inline bint begun(self) noexcept:
+        return self.request is not None or self.plain.part >= AT_LINE
+
+    # Whether it has read nothing of a request, so that it may read any connection's next one.
+    cdef inline bint untouched(self) noexcept:
+        return self.request is None and self.plain.walked == 0 and not self.handed_over
+
+    # How far it is.
 
     cdef RequestHandler handler
+    # It is a referee's (`httptools_only`): the plain ones are handed over, too.
+    cdef bint hands_all_over
     cdef ParserState state
-    # Header lines of this request so far.
-    cdef int header_lines
-    cdef Py_ssize_t header_bytes
-    # The Content-Length of this request's header lines as the walk read it; -1 for none.
-    cdef long long seen_length
+    cdef PlainHead plain
+    # None before the first head that is not plain.
+    cdef HeadReader reader
     # Bytes still to come of the sized body.
     cdef long long remaining_bytes
     # The chunked body being read; None without one.
@@ -81,34 +76,13 @@ cdef class RequestParser:
     cdef Py_ssize_t body_room
     cdef Py_ssize_t body_filled
 
-    # llhttp, and what it has told of this request.
-
-    # The httptools parser that calls this object back, and its feed_data.
-    cdef object llhttp
-    cdef object feed_data
-    cdef LlhttpInput input
-    # llhttp takes nothing more: a new one is made before the next request.
-    cdef bint llhttp_spent
-    cdef HeaderFacts seen
-    cdef bint is_connect
-    cdef bint message_done
-    # llhttp reads a head that this object has made up, and its callbacks are not about the request.
-    cdef bint muted
-
-    cdef int _start_llhttp(self) except -1
     cdef Py_ssize_t _read_head(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t _read_any_head(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t _take_plain_head(self, const char* data, Py_ssize_t size) except -1
+    cdef int _take_wanted_lines(self, const char* data) except -1
     cdef Py_ssize_t _read_sized_body(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _read_chunked_body(self, const char* data, Py_ssize_t size) except -1
-    cdef int _unfinished_request_line(self, const char* line, const char* end) except -1
-    cdef int _request_line(self, const char* line, const char* end) except -1
-    cdef int _target(self, const char* target, const char* end) except -1
-    cdef int _end_head(self) except -1
-    cdef int _check_head(self) except -1
     cdef int _finish(self) except -1
     cdef int _take_body(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int _grow_body(self, Py_ssize_t needed_bytes) except -1
     cdef int _resize_body(self, Py_ssize_t room_bytes) except -1
-    cdef int _feed(self, const char* data, const char* head_end, const char* end) except -1
-    cdef int _pass_upgrade(self, const char* head_end, const char* end) except -1
-    cdef object _refusal(self, error)
-    cdef object _transfer_encoding_refusal(self)

@@ -14,21 +14,24 @@ class Event(IntEnum):
     REQUEST_COMPLETE = 2
 
 @final
-class LlhttpInput:
-    """What llhttp is given to read."""
-
-@final
 class RequestParser:
     """Turns bytes into requests, one at a time.
 
-    limits: what a request may take. handler: asked which headers to keep; None keeps none.
+    limits: what a request may take. handler: asked which headers to keep; None keeps none. httptools_only: for the
+    referee, which compares the two ways of a head: no head goes the short way.
     """
 
-    def __init__(self, limits: Limits, handler: RequestHandler | None = None) -> None: ...
+    def __init__(
+        self, limits: Limits, handler: RequestHandler | None = None, *, httptools_only: bool = False
+    ) -> None: ...
     @property
     def limits(self) -> Limits: ...
     @property
     def request(self) -> Request | None: ...
+    @property
+    def handed_over(self) -> bool:
+        """Whether the head is not plain: HeadReader reads it."""
+
     @property
     def event(self) -> Event: ...
     def feed(self, data: bytes, offset: int) -> int:
@@ -39,8 +42,3 @@ class RequestParser:
 
     def release(self) -> None:
         """Break the reference cycle with httptools; the parser is of no use afterwards."""
-
-    def on_header(self, name: bytes, value: bytes) -> None: ...
-    def on_headers_complete(self) -> None: ...
-    def on_body(self, data: bytes) -> None: ...
-    def on_message_complete(self) -> None: ...
