@@ -40,7 +40,20 @@ EVERYONE = {"address", "errors"}
 KNOW_BOTH = {"gateway", "server", "admin", "demo"}
 
 # Bytes in, values out: in whatever room a module of such a name stands.
-WITHOUT_IO = {"packet", "parser", "head", "plain", "chunks", "request", "response", "limits", "problems", "routes", "headers", "proxy"}
+WITHOUT_IO = {
+    "packet",
+    "parser",
+    "head",
+    "plain",
+    "chunks",
+    "request",
+    "response",
+    "limits",
+    "problems",
+    "routes",
+    "headers",
+    "proxy",
+}
 IO = {
     "asyncio",
     "select",

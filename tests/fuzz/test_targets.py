@@ -6,13 +6,15 @@ from types import ModuleType
 
 import pytest
 
-from fuzz import http_connection, packet_reader
+from fuzz import http_connection, packet_reader, request_parser
 from fuzz.corpus import kept
 from fuzz.mutations import run_inputs, run_mutations
 
 
 @pytest.mark.parametrize(
-    ("target", "mutations"), [(packet_reader, 2500), (http_connection, 250)], ids=["packet_reader", "http_connection"]
+    ("target", "mutations"),
+    [(packet_reader, 2500), (request_parser, 2500), (http_connection, 250)],
+    ids=["packet_reader", "request_parser", "http_connection"],
 )
 def test_seeds_kept_inputs_and_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
     run_inputs(target.one_input, [*target.seeds(), *kept(target.__name__.rpartition(".")[2])])
