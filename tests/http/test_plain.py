@@ -31,7 +31,7 @@ TARGET_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#%")
 TOKEN_BYTES = b"!#$%&'*+-.^_`|~09azAZ"
 VALUE_BYTES = bytes(range(0x20, 0x7F))
 
-# By the clauses of the definition (http/plain). LIMITS are 64 bytes of target, 512 of header lines, 12 lines, 200 of body.
+# By the clauses of the definition (http/plain). LIMITS: 64 bytes of target, 12 header lines of 512 bytes, 200 of body.
 SHORT = {
     **{
         f"method {method.decode()}": head(first=method + b" / HTTP/1.1")

@@ -13,6 +13,18 @@ from gatewayx.core.grammar cimport IS_TARGET, IS_TOKEN, is_host, is_percent_enco
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, METHOD_PUT, Method, RequestHandler
 
+cdef extern from *:
+    """
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define BYTES_BEFORE_FLAG(flags) (__builtin_ctzll(flags) >> 3)
+    #else
+    #define BYTES_BEFORE_FLAG(flags) 0
+    #endif
+    """
+    # Of 8 bytes as they stand in memory, those before the first one whose highest bit is set in the flags, which are not
+    # 0; or fewer.
+    int BYTES_BEFORE_FLAG(uint64_t flags) noexcept
+
 cdef enum:
     # "HTTP/1.1" and CRLF.
     VERSION_LINE_BYTES = 10
@@ -152,8 +164,7 @@ cdef int _walk_header_lines(
                 return WHOLE
             part = IN_NAME
         if part == IN_NAME:
-            while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
-                cursor += 1
+            cursor = _after_name(cursor, end)
             if cursor == end:
                 break
             if cursor[0] != c":" or cursor == line:
@@ -191,17 +202,45 @@ cdef int _walk_header_lines(
     return UNFINISHED
 
 
+# Eight bytes at once: a byte is flagged in its highest bit. What a byte that is flagged does to those behind it, by a carry or
+# a borrow, does not matter, for only the first flag is looked at; those before it borrow and carry nothing.
+
 cdef inline const char* _after_text(const char* cursor, const char* end) noexcept:
     """Where the bytes 0x20 to 0x7E end that the text begins with."""
     cdef uint64_t word
+    cdef uint64_t flags
     while end - cursor >= 8:
         memcpy(&word, cursor, 8)
-        # A byte below 0x20 borrows, 0x7F carries into its highest bit, and above it is set: of the lowest byte that is none
-        # of the text this is exact, and what it does to higher ones does not matter.
-        if ((word - 0x2020202020202020ULL) | (word + 0x0101010101010101ULL) | word) & 0x8080808080808080ULL:
+        # Below 0x20 it borrows; 0x7F carries into its highest bit; above, that is set.
+        flags = ((word - 0x2020202020202020ULL) | (word + 0x0101010101010101ULL) | word) & 0x8080808080808080ULL
+        if flags:
+            cursor += BYTES_BEFORE_FLAG(flags)
             break
         cursor += 8
     while cursor < end and c" " <= cursor[0] <= c"~":
+        cursor += 1
+    return cursor
+
+
+cdef inline const char* _after_name(const char* cursor, const char* end) noexcept:
+    """Where the tchar end that the text begins with; most are letters and "-"."""
+    cdef uint64_t word
+    cdef uint64_t small
+    cdef uint64_t flags
+    while end - cursor >= 8:
+        memcpy(&word, cursor, 8)
+        small = word | 0x2020202020202020ULL
+        # From "a" on the first sum has its highest bit, up to "z" the second has not; "-" leaves nothing to carry.
+        flags = (
+            ((small + 0x1F1F1F1F1F1F1F1FULL) & ~(small + 0x0505050505050505ULL))
+            | ~((word ^ 0x2D2D2D2D2D2D2D2DULL) + 0x7F7F7F7F7F7F7F7FULL)
+        ) & ~word
+        flags = ~flags & 0x8080808080808080ULL
+        if flags:
+            cursor += BYTES_BEFORE_FLAG(flags)
+            break
+        cursor += 8
+    while cursor < end and IS_TOKEN[<unsigned char> cursor[0]]:
         cursor += 1
     return cursor
 
