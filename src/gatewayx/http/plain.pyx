@@ -211,8 +211,8 @@ cdef inline const char* _after_text(const char* cursor, const char* end) noexcep
     cdef uint64_t flags
     while end - cursor >= 8:
         memcpy(&word, cursor, 8)
-        # Below 0x20 it borrows; 0x7F carries into its highest bit; above, that is set.
-        flags = ((word - 0x2020202020202020ULL) | (word + 0x0101010101010101ULL) | word) & 0x8080808080808080ULL
+        # Below 0x20 the difference has its highest bit; from 0x7F on the sum has it, but of 0xFF, where the difference does.
+        flags = ((word - 0x2020202020202020ULL) | (word + 0x0101010101010101ULL)) & 0x8080808080808080ULL
         if flags:
             cursor += BYTES_BEFORE_FLAG(flags)
             break
