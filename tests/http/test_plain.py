@@ -11,7 +11,7 @@ from fuzz.request_parser import HANDLER, HOST, LIMITS, PLAIN, Read, Refused, cut
 from gatewayx.config.settings import Settings
 from gatewayx.http.limits import Limits
 from gatewayx.http.parser import Event, RequestParser
-from support.gateway import with_settings
+from support.gateway import eventually, with_settings
 from support.http import HttpClient
 from support.pieces import every_way
 
@@ -252,3 +252,23 @@ class TestUnfinished:
                 await client.writer.drain()
             for number in range(20):
                 assert (await client.response()).body == b"%02d" % number
+
+    async def test_half_heads_of_several_clients_do_not_mix(self, gateway, samples):
+        heads = [b"GET /echo?%s HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n" % (b"q" * size) for size in (1, 30, 300)]
+        async with (
+            HttpClient(gateway.address) as one,
+            HttpClient(gateway.address) as two,
+            HttpClient(gateway.address) as three,
+        ):
+            clients = (one, two, three)
+            sent = 0
+            for end in (2, 9, 15, 35, 38):
+                for client, data in zip(clients, heads, strict=True):
+                    client.send(data[sent:end])
+                await eventually(lambda: gateway.count("http.arrivals") == len(clients))
+                await gateway.reaches("budget.small_bytes", end * len(clients))
+                sent = end
+            for client, data in zip(clients, heads, strict=True):
+                client.send(data[sent:])
+            for client, size in zip(clients, (1, 30, 300), strict=True):
+                assert (await client.response()).body == b"q" * size
