@@ -1,7 +1,7 @@
 """One HTTP request as one Gearman job."""
 
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.job_request cimport JobRequest, UniqueText
 from gatewayx.gearman.job cimport Job
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
@@ -21,14 +21,13 @@ cdef class Gateway(RequestHandler):
     cdef bint refuse_client_unique
     # Take and answer requests as gearmand's HTTP plugin where it differs on purpose.
     cdef bint plugin_compat
-    # "gatewayx-", what tells this process from all others, "-"; a number makes it the unique of one job.
-    cdef bytes unique_prefix
-    cdef unsigned long long unique_number
+    # The last job's unique: "gatewayx-", what tells this process from all others, "-", and a number.
+    cdef UniqueText own_unique
     # Exchanges between begin() and their answer or abandonment.
     cdef readonly Py_ssize_t open_exchanges
 
-    # Write the unique of the job with this number, with room for MAX_UNIQUE_BYTES; returns what follows it.
-    cdef char* put_unique(self, char* end, unsigned long long number) noexcept
+    # Make the unique of one more job.
+    cdef void next_unique(self, UniqueText* unique) noexcept
     cdef int _read_head(self, JobRequest wanted, Request request) except -1
 
 

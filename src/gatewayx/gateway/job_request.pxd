@@ -2,6 +2,7 @@
 
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport JobListener
+from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
 
 # One of the SUBMIT_JOB* types by priority, then by whether it is a background job.
 cdef int[3][2] SUBMIT_TYPES
@@ -21,12 +22,18 @@ cdef enum UniqueOrigin:
     PLUGIN
 
 
+# A unique of the gateway's own: digits are the last of it.
+cdef struct UniqueText:
+    char[MAX_UNIQUE_BYTES] text
+    unsigned char size
+
+
 cdef class JobRequest(JobListener):
     """A subclass answers it."""
     cdef bytes function
-    # None for one of the gateway's own, which the number stands for.
+    # None for one of the gateway's own.
     cdef bytes unique
-    cdef unsigned long long unique_number
+    cdef UniqueText own_unique
     cdef UniqueOrigin unique_origin
     cdef Priority priority
     cdef bint background

@@ -54,9 +54,11 @@ cdef class JobServerConnection(JobCarrier):
     # Those that the job server has created.
     cdef JobTable table
 
-    # Submissions of this loop turn, or held back while the job server does not read; how many of them nobody waits for
-    # any more; the size of the others.
-    cdef list unsent
+    # Submissions of this loop turn, or held back while the job server does not read, in order; how many they are; how many
+    # of them nobody waits for any more; the size of the others.
+    cdef Job first_unsent
+    cdef Job last_unsent
+    cdef Py_ssize_t unsent_count
     cdef Py_ssize_t unsent_abandoned
     cdef readonly Py_ssize_t unsent_bytes
     cdef bint write_paused
@@ -78,6 +80,9 @@ cdef class JobServerConnection(JobCarrier):
     cdef int _write(self, Job job) except -1
     cdef int _flush(self, Py_ssize_t gathered_bytes) except -1
     cdef int _append_pending(self, Job job) except -1
+    cdef int _append_unsent(self, Job job) except -1
+    cdef Job _take_unsent(self)
+    cdef int _forget_abandoned(self) except -1
     cdef int _settle(self, Job job, bint queued) except -1
     cdef int _packet(self) except -1
     cdef int _large_packet(self) except -1

@@ -112,7 +112,6 @@ cdef class JobServerConnection(JobCarrier):
             Magic.RESPONSE, max_body_bytes=max_result_bytes + MAX_FIRST_ARGUMENT_BYTES, announce_large=True
         )
         self.asks_option = True
-        self.unsent = []
 
     def retire(self):
         """Take no more jobs, but those that are merged with one that is under way here."""
@@ -122,7 +121,7 @@ cdef class JobServerConnection(JobCarrier):
     @property
     def idle(self):
         """Nobody waits for the end of a job here, and none is on its way."""
-        return self.outstanding == 0 and self.oldest_pending is None and not self.unsent
+        return self.outstanding == 0 and self.oldest_pending is None and self.first_unsent is None
 
     @property
     def unanswered(self):
@@ -149,8 +148,10 @@ cdef class JobServerConnection(JobCarrier):
         while job is not None:
             bits |= job.refused_by
             job = job.next_pending
-        for item in self.unsent:
-            bits |= (<Job> item).refused_by
+        job = self.first_unsent
+        while job is not None:
+            bits |= job.refused_by
+            job = job.next_pending
         return bits
 
     def check(self, double silence_s):
@@ -180,13 +181,22 @@ cdef class JobServerConnection(JobCarrier):
         self.arrived_bytes = arrived if waits_behind else self.echo_end_bytes
 
     cdef int submit(self, Job job) except -1:
-        self.unsent.append(job)
+        self._append_unsent(job)
         self.unsent_bytes += job.packet_bytes
         job.carrier = self
         if job.identity is not None:
             self.table.pin(job)
         self.outstanding += 1
         return 0 if self.write_paused else self.turn.add_job_server(self)
+
+    cdef int _append_unsent(self, Job job) except -1:
+        if self.last_unsent is None:
+            self.first_unsent = job
+        else:
+            self.last_unsent.next_pending = job
+        self.last_unsent = job
+        self.unsent_count += 1
+        return 0
 
     cdef int abandon(self, Job job) except -1:
         cdef JobState state = job.state
@@ -207,9 +217,18 @@ cdef class JobServerConnection(JobCarrier):
             self.table.unpin(job)
             self._settle(job, False)
             self.unsent_abandoned += 1
-            if self.unsent_abandoned * 2 > len(self.unsent):
-                self.unsent = [item for item in self.unsent if (<Job> item).state == JobState.UNSENT]
-                self.unsent_abandoned = 0
+            if self.unsent_abandoned * 2 > self.unsent_count:
+                self._forget_abandoned()
+        return 0
+
+    cdef int _forget_abandoned(self) except -1:
+        """Let go of those among the unsent that nobody waits for."""
+        cdef Job job
+        for _ in range(self.unsent_count):
+            job = self._take_unsent()
+            if job.state == JobState.UNSENT:
+                self._append_unsent(job)
+        self.unsent_abandoned = 0
         return 0
 
     cdef int _settle(self, Job job, bint queued) except -1:
@@ -252,43 +271,48 @@ cdef class JobServerConnection(JobCarrier):
 
     cpdef int resume_writing(self) except -1:
         self.write_paused = False
-        return self.turn.add_job_server(self) if self.unsent else 0
+        return 0 if self.first_unsent is None else self.turn.add_job_server(self)
 
     # Writing.
 
     cdef int end_turn(self) except -1:
-        """Hand what is unsent to the stream as long as the kernel takes it; the rest waits on."""
-        cdef list jobs = self.unsent
+        """Hand what is unsent to the stream as long as the kernel takes it; the rest waits on, whatever becomes of that."""
         cdef Py_ssize_t gathered_bytes = 0
-        cdef Py_ssize_t index
-        cdef Job job
-        if self.is_closed() or self.write_paused or not jobs or self.stream.closing():
+        cdef Job job = self.first_unsent
+        if job is None or self.is_closed() or self.write_paused or self.stream.closing():
             return 0
-        self.unsent_abandoned = 0
-        for index in range(len(jobs)):
-            job = <Job> jobs[index]
-            if job.state != JobState.UNSENT:
-                continue
+        while job is not None:
             if gathered_bytes + job.packet_bytes > GATHERED_BYTES:
                 self._flush(gathered_bytes)
                 gathered_bytes = 0
                 if self.write_paused or self.stream.closing():
-                    # Whatever becomes of this write, the rest is not lost.
-                    del jobs[:index]
                     return 0
-            job.change(JobState.WRITTEN)
-            self._append_pending(job)
-            self.unsent_bytes -= job.packet_bytes
-            self.written_bytes += job.packet_bytes
-            if job.packet_bytes > GATHERED_BYTES:
-                self._write(job)
-                if self.write_paused or self.stream.closing():
-                    del jobs[:index + 1]
-                    return 0
+            self._take_unsent()
+            if job.state == JobState.UNSENT:
+                job.change(JobState.WRITTEN)
+                self._append_pending(job)
+                self.unsent_bytes -= job.packet_bytes
+                self.written_bytes += job.packet_bytes
+                if job.packet_bytes > GATHERED_BYTES:
+                    self._write(job)
+                    if self.write_paused or self.stream.closing():
+                        return 0
+                else:
+                    gathered_bytes = _gather(job, gathered_bytes)
             else:
-                gathered_bytes = _gather(job, gathered_bytes)
-        jobs.clear()
+                self.unsent_abandoned -= 1
+            job = self.first_unsent
         return self._flush(gathered_bytes)
+
+    cdef Job _take_unsent(self):
+        """The first that is unsent is so no more, or goes elsewhere."""
+        cdef Job job = self.first_unsent
+        self.first_unsent = job.next_pending
+        job.next_pending = None
+        if self.first_unsent is None:
+            self.last_unsent = None
+        self.unsent_count -= 1
+        return job
 
     cdef int _append_pending(self, Job job) except -1:
         if self.newest_pending is None:
@@ -453,7 +477,9 @@ cdef class JobServerConnection(JobCarrier):
         cdef Job job, following
         self.large_job = None
         self.budget.release(&self.large_held)
-        unsent, self.unsent, self.unsent_bytes = self.unsent, [], 0
+        unsent = [self._take_unsent() for _ in range(self.unsent_count)]
+        self.unsent_bytes = 0
+        self.unsent_abandoned = 0
         job, self.oldest_pending, self.newest_pending = self.oldest_pending, None, None
         while job is not None:
             following = job.next_pending

@@ -106,7 +106,7 @@ cdef class Job(Expiring):
     cdef JobListener listener
     # Where it was submitted; None before it is.
     cdef JobCarrier carrier
-    # The next submission that still waits for its JOB_CREATED or ERROR.
+    # The next submission of its connection that is unsent, or that waits for its JOB_CREATED or ERROR.
     cdef Job next_pending
     cdef bytes function
     # The submission: its packet, without the workload if that is large, and both their size. Kept until the job server

@@ -178,7 +178,7 @@ cdef class Poller:
                 if name == ALARM:
                     read(self.timer, &alarms, sizeof(alarms))
                     continue
-                place = &self.places[name & 0xFFFFFFFF]
+                place = &self.places[<uint32_t> name]
                 if place.owner != NULL and place.generation == name >> 32:
                     owner = <Polled> place.owner
                     owner.handle(self.events[index - 1].events)
