@@ -7,8 +7,10 @@ from support import HOST
 
 SMALL = "small"
 NEVER_REPEATING = "never repeating"
+# The same with a unique of the client's, by which the gateway keeps apart what a job server would merge.
+OWN_UNIQUES = "never repeating, with uniques"
 BROWSER = "a browser's"
-SHAPES = (SMALL, NEVER_REPEATING, BROWSER)
+SHAPES = (SMALL, NEVER_REPEATING, OWN_UNIQUES, BROWSER)
 PAYLOAD_BYTES = 20
 
 # What a browser's `fetch` sends of a page that keeps its address for itself: with Host and Content-Length twelve.
@@ -27,11 +29,13 @@ BROWSER_HEADERS = (
 
 
 def head_format(shape: str, background: bool, port: int, function: str = "echo") -> str:
-    """The head of a POST; of the never repeating ones the function, the unique and another header differ each time."""
+    """The head of a POST; of the never repeating ones the function, two headers and any unique differ each time."""
     lines = [f"Host: {HOST}:{port}"]
-    if shape == NEVER_REPEATING:
+    if shape in (NEVER_REPEATING, OWN_UNIQUES):
         function = "f/%s"
-        lines += ["X-Request-Id: %s", "X-Gearman-Unique: %s"]
+        lines += ["X-Request-Id: %s", "Cookie: session=%s"]
+        if shape == OWN_UNIQUES:
+            lines.append("X-Gearman-Unique: %s")
     elif shape == BROWSER:
         lines += BROWSER_HEADERS
     if background:

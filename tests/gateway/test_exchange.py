@@ -341,7 +341,7 @@ class TestPluginCompat:
 class Broken:
     """Stands in for a table of the gateway's own code, and fails."""
 
-    def __contains__(self, value: object) -> bool:
+    def __getitem__(self, value: object) -> str:
         raise RuntimeError("our own fault")
 
 
@@ -352,8 +352,8 @@ class TestOurOwnFaults:
         async with HttpClient(gateway.address) as other:
             other.send(post(b"/" + function, b"undisturbed"))
             handle, _, _, _ = await worker.take()
-            monkeypatch.setattr(headers, "PRIORITIES", Broken())
-            answer = await client.ask(post(b"/" + function, b"body", b"X-Gearman-Priority: low"))
+            monkeypatch.setattr(headers, "HEADER_NAMES", Broken())
+            answer = await client.ask(post(b"/" + function, b"body", *[b"X-Gearman-Priority: low"] * 2))
             monkeypatch.undo()
             assert (answer.status, answer.kind()) == (500, "internal-error")
             assert "our own fault" not in answer.body.decode()

@@ -1,14 +1,16 @@
 """Deadlines in coarse lists that one tick a process sweeps: no timer per request, O(1) to arm and disarm."""
 
+from cpython.object cimport PyObject
+
 cdef enum:
     WHEEL_SLOTS = 512
 
 
 cdef class Expiring:
     """Whatever can run out of time: a client connection, a job."""
-    # Neighbours in the slot's ring; None while disarmed.
-    cdef Expiring next_expiring
-    cdef Expiring previous_expiring
+    # Neighbours in the slot's ring; NULL while disarmed. The ring has a reference of its own to each entry.
+    cdef PyObject* next_expiring
+    cdef PyObject* previous_expiring
     # The tick at which this is due; meaningless while disarmed.
     cdef long long due_tick
 

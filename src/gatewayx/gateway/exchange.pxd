@@ -23,11 +23,15 @@ cdef class Gateway(RequestHandler):
     cdef bint plugin_compat
     # The last job's unique: "gatewayx-", what tells this process from all others, "-", and a number.
     cdef UniqueText own_unique
+    # Paths that came lately, and their functions, at the same places.
+    cdef list recent_paths
+    cdef list recent_functions
     # Exchanges between begin() and their answer or abandonment.
     cdef readonly Py_ssize_t open_exchanges
 
     # Make the unique of one more job.
     cdef void next_unique(self, UniqueText* unique) noexcept
+    cdef bytes _function_of(self, bytes path)
     cdef int _read_head(self, JobRequest wanted, Request request) except -1
 
 

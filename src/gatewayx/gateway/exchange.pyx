@@ -45,6 +45,8 @@ cdef bytes ALLOW_LINE = ALLOW
 cdef bytes FIRST_NUMBER = b"00000000000000"
 
 cdef enum:
+    # Paths whose functions are remembered.
+    RECENT_FUNCTIONS = 8
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
     MAX_HEADERS_BYTES = 256
 
@@ -78,6 +80,8 @@ cdef class Gateway(RequestHandler):
         self.job_timeout_s = job_timeout_s
         self.refuse_client_unique = refuse_client_unique
         self.plugin_compat = plugin_compat
+        self.recent_paths = [None] * RECENT_FUNCTIONS
+        self.recent_functions = [None] * RECENT_FUNCTIONS
         # 100 random bits tell processes, hosts and restarts apart.
         process = base64.b32encode(os.urandom(15))[:20].lower()
         prefix = UNIQUE_PREFIX + process + b"-"
@@ -97,6 +101,17 @@ cdef class Gateway(RequestHandler):
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
         return is_ours(name, name_bytes)
+
+    cdef bytes _function_of(self, bytes path):
+        """function_of(); the parser gives a path that came lately as the same object."""
+        cdef Py_ssize_t place = PyBytes_GET_SIZE(path) & (RECENT_FUNCTIONS - 1)
+        cdef bytes function
+        if self.recent_paths[place] is path:
+            return <bytes> self.recent_functions[place]
+        function = function_of(path, self.max_function_bytes)
+        self.recent_paths[place] = path
+        self.recent_functions[place] = function
+        return function
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
@@ -142,7 +157,7 @@ cdef class Gateway(RequestHandler):
         if self.plugin_compat:
             wanted.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
         else:
-            wanted.function = function_of(request.path, self.max_function_bytes)
+            wanted.function = self._function_of(request.path)
         if not self.admission.allows(wanted.function):
             raise RequestError(FUNCTION_NOT_ALLOWED)
         if self.plugin_compat:
@@ -155,11 +170,11 @@ cdef class Gateway(RequestHandler):
             raise RequestError(UNEXPECTED_QUERY)
         wanted.priority = NORMAL
         wanted.timeout_s = self.job_timeout_s
-        if request.headers is not None:
+        if request.header_count or request.headers is not None:
             if self.plugin_compat:
-                read_plugin_headers(wanted, request.headers, self.refuse_client_unique)
+                read_plugin_headers(wanted, request, self.refuse_client_unique)
             else:
-                read_headers(wanted, request.headers, self.refuse_client_unique)
+                read_headers(wanted, request, self.refuse_client_unique)
         if wanted.unique is None:
             if not self.plugin_compat:
                 wanted.unique_origin = GATEWAY
@@ -190,16 +205,17 @@ cdef class Exchange(JobRequest):
         cdef Pool pool = self.gateway.pool
         cdef bytes identity = None
         cdef Submission submission
+        submission.workload = request.body_start
+        submission.workload_bytes = request.body_bytes
         self.workload = request.body
         if request.method == METHOD_GET or request.method == METHOD_HEAD:
-            if self.gateway.plugin_compat:
-                # A body that came with its head was read before anybody knew that it is to be dropped.
-                self.workload = b""
-            elif PyBytes_GET_SIZE(self.workload):
+            if request.body_bytes and not self.gateway.plugin_compat:
                 # A chunked body shows its length only now.
                 return self._answer_problem(None, UNEXPECTED_BODY, None, None)
-            else:
-                self.workload = b"" if request.query is None else request.query
+            # A body that came with its head was read before anybody knew that the plugin drops it.
+            self.workload = b"" if request.query is None or self.gateway.plugin_compat else request.query
+            submission.workload = PyBytes_AS_STRING(self.workload)
+            submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
         refusal = self.gateway.admission.refusal(self.function, pool)
         if refusal is not None:
             return self._answer_problem(None, refusal, None, None)
@@ -208,14 +224,15 @@ cdef class Exchange(JobRequest):
             submission.unique = self.own_unique.text
             submission.unique_bytes = self.own_unique.size
         else:
+            if self.workload is None:
+                # The job is merged with others by it, or ranked.
+                self.workload = PyBytes_FromStringAndSize(submission.workload, submission.workload_bytes)
             submission.unique = PyBytes_AS_STRING(self.unique)
             submission.unique_bytes = PyBytes_GET_SIZE(self.unique)
             identity = self._identity()
             if self.unique_origin == CLIENT and identity is not None and self._would_mix(identity):
                 return self._answer_problem(None, UNIQUE_IN_USE, None, None)
         submission.packet_type = self.packet_type()
-        submission.workload = PyBytes_AS_STRING(self.workload)
-        submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
         submission.timeout_s = self.timeout_s
         submission.remembered = self.unique_origin == CLIENT and self.background and identity is not None
         submission.rank_key = 0

@@ -1,6 +1,7 @@
 """What the X-Gearman- headers of a request ask for."""
 
 from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.http.request cimport Request
 
 cdef enum:
     # Digits and point of a timeout; a longer value is no timeout.
@@ -12,9 +13,9 @@ cdef bytes UNIQUE_PREFIX
 # Whether it may be one of our headers; the name as sent.
 cdef bint is_ours(const char* name, Py_ssize_t name_bytes) noexcept
 
-# Read the headers, names and values in turn, into the job request, whose timeout_s is default and maximum. Raises
-# RequestError. refuse_unique: clients may not give uniques.
-cdef int read_headers(JobRequest wanted, list headers, bint refuse_unique) except -1
+# Read the request's headers into the job request, whose timeout_s is default and maximum. Raises RequestError.
+# refuse_unique: clients may not give uniques.
+cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) except -1
 
 # The same as gearmand's HTTP plugin reads them: in any case, and what says nothing to it is as if it were not there.
-cdef int read_plugin_headers(JobRequest wanted, list headers, bint refuse_unique) except -1
+cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_unique) except -1

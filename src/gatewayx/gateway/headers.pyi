@@ -1,5 +1,4 @@
 """What the X-Gearman- headers of a request ask for; all of it is C-level."""
 
-PRIORITIES: dict[bytes, int]
 PLUGIN_PRIORITIES: dict[bytes, int]
 HEADER_NAMES: dict[int, str]

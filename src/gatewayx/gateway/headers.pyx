@@ -5,17 +5,18 @@ does not exist, is the client's fault. gearmand's HTTP plugin (libgearman-server
 over what it does not know.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcmp
 from posix.strings cimport strncasecmp
 
 from gatewayx.gateway.job_request cimport CLIENT, HIGH, LOW, NORMAL, JobRequest, Priority
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
+from gatewayx.http.request cimport HeaderSlice, Request
 
 from gatewayx.http.problems import MALFORMED_HEADER, RequestError
 
 UNIQUE_PREFIX = b"gatewayx-"
 
-PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH}
 # To the plugin "normal" is a word like any other that it does not know.
 PLUGIN_PRIORITIES = {b"low": LOW, b"high": HIGH}
 
@@ -38,57 +39,62 @@ cdef bint is_ours(const char* name, Py_ssize_t name_bytes) noexcept:
     return 16 <= name_bytes <= 20 and strncasecmp(name, b"x-gearman-", 10) == 0
 
 
-cdef int read_headers(JobRequest wanted, list headers, bint refuse_unique) except -1:
+cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) except -1:
     cdef double most_s = wanted.timeout_s
-    cdef Py_ssize_t index
+    cdef HeaderSlice header
+    cdef int index, name
     cdef int seen = 0
-    cdef int header
-    cdef bytes value
-    for index in range(0, len(headers), 2):
-        header = _header(<bytes> headers[index])
-        if seen & header:
-            raise RequestError(MALFORMED_HEADER, f"{HEADER_NAMES[header]} is given more than once")
-        seen |= header
-        value = (<bytes> headers[index + 1]).strip(b" \t")
-        if header == UNIQUE:
+    for index in range(_count(request)):
+        _slice_of(request, index, &header)
+        name = _name_of(&header)
+        if seen & name:
+            raise RequestError(MALFORMED_HEADER, f"{HEADER_NAMES[name]} is given more than once")
+        seen |= name
+        if name == UNIQUE:
             if refuse_unique:
                 raise RequestError(
                     MALFORMED_HEADER, "X-Gearman-Unique is not taken here: the gateway makes every unique"
                 )
-            wanted.unique = _unique(value, False)
+            wanted.unique = _unique(_value(&header), False)
             wanted.unique_origin = CLIENT
-        elif header == BACKGROUND:
-            wanted.background = value == b"true"
-            if not wanted.background and value != b"false":
+        elif name == BACKGROUND:
+            wanted.background = _is(&header, b"true", 4)
+            if not wanted.background and not _is(&header, b"false", 5):
                 raise RequestError(MALFORMED_HEADER, "X-Gearman-Background is neither 'true' nor 'false'")
-        elif header == PRIORITY:
-            if value not in PRIORITIES:
+        elif name == PRIORITY:
+            if _is(&header, b"low", 3):
+                wanted.priority = LOW
+            elif _is(&header, b"high", 4):
+                wanted.priority = HIGH
+            elif _is(&header, b"normal", 6):
+                wanted.priority = NORMAL
+            else:
                 raise RequestError(MALFORMED_HEADER, "X-Gearman-Priority is none of 'low', 'normal' and 'high'")
-            wanted.priority = <Priority> <int> PRIORITIES[value]
-        elif header == TIMEOUT:
-            wanted.timeout_s = min(_timeout(value), most_s)
+        elif name == TIMEOUT:
+            wanted.timeout_s = min(_timeout(_value(&header)), most_s)
     return 0
 
 
-cdef int read_plugin_headers(JobRequest wanted, list headers, bint refuse_unique) except -1:
+cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_unique) except -1:
     cdef double most_s = wanted.timeout_s
-    cdef Py_ssize_t index
-    cdef int header
+    cdef HeaderSlice header
+    cdef int index, name
     cdef bytes value
-    for index in range(0, len(headers), 2):
-        header = _header(<bytes> headers[index])
+    for index in range(_count(request)):
         # The plugin takes white space around a value for a part of it; RFC 9110 5.5 leaves no choice.
-        value = (<bytes> headers[index + 1]).strip(b" \t")
-        if header == UNIQUE and value:
+        _slice_of(request, index, &header)
+        name = _name_of(&header)
+        value = _value(&header)
+        if name == UNIQUE and value:
             if refuse_unique:
                 raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique is not taken here")
             wanted.unique = _unique(value, True)
             wanted.unique_origin = CLIENT
-        elif header == BACKGROUND:
+        elif name == BACKGROUND:
             wanted.background = wanted.background or value.lower() == b"true"
-        elif header == PRIORITY:
+        elif name == PRIORITY:
             wanted.priority = <Priority> <int> PLUGIN_PRIORITIES.get(value.lower(), wanted.priority)
-        elif header == TIMEOUT:
+        elif name == TIMEOUT:
             try:
                 wanted.timeout_s = min(_timeout(value), most_s)
             except RequestError:
@@ -97,10 +103,45 @@ cdef int read_plugin_headers(JobRequest wanted, list headers, bint refuse_unique
     return 0
 
 
-cdef inline int _header(bytes name) noexcept:
+cdef inline int _count(Request request):
+    """How many headers the handler wanted."""
+    return request.header_count if request.headers is None else len(request.headers) // 2
+
+
+cdef int _slice_of(Request request, int index, HeaderSlice* header) except -1:
+    """One of them, without the white space around its value."""
+    cdef bytes name, value
+    if request.headers is None:
+        header[0] = request.header_slices[index]
+    else:
+        name = <bytes> request.headers[2 * index]
+        value = <bytes> request.headers[2 * index + 1]
+        header.name = PyBytes_AS_STRING(name)
+        header.name_bytes = PyBytes_GET_SIZE(name)
+        header.value = PyBytes_AS_STRING(value)
+        header.value_bytes = PyBytes_GET_SIZE(value)
+    while header.value_bytes and (header.value[0] == c" " or header.value[0] == c"\t"):
+        header.value += 1
+        header.value_bytes -= 1
+    while header.value_bytes and (
+        header.value[header.value_bytes - 1] == c" " or header.value[header.value_bytes - 1] == c"\t"
+    ):
+        header.value_bytes -= 1
+    return 0
+
+
+cdef inline bytes _value(const HeaderSlice* header):
+    return PyBytes_FromStringAndSize(header.value, header.value_bytes)
+
+
+cdef inline bint _is(const HeaderSlice* header, const char* word, Py_ssize_t word_bytes) noexcept:
+    return header.value_bytes == word_bytes and memcmp(header.value, word, word_bytes) == 0
+
+
+cdef inline int _name_of(const HeaderSlice* header) noexcept:
     """Which of our headers it is, of those that is_ours() lets in; 0 for none of them."""
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
-    cdef const char* suffix = PyBytes_AS_STRING(name) + 10
+    cdef Py_ssize_t length = header.name_bytes
+    cdef const char* suffix = header.name + 10
     if length == 16:
         return UNIQUE if strncasecmp(suffix, b"unique", 6) == 0 else 0
     if length == 17:

@@ -39,7 +39,7 @@ cdef class JobRequest(JobListener):
     cdef bint background
     # How long its client waits: for the end, or of a background job for its JOB_CREATED.
     cdef double timeout_s
-    # What the job is given; None before all of it is there, and once the job's packet holds it.
+    # What the job is given, where that is an object; None before all of it is there, and once the job's packet holds it.
     cdef bytes workload
     # The hash that becomes the job's identity, for the unique "-", by which jobs are merged by their workloads; it takes
     # the workload as it arrives. None for any other unique.

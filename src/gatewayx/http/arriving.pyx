@@ -117,8 +117,8 @@ cdef class ArrivingClient(Client):
             return False
         if not self.clients.room.take(self, &self.head_held, SMALL, parser.head_bytes):
             return False
-        return request.body is None or self.clients.room.take(
-            self, &self.body_held, account_for(BODIES, PyBytes_GET_SIZE(request.body)), PyBytes_GET_SIZE(request.body)
+        return request.body_bytes == 0 or self.clients.room.take(
+            self, &self.body_held, account_for(BODIES, request.body_bytes), request.body_bytes
         )
 
     cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1:

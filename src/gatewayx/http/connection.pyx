@@ -207,12 +207,13 @@ cdef class HttpConnection(AnsweringClient):
             self.clients.handler.begin(request)
         except Exception:
             self.internal_error(request)
+        request.header_count = 0
         if request.answered():
             pass
         elif (
             request.complete
             and request.content_length <= SMALL_BYTES
-            and self.clients.room.budget.fits(SMALL, parser.head_bytes + PyBytes_GET_SIZE(request.body))
+            and self.clients.room.budget.fits(SMALL, parser.head_bytes + request.body_bytes)
         ):
             # It came whole: entries would live no longer than this call, for what the handler takes counts on its side.
             pass
@@ -264,6 +265,10 @@ cdef class HttpConnection(AnsweringClient):
                 self.clients.handler.handle(request)
             except Exception:
                 self.internal_error(request)
+            if request.body is None:
+                # It stood in what was received, which is gone soon.
+                request.body_start = NULL
+                request.body_bytes = 0
             if not request.answered():
                 kept_bytes = request.kept_bytes()
                 self.clients.room.budget.hold(&request.held, account_for(BODIES, kept_bytes), kept_bytes)

@@ -14,19 +14,26 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from gatewayx.http.chunks cimport ChunkedBody
 from gatewayx.http.head cimport UNPARSED_BODY_BYTES, HeadReader
 from gatewayx.http.limits cimport Limits
-from gatewayx.http.plain cimport AT_LINE, NOT_PLAIN, UNFINISHED, WantedLine, forget_head, walk_head
-from gatewayx.http.request cimport OBJECT_BYTES, Request, RequestHandler, new_request
+from gatewayx.http.plain cimport AT_LINE, MAX_WANTED_LINES, NOT_PLAIN, UNFINISHED, WantedLine, forget_head, walk_head
+from gatewayx.http.request cimport OBJECT_BYTES, HeaderSlice, Request, RequestHandler, new_request
 
 from gatewayx.http.problems import MALFORMED_REQUEST, RequestError
 
 cdef enum:
     # The first room of a body, which grows by half: whoever declares a length and does not send holds nothing.
     FIRST_BODY_ROOM_BYTES = 4096
+    # Paths whose objects may be had again.
+    RECENT_PATHS = 8
+
+# The headers that the handler wants of the request that was read last, by whichever parser.
+cdef HeaderSlice[MAX_WANTED_LINES] wanted_slices
+# Paths that came lately, each at a place that follows from its bytes.
+cdef list recent_paths = [b""] * RECENT_PATHS
 
 
 @cython.final
@@ -51,7 +58,10 @@ cdef class RequestParser:
 
     def feed(self, bytes data, Py_ssize_t offset):
         """read() for Python, from the offset on: returns the offset of the first unused byte."""
-        return offset + self.read(PyBytes_AS_STRING(data) + offset, PyBytes_GET_SIZE(data) - offset)
+        cdef Py_ssize_t used = self.read(PyBytes_AS_STRING(data) + offset, PyBytes_GET_SIZE(data) - offset)
+        if self.request is not None:
+            self.request.keep()
+        return offset + used
 
     cpdef int start_next(self) except -1:
         """Forget the request that was read and be ready for another one."""
@@ -128,7 +138,7 @@ cdef class RequestParser:
             self.state = SIZED_BODY
             self.remaining_bytes = request.content_length
         else:
-            request.body = reader.take_body()
+            request.set_body(reader.take_body())
             self._finish()
             return used
         self.event = HEAD_COMPLETE
@@ -145,7 +155,7 @@ cdef class RequestParser:
             request.query = PyBytes_FromStringAndSize(
                 data + self.plain.query, self.plain.target_end - self.plain.query
             )
-        request.path = PyBytes_FromStringAndSize(data + self.plain.target, path_end - self.plain.target)
+        request.path = recent_path(data + self.plain.target, path_end - self.plain.target)
         request.method = self.plain.method
         request.minor_version = 1
         request.keep_alive = not self.plain.closes
@@ -156,11 +166,12 @@ cdef class RequestParser:
         if self.plain.wanted_lines:
             self._take_wanted_lines(data)
         if length <= 0:
-            request.body = b""
+            request.set_body(b"")
             self.event = REQUEST_COMPLETE
             return head_end
         if length <= size - head_end:
-            request.body = PyBytes_FromStringAndSize(data + head_end, length)
+            request.body_start = data + head_end
+            request.body_bytes = length
             self.event = REQUEST_COMPLETE
             return head_end + length
         self.state = SIZED_BODY
@@ -169,15 +180,19 @@ cdef class RequestParser:
         return head_end
 
     cdef int _take_wanted_lines(self, const char* data) except -1:
-        cdef list headers = []
+        cdef HeaderSlice* header
         cdef WantedLine* line
         cdef int index
         for index in range(self.plain.wanted_lines):
             line = &self.plain.wanted[index]
-            headers.append(PyBytes_FromStringAndSize(data + line.name, line.name_end - line.name))
-            headers.append(PyBytes_FromStringAndSize(data + line.value, line.value_end - line.value))
-            self.head_bytes += line.name_end - line.name + line.value_end - line.value + 2 * OBJECT_BYTES
-        self.request.headers = headers
+            header = &wanted_slices[index]
+            header.name = data + line.name
+            header.name_bytes = line.name_end - line.name
+            header.value = data + line.value
+            header.value_bytes = line.value_end - line.value
+            self.head_bytes += header.name_bytes + header.value_bytes + 2 * OBJECT_BYTES
+        self.request.header_slices = wanted_slices
+        self.request.header_count = self.plain.wanted_lines
         return 0
 
     cdef Request request_so_far(self):
@@ -195,11 +210,11 @@ cdef class RequestParser:
         cdef Request request = self.request
         if request.body is None:
             if self.body_buffer is None:
-                request.body = b""
+                request.set_body(b"")
             else:
                 if self.body_filled < self.body_room:
                     self._resize_body(self.body_filled)
-                request.body = self.body_buffer
+                request.set_body(self.body_buffer)
                 self.body_buffer = None
         self.event = REQUEST_COMPLETE
         return 0
@@ -216,7 +231,7 @@ cdef class RequestParser:
         if used == request.content_length and used < UNPARSED_BODY_BYTES:
             # It came in one piece, if behind its head.
             if not request.discards_body:
-                request.body = PyBytes_FromStringAndSize(data, used) if piece is None else piece
+                request.set_body(PyBytes_FromStringAndSize(data, used) if piece is None else piece)
         else:
             self._take_body(data, used)
         if self.remaining_bytes == 0:
@@ -285,3 +300,13 @@ cdef class RequestParser:
         Py_DECREF(self.body_buffer)
         self.body_room = room_bytes
         return 0
+
+
+cdef bytes recent_path(const char* path, Py_ssize_t path_bytes):
+    """The path, which is never empty, as an object: the one that was made for it before, if that is known."""
+    cdef Py_ssize_t place = (path_bytes ^ path[path_bytes - 1]) & (RECENT_PATHS - 1)
+    cdef bytes known = <bytes> recent_paths[place]
+    if PyBytes_GET_SIZE(known) != path_bytes or memcmp(PyBytes_AS_STRING(known), path, path_bytes) != 0:
+        known = PyBytes_FromStringAndSize(path, path_bytes)
+        recent_paths[place] = known
+    return known

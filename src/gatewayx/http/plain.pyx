@@ -30,6 +30,11 @@ cdef enum:
     VERSION_LINE_BYTES = 10
     # More could be more than any limit, which HeadReader counts with saturation.
     MAX_LENGTH_DIGITS = 15
+    REMEMBERED_HOST_BYTES = 64
+
+# The last valid Host of few bytes.
+cdef char[REMEMBERED_HOST_BYTES] valid_host
+cdef Py_ssize_t valid_host_bytes = -1
 
 # Bytes of a target that mean nothing to the walk: all but "%" and "?".
 cdef unsigned char[256] IS_PLAIN_TARGET
@@ -260,7 +265,7 @@ cdef bint _take_line(
     cdef WantedLine* wanted
     if name_bytes == 4:
         if _is_word(name, b"host", 4):
-            if head.has_host or not is_host(value, value_end):
+            if head.has_host or not _is_valid_host(value, value_end):
                 return False
             head.has_host = True
             return True
@@ -348,3 +353,17 @@ cdef inline uint16_t _two(const char* text) noexcept:
     cdef uint16_t word
     memcpy(&word, text, 2)
     return <uint16_t> (word | 0x2020)
+
+
+cdef bint _is_valid_host(const char* value, const char* end) noexcept:
+    """is_host(); clients say the same of it again and again."""
+    global valid_host_bytes
+    cdef Py_ssize_t size = end - value
+    if size == valid_host_bytes and memcmp(value, valid_host, size) == 0:
+        return True
+    if not is_host(value, end):
+        return False
+    if size <= REMEMBERED_HOST_BYTES:
+        memcpy(valid_host, value, size)
+        valid_host_bytes = size
+    return True

@@ -19,6 +19,14 @@ cdef enum:
     OBJECT_BYTES = 48
 
 
+# A header, where it lies in what was received.
+cdef struct HeaderSlice:
+    const char* name
+    Py_ssize_t name_bytes
+    const char* value
+    Py_ssize_t value_bytes
+
+
 cdef class Request:
     # What the parser has read.
 
@@ -36,9 +44,15 @@ cdef class Request:
     cdef readonly bint chunked
     # The client waits for "100 Continue", and has not been told so.
     cdef readonly bint expects_continue
-    # Names and values in turn, of the headers that the handler wants; None without any.
+    # The headers that the handler wants. They are in memory of the parser's until begin() returns: as slices, or as names
+    # and values in turn; None without any of the second kind.
+    cdef const HeaderSlice* header_slices
+    cdef int header_count
     cdef readonly list headers
-    # The whole body once the request is complete; empty without one.
+    # The whole body once the request is complete, in what was received until handle() returns, or in an object; None for
+    # no object.
+    cdef const char* body_start
+    cdef Py_ssize_t body_bytes
     cdef readonly bytes body
 
     # What the handler says of it in begin().
@@ -78,6 +92,10 @@ cdef class Request:
 
     # Nobody needs head and body any more.
     cdef int let_go(self) except -1
+    # For whoever outlives the call in which the request was read: make objects of what are slices.
+    cdef int keep(self) except -1
+    # The body is this object.
+    cdef int set_body(self, bytes body) except -1
     # What is still kept of it, in bytes.
     cdef inline Py_ssize_t kept_bytes(self):
         return self.context_bytes if self.path is None else self.context_bytes + self.head_and_body_bytes()

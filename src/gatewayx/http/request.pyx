@@ -1,7 +1,7 @@
 """One request, who takes its answer, and who knows what it means: all that the rooms behind http see of it. No I/O."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.net.stream cimport StreamOwner
 
@@ -16,6 +16,29 @@ cdef class Request:
         self.query = None
         self.headers = None
         self.body = None
+        self.header_count = 0
+        self.body_start = NULL
+        self.body_bytes = 0
+        return 0
+
+    cdef int keep(self) except -1:
+        cdef const HeaderSlice* header
+        cdef int index
+        if self.header_count:
+            self.headers = []
+            for index in range(self.header_count):
+                header = &self.header_slices[index]
+                self.headers.append(PyBytes_FromStringAndSize(header.name, header.name_bytes))
+                self.headers.append(PyBytes_FromStringAndSize(header.value, header.value_bytes))
+            self.header_count = 0
+        if self.body is None and self.body_start != NULL:
+            self.set_body(PyBytes_FromStringAndSize(self.body_start, self.body_bytes))
+        return 0
+
+    cdef int set_body(self, bytes body) except -1:
+        self.body = body
+        self.body_start = PyBytes_AS_STRING(body)
+        self.body_bytes = PyBytes_GET_SIZE(body)
         return 0
 
     cdef Py_ssize_t head_and_body_bytes(self):
