@@ -7,7 +7,7 @@ When wrk itself is the limit it counts latency only from one turn of its loop af
 less than connections over throughput allow. So latencies are compared with 4 connections, where neither is.
 
 Processor time a request, user and kernel, is compared with that of nginx `return 200` under the same requests by wrk,
-in turns with 8, 64 and 256 connections; with functions, uniques and another header that never repeat; and with the
+in turns with 8, 64 and 256 connections; with functions and headers that never repeat; and with the
 twelve headers of a browser. A ratio is the median of the rounds' own ratios.
 
     python benchmarks/gateway_alone.py [--rounds 7] [--duration 2] [--output benchmarks/results]

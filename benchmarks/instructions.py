@@ -20,7 +20,7 @@ from typing import Any
 from clients import KeptConnections
 from profile_gateway import CONNECTIONS, Bench, callgrind_command, count_instructions, print_shares, shares, start
 from servers import GATEWAY_COMMAND
-from shapes import BROWSER, NEVER_REPEATING, SMALL, RequestSeries
+from shapes import BROWSER, NEVER_REPEATING, OWN_UNIQUES, SMALL, RequestSeries
 
 from support import (
     BENCHMARKS,
@@ -53,6 +53,7 @@ class Case:
 CASES = {
     "background": Case(SMALL, background=True, bar=7500),
     "background-never-repeating": Case(NEVER_REPEATING, background=True, bar=8500),
+    "background-own-uniques": Case(OWN_UNIQUES, background=True),
     "background-browser": Case(BROWSER, background=True),
     "foreground": Case(SMALL, background=False),
     "foreground-browser": Case(BROWSER, background=False, small_bar=1.5),

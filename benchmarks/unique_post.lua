@@ -50,7 +50,7 @@ function never_repeating_request()
   sent = sent + 1
   local digits = string.format("%010d", (first + sent) % 1e10)
   -- A format takes no more of what follows it than it has places.
-  return string.format(head_format, digits, digits, digits) .. string.format(payload_format, sent)
+  return string.format(head_format, digits, digits, digits, digits) .. string.format(payload_format, sent)
 end
 
 function done(summary, latency, requests)

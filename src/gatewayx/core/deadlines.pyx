@@ -48,6 +48,9 @@ cdef class DeadlineWheel:
     def __dealloc__(self):
         # The rings' own references go with them.
         cdef Expiring sentinel
+        if self.due is None:
+            # It was never made.
+            return
         for item in (*self.slots, self.due):
             sentinel = <Expiring> item
             while sentinel.next_expiring != <PyObject*> sentinel:
