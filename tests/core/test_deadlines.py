@@ -197,17 +197,6 @@ def test_a_hundred_thousand_come_and_go_and_leave_nothing(wheel, fired):
     assert not [entry for entry in gc.get_objects() if isinstance(entry, Deadline) and entry is not deadline]
 
 
-def test_those_that_are_armed_go_with_their_wheel(fired):
-    wheel = DeadlineWheel(TICK_S, START_S)
-    armed, due = Deadline(fired), Deadline(fired)
-    references = sys.getrefcount(armed), sys.getrefcount(due)
-    wheel.arm(armed, 1000)
-    wheel.arm(due, TICK_S)
-    assert wheel.advance(START_S + 3 * TICK_S) == 1
-    del wheel
-    assert (sys.getrefcount(armed), sys.getrefcount(due)) == references
-
-
 def test_what_is_due_together_fires_as_many_at_a_time_as_asked_and_what_was_disarmed_meanwhile_does_not(wheel, fired):
     deadlines = [Deadline(fired, number) for number in range(10)]
     for deadline in deadlines:

@@ -8,8 +8,8 @@ cdef enum:
 
 cdef class Expiring:
     """Whatever can run out of time: a client connection, a job."""
-    # Neighbours in the slot's ring; NULL while disarmed. The ring has a reference of its own to each entry.
-    cdef PyObject* next_expiring
+    # Neighbours in the slot's ring, each of which holds the next; None and NULL while disarmed.
+    cdef Expiring next_expiring
     cdef PyObject* previous_expiring
     # The tick at which this is due; meaningless while disarmed.
     cdef long long due_tick

@@ -11,7 +11,6 @@ import logging
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport ceil
 
 logger = logging.getLogger("gatewayx")
@@ -28,7 +27,6 @@ cdef class Expiring:
 
 
 @cython.final
-@cython.no_gc_clear
 cdef class DeadlineWheel:
     """All deadlines of a process.
 
@@ -45,20 +43,9 @@ cdef class DeadlineWheel:
         self.slots = [_ring() for _ in range(WHEEL_SLOTS)]
         self.due = _ring()
 
-    def __dealloc__(self):
-        # The rings' own references go with them.
-        cdef Expiring sentinel
-        if self.due is None:
-            # It was never made.
-            return
-        for item in (*self.slots, self.due):
-            sentinel = <Expiring> item
-            while sentinel.next_expiring != <PyObject*> sentinel:
-                _unlink(<Expiring> sentinel.next_expiring)
-
     cpdef int arm(self, Expiring entry, double after_s) except -1:
         """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
-        if entry.next_expiring != NULL:
+        if entry.next_expiring is not None:
             self.disarm(entry)
         # What is no number below the horizon would overflow the ticks.
         cdef double horizon_s = min(after_s, HORIZON_S) if after_s > 0 else 0
@@ -70,7 +57,7 @@ cdef class DeadlineWheel:
 
     cpdef int disarm(self, Expiring entry) except -1:
         """Forget entry's deadline; nothing happens when it has none."""
-        if entry.next_expiring == NULL:
+        if entry.next_expiring is None:
             return 0
         _unlink(entry)
         self.armed -= 1
@@ -93,11 +80,11 @@ cdef class DeadlineWheel:
         return moved
 
     cdef int _sweep(self, Expiring sentinel) except -1:
-        cdef Expiring entry = <Expiring> sentinel.next_expiring
+        cdef Expiring entry = sentinel.next_expiring
         cdef Expiring following
         cdef int moved = 0
         while entry is not sentinel:
-            following = <Expiring> entry.next_expiring
+            following = entry.next_expiring
             if entry.due_tick <= self.tick:
                 _unlink(entry)
                 _link(self.due, entry)
@@ -113,7 +100,7 @@ cdef class DeadlineWheel:
         cdef Expiring entry
         cdef int fired = 0
         while fired < most:
-            entry = <Expiring> self.due.next_expiring
+            entry = self.due.next_expiring
             if entry is self.due:
                 break
             self.disarm(entry)
@@ -127,7 +114,7 @@ cdef class DeadlineWheel:
 
 cdef Expiring _ring():
     cdef Expiring sentinel = Expiring()
-    sentinel.next_expiring = <PyObject*> sentinel
+    sentinel.next_expiring = sentinel
     sentinel.previous_expiring = <PyObject*> sentinel
     return sentinel
 
@@ -135,16 +122,16 @@ cdef Expiring _ring():
 cdef inline void _link(Expiring sentinel, Expiring entry) noexcept:
     """Put the entry at the end of the ring."""
     cdef PyObject* last = sentinel.previous_expiring
-    Py_INCREF(entry)
     entry.previous_expiring = last
-    entry.next_expiring = <PyObject*> sentinel
-    (<Expiring> last).next_expiring = <PyObject*> entry
+    entry.next_expiring = sentinel
+    (<Expiring> last).next_expiring = entry
     sentinel.previous_expiring = <PyObject*> entry
 
 
 cdef inline void _unlink(Expiring entry) noexcept:
-    (<Expiring> entry.next_expiring).previous_expiring = entry.previous_expiring
-    (<Expiring> entry.previous_expiring).next_expiring = entry.next_expiring
-    entry.next_expiring = NULL
+    cdef Expiring following = entry.next_expiring
+    following.previous_expiring = entry.previous_expiring
+    # The caller holds the entry: its neighbour lets go of it.
+    (<Expiring> entry.previous_expiring).next_expiring = following
+    entry.next_expiring = None
     entry.previous_expiring = NULL
-    Py_DECREF(entry)

@@ -414,7 +414,7 @@ cdef class Client(Occupant):
         cdef Limits limits = self.clients.limits
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
-        if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.next_expiring == NULL:
+        if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.next_expiring is None:
             return 0
         # Where it stands if it may make room for another one.
         if kind == KEEPALIVE or kind == FIRST_BYTE:
