@@ -10,7 +10,7 @@ are job servers that do not know it, and work otherwise.
 
 A job that nobody waits for before it was written is never sent.
 
-A job server that does not read is given GATHERED_BYTES or one large packet and no more; the rest waits in `unsent`,
+A job server that does not read is given GATHERED_BYTES or one large packet and no more; the rest waits unsent,
 bounded, and what waits there when the connection ends goes to another one through the router, as does what the job
 server's full queue refuses. So a packet is kept until it was answered, and counts in the byte budget until then.
 

@@ -4,7 +4,7 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.net.stream cimport Stream, StreamOwner
 
 cpdef enum:
-    # Above so many bytes in our buffer the kernel's is full: the rest waits in `unsent`, where it is bounded and may still
+    # Above so many bytes in our buffer the kernel's is full: the rest waits in the connection, where it is bounded and may still
     # go to another connection.
     WRITE_HIGH_WATER_BYTES = 65536
 

@@ -138,7 +138,7 @@ cdef class RequestParser:
             self.state = SIZED_BODY
             self.remaining_bytes = request.content_length
         else:
-            request.set_body(reader.take_body())
+            request.set_body(reader.take_body() or b"")
             self._finish()
             return used
         self.event = HEAD_COMPLETE
