@@ -9,7 +9,7 @@ from libc.stdlib cimport atoi
 from libc.string cimport memcmp, memset
 
 cimport cython
-from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Polled, Poller
+from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS_PER_CALL, Polled, Poller
 from gatewayx.net.sockets cimport Peer, connect_error, disconnect, now_ns, receive, transmit, would_block
 
 MIXED = "mixed"
@@ -190,7 +190,7 @@ cdef class FloodGenerator:
 
     def turn(self):
         """Serve the connections that are ready, and open those that are due."""
-        self.poller.serve()
+        self.poller.serve(EVENTS_PER_CALL)
         self.open_due()
 
     cdef int open_due(self) except -1:

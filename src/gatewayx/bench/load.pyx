@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 cimport cython
 from gatewayx.bench.response cimport BAD, BODY, COMPLETE, ReadEvent, ResponseReader
 from gatewayx.bench.template cimport CHECK_FRAMING, RequestTemplate
-from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, Polled, Poller
+from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS_PER_CALL, Polled, Poller
 from gatewayx.net.sockets cimport Peer, connect_error, disconnect, now_ns, receive, transmit, would_block
 from gatewayx.core.histogram cimport Histogram
 from libc.errno cimport ETIMEDOUT, errno
@@ -389,7 +389,7 @@ cdef class LoadGenerator:
 
     def turn(self):
         """Serve the connections that are ready."""
-        self.poller.serve()
+        self.poller.serve(EVENTS_PER_CALL)
         if self.rate and self.sending:
             self.send_due()
 

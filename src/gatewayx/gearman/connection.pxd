@@ -11,9 +11,9 @@ cdef enum:
     MAX_UNSENT_BYTES = 67108864
     # Submissions of one loop turn go over one connection up to here, so that they cost one system call.
     OPEN_WRITE_BYTES = 32768
-    # Packets are copied together up to here, so that they cost one system call. What is handed to the stream and not
-    # taken by the kernel is this and one large packet at most: what a job server that does not read has not been given
-    # can still go to another.
+    # Packets are copied together up to here, so that they cost one system call. Beside the WRITE_HIGH_WATER_BYTES at which
+    # the stream pauses us, this or one large packet is what was handed over and not taken by the kernel: what a job server
+    # that does not read has not been given can still go to another.
     GATHERED_BYTES = 65536
 
 

@@ -491,10 +491,10 @@ cdef class JobServerConnection(JobCarrier):
         self.table.lose_all()
         for item in unsent:
             job = <Job> item
+            self._settle(job, False)
             if not job.is_awaited():
                 drop_packet(job, self.budget)
                 continue
-            self._settle(job, False)
             if not self._move(job):
                 drop_packet(job, self.budget)
                 job.tell_lost()

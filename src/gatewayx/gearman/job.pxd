@@ -14,10 +14,11 @@ cdef enum:
     INLINE_WORKLOAD_BYTES = 16384
 
 cpdef enum JobState:
-    # The job waits in its connection, or for one: no byte of it was handed to a socket, or the job server has queued it
+    # The job waits in its connection, or for one: no byte of it was handed to a stream, or the job server has queued it
     # nowhere. Whatever happens now, it is submitted nowhere.
     UNSENT = 0
-    # The packet was handed to the socket and not answered: whether the job is queued is not known.
+    # The packet was handed to the stream, whatever became of that, and not answered: whether the job is queued is not
+    # known.
     WRITTEN = 1
     # The job server has queued it and owes its end. Foreground jobs only.
     CREATED = 2

@@ -93,8 +93,12 @@ cdef class HttpConnection(AnsweringClient):
             return self._process(PyBytes_AS_STRING(joined), 0, PyBytes_GET_SIZE(joined), joined)
         return self._process(data, 0, size, None)
 
-    cdef bint hang_up_ends(self) noexcept:
-        return not self.clients.answers_half_closed
+    cdef int hung_up(self) except -1:
+        if self.clients.answers_half_closed or (self.state != READING and self.state != ANSWERING):
+            return 0
+        self.end_turn()
+        # A close with input unread would reset the connection, and take with it what was answered.
+        return 0 if self.state == LINGERING or self.state == CLOSED else self.linger()
 
     cpdef bint ended(self) except? True:
         if self.clients.answers_half_closed and self.state != LINGERING and self._answers_after_end():

@@ -23,9 +23,6 @@ cdef class Listener(Polled):
     cdef readonly bint waits
     # There was no descriptor for so long that connections are turned away.
     cdef bint turns_away
-    # The turn in which it accepted last, and what it may yet accept in that one.
-    cdef unsigned int accepted_in
-    cdef int accepts_left
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts

@@ -37,7 +37,10 @@ cdef class Listener(Polled):
         self.factory = factory
         self.spare = open_nothing()
         if poller.add_listening(self.descriptor, self) < 0:
-            raise OSError(errno, os.strerror(errno))
+            error = errno
+            if self.spare >= 0:
+                disconnect(self.spare)
+            raise OSError(error, os.strerror(error))
 
     def resume(self):
         """Accept again after a want of descriptors or memory; nothing happens if there was none."""
@@ -84,7 +87,11 @@ cdef class Listener(Polled):
             self.descriptor = -1
 
     cdef int handle(self, unsigned int events) except -1:
-        return self._accept()
+        return self.poller.add_accepting(self)
+
+    cdef int left(self) except -1:
+        # The turn is over in which connections waited.
+        return 0 if self.place < 0 else self._accept()
 
     cdef int failed(self) except -1:
         logger.exception("an accepted connection could not be begun")
@@ -93,11 +100,8 @@ cdef class Listener(Polled):
     cdef int _accept(self) except -1:
         cdef CompactAddress peer
         cdef int accepted
-        if self.accepted_in != self.poller.number:
-            self.accepted_in = self.poller.number
-            self.accepts_left = ACCEPTS_PER_TURN
-        while self.accepts_left > 0:
-            self.accepts_left -= 1
+        cdef int failures = 0
+        for _ in range(ACCEPTS_PER_TURN):
             accepted = accept_connection(self.descriptor, &peer)
             if accepted >= 0:
                 self.turns_away = False
@@ -105,12 +109,17 @@ cdef class Listener(Polled):
             elif errno == EAGAIN:
                 break
             elif errno == EMFILE or errno == ENFILE:
-                if not self.turns_away or not self._turn_away():
+                if not self.turns_away:
                     return self._wait()
+                if not self._turn_away():
+                    # Nobody waits any more: with an empty queue it is the same error.
+                    return self._wait() if self.spare < 0 else 0
             elif errno == ENOBUFS or errno == ENOMEM:
                 return self._wait()
-            # Any other error is that connection's alone (accept(2)).
-        return 0
+            else:
+                # Any other error is that connection's alone (accept(2)), unless there is nothing else.
+                failures += 1
+        return self._wait() if failures == ACCEPTS_PER_TURN else 0
 
     cdef SocketStream _take(self, int accepted, const CompactAddress* peer, factory):
         """Make a stream of an accepted connection."""
@@ -128,7 +137,7 @@ cdef class Listener(Polled):
         return stream
 
     cdef bint _turn_away(self) except -1:
-        """Close a connection for which there is no descriptor; False if not even that can be done."""
+        """Close a connection for which there is no descriptor; False if there is none, or not even that can be done."""
         cdef CompactAddress peer
         cdef int accepted
         if self.spare < 0:
@@ -139,7 +148,7 @@ cdef class Listener(Polled):
             disconnect(accepted)
             self.counts.connections_unserved += 1
         self.spare = open_nothing()
-        return self.spare >= 0
+        return accepted >= 0 and self.spare >= 0
 
     cdef int _wait(self) except -1:
         self.waits = True

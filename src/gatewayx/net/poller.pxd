@@ -13,6 +13,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         epoll_data_t data
     enum:
         EPOLLIN
+        EPOLLPRI
         EPOLLOUT
         EPOLLERR
         EPOLLHUP
@@ -21,17 +22,19 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef enum:
     # Events that one call of epoll_wait() brings; the rest comes in the next.
     EVENTS_PER_CALL = 512
-    # A turn asks the kernel for further events until there are none, or so often, for so many events, or for so long.
+    # A turn asks the kernel for further events until there are none, or so often, for so many events, or for so long;
+    # each time for so many at most, as their handlers are not interrupted.
     ASKS_PER_TURN = 16
     EVENTS_PER_TURN = 512
+    EVENTS_PER_ASK = 64
     TURN_NS = 500_000
 
 
 cdef class Polled:
     # Its place in the table of its poller; -1 while it has none.
     cdef int place
-    # It stands in a line of its poller: of those that are ready though no event will tell, of those that leave. And who
-    # is behind it in each.
+    # It stands in a line of its poller: of those that are ready though no event will tell, of those that leave (or, if
+    # they listen, accept). And who is behind it in each.
     cdef bint is_ready
     cdef bint leaves
     cdef Polled next_ready
@@ -75,8 +78,9 @@ cdef class Poller:
     cdef void remove(self, Polled owner) noexcept
     # The same for a socket that stays open, or is duplicated.
     cdef void remove_open(self, int descriptor, Polled owner) noexcept
-    # For the callback: let the owner of each socket that is ready handle it; returns how many there were.
-    cdef int serve(self) except -1
+    # For the callback: let the owner of each socket that is ready handle it, of so many at most; returns how many there
+    # were.
+    cdef int serve(self, int most) except -1
     # Have the callback called at a time of `now_ns`: uvloop's own timers are a millisecond coarse.
     cdef int set_alarm(self, long long at_ns) noexcept
     cdef int _tell(self, int index, int count) except -1
@@ -97,6 +101,9 @@ cdef class TurnPoller(Poller):
     # were there when it began.
     cdef Polled first_ready
     cdef Polled last_ready
+    # Those that accept at the end of the turn, and how many events have only said so.
+    cdef Polled first_accepting
+    cdef int accepting_events
     # Those that leave at the end of the turn.
     cdef Polled first_leaving
     cdef Polled last_leaving
@@ -105,7 +112,10 @@ cdef class TurnPoller(Poller):
     cdef int add_ready(self, Polled owner) except -1
     # Let it leave at the end of this turn, or of one of its own.
     cdef int add_leaving(self, Polled owner) except -1
+    # Connections wait at its socket: let it leave() its line at the end of the turn, when those that leave have left.
+    cdef int add_accepting(self, Polled owner) except -1
     cdef int _wake(self) except -1
-    cdef int _serve_ready(self) except -1
-    cdef int _gather(self) except -1
+    cdef int _serve_ready(self, long long ends_ns) except -1
+    cdef int _gather(self, long long ends_ns) except -1
     cdef int _let_go(self) except -1
+    cdef int _accept(self) except -1

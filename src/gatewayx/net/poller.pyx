@@ -11,7 +11,8 @@ A process that serves has one TurnPoller. A turn of it:
 2. events, and more of them, as long as there are any at once and the turn is short (ASKS_PER_TURN, EVENTS_PER_TURN,
    TURN_NS): what is gathered so is written together;
 3. the end of the turn: job servers write, then clients (core/turns);
-4. those that were told to leave let go of their sockets.
+4. those that were told to leave let go of their sockets;
+5. those that listen accept: connections that have ended in this turn stand in nobody's way any more.
 """
 
 import logging
@@ -103,7 +104,7 @@ cdef class Poller:
                 self.remove(<Polled> self.places[number].owner)
 
     cdef int add(self, int descriptor, Polled owner) except? -1:
-        return self._watch(descriptor, owner, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+        return self._watch(descriptor, owner, EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
     cdef int add_listening(self, int descriptor, Polled owner) except? -1:
         return self._watch(descriptor, owner, EPOLLIN)
@@ -159,8 +160,8 @@ cdef class Poller:
             epoll_ctl(self.descriptor, EPOLL_CTL_DEL, descriptor, &event)
         self.remove(owner)
 
-    cdef int serve(self) except -1:
-        cdef int count = epoll_wait(self.descriptor, self.events, EVENTS_PER_CALL, 0)
+    cdef int serve(self, int most) except -1:
+        cdef int count = epoll_wait(self.descriptor, self.events, most, 0)
         cdef int index = 0
         while index < count:
             index = self._tell(index, count)
@@ -252,26 +253,36 @@ cdef class TurnPoller(Poller):
         if self.descriptor < 0:
             # It was closed when this turn was due already.
             return
+        cdef long long ends_ns = now_ns() + TURN_NS
         # Whoever wants a turn now is in this one.
         self.woken = True
         self.number += 1
         self.turn.begin()
         try:
-            self._serve_ready()
-            self._gather()
+            self._serve_ready(ends_ns)
+            self._gather(ends_ns)
         finally:
             self.turn.end()
             self._let_go()
+            self._accept()
             self.woken = False
             if self.first_ready is not None:
                 self._wake()
 
-    cdef int _serve_ready(self) except -1:
+    cdef int _serve_ready(self, long long ends_ns) except -1:
         cdef Polled owner = self.first_ready
+        cdef Polled last = self.last_ready
         cdef Polled following = None
         self.first_ready = None
         self.last_ready = None
         while owner is not None:
+            if now_ns() >= ends_ns and following is not None:
+                # The rest is first in the next turn.
+                last.next_ready = self.first_ready
+                if self.last_ready is None:
+                    self.last_ready = last
+                self.first_ready = owner
+                return 0
             following = owner.next_ready
             owner.next_ready = None
             owner.is_ready = False
@@ -282,19 +293,41 @@ cdef class TurnPoller(Poller):
             owner = following
         return 0
 
-    cdef int _gather(self) except -1:
+    cdef int _gather(self, long long ends_ns) except -1:
         """Serve what is ready, and what has become so meanwhile, within the bounds of a turn."""
-        cdef int asks = 1
-        cdef int here = self.serve()
-        cdef int events = here
-        cdef long long ends_ns
-        if here == 0:
-            return 0
-        ends_ns = now_ns() + TURN_NS
-        while here and asks < ASKS_PER_TURN and events < EVENTS_PER_TURN and now_ns() < ends_ns:
-            here = self.serve()
+        cdef int asks = 0
+        cdef int events = 0
+        cdef int here
+        while True:
+            self.accepting_events = 0
+            here = self.serve(EVENTS_PER_ASK)
             events += here
             asks += 1
+            # A socket that listens is told of again until it has accepted, which is not before the turn's end.
+            if here == self.accepting_events:
+                return 0
+            if asks >= ASKS_PER_TURN or events + EVENTS_PER_ASK > EVENTS_PER_TURN or now_ns() >= ends_ns:
+                return 0
+
+    cdef int add_accepting(self, Polled owner) except -1:
+        self.accepting_events += 1
+        if not owner.leaves:
+            owner.leaves = True
+            owner.next_leaving = self.first_accepting
+            self.first_accepting = owner
+        return 0
+
+    cdef int _accept(self) except -1:
+        cdef Polled owner = self.first_accepting
+        while owner is not None:
+            self.first_accepting = owner.next_leaving
+            owner.next_leaving = None
+            owner.leaves = False
+            try:
+                owner.left()
+            except Exception:
+                owner.failed()
+            owner = self.first_accepting
         return 0
 
     cdef int _let_go(self) except -1:

@@ -17,9 +17,9 @@ cdef class StreamOwner(TurnEnder):
     cpdef int opened(self, Stream stream) except -1
     # Bytes have come, which are gone when the call returns; never while the stream is paused.
     cdef int received(self, const char* data, Py_ssize_t size) except -1
-    # Whether the end of what the other side sends is told at once while the stream is paused, with what has come before
-    # it unread; else, as while it is not paused, when all of that was read.
-    cdef bint hang_up_ends(self) noexcept
+    # The other side sends no more, as is known while the stream is paused and what has come before is not read: told once.
+    # Its end follows as any other, when all of that was read.
+    cdef int hung_up(self) except -1
     # The other side sends no more. Returns whether the stream stays open; else it closes as soon as all that was written
     # has left.
     cpdef bint ended(self) except? True
@@ -84,9 +84,13 @@ cdef class SocketStream(Stream):
     cdef unsigned int read_in
     # The kernel may have bytes for it, or its end: to be asked before the next event.
     cdef bint readable
-    # The other side has closed its sending side, as an event told; and it was read up to there.
+    # The other side has closed its sending side, as an event told; the owner was told so while it was paused; and it was
+    # read up to there.
     cdef bint hung_up
+    cdef bint told_hang_up
     cdef bint at_end
+    # Urgent data came: a read ends before it, whatever is behind.
+    cdef bint urgent
     cdef bint paused
     cdef bint told_to_pause
     # FIN goes behind what waits to be sent.

@@ -20,7 +20,7 @@ from libc.errno cimport errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, TurnPoller
+from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TurnPoller
 from gatewayx.net.sockets cimport (
     address_tuple,
     connect_error,
@@ -63,8 +63,8 @@ cdef class StreamOwner(TurnEnder):
     cdef int received(self, const char* data, Py_ssize_t size) except -1:
         raise NotImplementedError
 
-    cdef bint hang_up_ends(self) noexcept:
-        return False
+    cdef int hung_up(self) except -1:
+        return 0
 
     cpdef bint ended(self) except? True:
         raise NotImplementedError
@@ -141,7 +141,12 @@ cdef class SocketStream(Stream):
     def start(self):
         """Watch the socket and tell the owner. Raises OSError, after which the descriptor is still the caller's."""
         read_peer(self.descriptor, &self.address)
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.poller.remove(self)
+            self.descriptor = -1
+            raise
 
     cdef int open(self) except -1:
         if self.poller.add(self.descriptor, self) < 0:
@@ -156,8 +161,10 @@ cdef class SocketStream(Stream):
             return 0
         if events & EPOLLOUT and self.unsent is not None:
             self._flush()
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
+        if events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
             self.readable = True
+            if events & EPOLLPRI:
+                self.urgent = True
             if events & (EPOLLRDHUP | EPOLLHUP):
                 self.hung_up = True
             if events & EPOLLERR and (self.paused or self.closed or self.at_end):
@@ -166,7 +173,10 @@ cdef class SocketStream(Stream):
         if not self.readable or self.closed or self.at_end:
             return 0
         if self.paused:
-            return self._end() if self.hung_up and self.owner.hang_up_ends() else 0
+            if self.hung_up and not self.told_hang_up:
+                self.told_hang_up = True
+                return self.owner.hung_up()
+            return 0
         if self.read_in == self.poller.number:
             return self.poller.add_ready(self)
         return self._read()
@@ -175,8 +185,8 @@ cdef class SocketStream(Stream):
         cdef Py_ssize_t size = receive(self.descriptor, received_bytes, RECEIVE_BYTES)
         self.read_in = self.poller.number
         if size > 0:
-            # What stands before a FIN may come in several pieces, and no event tells of the others.
-            self.readable = size == RECEIVE_BYTES or self.hung_up
+            # What stands before a FIN, or around urgent data (tcp(7)), comes in pieces, and no event tells of the others.
+            self.readable = size == RECEIVE_BYTES or self.hung_up or self.urgent
             if self.readable:
                 self.poller.add_ready(self)
             return self.owner.received(received_bytes, size)
@@ -197,7 +207,7 @@ cdef class SocketStream(Stream):
 
     cdef int failed(self) except -1:
         logger.exception("a connection's bytes could not be handled")
-        return self.abort()
+        return self._break(0)
 
     cdef int left(self) except -1:
         cdef StreamOwner owner = self.owner
