@@ -3,10 +3,14 @@
 from gatewayx.core.deadlines cimport Expiring
 
 
+# A bint in one byte: each of ten thousand connections has a dozen.
+ctypedef unsigned char Flag
+
+
 cdef class TurnEnder(Expiring):
     """A connection that gathers in a turn what it writes at its end."""
     # It waits for the end of the turn, and who is next in the same line.
-    cdef bint ends_turn
+    cdef Flag ends_turn
     cdef TurnEnder next_ender
 
     # Write what was gathered.

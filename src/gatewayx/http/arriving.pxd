@@ -1,6 +1,7 @@
 """What a client has sent of its next request: the bytes, and their room."""
 
 from gatewayx.core.budget cimport Held
+from gatewayx.core.turns cimport Flag
 from gatewayx.http.arrivals cimport Arrival
 from gatewayx.http.clients cimport Client
 from gatewayx.http.parser cimport RequestParser
@@ -18,7 +19,9 @@ cdef class ArrivingClient(Client):
     # Of it, what stands before tail_offset was taken; tail_waits: whole requests may be among the rest.
     cdef bytes tail
     cdef Py_ssize_t tail_offset
-    cdef bint tail_waits
+    cdef Flag tail_waits
+    # Requests that have begun and whose answers are not written.
+    cdef int in_flight
     # What it has of the byte budget for the tail, and for head and body of the request being read.
     cdef Held tail_held
     cdef Held head_held
@@ -26,8 +29,6 @@ cdef class ArrivingClient(Client):
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
     cdef long long body_began_tick
     cdef long long body_bytes
-    # Requests that have begun and whose answers are not written.
-    cdef int in_flight
 
     # Abstract: a connection that serves requests says what they do.
 

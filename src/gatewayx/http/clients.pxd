@@ -3,7 +3,7 @@
 from gatewayx.core.budget cimport Account, Held
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
-from gatewayx.core.turns cimport Turn
+from gatewayx.core.turns cimport Flag, Turn
 from gatewayx.http.idle cimport Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
@@ -58,6 +58,9 @@ cdef enum DeadlineKind:
     LINGER
 
 
+cdef class Client
+
+
 cdef class Clients:
     cdef object loop
     cdef DeadlineWheel wheel
@@ -66,8 +69,11 @@ cdef class Clients:
     cdef ResponseBuilder builder
     cdef Room room
     cdef Refusals refusals
-    # All open connections, lingering ones too; at most limits.max_connections, refused ones aside.
-    cdef set connections
+    # All open connections, lingering ones too, from the first that came on; at most limits.max_connections, refused ones
+    # aside.
+    cdef Client first_client
+    cdef Client last_client
+    cdef readonly Py_ssize_t connections
     # How many of them do not count in max_connections; at most MAX_REFUSED_CONNECTIONS.
     cdef readonly Py_ssize_t refused_connections
     # How many of them read a body that their last answer refuses, and drop it; at most MAX_BODY_LINGERERS.
@@ -93,6 +99,10 @@ cdef class Clients:
 
     # The problem for which a new connection is not let in; None if it is.
     cdef object refusal(self, Client client)
+    cdef int add(self, Client client) except -1
+    cdef int remove(self, Client client) except -1
+    # All connections now.
+    cdef list all_clients(self)
     cdef RequestParser take_parser(self)
     cdef int give_back_parser(self, RequestParser parser) except -1
 
@@ -101,22 +111,30 @@ cdef class Client(Occupant):
     cdef Clients clients
     # None before it is opened and after it is lost.
     cdef Stream stream
+    # The connections that came before and after it, as long as it is one of clients'.
+    cdef Client previous_client
+    cdef Client next_client
     # Changed by change() alone.
     cdef readonly ClientState state
-    # It does not count in max_connections: refused at accept or evicted, it stands in clients.connections to linger.
-    cdef bint refused
-    # Its client has closed its sending side, and waits for its answers.
-    cdef bint half_closed
-    # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
-    cdef bint late
-    # Under which it counts in clients.addresses; None if it does not.
-    cdef bytes address
-    # Nothing is read from the client: it does not read its answers, or too many of them are due.
-    cdef bint read_paused
-    # The client does not read: the kernel's buffer for it is full.
-    cdef bint write_paused
     # One deadline at a time is enough: while the client does not read its answers nothing is read from it.
     cdef DeadlineKind deadline_kind
+    # It is one of the connections of clients.
+    cdef Flag is_known
+    # It does not count in max_connections: refused at accept or evicted, it is one of the connections to linger.
+    cdef Flag refused
+    # Its client has closed its sending side, and waits for its answers.
+    cdef Flag half_closed
+    # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
+    cdef Flag late
+    # Nothing is read from the client: it does not read its answers, or too many of them are due.
+    cdef Flag read_paused
+    # The client does not read: the kernel's buffer for it is full.
+    cdef Flag write_paused
+    # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
+    cdef Flag body_coming
+    cdef Flag drops_body
+    # Under which it counts in clients.addresses; None if it does not.
+    cdef bytes address
     # Seconds that were left for the head being read when its deadline was last armed or put off, -1 if it never was;
     # and the loop time at which it ends while it is armed.
     cdef double head_left_s
@@ -139,9 +157,6 @@ cdef class Client(Occupant):
     # Bytes dropped since the last request was read, and the tick at which the last of them came.
     cdef long long dropped_bytes
     cdef long long dropped_tick
-    # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
-    cdef bint body_coming
-    cdef bint drops_body
     # The tick at which it has lingered for long enough.
     cdef long long linger_ends_tick
 

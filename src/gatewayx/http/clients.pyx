@@ -75,7 +75,6 @@ cdef class Clients:
         self.room = Room(budget, wheel, counters)
         self.refusals = Refusals(loop, wheel, counters)
         self.addresses = {}
-        self.connections = set()
         self.turn = turn
         self.idle_parsers = []
         self.emptied = asyncio.Event()
@@ -83,26 +82,26 @@ cdef class Clients:
     def drain(self):
         """No more requests: answer what has begun, and close each connection once its client has its last answer."""
         self.draining = True
-        for connection in list(self.connections):
+        for connection in self.all_clients():
             (<Client> connection).begin_drain()
         if not self.connections:
             self.emptied.set()
 
     def refuse_unfinished(self):
         """Answer requests that are still arriving with 503, and close connections whose clients have sent nothing."""
-        for connection in list(self.connections):
+        for connection in self.all_clients():
             (<Client> connection).refuse_unfinished()
 
     def abort(self):
         """Close all connections at once."""
-        for connection in list(self.connections):
+        for connection in self.all_clients():
             (<Client> connection).abort()
 
     def counters(self):
         """What is held now and was counted since the start, by name."""
         cdef Room room = self.room
         return {
-            "connections": len(self.connections),
+            "connections": self.connections,
             "refused_connections": self.refused_connections,
             "body_lingerers": self.body_lingerers,
             "waiting_refusals": len(self.refusals.waiting),
@@ -142,10 +141,44 @@ cdef class Clients:
             if self.addresses.get(client.address, 0) >= limits.max_connections_per_address:
                 client.address = None
                 return TOO_MANY_CONNECTIONS_PER_ADDRESS
-        if len(self.connections) - self.refused_connections >= limits.max_connections and not self.room.make_place():
+        if self.connections - self.refused_connections >= limits.max_connections and not self.room.make_place():
             client.address = None
             return TOO_MANY_CONNECTIONS
         return None
+
+    cdef int add(self, Client client) except -1:
+        client.is_known = True
+        client.previous_client = self.last_client
+        if self.last_client is None:
+            self.first_client = client
+        else:
+            self.last_client.next_client = client
+        self.last_client = client
+        self.connections += 1
+        return 0
+
+    cdef int remove(self, Client client) except -1:
+        client.is_known = False
+        if client.previous_client is None:
+            self.first_client = client.next_client
+        else:
+            client.previous_client.next_client = client.next_client
+        if client.next_client is None:
+            self.last_client = client.previous_client
+        else:
+            client.next_client.previous_client = client.previous_client
+        client.previous_client = None
+        client.next_client = None
+        self.connections -= 1
+        return 0
+
+    cdef list all_clients(self):
+        cdef list found = []
+        cdef Client client = self.first_client
+        while client is not None:
+            found.append(client)
+            client = client.next_client
+        return found
 
     cdef RequestParser take_parser(self):
         if self.idle_parsers:
@@ -208,7 +241,7 @@ cdef class Client(Occupant):
             return self.refuse_connection(problem)
         self.change(READING)
         clients.counts.connections_accepted += 1
-        clients.connections.add(self)
+        clients.add(self)
         if self.address is not None:
             clients.addresses[self.address] = clients.addresses.get(self.address, 0) + 1
         return self.arm(FIRST_BYTE)
@@ -220,7 +253,7 @@ cdef class Client(Occupant):
         self.write_pieces([clients.builder.problem(problem, problem.detail, headers, b"close")])
         if clients.refused_connections >= MAX_REFUSED_CONNECTIONS:
             return self.close()
-        clients.connections.add(self)
+        clients.add(self)
         self.linger()
         return self.linger_uncounted()
 
@@ -231,7 +264,8 @@ cdef class Client(Occupant):
     cdef int leave(self) except -1:
         cdef Clients clients = self.clients
         self.stream = None
-        clients.connections.discard(self)
+        if self.is_known:
+            clients.remove(self)
         if self.refused:
             self.refused = False
             clients.refused_connections -= 1

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
-from gatewayx.core.turns cimport Turn
+from gatewayx.core.turns cimport Flag, Turn
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -35,8 +35,8 @@ cdef class Polled:
     cdef int place
     # It stands in a line of its poller: of those that are ready though no event will tell, of those that leave (or, if
     # they listen, accept). And who is behind it in each.
-    cdef bint is_ready
-    cdef bint leaves
+    cdef Flag is_ready
+    cdef Flag leaves
     cdef Polled next_ready
     cdef Polled next_leaving
 

@@ -1,6 +1,6 @@
 """What a connection needs from whatever carries its bytes, and the other way round."""
 
-from gatewayx.core.turns cimport TurnEnder
+from gatewayx.core.turns cimport Flag, TurnEnder
 from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.sockets cimport CompactAddress
 
@@ -83,21 +83,21 @@ cdef class SocketStream(Stream):
     # The turn in which it was read last.
     cdef unsigned int read_in
     # The kernel may have bytes for it, or its end: to be asked before the next event.
-    cdef bint readable
+    cdef Flag readable
     # The other side has closed its sending side, as an event told; the owner was told so while it was paused; and it was
     # read up to there.
-    cdef bint hung_up
-    cdef bint told_hang_up
-    cdef bint at_end
+    cdef Flag hung_up
+    cdef Flag told_hang_up
+    cdef Flag at_end
     # Urgent data came: a read ends before it, whatever is behind.
-    cdef bint urgent
-    cdef bint paused
-    cdef bint told_to_pause
+    cdef Flag urgent
+    cdef Flag paused
+    cdef Flag told_to_pause
     # FIN goes behind what waits to be sent.
-    cdef bint eof_due
+    cdef Flag eof_due
     # The owner has closed it, or the connection has failed: nothing is read or told but the end.
-    cdef bint closed
-    cdef bint broken
+    cdef Flag closed
+    cdef Flag broken
 
     cdef int open(self) except -1
     cdef int _read(self) except -1

@@ -285,7 +285,7 @@ cdef class SocketStream(Stream):
             count = min(<Py_ssize_t> PIECES_PER_CALL, len(unsent) - index)
             for number in range(count):
                 piece = unsent[index + number]
-                vector[number].iov_base = PyBytes_AS_STRING(piece) if isinstance(piece, bytes) else PyByteArray_AS_STRING(piece)
+                vector[number].iov_base = _start(piece)
                 vector[number].iov_len = _size(piece)
             vector[0].iov_base = <char*> vector[0].iov_base + self.first_sent_bytes
             vector[0].iov_len -= self.first_sent_bytes
@@ -377,6 +377,11 @@ cdef class SocketStream(Stream):
 
     cpdef object peer(self):
         return address_tuple(&self.address)
+
+
+cdef inline char* _start(piece) except NULL:
+    """The bytes of a bytes object or a bytearray."""
+    return PyBytes_AS_STRING(piece) if isinstance(piece, bytes) else PyByteArray_AS_STRING(piece)
 
 
 cdef inline Py_ssize_t _size(piece) except -1:
