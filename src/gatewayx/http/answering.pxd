@@ -1,6 +1,5 @@
 """The requests of a client's connection that are under way, and their answers in the order of the requests."""
 
-from gatewayx.core.turns cimport Flag
 from gatewayx.http.arriving cimport ArrivingClient
 from gatewayx.http.request cimport Request
 
@@ -9,10 +8,6 @@ cdef class AnsweringClient(ArrivingClient):
     # The requests that have begun and whose answers are not written, oldest first.
     cdef Request first
     cdef Request last
-    # The last answer is a refusal that waits.
-    cdef Flag refusal_waits
-    # Requests are being read from what has come: there may be more of them than is known yet.
-    cdef Flag parsing
 
     # Abstract: a connection that reads requests says what they do.
 

@@ -212,8 +212,9 @@ cdef class AnsweringClient(ArrivingClient):
             request.expects_continue = False
             buffers.append(CONTINUE)
             # Who has waited for it was not slow.
-            self.body_began_tick = self.clients.wheel.tick
-            self.body_bytes = 0
+            self.parts()
+            self.unfinished.body_began_tick = self.clients.wheel.tick
+            self.unfinished.body_bytes = 0
         if buffers:
             self.write_pieces(buffers)
             if not self.write_paused:

@@ -8,27 +8,36 @@ from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.request cimport Request
 
 
-cdef class ArrivingClient(Client):
-    # Held only while a request is being read, from its first byte on: an idle connection costs no parser.
-    cdef RequestParser parser
-    # The unfinished request that it sends; None while there is none.
-    cdef Arrival arrival
-    # Whom it counts for among the senders of unfinished requests; None until there was one.
-    cdef bytes sender_address
-    # Bytes that the parser has not taken: an unfinished head or line, or what came before reading was paused.
-    # Of it, what stands before tail_offset was taken; tail_waits: whole requests may be among the rest.
-    cdef bytes tail
+cdef class Unfinished:
+    """What is known of a request that came in pieces, and of bytes that wait to be read."""
+    # Of the tail, what stands before this offset was taken.
     cdef Py_ssize_t tail_offset
-    cdef Flag tail_waits
-    # Requests that have begun and whose answers are not written.
-    cdef int in_flight
-    # What it has of the byte budget for the tail, and for head and body of the request being read.
+    # What the connection has of the byte budget for the tail, and for head and body of the request being read.
     cdef Held tail_held
     cdef Held head_held
     cdef Held body_held
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
     cdef long long body_began_tick
     cdef long long body_bytes
+
+
+cdef class ArrivingClient(Client):
+    # Held only while a request is being read, from its first byte on: an idle connection costs no parser.
+    cdef RequestParser parser
+    # The unfinished request that it sends; None while there is none.
+    cdef Arrival arrival
+    # Bytes that the parser has not taken: an unfinished head or line, or what came before reading was paused.
+    # tail_waits: whole requests may be among what of it was not taken.
+    cdef bytes tail
+    cdef Flag tail_waits
+    # Requests are being read from what has come: there may be more of them than is known yet.
+    cdef Flag parsing
+    # The last answer is a refusal that waits.
+    cdef Flag refusal_waits
+    # Requests that have begun and whose answers are not written.
+    cdef int in_flight
+    # What else is known of them; None when there is nothing.
+    cdef Unfinished unfinished
 
     # Abstract: a connection that serves requests says what they do.
 
@@ -38,6 +47,12 @@ cdef class ArrivingClient(Client):
     cdef int refuse_for_room(self, Request request) except -1
 
     # For the classes that are derived from it.
+
+    # `unfinished`, made if there is none.
+    cdef inline Unfinished parts(self):
+        if self.unfinished is None:
+            self.unfinished = Unfinished.__new__(Unfinished)
+        return self.unfinished
 
     cdef int keep_tail(self, bytes data, Py_ssize_t offset, bint waits) except -1
     cdef bytes take_tail(self)

@@ -4,6 +4,7 @@ A request that comes whole passes through; one that is cut is an arrival from it
 here of it counts in the byte budget: the tail that the parser has not taken, the head, the body as its room grows.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -24,6 +25,12 @@ from gatewayx.http.problems import TOO_MANY_BYTES
 TOO_SLOW_FOR_ROOM = "the gateway has little room left, and the request came too slowly for that; nothing was submitted"
 
 from libc.math cimport fmax, fmin
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Unfinished:
+    """What is known of a request that came in pieces; the .pxd says what each field means."""
 
 
 cdef class ArrivingClient(Client):
@@ -51,20 +58,22 @@ cdef class ArrivingClient(Client):
             size_bytes = PyBytes_GET_SIZE(data)
         # An unfinished line is part of a head or of a body's framing; what a pause leaves may be anything.
         cdef Account account = account_for(BODIES, size_bytes) if waits else SMALL
+        cdef Unfinished parts = self.parts()
         if self.in_flight and size_bytes <= SMALL_BYTES:
             # A request that is under way frees more than this; each connection has one such piece.
-            self.clients.room.budget.hold(&self.tail_held, SMALL, size_bytes)
-        elif not self.clients.room.take(self, &self.tail_held, account, size_bytes):
+            self.clients.room.budget.hold(&parts.tail_held, SMALL, size_bytes)
+        elif not self.clients.room.take(self, &parts.tail_held, account, size_bytes):
             self.clients.room.budget.counts.budget_refused += 1
             return self.refuse(TOO_MANY_BYTES, None, data[offset : offset + EXAMPLE_BYTES])
         self.tail = data
-        self.tail_offset = offset
+        parts.tail_offset = offset
         self.tail_waits = waits
         return 0
 
     cdef bytes take_tail(self):
         cdef bytes tail = self.tail
-        self.clients.room.budget.release(&self.tail_held)
+        if tail is not None:
+            self.clients.room.budget.release(&self.unfinished.tail_held)
         self.tail = None
         self.tail_waits = False
         return tail
@@ -72,11 +81,12 @@ cdef class ArrivingClient(Client):
     cdef bytes join_tail(self, const char* data, Py_ssize_t size):
         """What was kept and what came behind it; a line that comes byte by byte is not copied for each of them."""
         cdef PyObject* joined
+        cdef Py_ssize_t offset = self.unfinished.tail_offset
         cdef bytes tail = self.take_tail()
         cdef bytes shared
         cdef Py_ssize_t kept_bytes
-        if self.tail_offset:
-            tail = tail[self.tail_offset :]
+        if offset:
+            tail = tail[offset:]
         kept_bytes = PyBytes_GET_SIZE(tail)
         if kept_bytes == 1:
             # Python shares the bytes objects of one byte.
@@ -98,7 +108,7 @@ cdef class ArrivingClient(Client):
         """The first bytes of what was kept."""
         if self.tail is None:
             return b""
-        return self.tail[self.tail_offset : self.tail_offset + EXAMPLE_BYTES]
+        return self.tail[self.unfinished.tail_offset : self.unfinished.tail_offset + EXAMPLE_BYTES]
 
     cdef bint begins_nothing(self):
         """Whether what was kept is a lone CR: half an empty line, which begins no head (RFC 9112 2.2)."""
@@ -113,21 +123,23 @@ cdef class ArrivingClient(Client):
     cdef bint admit(self, Request request, RequestParser parser) except -1:
         """Whether there is room for what is here of the request, and may be for the rest."""
         cdef ByteBudget budget = self.clients.room.budget
+        cdef Unfinished parts = self.parts()
         if request.content_length > SMALL_BYTES and budget.crowded(BODIES):
             return False
-        if not self.clients.room.take(self, &self.head_held, SMALL, parser.head_bytes):
+        if not self.clients.room.take(self, &parts.head_held, SMALL, parser.head_bytes):
             return False
         return request.body_bytes == 0 or self.clients.room.take(
-            self, &self.body_held, account_for(BODIES, request.body_bytes), request.body_bytes
+            self, &parts.body_held, account_for(BODIES, request.body_bytes), request.body_bytes
         )
 
     cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1:
         cdef ByteBudget budget = self.clients.room.budget
+        cdef Unfinished parts = self.parts()
         # A chunked body shows only now that it is large; a sized one has shown it by its head.
-        if request.chunked and needed_bytes > SMALL_BYTES and self.body_held.account == SMALL and budget.crowded(BODIES):
+        if request.chunked and needed_bytes > SMALL_BYTES and parts.body_held.account == SMALL and budget.crowded(BODIES):
             return 0
-        if not budget.resize(&self.body_held, account_for(BODIES, wanted_bytes), wanted_bytes):
-            if not self.clients.room.take(self, &self.body_held, account_for(BODIES, needed_bytes), needed_bytes):
+        if not budget.resize(&parts.body_held, account_for(BODIES, wanted_bytes), wanted_bytes):
+            if not self.clients.room.take(self, &parts.body_held, account_for(BODIES, needed_bytes), needed_bytes):
                 return 0
             wanted_bytes = needed_bytes
         self.tell_arrival()
@@ -163,13 +175,14 @@ cdef class ArrivingClient(Client):
         ):
             return self.forget_arrival()
         if self.arrival is None:
-            if self.sender_address is None:
-                self.sender_address = address_key(self.stream.peer())
-            self.arrival = self.clients.room.arrivals.add(self, self.sender_address, self.clients.wheel.tick)
+            if self.address is None:
+                self.address = address_key(self.stream.peer())
+            self.arrival = self.clients.room.arrivals.add(self, self.address, self.clients.wheel.tick)
             # One object serves all connections of an address: ten thousand half heads are paid for by each byte.
-            self.sender_address = self.arrival.sender.address
+            self.address = self.arrival.sender.address
         if self.parser is not None and not self.parser.head_done:
-            if not self.clients.room.take(self, &self.head_held, SMALL, self.parser.head_bytes):
+            self.parts()
+            if not self.clients.room.take(self, &self.unfinished.head_held, SMALL, self.parser.head_bytes):
                 self.clients.room.budget.counts.budget_refused += 1
                 return self.refuse(TOO_MANY_BYTES, None, self.tail_example())
         return self.tell_arrival()
@@ -178,10 +191,12 @@ cdef class ArrivingClient(Client):
         cdef long long[2] held
         if self.arrival is None:
             return 0
-        held[SMALL] = self.head_held.size_bytes
+        held[SMALL] = 0
         held[BODIES] = 0
-        held[self.body_held.account] += self.body_held.size_bytes
-        held[self.tail_held.account] += self.tail_held.size_bytes
+        if self.unfinished is not None:
+            held[SMALL] += self.unfinished.head_held.size_bytes
+            held[self.unfinished.body_held.account] += self.unfinished.body_held.size_bytes
+            held[self.unfinished.tail_held.account] += self.unfinished.tail_held.size_bytes
         self.clients.room.arrivals.tell_held(self.arrival, SMALL, held[SMALL])
         return self.clients.room.arrivals.tell_held(self.arrival, BODIES, held[BODIES])
 
@@ -193,23 +208,27 @@ cdef class ArrivingClient(Client):
 
     cdef int let_arrival_go(self) except -1:
         """Head and body of the request being read are gone, or in other hands."""
-        self.clients.room.budget.release(&self.head_held)
-        self.clients.room.budget.release(&self.body_held)
+        if self.unfinished is not None:
+            self.clients.room.budget.release(&self.unfinished.head_held)
+            self.clients.room.budget.release(&self.unfinished.body_held)
         return self.tell_arrival()
 
     cdef bint arrives_slowly(self, Account account) noexcept:
         cdef DeadlineWheel wheel = self.clients.wheel
-        cdef double passed_s = (wheel.tick - self.body_began_tick) * wheel.tick_s
+        cdef double passed_s
         cdef Request request
         cdef double size_bytes
         if account == SMALL:
             # It stands still: that is why it is asked.
             return not self.read_paused
-        if self.parser is None or not self.parser.head_done or self.read_paused or passed_s <= PACE_GRACE_S:
+        if self.parser is None or not self.parser.head_done or self.read_paused:
+            return False
+        passed_s = (wheel.tick - self.unfinished.body_began_tick) * wheel.tick_s
+        if passed_s <= PACE_GRACE_S:
             return False
         request = self.parser.request
         size_bytes = self.clients.limits.max_body_bytes if request.chunked else request.content_length
-        return not request.continue_due and self.body_bytes < size_bytes * passed_s / PACE_S
+        return not request.continue_due and self.unfinished.body_bytes < size_bytes * passed_s / PACE_S
 
     cdef double body_left_s(self) noexcept:
         """Seconds in which the next byte must come: none for long, or all of them too slow."""
@@ -218,5 +237,5 @@ cdef class ArrivingClient(Client):
         cdef double allowed_s
         if not limits.min_body_rate_bytes:
             return limits.body_timeout_s
-        allowed_s = fmax(limits.body_rate_grace_s, <double> self.body_bytes / limits.min_body_rate_bytes)
-        return fmin(limits.body_timeout_s, allowed_s - (wheel.tick - self.body_began_tick) * wheel.tick_s)
+        allowed_s = fmax(limits.body_rate_grace_s, <double> self.unfinished.body_bytes / limits.min_body_rate_bytes)
+        return fmin(limits.body_timeout_s, allowed_s - (wheel.tick - self.unfinished.body_began_tick) * wheel.tick_s)

@@ -61,6 +61,16 @@ cdef enum DeadlineKind:
 cdef class Client
 
 
+cdef class Unread:
+    """Answers that a client does not take as fast as they come."""
+    # Since which tick, and how many bytes had left by then.
+    cdef long long began_tick
+    cdef unsigned long long began_bytes
+    # How many had left when it was looked at last, and the tick at which that had changed.
+    cdef unsigned long long seen_bytes
+    cdef long long moved_tick
+
+
 cdef class Clients:
     cdef object loop
     cdef DeadlineWheel wheel
@@ -133,12 +143,12 @@ cdef class Client(Occupant):
     # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
     cdef Flag body_coming
     cdef Flag drops_body
-    # Under which it counts in clients.addresses; None if it does not.
+    # Whom it counts for in clients.addresses if those are bounded, and among the senders of unfinished requests; None until
+    # it does.
     cdef bytes address
-    # Seconds that were left for the head being read when its deadline was last armed or put off, -1 if it never was;
-    # and the loop time at which it ends while it is armed.
-    cdef double head_left_s
-    cdef double head_ends_s
+    # The loop time at which the head being read must end, while its deadline is armed; otherwise the seconds that are left
+    # for it, -1 if it never was.
+    cdef double head_s
     # Bytes handed to the stream so far, and how many of them the client had when the write deadline was armed.
     cdef unsigned long long written_bytes
     cdef unsigned long long delivered_bytes
@@ -146,14 +156,8 @@ cdef class Client(Occupant):
     # the kernel has not all taken.
     cdef Held answers_held
     cdef long long unread_bytes
-    # Since when the client does not take all of them: the tick, how many had left by then, how many had when it was
-    # looked at last, and the tick at which that had changed.
-    cdef long long unread_began_tick
-    cdef unsigned long long unread_began_bytes
-    cdef unsigned long long unread_seen_bytes
-    cdef long long unread_moved_tick
-    # The tick at which the client was paused.
-    cdef long long paused_tick
+    # How the client takes them; None unless it is write_paused.
+    cdef Unread unread
     # Bytes dropped since the last request was read, and the tick at which the last of them came.
     cdef long long dropped_bytes
     cdef long long dropped_tick

@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import IntFlag
+from typing import final
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
@@ -79,6 +80,10 @@ class Clients:
 
     def relieve(self, most: int) -> int:
         """Room.relieve()."""
+
+@final
+class Unread:
+    """Answers that a client does not take as fast as they come; the .pxd says what each field means."""
 
 class Client(Occupant):
     """One client's connection; HttpConnection adds its requests."""

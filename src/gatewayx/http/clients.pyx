@@ -13,6 +13,8 @@ import asyncio
 import logging
 import socket
 
+cimport cython
+
 from gatewayx.core.budget cimport RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
@@ -193,12 +195,17 @@ cdef class Clients:
         return 0
 
 
+@cython.final
+cdef class Unread:
+    """Answers that a client does not take as fast as they come; the .pxd says what each field means."""
+
+
 cdef class Client(Occupant):
     """One client's connection; HttpConnection adds its requests."""
 
     def __init__(self, Clients clients not None):
         self.clients = clients
-        self.head_left_s = -1
+        self.head_s = -1
 
     cdef int let_requests_go(self) except -1:
         raise NotImplementedError
@@ -272,7 +279,7 @@ cdef class Client(Occupant):
         if self.drops_body:
             self.drops_body = False
             clients.body_lingerers -= 1
-        if self.address is not None:
+        if self.address is not None and clients.limits.max_connections_per_address:
             left = clients.addresses[self.address] - 1
             if left:
                 clients.addresses[self.address] = left
@@ -315,16 +322,17 @@ cdef class Client(Occupant):
 
     cpdef int pause_writing(self) except -1:
         self.write_paused = True
-        self.paused_tick = self.clients.wheel.tick
+        self.unread = Unread.__new__(Unread)
         self.clients.room.unread[self] = None
-        self.unread_began_tick = self.paused_tick
-        self.unread_moved_tick = self.paused_tick
-        self.unread_began_bytes = self._delivered()
-        self.unread_seen_bytes = self.unread_began_bytes
+        self.unread.began_tick = self.clients.wheel.tick
+        self.unread.moved_tick = self.unread.began_tick
+        self.unread.began_bytes = self._delivered()
+        self.unread.seen_bytes = self.unread.began_bytes
         return self.arm(WRITE)
 
     cpdef int resume_writing(self) except -1:
         self.write_paused = False
+        self.unread = None
         self.answers_left()
         if self.state == LINGERING:
             return self.arm(LINGER)
@@ -332,20 +340,21 @@ cdef class Client(Occupant):
 
     cdef bint takes_slowly(self, Account account) except -1:
         cdef DeadlineWheel wheel = self.clients.wheel
-        cdef unsigned long long left_bytes
+        cdef unsigned long long left_bytes, began_bytes
         cdef double passed_s
         if not self.write_paused:
             return False
         left_bytes = self._delivered()
-        passed_s = (wheel.tick - self.unread_began_tick) * wheel.tick_s
-        if left_bytes != self.unread_seen_bytes:
-            self.unread_seen_bytes = left_bytes
-            self.unread_moved_tick = wheel.tick
+        passed_s = (wheel.tick - self.unread.began_tick) * wheel.tick_s
+        if left_bytes != self.unread.seen_bytes:
+            self.unread.seen_bytes = left_bytes
+            self.unread.moved_tick = wheel.tick
         if account == SMALL:
-            return (wheel.tick - self.unread_moved_tick) * wheel.tick_s >= STILL_S
+            return (wheel.tick - self.unread.moved_tick) * wheel.tick_s >= STILL_S
         if passed_s <= PACE_GRACE_S:
             return False
-        return left_bytes - self.unread_began_bytes < (self.written_bytes - self.unread_began_bytes) * passed_s / PACE_S
+        began_bytes = self.unread.began_bytes
+        return left_bytes - began_bytes < (self.written_bytes - began_bytes) * passed_s / PACE_S
 
     cdef unsigned long long _delivered(self) except? 0:
         return (
@@ -448,6 +457,7 @@ cdef class Client(Occupant):
         cdef Limits limits = self.clients.limits
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
+        cdef double left_s
         if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.next_expiring is None:
             return 0
         # Where it stands if it may make room for another one.
@@ -456,7 +466,7 @@ cdef class Client(Occupant):
         elif kind == LINGER and not self.refused:
             place = self.clients.room.dropping if self.drops_body else self.clients.room.lingering
         if self.deadline_kind == HEAD and kind != HEAD:
-            self.head_left_s = fmax(0, self.head_ends_s - <double> self.clients.loop.time())
+            self.head_s = fmax(0, self.head_s - <double> self.clients.loop.time())
         self.deadline_kind = kind
         if place is not self.place:
             if self.place is not None:
@@ -470,10 +480,9 @@ cdef class Client(Occupant):
                 return wheel.arm(self, LAST_CALL_S)
             return wheel.arm(self, limits.keepalive_timeout_s if kind == KEEPALIVE else limits.first_byte_timeout_s)
         if kind == HEAD:
-            if self.head_left_s < 0:
-                self.head_left_s = limits.header_timeout_s
-            self.head_ends_s = <double> self.clients.loop.time() + self.head_left_s
-            return wheel.arm(self, self.head_left_s)
+            left_s = limits.header_timeout_s if self.head_s < 0 else self.head_s
+            self.head_s = <double> self.clients.loop.time() + left_s
+            return wheel.arm(self, left_s)
         if kind == BODY:
             return wheel.arm(self, self.body_left_s())
         if kind == LINGER:

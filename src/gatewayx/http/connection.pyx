@@ -84,7 +84,7 @@ cdef class HttpConnection(AnsweringClient):
         if self.arrival is not None:
             self.clients.room.arrivals.moved(self.arrival, self.clients.wheel.tick)
         if self.parser is not None and self.parser.head_done:
-            self.body_bytes += size
+            self.unfinished.body_bytes += size
             if self.deadline_kind == BODY:
                 # A byte has come: its deadline begins anew.
                 self.deadline_kind = NO_DEADLINE
@@ -135,7 +135,8 @@ cdef class HttpConnection(AnsweringClient):
         return self.update_reading()
 
     cpdef int resume_writing(self) except -1:
-        self.body_began_tick += self.clients.wheel.tick - self.paused_tick
+        if self.unfinished is not None:
+            self.unfinished.body_began_tick += self.clients.wheel.tick - self.unread.began_tick
         Client.resume_writing(self)
         if self.state == READING or self.state == ANSWERING:
             self.arm(NO_DEADLINE)
@@ -181,6 +182,9 @@ cdef class HttpConnection(AnsweringClient):
         if self.parser is not None and self.parser.untouched():
             self.clients.give_back_parser(self.parser)
             self.parser = None
+        if self.parser is None and self.unfinished is not None:
+            self.let_arrival_go()
+            self.unfinished = None
         if self.state == READING:
             if offset < end:
                 if kept is None:
@@ -204,7 +208,7 @@ cdef class HttpConnection(AnsweringClient):
         self.append(request)
         if self.deadline_kind == HEAD:
             self.arm(NO_DEADLINE)
-        self.head_left_s = -1
+        self.head_s = -1
         if parser.event == Event.REQUEST_COMPLETE:
             self._completed(request)
         try:
@@ -226,8 +230,9 @@ cdef class HttpConnection(AnsweringClient):
         if not request.complete:
             # Its age among unfinished requests is its body's.
             self.forget_arrival()
-            self.body_began_tick = self.clients.wheel.tick
-            self.body_bytes = here_bytes
+            self.parts()
+            self.unfinished.body_began_tick = self.clients.wheel.tick
+            self.unfinished.body_bytes = here_bytes
             if request.answered():
                 request.discards_body = True
                 request.let_go()
@@ -260,7 +265,7 @@ cdef class HttpConnection(AnsweringClient):
             self._completed(request)
         if self.arrival is not None:
             self.forget_arrival()
-        if self.head_held.size_bytes or self.body_held.size_bytes:
+        if self.unfinished is not None:
             # What the handler takes over counts on its side.
             self.let_arrival_go()
         if not request.answered():
@@ -322,12 +327,13 @@ cdef class HttpConnection(AnsweringClient):
     cdef int update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
         cdef bint pause = self.write_paused or (not self.has_begun() and self.in_flight >= self.max_in_flight())
-        cdef Py_ssize_t offset = self.tail_offset
+        cdef Py_ssize_t offset
         cdef bytes tail
         if self.state != READING:
             return 0
         if self.tail_waits and not pause:
             # It ends here again, with less that waits.
+            offset = self.unfinished.tail_offset
             tail = self.take_tail()
             return self._process(PyBytes_AS_STRING(tail), offset, PyBytes_GET_SIZE(tail), tail)
         if pause == self.read_paused:
