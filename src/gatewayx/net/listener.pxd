@@ -8,6 +8,8 @@ from gatewayx.net.stream cimport SocketStream
 cdef enum:
     # Connections that are accepted in one turn; the others wait in the kernel for the next.
     ACCEPTS_PER_TURN = 64
+    # So long connections wait for a descriptor before they are turned away.
+    PATIENCE_NS = 1_000_000_000
 
 
 cdef class Listener(Polled):
@@ -21,7 +23,9 @@ cdef class Listener(Polled):
     cdef int spare
     # Connections wait, and nothing is done for them until resume(): it is not watched.
     cdef readonly bint waits
-    # There was no descriptor for so long that connections are turned away.
+    # Since when there has been no descriptor for connections that wait, by now_ns(), 0 if there is one; and it was for so
+    # long that they are turned away.
+    cdef long long wants_since_ns
     cdef bint turns_away
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in

@@ -1,8 +1,8 @@
 """Accepts connections in bounded batches, and survives the want of descriptors.
 
 A listening socket is watched level-triggered: what a turn leaves comes again in the next. When the process or the machine
-has no descriptor left, that would be for ever, so the socket is not watched until resume(). If there is still none then,
-connections are turned away: one descriptor is held in reserve, and is given up to accept the connection and close it.
+has no descriptor left, that would be for ever, so the socket is not watched until resume(). If there is still none after
+PATIENCE_NS, connections are turned away: one descriptor is held in reserve, and is given up to accept the connection and close it.
 """
 
 import logging
@@ -13,7 +13,7 @@ from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 
 from gatewayx.core.counters cimport Counters
 from gatewayx.net.poller cimport Polled, TurnPoller
-from gatewayx.net.sockets cimport CompactAddress, accept_connection, disconnect, open_nothing
+from gatewayx.net.sockets cimport CompactAddress, accept_connection, disconnect, now_ns, open_nothing
 from gatewayx.net.stream cimport SocketStream
 
 logger = logging.getLogger("gatewayx")
@@ -46,7 +46,7 @@ cdef class Listener(Polled):
         """Accept again after a want of descriptors or memory; nothing happens if there was none."""
         if not self.waits:
             return
-        self.turns_away = True
+        self.turns_away = self.wants_since_ns != 0 and now_ns() - self.wants_since_ns >= PATIENCE_NS
         if self.spare < 0:
             self.spare = open_nothing()
         if self.poller.add_listening(self.descriptor, self) == 0:
@@ -105,10 +105,13 @@ cdef class Listener(Polled):
             accepted = accept_connection(self.descriptor, &peer)
             if accepted >= 0:
                 self.turns_away = False
+                self.wants_since_ns = 0
                 self._take(accepted, &peer, self.factory)
             elif errno == EAGAIN:
                 break
             elif errno == EMFILE or errno == ENFILE:
+                if self.wants_since_ns == 0:
+                    self.wants_since_ns = now_ns()
                 if not self.turns_away:
                     return self._wait()
                 if not self._turn_away():
