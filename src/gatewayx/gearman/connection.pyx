@@ -22,7 +22,7 @@ server's takes no more than its buffer.
 
 import logging
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from gatewayx.core.budget cimport RESULTS, ByteBudget, account_for
