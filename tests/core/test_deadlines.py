@@ -215,28 +215,78 @@ def test_what_is_due_together_fires_as_many_at_a_time_as_asked_and_what_was_disa
     assert fired[-1] == 6
 
 
-@given(st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 800), st.booleans()), max_size=30))
-def test_whatever_is_armed_and_disarmed_the_count_is_right_and_nothing_is_early(steps):
+def test_one_that_is_put_off_never_fires_and_leaves_the_wheel_by_itself(wheel, fired):
+    deadline = Deadline(fired)
+    references = sys.getrefcount(deadline)
+    wheel.put_off(deadline)
+    wheel.arm(deadline, 5 * TICK_S)
+    for _ in range(2):
+        wheel.put_off(deadline)
+        assert wheel.armed == 0
+    assert advance(wheel, 10) == 0
+    assert sys.getrefcount(deadline) == references
+
+
+@pytest.mark.parametrize("after_ticks", [1, 5, 6, 100, REVOLUTION_TICKS, REVOLUTION_TICKS + 5, 5000])
+def test_one_that_is_put_off_and_armed_again_fires_when_armed_for_at_last(wheel, fired, after_ticks):
+    deadline = Deadline(fired, "it")
+    wheel.arm(deadline, 5 * TICK_S)
+    wheel.put_off(deadline)
+    wheel.arm(deadline, after_ticks * TICK_S)
+    assert wheel.armed == 1
+    tick = 0
+    while not fired:
+        tick += 1
+        advance(wheel, tick)
+    assert after_ticks <= tick <= after_ticks + 2
+    assert advance(wheel, tick + 2 * REVOLUTION_TICKS) == 0
+
+
+def test_one_that_is_put_off_once_it_is_due_does_not_fire(wheel, fired):
+    second = Deadline(fired, "second")
+    first = Deadline(fired, "first", lambda: wheel.put_off(second))
+    for deadline in (first, second):
+        wheel.arm(deadline, 5 * TICK_S)
+    assert advance(wheel, 10) == 1
+    assert (fired, wheel.armed) == (["first"], 0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["arm", "put off", "disarm", "pass"]),
+            st.integers(0, 3),
+            st.one_of(st.integers(0, 5), st.integers(0, 1500)),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_is_armed_put_off_and_disarmed_fires_once_in_its_time(steps):
     wheel = DeadlineWheel(TICK_S, START_S)
     fired: list[object] = []
     now = 0
-    due: dict[int, int] = {}
-    deadlines: list[Deadline] = []
-    for number, (after_ticks, passing_ticks, disarms) in enumerate(steps):
-        deadlines.append(Deadline(fired, number))
-        wheel.arm(deadlines[-1], after_ticks * TICK_S)
-        due[number] = now + after_ticks
-        if disarms:
-            wheel.disarm(deadlines[number // 2])
-            due.pop(number // 2, None)
-        assert wheel.armed == len(due)
-        now += passing_ticks
-        advance(wheel, now)
+    due: dict[object, int] = {}
+    deadlines = [Deadline(fired, number) for number in range(4)]
+    for step, number, ticks in steps:
+        if step == "arm":
+            wheel.arm(deadlines[number], ticks * TICK_S)
+            due[number] = now + ticks
+        elif step == "put off":
+            wheel.put_off(deadlines[number])
+            due.pop(number, None)
+        elif step == "disarm":
+            wheel.disarm(deadlines[number])
+            due.pop(number, None)
+        else:
+            now += ticks
+            advance(wheel, now)
         for name in fired:
             assert due.pop(name) <= now
         assert all(now <= when + 1 for when in due.values())
         fired.clear()
         assert wheel.armed == len(due)
+    advance(wheel, now + 2000)
+    assert sorted(map(str, fired)) == sorted(map(str, due))
 
 
 @pytest.mark.parametrize("tick_s", [0, -1, float("nan")])

@@ -8,11 +8,12 @@ cdef enum:
 
 cdef class Expiring:
     """Whatever can run out of time: a client connection, a job."""
-    # Neighbours in the slot's ring, each of which holds the next; None and NULL while disarmed.
+    # Neighbours in the slot's ring, each of which holds the next; None and NULL while it hangs nowhere.
     cdef Expiring next_expiring
     cdef PyObject* previous_expiring
-    # The tick at which this is due; meaningless while disarmed.
+    # The tick at which this is due, and the one at which it hangs, which is no later; meaningless while it hangs nowhere.
     cdef long long due_tick
+    cdef long long hangs_tick
 
     cpdef int deadline_passed(self) except -1
 
@@ -32,7 +33,9 @@ cdef class DeadlineWheel:
     cdef Expiring due
 
     cpdef int arm(self, Expiring entry, double after_s) except -1
+    cpdef int put_off(self, Expiring entry) except -1
     cpdef int disarm(self, Expiring entry) except -1
+    cdef int _hang(self, Expiring entry) except -1
     cdef int _sweep(self, Expiring sentinel) except -1
     cpdef int advance(self, double now_s) except -1
     cpdef int fire(self, int most) except -1

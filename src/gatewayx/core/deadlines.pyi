@@ -26,8 +26,10 @@ class DeadlineWheel:
     def armed(self) -> int: ...
     def arm(self, entry: Expiring, after_s: float) -> int:
         """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
+    def put_off(self, entry: Expiring) -> int:
+        """Forget entry's deadline, since it will be armed soon again; the wheel may keep the entry alive until then."""
     def disarm(self, entry: Expiring) -> int:
-        """Forget entry's deadline; nothing happens when it has none."""
+        """Forget entry's deadline, and let go of it; nothing happens when it has none."""
     def advance(self, now_s: float) -> int:
         """Make due what is so at loop time now_s, to be fired by fire(); returns how many those are."""
     def fire(self, most: int) -> int:

@@ -1,7 +1,8 @@
 """Deadlines in coarse lists that one tick a process sweeps.
 
 A hashed timing wheel (Varghese and Lauck, 1987): a deadline hangs in the ring of the slot at which it is due, one
-further than a revolution away is passed over until its turn. Arming and disarming relink two neighbours.
+further than a revolution away is passed over until its turn. Arming and disarming relink two neighbours; what is put
+off, or armed for later than before, stays where it hangs until the sweep comes by, and is hung anew or dropped then.
 
 What is due moves to a ring of its own and fires from there, as many at a time as the caller wants: ten thousand clients
 that ran out of time together must not keep everybody else waiting.
@@ -17,6 +18,9 @@ logger = logging.getLogger("gatewayx")
 
 # Ten years: nothing is armed for longer.
 cdef double HORIZON_S = 3.2e8
+
+# When an entry is due that hangs in a ring without a deadline.
+cdef long long NEVER = 0x7FFFFFFFFFFFFFFF
 
 
 cdef class Expiring:
@@ -45,22 +49,42 @@ cdef class DeadlineWheel:
 
     cpdef int arm(self, Expiring entry, double after_s) except -1:
         """Let entry.deadline_passed() be called after_s seconds from now, instead of when it was armed for before."""
-        if entry.next_expiring is not None:
-            self.disarm(entry)
         # What is no number below the horizon would overflow the ticks.
         cdef double horizon_s = min(after_s, HORIZON_S) if after_s > 0 else 0
         # One tick more, since the current one has partly gone by.
-        entry.due_tick = self.tick + <long long> ceil(horizon_s / self.tick_s) + 1
-        _link(<Expiring> self.slots[entry.due_tick % WHEEL_SLOTS], entry)
+        cdef long long due_tick = self.tick + <long long> ceil(horizon_s / self.tick_s) + 1
+        if entry.next_expiring is not None:
+            if self.tick < entry.hangs_tick <= due_tick:
+                # The sweep comes by before it is due, and hangs it anew.
+                self.armed += entry.due_tick == NEVER
+                entry.due_tick = due_tick
+                return 0
+            self.disarm(entry)
+        entry.due_tick = due_tick
+        self._hang(entry)
         self.armed += 1
         return 0
 
+    cpdef int put_off(self, Expiring entry) except -1:
+        """Forget entry's deadline, since it will be armed soon again; the wheel may keep the entry alive until then.
+
+        Who does not arm it again calls disarm().
+        """
+        if entry.next_expiring is None or entry.due_tick == NEVER:
+            return 0
+        if entry.hangs_tick <= self.tick:
+            # It is due already, and the sweep comes by no more.
+            return self.disarm(entry)
+        entry.due_tick = NEVER
+        self.armed -= 1
+        return 0
+
     cpdef int disarm(self, Expiring entry) except -1:
-        """Forget entry's deadline; nothing happens when it has none."""
+        """Forget entry's deadline, and let go of it; nothing happens when it has none."""
         if entry.next_expiring is None:
             return 0
+        self.armed -= entry.due_tick != NEVER
         _unlink(entry)
-        self.armed -= 1
         return 0
 
     cpdef int advance(self, double now_s) except -1:
@@ -79,6 +103,11 @@ cdef class DeadlineWheel:
             moved += self._sweep(<Expiring> self.slots[slot % WHEEL_SLOTS])
         return moved
 
+    cdef int _hang(self, Expiring entry) except -1:
+        entry.hangs_tick = entry.due_tick
+        _link(<Expiring> self.slots[entry.due_tick % WHEEL_SLOTS], entry)
+        return 0
+
     cdef int _sweep(self, Expiring sentinel) except -1:
         cdef Expiring entry = sentinel.next_expiring
         cdef Expiring following
@@ -89,6 +118,10 @@ cdef class DeadlineWheel:
                 _unlink(entry)
                 _link(self.due, entry)
                 moved += 1
+            elif entry.due_tick != entry.hangs_tick:
+                _unlink(entry)
+                if entry.due_tick != NEVER:
+                    self._hang(entry)
             entry = following
         return moved
 

@@ -458,7 +458,7 @@ cdef class Client(Occupant):
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
         cdef double left_s
-        if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.next_expiring is None:
+        if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.state != CLOSED:
             return 0
         # Where it stands if it may make room for another one.
         if kind == KEEPALIVE or kind == FIRST_BYTE:
@@ -474,7 +474,8 @@ cdef class Client(Occupant):
             if place is not None:
                 place.append(self)
         if kind == NO_DEADLINE:
-            return wheel.disarm(self)
+            # Once the connection is closed it is armed no more.
+            return wheel.disarm(self) if self.state == CLOSED else wheel.put_off(self)
         if kind == KEEPALIVE or kind == FIRST_BYTE:
             if self.late:
                 return wheel.arm(self, LAST_CALL_S)

@@ -87,7 +87,7 @@ cdef class HttpConnection(AnsweringClient):
             self.unfinished.body_bytes += size
             if self.deadline_kind == BODY:
                 # A byte has come: its deadline begins anew.
-                self.deadline_kind = NO_DEADLINE
+                self.arm(NO_DEADLINE)
         if self.tail is not None:
             joined = self.join_tail(data, size)
             return self._process(PyBytes_AS_STRING(joined), 0, PyBytes_GET_SIZE(joined), joined)
