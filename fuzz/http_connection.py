@@ -109,8 +109,8 @@ class Client(FakeStream):
             self.receive(self.data[begin : self.sent])
 
     def hang_up(self) -> None:
-        """Close the sending side, once the gateway has read what was sent."""
-        if self.reads and not self.closed:
+        """Close the sending side; whether the gateway reads or not."""
+        if not self.closed:
             self.has_hung_up = True
             self.receive_eof()
 
@@ -155,6 +155,7 @@ class World:
             max_result_bytes=TIGHT_RESULT_BYTES if bits & TIGHT_BUDGET else MAX_RESULT_BYTES,
             max_held_bytes=TIGHT_HELD_BYTES if bits & TIGHT_BUDGET else MAX_HELD_BYTES,
             plugin_compat=bool(bits & COMPAT),
+            half_closed="answer" if bits >> CUT_SHIFT & 1 else "hang-up",
         )
         self.loop.run(self._make())
         starting = self.loop.create_task(self.process.pool.start())
@@ -237,8 +238,7 @@ class World:
                 self.answer_all()
             self._check_ends()
             for client in self.clients:
-                if client.reads:
-                    client.receive_eof()
+                client.receive_eof()
             self.pass_time(LONG_S)
         self.answer_all()
         self.loop.settle()

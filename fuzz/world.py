@@ -99,6 +99,8 @@ class FakeStream(Stream):
         self.high_bytes = write_high_bytes
         self.told_to_pause = False
         self.reads = True
+        # The peer has closed its sending side, and the owner is not told so yet since it reads no more.
+        self.eof_waits = False
         self.closed = False
         self.wrote_eof = False
         self.gone = False
@@ -148,6 +150,8 @@ class FakeStream(Stream):
         if self.closed:
             raise RuntimeError("resume() on a closed stream")
         self.reads = True
+        if self.eof_waits:
+            self.loop.call_soon(self.receive_eof)
         return 0
 
     def close(self) -> int:
@@ -193,20 +197,24 @@ class FakeStream(Stream):
 
     def _push(self) -> None:
         """The kernel takes what it has room for."""
-        size_bytes = self.pending_bytes()
-        if self.room_bytes is not None:
-            size_bytes = min(size_bytes, self.room_bytes)
-            self.room_bytes -= size_bytes
+        size_bytes = self.give(self.pending_bytes())
         if not size_bytes:
             return
-        begin, self.taken_bytes = self.taken_bytes, self.taken_bytes + size_bytes
+        self.taken_bytes += size_bytes
         self.moved_at_s = self.loop.now_s
-        self.took(bytes(self.written[begin : self.taken_bytes]))
+        self.took(bytes(self.written[self.taken_bytes - size_bytes : self.taken_bytes]))
         if self.told_to_pause and self.pending_bytes() <= self.high_bytes // 4 and not self.gone:
             self.told_to_pause = False
             self.owner.resume_writing()
         if self.closed and not self.pending_bytes():
             self.loop.call_soon(self.lose, None)
+
+    def give(self, size_bytes: int) -> int:
+        """How many of the next so many bytes the kernel takes now."""
+        if self.room_bytes is not None:
+            size_bytes = min(size_bytes, self.room_bytes)
+            self.room_bytes -= size_bytes
+        return size_bytes
 
     def took(self, data: bytes) -> None:
         """For the other side."""
@@ -242,8 +250,19 @@ class FakeStream(Stream):
             self.owner.receive(data)
 
     def receive_eof(self) -> None:
-        """The peer has closed its sending side: the stream closes behind what was written."""
-        if not self.closed and not self.owner.ended():
+        """The peer has closed its sending side: the stream closes behind what was written, unless the owner goes on.
+
+        An owner that reads no more is told that there is a hang-up, and of the end once it reads again.
+        """
+        if self.closed:
+            return
+        if not self.reads:
+            if not self.eof_waits:
+                self.eof_waits = True
+                self.owner.hung_up()
+            return
+        self.eof_waits = False
+        if not self.owner.ended():
             self.close()
 
 
@@ -399,6 +418,13 @@ class JobServerStream(FakeStream):
         # Submissions without an answer, and jobs that have not ended.
         self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
         self.jobs: list[Job] = []
+
+    def give(self, size_bytes: int) -> int:
+        """How many of the next so many bytes the kernel takes now."""
+        if self.room_bytes is not None:
+            size_bytes = min(size_bytes, self.room_bytes)
+            self.room_bytes -= size_bytes
+        return size_bytes
 
     def took(self, data: bytes) -> None:
         """The job server gets bytes."""

@@ -12,6 +12,22 @@ from gatewayx.embedded.worker import Worker
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient
 from support.job_servers import HandWorker, hand_worker
+from support.relay import relay
+
+STREAMS = ["sockets", "fake"]
+ON_EVERY_STREAM = {
+    "tests.http." + name
+    for name in (
+        "test_bounds",
+        "test_connection",
+        "test_deep_pipelines",
+        "test_endings",
+        "test_hang_ups",
+        "test_held",
+        "test_last_answers",
+        "test_lingering",
+    )
+}
 
 
 @pytest.fixture
@@ -37,10 +53,30 @@ def settings() -> dict[str, object]:
 
 
 @pytest.fixture
-async def gateway(embedded: JobServer, settings: dict[str, object]) -> AsyncIterator[RunningGateway]:
+def stream() -> str:
+    """What the gateway's clients stand on: its own sockets, or the fake stream; tests of connections run on both."""
+    return "sockets"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of client connections on every stream."""
+    if metafunc.module.__name__ in ON_EVERY_STREAM and "gateway" in metafunc.fixturenames:
+        kinds = (
+            ["sockets"] if any(mark.name == "needs_sockets" for mark in metafunc.definition.iter_markers()) else STREAMS
+        )
+        metafunc.parametrize("stream", kinds)
+
+
+@pytest.fixture
+async def gateway(embedded: JobServer, settings: dict[str, object], stream: str) -> AsyncIterator[RunningGateway]:
     """A gateway in front of the embedded job server."""
     async with running_gateway([embedded.address], **settings) as gateway:
-        yield gateway
+        if stream == "sockets":
+            yield gateway
+        else:
+            async with relay(gateway.process) as gateway.address:
+                yield gateway
+                await gateway.let_go()
 
 
 @pytest.fixture

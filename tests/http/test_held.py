@@ -391,7 +391,7 @@ class TestResults:
             assert (await ask(gateway.address, post(b"/echo", bytes(100 * KIBIBYTE)))).status == 200
             # Small answers stand in nobody's way.
             assert gateway.count("http.answers_ended") == 1
-            assert gateway.count("http.connections") == 1
+            await eventually(lambda: gateway.count("http.connections") == 1)
             await small.close()
 
 

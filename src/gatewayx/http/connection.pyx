@@ -93,7 +93,7 @@ cdef class HttpConnection(AnsweringClient):
             return self._process(PyBytes_AS_STRING(joined), 0, PyBytes_GET_SIZE(joined), joined)
         return self._process(data, 0, size, None)
 
-    cdef int hung_up(self) except -1:
+    cpdef int hung_up(self) except -1:
         if self.clients.answers_half_closed or (self.state != READING and self.state != ANSWERING):
             return 0
         self.end_turn()

@@ -19,7 +19,7 @@ cdef class StreamOwner(TurnEnder):
     cdef int received(self, const char* data, Py_ssize_t size) except -1
     # The other side sends no more, as is known while the stream is paused and what has come before is not read: told once.
     # Its end follows as any other, when all of that was read.
-    cdef int hung_up(self) except -1
+    cpdef int hung_up(self) except -1
     # The other side sends no more. Returns whether the stream stays open; else it closes as soon as all that was written
     # has left.
     cpdef bint ended(self) except? True

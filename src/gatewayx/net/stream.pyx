@@ -63,7 +63,7 @@ cdef class StreamOwner(TurnEnder):
     cdef int received(self, const char* data, Py_ssize_t size) except -1:
         raise NotImplementedError
 
-    cdef int hung_up(self) except -1:
+    cpdef int hung_up(self) except -1:
         return 0
 
     cpdef bint ended(self) except? True:
