@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 import socket
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from gatewayx.bench.load import LoadGenerator
 from gatewayx.net.sockets import Peer, clock_ns
 from support.gateway import WAIT_S, eventually
-from support.load import SWEEP_S, TAG, Outcome, echo, ended, load, never, raw_server, started, template
+from support.load import MANY, TAG, Outcome, echo, ended, load, never, raw_server, started, sweep_until, template
 from support.scripted_server import Request, ok, scripted_server
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +23,7 @@ class TestEveryRequestEndsOnce:
     async def test_answered(self, pipeline):
         async with scripted_server(echo) as server:
             outcome = await load(server.address, connections=3, pipeline=pipeline)
-        assert outcome.sent == outcome.good == len(server.requests) > 10
+        assert outcome.sent == outcome.good == len(server.requests) >= MANY
         assert outcome.statuses == {"200": outcome.sent}
         assert outcome.errors == {}
         assert server.connections == 3
@@ -43,7 +42,7 @@ class TestEveryRequestEndsOnce:
         assert outcome.sent == 0
         assert set(outcome.errors) == {"connect"}
         # Tried again at each sweep, not at once.
-        assert 2 <= outcome.errors["connect"] <= 2 * 0.3 / SWEEP_S
+        assert MANY <= outcome.errors["connect"] <= 2 * (outcome.sweeps + 1)
 
     async def test_connect_that_is_not_answered(self):
         # One that does not accept: its queue is full, the kernel drops what comes.
@@ -59,10 +58,13 @@ class TestEveryRequestEndsOnce:
             )
             generator.connect()
             begins_ns = clock_ns()
-            generator.begin(begins_ns, begins_ns + 350_000_000)
+            generator.begin(begins_ns, begins_ns + round(2 * WAIT_S * 1e9))
+            await sweep_until(generator, lambda told: told["ended"] >= 2)
+            generator.stop()
             outcome = await ended(generator)
         assert outcome.sent == 0
-        assert 1 <= outcome.errors["connect"] <= 4
+        # The first one's time began before the load.
+        assert 2 <= outcome.errors["connect"] <= (clock_ns() - begins_ns) / 1e9 / 0.1 + 1
 
     async def test_reset_after_the_request(self):
         async def reset(request: Request) -> None:
@@ -71,7 +73,7 @@ class TestEveryRequestEndsOnce:
         async with scripted_server(reset) as server:
             outcome = await load(server.address)
         assert outcome.errors == {"reset": outcome.sent}
-        assert outcome.sent >= 2
+        assert outcome.sent >= MANY
         assert outcome.statuses == {}
 
     async def test_closed_without_an_answer(self):
@@ -81,7 +83,7 @@ class TestEveryRequestEndsOnce:
         async with scripted_server(close) as server:
             outcome = await load(server.address)
         assert outcome.errors == {"reset": outcome.sent}
-        assert outcome.sent >= 2
+        assert outcome.sent >= MANY
 
     async def test_closed_within_an_answer(self):
         async def cut(request: Request) -> bytes:
@@ -99,8 +101,8 @@ class TestEveryRequestEndsOnce:
             request.reset()
 
         async with scripted_server(reset) as server:
-            await load(server.address, connections=1, duration_s=0.3)
-        assert server.connections <= 0.3 / SWEEP_S + 2
+            outcome = await load(server.address, connections=1)
+        assert server.connections <= outcome.sweeps + 1
 
     async def test_pipelined_requests_behind_a_reset_end_too(self):
         async def second(request: Request) -> bytes | None:
@@ -116,13 +118,17 @@ class TestEveryRequestEndsOnce:
 
     async def test_never_answered(self):
         async with scripted_server(never) as server:
-            outcome = await load(server.address, connections=3, timeout_s=0.15, duration_s=0.3)
+            outcome = await load(
+                server.address, connections=3, timeout_s=0.15, until=lambda told: told["errors"].get("timeout", 0) >= 6
+            )
         assert outcome.errors == {"timeout": outcome.sent}
-        assert 6 <= outcome.sent <= 9
+        assert 6 <= outcome.sent <= 3 * (outcome.elapsed_s / 0.15 + 1)
 
     async def test_pipelined_and_never_answered(self):
         async with scripted_server(never) as server:
-            outcome = await load(server.address, connections=1, pipeline=5, timeout_s=0.1, duration_s=0.05)
+            outcome = await load(
+                server.address, connections=1, pipeline=5, timeout_s=0.1, until=lambda told: told["ended"]
+            )
         assert outcome.errors == {"timeout": 5}
 
     async def test_half_an_answer_that_stops(self):
@@ -130,8 +136,8 @@ class TestEveryRequestEndsOnce:
             return b"HTTP/1.1 200 OK\r\nContent-Le"
 
         async with scripted_server(half) as server:
-            outcome = await load(server.address, timeout_s=0.1, duration_s=0.05)
-        assert outcome.errors == {"timeout": 2}
+            outcome = await load(server.address, connections=1, timeout_s=0.1, until=lambda told: told["ended"])
+        assert outcome.errors == {"timeout": 1}
 
     @pytest.mark.parametrize(
         "answer",
@@ -145,7 +151,7 @@ class TestEveryRequestEndsOnce:
         async with scripted_server(garbage) as server:
             outcome = await load(server.address)
         assert outcome.errors == {"bad_response": outcome.sent}
-        assert outcome.sent >= 2
+        assert outcome.sent >= MANY
         assert outcome.statuses == {}
         assert outcome.generator.bad_response
 
@@ -156,10 +162,10 @@ class TestEveryRequestEndsOnce:
         async with scripted_server(twice) as server:
             generator = await started(server.address, template(), 1)
             begins_ns = clock_ns()
-            generator.begin(begins_ns, begins_ns + 50_000_000)
-            while not generator.done:
-                await asyncio.sleep(SWEEP_S)
-                generator.sweep()
+            generator.begin(begins_ns, begins_ns + round(2 * WAIT_S * 1e9))
+            await sweep_until(generator, lambda told: told["ended"] >= MANY)
+            generator.stop()
+            await sweep_until(generator, lambda _: generator.done)
             generator.finish()
         told = generator.snapshot()
         # More errors than requests: each second answer belongs to none.
@@ -184,7 +190,7 @@ class TestEveryRequestEndsOnce:
             return b"HTTP/1.1 204 -\r\n\r\n" if status == 204 else ok(status=status)
 
         async with scripted_server(answer) as server:
-            outcome = await load(server.address, duration_s=0.05)
+            outcome = await load(server.address)
         assert outcome.statuses == {str(status): outcome.sent}
         assert outcome.errors == {}
 
@@ -206,11 +212,17 @@ class TestEveryRequestEndsOnce:
                     await asyncio.sleep(0.2)
             return ok(request.body)
 
+        kinds = {"reset", "status", "bad_response", "timeout"}
         async with scripted_server(anything) as server:
             outcome = await load(
-                server.address, template(check="echo"), connections=8, pipeline=3, duration_s=0.3, timeout_s=0.1
+                server.address,
+                template(check="echo"),
+                connections=8,
+                pipeline=3,
+                timeout_s=0.1,
+                until=lambda told: told["good"] and kinds <= told["errors"].keys(),
             )
-        assert set(outcome.errors) == {"reset", "status", "bad_response", "timeout"}
+        assert set(outcome.errors) == kinds
         assert outcome.good > 0
 
 
@@ -222,7 +234,7 @@ class TestConnections:
         async with scripted_server(close) as server:
             outcome = await load(server.address)
         assert outcome.errors == {}
-        assert outcome.good == outcome.sent > 10
+        assert outcome.good == outcome.sent >= MANY
         # One for each request, and perhaps one more each that had nothing to send.
         assert outcome.sent <= server.connections <= outcome.sent + 2
 
@@ -235,7 +247,7 @@ class TestConnections:
         async with scripted_server(until_close) as server:
             outcome = await load(server.address, template(check="echo"))
         assert outcome.errors == {}
-        assert outcome.good == outcome.sent > 10
+        assert outcome.good == outcome.sent >= MANY
 
     async def test_requests_behind_the_last_answer_are_lost(self):
         async def close(request: Request) -> bytes:
@@ -254,16 +266,16 @@ class TestConnections:
             await asyncio.sleep(WAIT_S)
 
         async with raw_server(refuse) as address:
-            outcome = await load(address, template(bytes(8 << 20)), duration_s=0.1)
+            outcome = await load(address, template(bytes(8 << 20)))
         assert outcome.statuses == {"413": outcome.sent}
         assert outcome.errors == {"status": outcome.sent}
-        assert outcome.sent > 2
+        assert outcome.sent >= MANY
 
     async def test_no_connection_is_left_when_it_is_finished(self):
         async with scripted_server(never) as server:
             generator = await started(server.address, template(), 4, timeout_s=WAIT_S)
             begins_ns = clock_ns()
-            generator.begin(begins_ns, begins_ns + 10_000_000)
+            generator.begin(begins_ns, begins_ns + round(2 * WAIT_S * 1e9))
             await eventually(lambda: len(server.requests) == 4)
             generator.finish()
             outcome = Outcome(generator)
@@ -279,9 +291,11 @@ class TestClosedLoop:
             return ok()
 
         async with scripted_server(slow) as server:
-            outcome = await load(server.address, duration_s=0.3)
+            outcome = await load(server.address)
         assert outcome.latency.count == outcome.good
-        assert 0.049 <= outcome.latency.percentile_s(0) <= outcome.latency.percentile_s(50) < 0.1
+        assert outcome.latency.percentile_s(0) >= 0.049
+        # Each connection has one request under way at a time: together they took no longer than there was time for.
+        assert outcome.latency.mean_s * outcome.good <= 2 * outcome.elapsed_s
 
     async def test_timeout_counts_in_the_latency(self):
         async def second(request: Request) -> bytes:
@@ -290,11 +304,13 @@ class TestClosedLoop:
             return ok()
 
         async with scripted_server(second) as server:
-            outcome = await load(server.address, connections=1, timeout_s=0.15, duration_s=0.5)
+            outcome = await load(
+                server.address, connections=1, timeout_s=0.5, until=lambda told: told["errors"].get("timeout", 0) >= 2
+            )
         assert outcome.errors["timeout"] >= 2
         assert outcome.latency.count == outcome.good + outcome.errors["timeout"]
-        assert outcome.latency.max_s >= 0.15
-        assert outcome.latency.percentile_s(25) < 0.1
+        assert outcome.latency.max_s >= 0.5
+        assert outcome.latency.percentile_s(0) < 0.5
 
     async def test_no_request_is_sent_after_the_end(self):
         async with scripted_server(echo) as server:
@@ -318,41 +334,47 @@ class TestClosedLoop:
         async with scripted_server(echo) as server:
             generator = await started(server.address, template(), 1)
             begins_ns = clock_ns()
-            generator.begin(begins_ns, begins_ns + 100_000_000)
+            generator.begin(begins_ns, begins_ns + round(2 * WAIT_S * 1e9))
             counts = []
-            while not generator.done:
-                await asyncio.sleep(SWEEP_S)
-                generator.sweep()
-                counts.append(sum(generator.snapshot()["interval"][4::2]))
+
+            def several(told: dict) -> bool:
+                counts.append(sum(told["interval"][4::2]))
+                return sum(map(bool, counts)) > 2
+
+            await sweep_until(generator, several)
+            generator.stop()
+            await sweep_until(generator, lambda told: several(told) and generator.done)
             generator.finish()
         assert sum(counts) == generator.good == generator.latency.count
-        assert sum(map(bool, counts)) > 2
 
 
 class TestOpenLoop:
     async def test_rate_is_reached_on_an_idle_server(self):
-        rate = 1000
+        rate = 100
         async with scripted_server(echo) as server:
             outcome = await load(server.address, connections=32, rate=rate, duration_s=0.5)
         assert outcome.sent == outcome.good == rate * 0.5
-        assert outcome.sent_in_time >= 0.99 * rate * 0.5
+        # All but what a busy machine holds up, of which the generator tells.
+        assert outcome.sent_in_time >= rate * (0.5 - outcome.generator.lateness.max_s) - 1
         assert outcome.errors == {}
         assert outcome.latency.count == outcome.uncorrected.count == outcome.sent
 
     async def test_requests_are_spread_evenly(self):
-        times_s = []
+        times_ns = []
 
         async def note(request: Request) -> bytes:
-            times_s.append(asyncio.get_running_loop().time())
+            times_ns.append(clock_ns())
             return ok()
 
         async with scripted_server(note) as server:
-            await load(server.address, connections=8, rate=200, duration_s=0.5)
-        gaps_s = [after - before for before, after in itertools.pairwise(times_s)]
-        assert len(times_s) == 100
+            begins_ns = clock_ns()
+            # With few sweeps, so that it is not these that send.
+            await load(server.address, connections=8, rate=200, duration_s=0.5, sweep_s=0.25)
+        late_s = [(at_ns - begins_ns) / 1e9 - number / 200 for number, at_ns in enumerate(times_ns)]
+        assert len(late_s) == 100
+        assert min(late_s) >= 0
         # A busy machine holds some up, not half of them.
-        assert 0.003 < sorted(gaps_s)[50] < 0.007
-        assert times_s[-1] - times_s[0] == pytest.approx(0.495, abs=0.1)
+        assert sorted(late_s)[50] < 0.05
 
     async def test_processes_take_turns(self):
         async with scripted_server(echo) as server:
@@ -378,31 +400,32 @@ class TestOpenLoop:
             return ok()
 
         async with scripted_server(stall_once) as server:
-            outcome = await load(server.address, connections=4, rate=400, duration_s=1.2)
+            outcome = await load(server.address, connections=2, rate=100, duration_s=1.2)
         assert outcome.errors == {}
-        assert outcome.sent == 480
-        # Of 480 requests the stall held up 200, one after the other due, but only 4 were under way.
+        assert outcome.sent == 120
+        # Of 120 requests the stall held up 50, one after the other due, but only 2 were under way.
         assert outcome.latency.percentile_s(90) >= 0.2
         assert outcome.latency.percentile_s(99) >= 0.4
-        assert outcome.uncorrected.percentile_s(90) < 0.05
-        assert outcome.uncorrected.percentile_s(99) < 0.1
+        assert outcome.uncorrected.percentile_s(90) < 0.2
         assert outcome.uncorrected.max_s >= 0.4
 
     async def test_waiting_for_the_server_is_not_the_generators_lateness(self):
         async def slow(request: Request) -> bytes:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
             return ok()
 
         async with scripted_server(slow) as server:
             outcome = await load(server.address, connections=1, rate=100, duration_s=0.3)
-        assert outcome.latency.percentile_s(90) > 0.1
-        assert outcome.generator.lateness.percentile_s(90) < 0.01
+        assert outcome.latency.percentile_s(50) > 0.2
+        # Half of those that were sent waited longer; a busy machine holds some up, not half of them.
+        assert outcome.generator.lateness.percentile_s(50) < 0.1
 
     async def test_what_could_not_be_sent_is_told_and_in_the_latency(self):
         async with scripted_server(never) as server:
             outcome = await load(server.address, connections=1, rate=200, duration_s=0.25, timeout_s=0.2)
         assert outcome.sent + outcome.errors["not_sent"] == 50
-        assert 2 <= outcome.errors["timeout"] == outcome.sent <= 5
+        # The last one by 0.5 s: a quarter of a second after the end.
+        assert 1 <= outcome.errors["timeout"] == outcome.sent <= 3
         assert set(outcome.errors) == {"timeout", "not_sent"}
         assert outcome.latency.count == 50
         assert outcome.latency.percentile_s(50) >= 0.2
@@ -419,10 +442,10 @@ class TestOpenLoop:
 
     async def test_timeout_counts_from_when_the_request_was_due(self):
         async with scripted_server(never) as server:
-            outcome = await load(server.address, connections=1, rate=10, duration_s=0.15, timeout_s=0.2)
-        # Due at 0 and 0.1 s; the second one waits for the first one's timeout.
+            outcome = await load(server.address, connections=1, rate=2, duration_s=0.95, timeout_s=0.6)
+        # Due at 0 and 0.5 s; the second one waits for the first one's timeout.
         assert outcome.errors == {"timeout": 2}
-        assert outcome.latency.max_s >= 0.3
+        assert outcome.latency.max_s >= 0.7
         assert outcome.uncorrected.max_s < outcome.latency.max_s - 0.05
 
     async def test_pipelined_requests_share_a_connection(self):
@@ -451,13 +474,13 @@ class TestOpenLoop:
             return ok(b"", b"Connection: close")
 
         async with scripted_server(close) as server:
-            outcome = await load(server.address, rate=400, connections=4, duration_s=0.25)
+            outcome = await load(server.address, rate=100, connections=4, duration_s=0.25)
         assert outcome.errors == {}
-        assert outcome.good == 100
+        assert outcome.good == 25
 
     async def test_stop_ends_early(self):
         async with scripted_server(echo) as server:
-            generator = await started(server.address, template(), 2, rate=1000)
+            generator = await started(server.address, template(), 2, rate=100)
             begins_ns = clock_ns()
             generator.begin(begins_ns, begins_ns + 60_000_000_000)
             await eventually(lambda: len(server.requests) > 10)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from gatewayx.bench.load import LoadGenerator
 from gatewayx.bench.template import RequestTemplate
@@ -24,12 +25,21 @@ def template(
     return RequestTemplate(method + b" / HTTP/1.1\r\nHost: a\r\n", body, tag, check)
 
 
-class Outcome:
-    """What a generator has to tell at the end; every request is accounted for."""
+# What happens to so many requests happens to all; each also waits for a sweep when its connection is lost.
+MANY = 20
 
-    def __init__(self, generator: LoadGenerator) -> None:
+
+class Outcome:
+    """What a generator has to tell at the end; every request is accounted for.
+
+    sweeps, elapsed_s: how often it was swept since it began, and in what time.
+    """
+
+    def __init__(self, generator: LoadGenerator, sweeps: int = 0, elapsed_s: float = 0.0) -> None:
         told = generator.snapshot()
         self.generator = generator
+        self.sweeps = sweeps
+        self.elapsed_s = elapsed_s
         self.sent: int = told["sent"]
         self.good: int = told["good"]
         self.errors: dict[str, int] = told["errors"]
@@ -56,13 +66,23 @@ async def started(address: tuple[str, int], request: RequestTemplate, connection
     return generator
 
 
+async def sweep_until(
+    generator: LoadGenerator, condition: Callable[[dict[str, Any]], object], sweep_s: float = SWEEP_S
+) -> int:
+    """Sweep until the condition holds of what the generator tells; returns how often. Fails after WAIT_S."""
+    ends_s = asyncio.get_running_loop().time() + WAIT_S
+    sweeps = 0
+    while not condition(generator.snapshot()):
+        assert asyncio.get_running_loop().time() < ends_s, "the condition never came true"
+        await asyncio.sleep(sweep_s)
+        generator.sweep()
+        sweeps += 1
+    return sweeps
+
+
 async def ended(generator: LoadGenerator) -> Outcome:
     """Wait until it is done."""
-    ends_s = asyncio.get_running_loop().time() + WAIT_S
-    while not generator.done:
-        assert asyncio.get_running_loop().time() < ends_s, "a request has not ended"
-        await asyncio.sleep(SWEEP_S)
-        generator.sweep()
+    await sweep_until(generator, lambda _: generator.done)
     generator.finish()
     return Outcome(generator)
 
@@ -71,15 +91,23 @@ async def load(
     address: tuple[str, int],
     request: RequestTemplate | None = None,
     *,
-    duration_s: float = 0.05,
+    duration_s: float | None = None,
+    until: Callable[[dict[str, Any]], object] = lambda told: told["ended"] >= MANY,
     connections: int = 2,
+    sweep_s: float = SWEEP_S,
     **options,
 ) -> Outcome:
-    """Load a server for so long."""
+    """Load a server for so long, or without a duration until the condition holds of what the generator tells."""
     generator = await started(address, request or template(), connections, **options)
     begins_ns = clock_ns()
-    generator.begin(begins_ns, begins_ns + round(duration_s * 1e9))
-    return await ended(generator)
+    generator.begin(begins_ns, begins_ns + round((duration_s or 2 * WAIT_S) * 1e9))
+    sweeps = 0
+    if duration_s is None:
+        sweeps += await sweep_until(generator, until, sweep_s)
+        generator.stop()
+    sweeps += await sweep_until(generator, lambda _: generator.done, sweep_s)
+    generator.finish()
+    return Outcome(generator, sweeps, (clock_ns() - begins_ns) / 1e9)
 
 
 @asynccontextmanager
