@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import time
 
 import pytest
 
@@ -14,7 +15,7 @@ from gatewayx.bench.measurement import Measurement, Progress
 from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
 from gatewayx.bench.result import Run
 from gatewayx.embedded.job_server import JobServer
-from support.gateway import WAIT_S, ServeProcess, eventually
+from support.gateway import PROCESS_S, WAIT_S, ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.scripted_server import Request, ok, scripted_server
 from support.tools import without_sanitizer
@@ -61,7 +62,8 @@ async def test_counts_of_all_processes_add_up():
     assert run.requests == len(server.requests) == len({request.body for request in server.requests})
     assert server.highest_open == 5
     assert run.seconds == 1.0
-    assert run.rps == pytest.approx(run.requests / 1.0, rel=0.05)
+    # The last one of each connection may be answered after the end.
+    assert run.requests - 5 <= run.rps * run.seconds <= run.requests + 0.01
     assert run.rate_reached is None
     assert run.bytes.sent == sum(len(request.head) + len(request.body) for request in server.requests)
     assert run.bytes.received == run.requests * len(ok(b"x" * 20))
@@ -72,7 +74,10 @@ async def test_counts_of_all_processes_add_up():
     assert run.settings["processes"] == 2
     assert run.settings["ended_early"] is False
     # The timeline is the whole, and what was shown.
-    assert [point.at_s for point in run.timeline] == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.1)
+    ends_s = [point.at_s for point in run.timeline]
+    assert len(ends_s) == 4
+    assert all(ended_s >= due_s for ended_s, due_s in zip(ends_s, (0.25, 0.5, 0.75, 1.0), strict=True))
+    assert ends_s[-1] == 1.0
     assert sum(point.seconds for point in run.timeline) == pytest.approx(1.0, abs=0.01)
     assert sum(point.requests for point in run.timeline) == pytest.approx(run.requests, abs=5)
     assert [progress.point for progress in shown] == run.timeline
@@ -97,7 +102,7 @@ async def test_errors_of_every_kind_add_up():
         return ok(request.body)
 
     async with scripted_server(anything) as server:
-        load = LoadSettings(connections=4, processes=2, duration_s=0.5, body=b"hello!", check="echo")
+        load = LoadSettings(connections=4, processes=2, duration_s=1.0, body=b"hello!", check="echo")
         run = await Measurement("errors", target_at(server.address), load).run()
     check(run)
     assert run.errors.keys() == {"reset", "bad_response", "status"}
@@ -111,11 +116,12 @@ async def test_errors_of_every_kind_add_up():
 
 async def test_rate_is_that_of_all_processes_together():
     async with scripted_server(echo) as server:
-        load = LoadSettings(connections=8, processes=2, duration_s=0.5, rate=200)
+        load = LoadSettings(connections=8, processes=2, duration_s=0.5, rate=100)
         run = await Measurement("open", target_at(server.address), load).run()
     check(run)
-    assert run.requests == len(server.requests) == 100
-    assert run.rate_reached == pytest.approx(200, rel=0.02)
+    assert run.requests == len(server.requests) == 50
+    # All but what a busy machine holds up, of which the generator tells: of each process perhaps one more.
+    assert 100 * (1 - run.generator.late_max_s / 0.5) - 2 / 0.5 <= run.rate_reached <= 100
     assert run.errors == {}
     assert run.latency_uncorrected_s is not None
 
@@ -144,16 +150,18 @@ async def test_stop_gives_a_result_of_the_time_until_then():
     async with scripted_server(paced) as server:
         load = LoadSettings(connections=2, processes=2, duration_s=60.0)
         measurement = Measurement("stopped", target_at(server.address), load)
+        began_s = time.monotonic()
         running = asyncio.create_task(measurement.run())
-        await eventually(lambda: len(server.requests) > 60)
+        await eventually(lambda: len(server.requests) > 60, PROCESS_S)
         measurement.stop()
-        run = await asyncio.wait_for(running, 2.0)
+        stopped_s = time.monotonic() - began_s
+        run = await asyncio.wait_for(running, PROCESS_S)
     check(run)
     assert run.settings["ended_early"] is True
     assert run.requests == len(server.requests)
-    assert 0.25 < run.seconds < 2
-    # Of that time, not of whole intervals.
-    assert run.rps == pytest.approx(run.requests / run.seconds, rel=0.1)
+    assert 0.25 < run.seconds <= stopped_s
+    # Of that time, not of whole intervals; the last one of each connection may be answered after it.
+    assert run.requests - 2 <= run.rps * run.seconds <= run.requests + 0.01
 
 
 async def test_stop_before_it_begins_is_an_error():
@@ -163,7 +171,7 @@ async def test_stop_before_it_begins_is_an_error():
         await asyncio.sleep(0)
         measurement.stop()
         with pytest.raises(RunError, match="stopped before anything was measured"):
-            await asyncio.wait_for(running, 5.0)
+            await asyncio.wait_for(running, PROCESS_S)
         assert server.requests == []
 
 
@@ -173,14 +181,14 @@ async def test_nobody_listens():
         target = target_at(unused.getsockname())
         measurement = Measurement("nobody", target, LoadSettings(connections=2, processes=2, duration_s=60.0))
         with pytest.raises(RunError, match=rf"cannot connect to {target.host} \(.*\): Connection refused"):
-            await asyncio.wait_for(measurement.run(), 5.0)
+            await asyncio.wait_for(measurement.run(), PROCESS_S)
 
 
 async def test_plan_that_cannot_be_followed_is_an_error():
     async with scripted_server(echo) as server:
         load = LoadSettings(connections=1, duration_s=60.0, body=b"short", unique_bodies=True)
         with pytest.raises(RunError, match="the load generator cannot run: unique bodies need 8 bytes, not 5"):
-            await asyncio.wait_for(Measurement("bad", target_at(server.address), load).run(), 5.0)
+            await asyncio.wait_for(Measurement("bad", target_at(server.address), load).run(), PROCESS_S)
 
 
 async def test_process_that_does_not_exist_is_an_error():
@@ -188,9 +196,10 @@ async def test_process_that_does_not_exist_is_an_error():
         Measurement("gone", target_at(("127.0.0.1", 1)), LoadSettings(), pid=2**22 + 1)
 
 
-# Holds a mebibyte more for every 50 requests, 20 at most.
+# Holds a mebibyte more for every 10 requests, 20 at most, and computes for each; so long that several samples see it.
 GROWING_SERVER = f"""
 import asyncio
+import time
 
 held, requests = [], 0
 
@@ -199,8 +208,11 @@ async def serve(reader, writer):
     while True:
         await reader.readuntil(b"\\r\\n\\r\\n")
         requests += 1
-        if requests % 50 == 0 and len(held) < 20:
+        if requests % 10 == 0 and len(held) < 20:
             held.append(b"x" * {MEBIBYTE})
+            until_s = time.process_time() + 0.05
+            while time.process_time() < until_s:
+                pass
         writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
 
 async def main():
@@ -213,6 +225,7 @@ asyncio.run(main())
 
 
 async def test_memory_and_processor_time_of_the_server_are_sampled():
+    began_s = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -223,22 +236,30 @@ async def test_memory_and_processor_time_of_the_server_are_sampled():
         env=without_sanitizer(),
     )
     try:
-        port = int(await asyncio.wait_for(process.stdout.readline(), WAIT_S))
-        load = LoadSettings(connections=4, duration_s=1.0)
-        run = await Measurement("grows", target_at(("127.0.0.1", port)), load, pid=process.pid).run()
+        port = int(await asyncio.wait_for(process.stdout.readline(), PROCESS_S))
+        load = LoadSettings(connections=4, duration_s=60.0)
+        measurement = Measurement("grows", target_at(("127.0.0.1", port)), load, pid=process.pid)
+        running = asyncio.create_task(measurement.run())
+        await eventually(lambda: sum(point.requests for point in measurement.points) > 200, PROCESS_S)
+        sampled = len(measurement.points)
+        await eventually(lambda: len(measurement.points) > sampled, PROCESS_S)
+        measurement.stop()
+        run = await asyncio.wait_for(running, PROCESS_S)
     finally:
         process.kill()
         await process.wait()
     check(run)
-    assert run.requests > 1000
     assert run.server.pid == process.pid
     assert run.server.processes == 1
-    assert 0.1 < run.server.cpu_s <= 1.2
+    # Some of it was before the first sample, should that be late.
+    assert 0.5 < run.server.cpu_s <= 1.1 * (time.monotonic() - began_s)
     assert run.server.memory_growth_bytes == pytest.approx(20 * MEBIBYTE, abs=3 * MEBIBYTE)
     assert run.server.memory_peak_bytes >= run.server.memory_end_bytes > run.server.memory_start_bytes
     assert run.server.memory_slope_bytes_per_s > 0
     assert all(point.server_memory_bytes > 0 for point in run.timeline)
-    assert all(0 < point.server_cpu_share < 1.5 for point in run.timeline)
+    cpu_s = [point.server_cpu_share * measurement.interval_s for point in run.timeline]
+    assert min(cpu_s) >= 0
+    assert 0.5 < sum(cpu_s) <= run.server.cpu_s + 0.01
 
 
 async def test_flood_has_before_during_and_after(embedded: JobServer):
@@ -249,28 +270,30 @@ async def test_flood_has_before_during_and_after(embedded: JobServer):
             "flood",
             target_at(address, "/healthz"),
             LoadSettings(connections=2, method="OPTIONS"),
-            flood=FloodSettings(kind="bad-line", connections=8, rate=200, duration_s=1.0, calm_s=0.5),
+            flood=FloodSettings(kind="bad-line", connections=8, rate=100, duration_s=1.0, calm_s=1.0),
             pid=gateway.process.pid,
         )
         run = await measurement.run()
     check(run)
-    assert run.seconds == measurement.duration_s == 2.0
-    assert [point.phase for point in run.timeline] == ["before"] * 2 + ["during"] * 4 + ["after"] * 2
+    assert run.seconds == measurement.duration_s == 3.0
+    assert list(dict.fromkeys(point.phase for point in run.timeline)) == ["before", "during", "after"]
     flood = run.flood
-    assert flood.opened == pytest.approx(200, rel=0.1)
-    assert flood.rate_reached == pytest.approx(200, rel=0.1)
     assert flood.seconds == pytest.approx(1.0, abs=0.05)
+    # At most one more than are due by the end; fewer when a busy machine holds up the last ones.
+    assert 8 < flood.opened <= 100 * flood.seconds + 1
+    assert flood.rate_reached == pytest.approx(flood.opened / flood.seconds)
     assert flood.statuses.keys() == {"400"}
     assert flood.opened - 8 <= flood.statuses["400"] <= flood.opened
     assert flood.highest_open <= 8
     assert flood.failed == flood.resets == flood.closed_silently == 0
-    for phase, seconds in ((flood.before, 0.5), (flood.during, 1.0), (flood.after, 0.5)):
-        assert phase.seconds == pytest.approx(seconds, abs=0.15)
-        assert phase.requests > 50
+    for phase in (flood.before, flood.during, flood.after):
+        assert phase.seconds == 1.0
+        assert phase.requests > 0
         assert phase.errors == 0
         assert phase.p50_s <= phase.p99_s
     requests = sum(phase.requests for phase in (flood.before, flood.during, flood.after))
-    assert requests == sum(point.requests for point in run.timeline) == pytest.approx(run.requests, abs=4)
+    assert requests == run.requests
+    assert sum(point.requests for point in run.timeline) == pytest.approx(run.requests, abs=4)
     assert run.server.pid == gateway.process.pid
     assert run.server.cpu_s > 0
     assert run.server.memory_peak_bytes > 5 * MEBIBYTE
@@ -284,13 +307,14 @@ async def test_stop_within_a_flood_gives_a_result(embedded: JobServer):
             LoadSettings(connections=1),
             flood=FloodSettings(kind="connect", connections=2, rate=50, duration_s=60.0, calm_s=0.3),
         )
+        began_s = time.monotonic()
         running = asyncio.create_task(measurement.run())
-        await eventually(lambda: "127.0.0.5" in server.sources)
+        await eventually(lambda: "127.0.0.5" in server.sources, PROCESS_S)
         measurement.stop()
-        run = await asyncio.wait_for(running, 2.0)
+        run = await asyncio.wait_for(running, PROCESS_S)
     check(run)
     assert run.flood.opened >= 4
-    assert run.flood.seconds < 2
+    assert run.flood.seconds < time.monotonic() - began_s
 
 
 async def test_stop_before_the_flood_gives_a_result():
@@ -302,9 +326,9 @@ async def test_stop_before_the_flood_gives_a_result():
             flood=FloodSettings(kind="connect", connections=2, duration_s=60.0, calm_s=30.0),
         )
         running = asyncio.create_task(measurement.run())
-        await eventually(lambda: len(server.requests) > 10)
+        await eventually(lambda: len(server.requests) > 10, PROCESS_S)
         measurement.stop()
-        run = await asyncio.wait_for(running, 2.0)
+        run = await asyncio.wait_for(running, PROCESS_S)
     check(run)
     assert run.flood.during.requests == 0
     assert run.flood.opened <= 2
@@ -320,11 +344,11 @@ async def test_good_requests_that_hang_in_a_flood_count_in_it_and_not_after_it()
         return ok(b"")
 
     async with scripted_server(stalls) as server:
-        load = LoadSettings(connections=4, timeout_s=0.5, rate=200)
-        flood = FloodSettings("connect", 2, 20, 1.0, 0.5)
+        load = LoadSettings(connections=4, timeout_s=0.5, rate=50)
+        flood = FloodSettings("connect", 2, 20, 3.0, 0.5)
         measurement = Measurement("stalls", target_at(server.address), load, flood=flood)
         running = asyncio.ensure_future(measurement.run())
-        await eventually(lambda: len(measurement.points) >= 4)
+        await eventually(lambda: len(measurement.points) >= 4, PROCESS_S)
         stalled.set()
         run = await running
     assert run.flood is not None

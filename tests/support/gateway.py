@@ -20,6 +20,8 @@ from support.gearmand import die_with_parent
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0
+# For processes that begin or end: a sanitized one on a busy machine takes seconds to load.
+PROCESS_S = 30.0
 # Shorter than every deadline that is 10 s or more by default, longer than a busy machine takes: no such was waited for.
 SOON_S = 8.0
 POLL_S = 0.002
@@ -28,10 +30,10 @@ POLL_S = 0.002
 MAX_RESULT = 200_000
 
 
-async def eventually(condition: Callable[[], object]) -> None:
-    """Return once the condition holds; for what only a counter tells. Fails after WAIT_S."""
+async def eventually(condition: Callable[[], object], within_s: float = WAIT_S) -> None:
+    """Return once the condition holds; for what only a counter tells. Fails after so long."""
     loop = asyncio.get_running_loop()
-    ends_s = loop.time() + WAIT_S
+    ends_s = loop.time() + within_s
     while not condition():
         assert loop.time() < ends_s, "the condition never came true"
         await asyncio.sleep(POLL_S)
@@ -137,7 +139,7 @@ class ServeProcess:
     async def until(self, part: str) -> str:
         """The next line on standard error that holds `part`; fails if the process ends without it."""
         while True:
-            line = (await asyncio.wait_for(self.process.stderr.readline(), WAIT_S)).decode()
+            line = (await asyncio.wait_for(self.process.stderr.readline(), PROCESS_S)).decode()
             assert line, f"{part!r} is not in {''.join(self.lines)}"
             self.lines.append(line)
             if part in line:
@@ -155,9 +157,9 @@ class ServeProcess:
 
     async def ended(self) -> int:
         """Its exit code, once it has ended; what it said on the way is in `lines`."""
-        while line := await asyncio.wait_for(self.process.stderr.readline(), WAIT_S):
+        while line := await asyncio.wait_for(self.process.stderr.readline(), PROCESS_S):
             self.lines.append(line.decode())
-        return await asyncio.wait_for(self.process.wait(), WAIT_S)
+        return await asyncio.wait_for(self.process.wait(), PROCESS_S)
 
     async def __aenter__(self) -> ServeProcess:
         await self.start()
