@@ -14,7 +14,6 @@ from support.http import HttpClient
 from support.job_servers import HandWorker, hand_worker
 from support.relay import relay
 
-STREAMS = ["sockets", "fake"]
 ON_EVERY_STREAM = {
     "tests.http." + name
     for name in (
@@ -61,10 +60,8 @@ def stream() -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of client connections on every stream."""
     if metafunc.module.__name__ in ON_EVERY_STREAM and "gateway" in metafunc.fixturenames:
-        kinds = (
-            ["sockets"] if any(mark.name == "needs_sockets" for mark in metafunc.definition.iter_markers()) else STREAMS
-        )
-        metafunc.parametrize("stream", kinds)
+        needs_sockets = metafunc.definition.get_closest_marker("needs_sockets") is not None
+        metafunc.parametrize("stream", ["sockets"] if needs_sockets else ["sockets", "fake"])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The gateway's clients on the fake stream: sockets of the test on one side, and on the other what the fuzzers stand on.
+"""The gateway's clients on the fake stream: sockets of a test on one side, on the other what fuzzers use.
 
 A connection that is accepted here gets a FakeStream instead of a SocketStream, so whatever a test does with a socket
 meets the same connection over another stream, which hands each read over in memory of just its size.
