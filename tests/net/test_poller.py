@@ -99,7 +99,7 @@ async def answer(client: socket.socket) -> bytes:
 async def test_an_event_of_a_socket_that_was_let_go_reaches_nobody_who_has_its_place(gateway, embedded):
     async with hand_worker(embedded.address, b"f") as worker:
         first, descriptor = served(gateway)
-        # With a copy of the descriptor epoll goes on telling of the socket once the stream has closed its own (epoll(7)).
+        # With a copy of the descriptor epoll tells of the socket even once the stream has closed its own (epoll(7)).
         copy = os.dup(descriptor)
         first.send(OPTIONS)
         assert b" 204 " in await answer(first)
