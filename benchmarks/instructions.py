@@ -79,7 +79,9 @@ def count(case: Case, arguments: argparse.Namespace) -> Counted:
         bench = start(processes, case.background, command, with_gearmand=False, shape=case.shape)
         if arguments.lockstep:
             return lockstep(bench, arguments.requests, arguments.depth)
-        components, symbols, requests = count_instructions(bench, lambda: bench.load(arguments.duration).requests)
+        components, symbols, requests = count_instructions(
+            bench, lambda: bench.load(arguments.duration, arguments.connections).requests
+        )
         return Counted(requests, components, symbols)
 
 
@@ -119,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=tuple(CASES), help="only this; may be repeated")
     parser.add_argument("--duration", type=float, default=4.0, help="seconds of load")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of wrk; the bars are for 64")
     parser.add_argument("--lockstep", action="store_true", help="a number of requests over one connection")
     parser.add_argument("--requests", type=int, default=3200, help="so many in lockstep")
     parser.add_argument("--depth", type=int, default=1, help="sent at once in lockstep")
@@ -139,9 +142,9 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"instructions: {error}", file=sys.stderr)
         return 1
-    rows = rows_of(counted, with_bars=not arguments.lockstep)
+    rows = rows_of(counted, with_bars=not arguments.lockstep and arguments.connections == CONNECTIONS)
     print(f"\n{text_table(rows)}")
-    settings: dict[str, Any] = {"connections": CONNECTIONS, "duration_s": arguments.duration}
+    settings: dict[str, Any] = {"connections": arguments.connections, "duration_s": arguments.duration}
     if arguments.lockstep:
         settings = {"connections": 1, "requests": arguments.requests, "depth": arguments.depth}
     raw = {

@@ -63,10 +63,10 @@ class Bench:
     head: str
     """Of the requests, as shapes.py writes it."""
 
-    def load(self, duration_s: float) -> Load:
+    def load(self, duration_s: float, connections: int = CONNECTIONS) -> Load:
         arguments = [run_tag(), "head", self.head]
         url = f"http://{HOST}:{self.port}/echo"
-        load = run_wrk(url, BENCHMARKS / "unique_post.lua", arguments, CONNECTIONS, duration_s)
+        load = run_wrk(url, BENCHMARKS / "unique_post.lua", arguments, connections, duration_s)
         if load.error_count:
             raise BenchmarkError(f"errors under load: {load.errors}")
         if not load.requests:

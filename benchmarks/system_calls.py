@@ -1,9 +1,10 @@
 """System calls a request, counted with strace: receives, sends, waits, and changes of what is waited for.
 
-    python benchmarks/system_calls.py [--requests 20000] [--strict]
+    python benchmarks/system_calls.py [--requests 20000] [--connections 64] [--strict]
 
-64 connections, each with one request at a time, in front of a job server that answers at once and of gearmand with two
-libgearman workers. They are open and warm before anything is counted, so that `epoll_ctl` must not be called at all.
+64 connections or as many as asked for, each with one request at a time, in front of a job server that answers at once
+and of gearmand with two libgearman workers. They are open and warm before anything is counted, so that `epoll_ctl` must
+not be called at all.
 Prints the table of benchmarks/README.md. strace slows the gateway down, which lets more work gather in a turn of its
 loop than otherwise.
 """
@@ -30,13 +31,13 @@ KINDS = {
 WARM_UP_REQUESTS = 2000
 
 
-def measure(background: bool, with_gearmand: bool, requests: int, gateway_command: str) -> tuple[Counter[str], int]:
+def measure(background: bool, with_gearmand: bool, arguments: argparse.Namespace) -> tuple[Counter[str], int]:
     """Calls by name, and the requests that they were for."""
     with tempfile.TemporaryDirectory(prefix="system-calls-") as name, ProcessSet(Path(name)) as processes:
-        bench = start(processes, background, gateway_command, with_gearmand)
-        client = KeptConnections(bench.port, CONNECTIONS, RequestSeries(bench.head, run_tag()))
+        bench = start(processes, background, arguments.gateway_command, with_gearmand)
+        client = KeptConnections(bench.port, arguments.connections, RequestSeries(bench.head, run_tag()))
         client.load(WARM_UP_REQUESTS)
-        return count_system_calls(bench, lambda: client.load(requests))
+        return count_system_calls(bench, lambda: client.load(arguments.requests))
 
 
 def cells(calls: Counter[str], requests: int) -> list[str]:
@@ -56,6 +57,7 @@ def main() -> int:
     """Count and print; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000, help="of each kind")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
     parser.add_argument("--strict", action="store_true", help="status 1 when epoll_ctl was called")
     arguments = parser.parse_args()
@@ -65,7 +67,7 @@ def main() -> int:
         require_programs({"wrk": "wrk", "strace": "strace", "cc": "gcc", "gearmand": "gearman-job-server"})
         for with_gearmand in (False, True):
             for background in (True, False):
-                calls, requests = measure(background, with_gearmand, arguments.requests, arguments.gateway_command)
+                calls, requests = measure(background, with_gearmand, arguments)
                 epoll_ctl_calls += calls["epoll_ctl"]
                 job_server = "gearmand" if with_gearmand else "answers at once"
                 kind = "background" if background else "foreground"
