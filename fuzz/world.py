@@ -419,13 +419,6 @@ class JobServerStream(FakeStream):
         self.pending: deque[tuple[int, bytes, bytes, bytes]] = deque()
         self.jobs: list[Job] = []
 
-    def give(self, size_bytes: int) -> int:
-        """How many of the next so many bytes the kernel takes now."""
-        if self.room_bytes is not None:
-            size_bytes = min(size_bytes, self.room_bytes)
-            self.room_bytes -= size_bytes
-        return size_bytes
-
     def took(self, data: bytes) -> None:
         """The job server gets bytes."""
         if self.port in self.server.hanging_ports:

@@ -474,7 +474,7 @@ cdef class Client(Occupant):
             if place is not None:
                 place.append(self)
         if kind == NO_DEADLINE:
-            # Once the connection is closed it is armed no more.
+            # A closed connection is let go of at once, not when the sweep comes by.
             return wheel.disarm(self) if self.state == CLOSED else wheel.put_off(self)
         if kind == KEEPALIVE or kind == FIRST_BYTE:
             if self.late:
