@@ -6,8 +6,9 @@ from gatewayx.net.sockets cimport CompactAddress
 from gatewayx.net.stream cimport SocketStream
 
 cdef enum:
-    # Connections that are accepted in one turn; the others wait in the kernel for the next.
-    ACCEPTS_PER_TURN = 64
+    # Connections that are accepted in one turn, as many as HAProxy's tune.maxaccept; the others wait in the kernel for the
+    # next. Whoever only connects gets no larger part of a turn than the clients that are in.
+    ACCEPTS_PER_TURN = 4
     # So long connections wait for a descriptor before they are turned away.
     PATIENCE_NS = 1_000_000_000
 

@@ -106,7 +106,11 @@ cdef class Listener(Polled):
             if accepted >= 0:
                 self.turns_away = False
                 self.wants_since_ns = 0
-                self._take(accepted, &peer, self.factory)
+                try:
+                    self._take(accepted, &peer, self.factory)
+                except OSError:
+                    # The machine has no memory to watch it, or its user no watch left (epoll_ctl(2)): it is closed.
+                    self.counts.connections_unserved += 1
             elif errno == EAGAIN:
                 break
             elif errno == EMFILE or errno == ENFILE:

@@ -286,7 +286,7 @@ class GatewayProcess:
         unserved = self.http.counters()["connections_unserved"]
         if unserved > self._told_unserved:
             closed = unserved - self._told_unserved
-            logger.warning("closed %d connections for which no file descriptor was left", closed)
+            logger.warning("closed %d connections for which no file descriptor or no memory was left", closed)
             self._told_unserved = unserved
 
 
