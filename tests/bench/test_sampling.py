@@ -144,14 +144,16 @@ class TestProcesses:
         process.run("threads = [threading.Thread(target=spin) for _ in range(3)]")
         process.run("[thread.start() for thread in threads]")
         tree = ProcessTree(process.pid)
-        ends_s = time.monotonic() + 0.5
-        seen = set()
-        while time.monotonic() < ends_s:
+        seen = []
+
+        def looked_often_enough() -> bool:
             sample = tree.sample()
             assert sample is not None
-            seen.add(sample.processes)
+            seen.append(sample.processes)
+            return len(seen) >= 100 and max(seen) > 1
+
+        until(looked_often_enough)
         process.run("stop.set(); [thread.join() for thread in threads]")
-        assert max(seen) > 1
         assert tree.sample().processes == 1
 
 
@@ -188,40 +190,47 @@ class TestMemory:
 
 BURN = "until = time.process_time() + {0}\\nwhile time.process_time() < until: pass"
 BURN_LINE = "exec('" + BURN.format(0.2) + "')"
+# The scheduler's count of a thread that runs is brought up to date once a tick.
+TICK_S = 0.02
 
 
 class TestProcessorTime:
     def test_what_a_process_uses_is_seen(self, process):
         tree = ProcessTree(process.pid)
-        before_s = tree.last.cpu_s
+        began_s, before_s = time.monotonic(), tree.sample().cpu_s
         process.run(BURN_LINE)
-        assert tree.sample().cpu_s - before_s == pytest.approx(0.2, abs=0.05)
+        assert 0.2 - TICK_S < tree.sample().cpu_s - before_s < time.monotonic() - began_s + TICK_S
 
     def test_who_sleeps_uses_none(self, process):
         tree = ProcessTree(process.pid)
-        before_s = tree.last.cpu_s
-        time.sleep(0.1)
-        assert tree.sample().cpu_s - before_s < 0.01
+
+        def used_none() -> bool:
+            before_s = tree.sample().cpu_s
+            time.sleep(0.1)
+            return tree.sample().cpu_s == before_s
+
+        # It may not sleep yet when it has said that its line has run.
+        until(used_none)
 
     def test_what_a_child_used_stays_when_it_has_ended(self, process):
         tree = ProcessTree(process.pid)
         process.run(BEGIN_PYTHON)
         process.run(tell_child("pass"))
-        before_s = tree.sample().cpu_s
+        began_s, before_s = time.monotonic(), tree.sample().cpu_s
         process.run(tell_child("import time; " + BURN_LINE))
         used_s = tree.sample().cpu_s - before_s
-        assert used_s == pytest.approx(0.2, abs=0.05)
+        assert 0.2 - TICK_S < used_s < time.monotonic() - began_s + TICK_S
         process.run(END_CHILD)
         assert tree.sample().cpu_s - before_s >= used_s
 
     def test_what_a_thread_used_stays_when_it_has_ended(self, process):
         tree = ProcessTree(process.pid)
-        before_s = tree.last.cpu_s
+        began_s, before_s = time.monotonic(), tree.sample().cpu_s
         process.run("burnt, go = threading.Event(), threading.Event()")
         process.run(f"burn = lambda: ({BURN_LINE}, burnt.set(), go.wait())")
         process.run("thread = threading.Thread(target=burn); thread.start(); burnt.wait()")
         used_s = tree.sample().cpu_s - before_s
-        assert used_s == pytest.approx(0.2, abs=0.05)
+        assert 0.2 - TICK_S < used_s < time.monotonic() - began_s + TICK_S
         process.run("go.set(); thread.join()")
         until(lambda: len(os.listdir(f"/proc/{process.pid}/task")) == 1)  # noqa: PTH208
         assert tree.sample().cpu_s - before_s >= used_s
@@ -249,8 +258,10 @@ class TestEnded:
         process.run(tell_child("held = bytearray(50 * 1024 * 1024)"))
         tree = ProcessTree(process.pid)
         before = tree.last.memory_bytes
-        process.run("child.kill(); time.sleep(0.1)")
-        assert tree.sample().memory_bytes < before - 50 * MEBIBYTE
+        process.run("child.kill()")
+        # It is dead a little later; nobody waits for it.
+        until(lambda: tree.sample().memory_bytes < before - 50 * MEBIBYTE)
+        assert tree.last.processes == 2
 
 
 @pytest.fixture

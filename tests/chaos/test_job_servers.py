@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from gatewayx.gearman.admin import AdminConnection
 from support.account import FUNCTION, Account, Gearmands, KeptWorker, Load, Outcome
-from support.gateway import RunningGateway, ServeProcess, eventually, running_gateway
+from support.gateway import WAIT_S, RunningGateway, ServeProcess, eventually, running_gateway
 from support.http import HttpClient, post
 from support.peer import Peer, ask_text
 from support.tools import without_sanitizer
@@ -170,7 +171,7 @@ class TestKilled:
 
     async def test_one_of_two_under_64_connections_costs_its_jobs_in_flight_and_no_more(self, tmp_path):
         async with scene(tmp_path, 2) as stage:
-            loop = asyncio.get_running_loop()
+            account = stage.account
             name = f"127.0.0.1:{stage.gearmands.ports[0]}"
 
             def share() -> dict[str, int]:
@@ -180,32 +181,30 @@ class TestKilled:
                 await stage.answers(1000)
                 in_flight = share()["outstanding_jobs"]
                 stage.gearmands.kill(0)
-                killed_s = loop.time()
                 # What was written since, until the gateway is told, is in flight there as well.
                 await eventually(lambda: not share()["connections"])
-                await asyncio.sleep(1.2)
-                failures = stage.account.failures()
+                asked = set(account.asked)
+                await eventually(lambda: asked <= set(account.told))
+                failures = account.failures()
                 assert len(failures) <= 64
                 assert in_flight <= 64
-                assert max([stage.account.times_s[workload] for workload in failures] or [killed_s]) < killed_s + 1
+                await stage.answers(200)
                 await stage.gearmands.start(0)
-                started_s = loop.time()
-                await eventually(lambda: share()["outstanding_jobs"] >= 16)
-                assert loop.time() < started_s + 12
+                # The waits between attempts are 10 s at most.
+                await eventually(lambda: share()["outstanding_jobs"] >= 16, 2 * WAIT_S)
                 await stage.answers(1000)
-            assert stage.account.failures() == failures
+            assert account.failures() == failures
 
 
 class TestFrozen:
     async def test_one_of_three_and_thawed(self, tmp_path):
-        async with scene(tmp_path, 3, job_timeout_s=3.0) as stage, stage.load(32, background=every_third):
+        # No job's timeout tells of it.
+        async with scene(tmp_path, 3, job_timeout_s=3600.0) as stage, stage.load(32, background=every_third):
             await stage.answers(200)
             stage.gearmands.running[1].pause()
             name = f"127.0.0.1:{stage.gearmands.ports[1]}"
-            began_s = asyncio.get_running_loop().time()
             pool = stage.gateway.process.pool
             await eventually(lambda: pool.servers_now()[name]["connections"] == 0)
-            assert asyncio.get_running_loop().time() - began_s < 2 * CHECK_INTERVAL_S + 1
             await stage.answers(500)
             assert pool.servers_now()[name]["outstanding_jobs"] == 0
             stage.gearmands.running[1].resume()
@@ -272,12 +271,13 @@ class TestAbandoned:
                     client.send(request[: len(request) - 1] if number % 10 == 0 else request)
                     if number % 2:
                         await asyncio.sleep(0)
-                await asyncio.sleep(0.01)
+                await stage.gateway.reaches("pool.outstanding_jobs", math.ceil(0.85 * wave))
                 for number, client in enumerate(clients):
                     if number % 3:
                         client.reset()
                     else:
                         await client.close()
+                await eventually(lambda: stage.gateway.count("pool.outstanding_jobs") == 0)
             stage.account.abandoned |= set(abandoned)
             await stage.gateway.let_go()
             await eventually(lambda: stage.gateway.count("pool.abandoned_jobs") == 0)

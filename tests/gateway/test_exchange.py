@@ -13,7 +13,7 @@ from gatewayx import __version__
 from gatewayx.embedded import encode
 from gatewayx.gateway import exchange, headers
 from gatewayx.gearman.packet import Magic, PacketType
-from support.gateway import MAX_RESULT, SOON_S, RunningGateway, running_gateway
+from support.gateway import MAX_RESULT, SOON_S, WAIT_S, RunningGateway, running_gateway
 from support.http import HttpClient, ask, head, post
 from support.job_servers import hand_worker, nobody_listens
 from support.peer import ask_text
@@ -248,7 +248,7 @@ class TestTimeout:
 
 async def dropped(address: tuple[str, int], handle: bytes) -> None:
     """Return once the job server has the job only to throw it away (`show jobs`: handle, retries, dropped, queued)."""
-    with anyio.fail_after(2):
+    with anyio.fail_after(WAIT_S):
         while handle + b"\t0\t1\t" not in await ask_text(address, b"show jobs"):
             pass
 

@@ -82,6 +82,12 @@ def connected(gateway: RunningGateway) -> set[str]:
     return {name.rpartition(":")[0] for name, told in now.items() if told["connections"]}
 
 
+async def looked_up(dns: Names, times: int = 4) -> None:
+    """Return once a name was looked up so often since, and all answers but the last one were made use of."""
+    asked = len(dns.asked)
+    await eventually(lambda: len(dns.asked) >= asked + times)
+
+
 async def taker(upstreams: dict[str, ScriptedConnection]) -> str:
     """The host that has the next submission."""
     await eventually(lambda: any(not upstream.submissions.empty() for upstream in upstreams.values()))
@@ -140,7 +146,7 @@ class TestAddresses:
                 upstreams = {"127.0.0.1": first, "127.0.0.2": second}
                 for headers in ((), (), (TOGETHER,)):
                     assert await serve(gateway, upstreams, *headers) == "127.0.0.2"
-                await asyncio.sleep(0.3)
+                await looked_up(dns)
                 assert not first.lost.done()
                 # The gateway knows that the job is under way there.
                 background = post(b"/f", b"w", TOGETHER, b"X-Gearman-Background: true")
@@ -184,10 +190,10 @@ class TestAddresses:
                 await eventually(lambda: used(gateway) == ["127.0.0.2", "127.0.0.1"])
                 dns.addresses["all.test"] = ["127.0.0.1"]
                 await eventually(lambda: used(gateway) == ["127.0.0.1"])
-                await asyncio.sleep(0.3)
+                await looked_up(dns)
                 upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"first")
                 assert (await client.response()).body == b"first"
-                await asyncio.sleep(0.3)
+                await looked_up(dns)
                 assert not upstream.lost.done()
                 assert await serve(gateway, {"127.0.0.1": upstream}) == "127.0.0.1"
                 # And it is kept: what is lost is made anew.
@@ -200,8 +206,7 @@ class TestAddresses:
             dns.addresses["all.test"] = list(servers)
             async with running_gateway([each_of("all.test", servers)], connections_per_server=1) as gateway:
                 dns.addresses["all.test"] = answer
-                asked = len(dns.asked)
-                await eventually(lambda: len(dns.asked) >= asked + 3)
+                await looked_up(dns)
                 assert used(gateway) == list(servers)
                 upstreams = dict(zip(servers, await upstreams_of(gateway, *servers.values()), strict=True))
                 await serve(gateway, upstreams)
@@ -254,8 +259,7 @@ class TestFamily:
                 assert first == order[:1]
                 # An order that changes is no reason to leave it.
                 dns.addresses["all.test"] = order[::-1]
-                asked = len(dns.asked)
-                await eventually(lambda: len(dns.asked) >= asked + 3)
+                await looked_up(dns)
                 assert [host.strip("[]") for host in used(gateway)] == first
 
     async def test_one_that_cannot_be_connected_is_passed_over(self, dns):
@@ -291,8 +295,7 @@ class TestNumbers:
         servers = [ServerAddress("all.test", free_port(), each=True)]
         async with running_gateway(servers, connections_per_server=1) as gateway:
             assert used(gateway) == [f"127.0.1.{number}" for number in range(1, 65)]
-            asked = len(dns.asked)
-            await eventually(lambda: len(dns.asked) >= asked + 3)
+            await looked_up(dns)
         told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
         assert told == [
             f"{servers[0]} has 70 addresses, of which 64 are used, as there are at most 64 job servers; "
@@ -347,7 +350,7 @@ class TestNumbers:
                 # The job knows that the first one has refused it, and may yet be moved on.
                 dns.addresses["all.test"] = [second, "127.0.0.3", *full]
                 await upstreams[first].closed()
-                await asyncio.sleep(0.4)
+                await looked_up(dns)
                 assert "127.0.0.3" not in used(gateway)
                 upstreams[second].answer(PacketType.ERROR, *FULL)
                 assert (await client.response()).kind() == "job-refused"

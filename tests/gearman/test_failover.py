@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 
 import pytest
 
+from gatewayx.gearman import keeper
+from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
 from support.behind import BACKGROUND, FULL, MEBIBYTE, STATUS_INTERVAL_S, TOGETHER, Behind, behind, upstreams_of
 from support.gateway import eventually, running_gateway
@@ -136,7 +139,7 @@ class TestServersThatDie:
             await stuck.close()
 
     async def test_what_nobody_waits_for_any_more_is_never_sent(self):
-        async with behind(1, job_timeout_s=0.3, server_check_interval_s=60) as all_of:
+        async with behind(1, job_timeout_s=1, server_check_interval_s=60) as all_of:
             [upstream] = all_of.upstreams
             all_of.servers[0].reads = False
             upstream.transport.pause_reading()
@@ -325,14 +328,23 @@ class HangsUp(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self.transport.close)
 
 
-async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely():
+async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely(monkeypatch):
+    waits_s: list[float] = []
+
+    def pause(lowest: float, highest: float) -> float:
+        waits_s.append(highest)
+        return 0.0 if highest < BACKOFF_MAX_S else highest
+
+    monkeypatch.setattr(random, "uniform", pause)
+    # However long each connection lasts on a busy machine, it is none that is kept.
+    monkeypatch.setattr(keeper, "STEADY_S", 3600.0)
     HangsUp.connections = 0
     listener = await asyncio.get_running_loop().create_server(HangsUp, "127.0.0.1", 0)
     async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
-        await asyncio.sleep(1.5)
+        await eventually(lambda: BACKOFF_MAX_S in waits_s)
     listener.close()
-    # 18 a second without back-off; the waits are up to 0.1, 0.2, 0.4, 0.8 … seconds, each a random part.
-    assert 2 <= HangsUp.connections <= 14
+    assert waits_s == [*(BACKOFF_FIRST_S * 2**number for number in range(7)), BACKOFF_MAX_S]
+    assert HangsUp.connections >= len(waits_s)
 
 
 def _create_all(gateway: StillGateway) -> None:

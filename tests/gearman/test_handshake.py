@@ -11,7 +11,7 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import PacketType
-from support.gateway import RunningGateway, eventually, running_gateway
+from support.gateway import WAIT_S, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, response
 
@@ -53,7 +53,7 @@ async def test_both_leave_together():
 
     listener = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
-        found = await asyncio.wait_for(first, 5)
+        found = await asyncio.wait_for(first, WAIT_S)
     listener.close()
     assert found == encode.option_req(b"exceptions") + encode.echo_req(b"gatewayx")
 

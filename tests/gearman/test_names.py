@@ -97,10 +97,12 @@ class TestNames:
             # One lookup a name, which its three connections share and their later attempts too.
             for upstream in upstreams:
                 upstream.close()
-            await gateway.reaches("pool.connections", 2)
+            for _ in upstreams:
+                await server.connection()
             await asyncio.sleep(0.3)
             assert sorted(hanging_lookups.asked) == [f"hangs-{number}.test" for number in range(8)]
-            assert threading.active_count() - before == 8
+            # That of the good name's lookup has ended.
+            await eventually(lambda: threading.active_count() - before == 8)
             hanging_lookups.go_on()
             await eventually(lambda: threading.active_count() <= before)
             # They are looked up anew.

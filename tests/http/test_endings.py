@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatewayx.net.listener import Listener
-from support.gateway import SOON_S, RunningGateway, eventually, with_settings
+from support.gateway import SOON_S, WAIT_S, RunningGateway, with_settings
 from support.http import HttpClient, ask, head, post
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ class TestAnswersArriveWhole:
             assert not gateway.process.http.emptied.is_set()
             await reads_slowly(deaf, result)
             assert await deaf.rest() == b""
-        await asyncio.wait_for(gateway.process.http.emptied.wait(), 5)
+        await asyncio.wait_for(gateway.process.http.emptied.wait(), WAIT_S)
         assert gateway.count("http.writes_timed_out") == 0
 
     @pytest.mark.parametrize("sends", [b"GET /by-hand HTTP/1.1\r\nHost: ", head(b"POST", b"/f", b"Content-Length: 9")])
@@ -119,10 +119,10 @@ class TestAnswersArriveWhole:
 
     @with_settings(write_timeout_s=0.4)
     async def test_but_no_longer_than_its_client_takes_any_of_it(self, gateway, worker):
+        began_s = time.monotonic()
         async with deaf_client(gateway, worker, bytes(6 * MEBIBYTE)):
-            began_s = time.monotonic()
             gateway.process.http.drain()
-            await asyncio.wait_for(gateway.process.http.emptied.wait(), 5)
+            await asyncio.wait_for(gateway.process.http.emptied.wait(), WAIT_S)
             assert time.monotonic() - began_s >= 0.3
             assert gateway.count("http.writes_timed_out") == 1
 
@@ -156,7 +156,7 @@ class TestLastCalls:
                 answer = await client.response()
                 assert (answer.status, answer.body, answer.headers[b"connection"]) == (200, b"result", b"close")
                 assert await client.rest() == b""
-            await asyncio.wait_for(gateway.process.http.emptied.wait(), 5)
+            await asyncio.wait_for(gateway.process.http.emptied.wait(), WAIT_S)
         assert embedded.submitted == 1
 
     @pytest.mark.parametrize("refused", [post(b"/"), head(b"DELETE", b"/f"), OPTIONS])
@@ -178,13 +178,13 @@ class TestLastCalls:
 
     @pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["silent", "empty-line"])
     async def test_one_that_sends_nothing_is_closed_after_a_second(self, gateway, sent):
+        began_s = time.monotonic()
         async with late_listener(gateway) as address, HttpClient(address) as client:
             gateway.process.http.drain()
             client.send(sent)
-            began_s = time.monotonic()
             assert await client.rest() == b""
             assert 0.9 <= time.monotonic() - began_s < SOON_S
-            await asyncio.wait_for(gateway.process.http.emptied.wait(), 5)
+            await asyncio.wait_for(gateway.process.http.emptied.wait(), WAIT_S)
         assert gateway.count("http.requests_refused") == 0
 
     async def test_one_accepted_just_before_the_stop_is_as_late(self, gateway, samples):
@@ -210,8 +210,7 @@ class TestLastCalls:
         async with HttpClient(gateway.address) as silent, HttpClient(gateway.address) as sending:
             await gateway.reaches("http.connections_accepted", 2)
             sending.send(b"POST /f")
-            await eventually(lambda: gateway.process.wheel.armed == 2)
-            await asyncio.sleep(0.05)
+            await gateway.reaches("http.arrivals", 1)
             gateway.process.http.drain()
             gateway.process.http.refuse_unfinished()
             assert await silent.rest() == b""

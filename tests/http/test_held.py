@@ -64,13 +64,12 @@ class TestDeclarations:
     @pytest.mark.parametrize("framing", [b"Content-Length: 1000000", CHUNKED], ids=["sized", "chunked"])
     async def test_room_begins_with_4_kib_and_grows_by_half(self, gateway, client, framing):
         client.send(head(b"POST", b"/echo", framing))
-        rooms = set()
+        rooms = [4096, 6144, 9216, 13824, 20736, 31104, 46656]
         for number in range(1, 41):
             client.send(b"400\r\n" + bytes(1024) + b"\r\n" if framing == CHUNKED else bytes(1024))
-            await gateway.reaches("budget.held_bytes", number * 1024)
-            await asyncio.sleep(0.002)
-            rooms.add(gateway.count("budget.held_bytes") - len(b"/echo"))
-        assert rooms == {4096, 6144, 9216, 13824, 20736, 31104, 46656}
+            while rooms[0] < number * 1024:
+                rooms.pop(0)
+            await eventually(lambda: gateway.count("budget.held_bytes") == len(b"/echo") + rooms[0])
         assert gateway.count("budget.bodies_bytes") == 46656
         client.reset()
 
@@ -153,10 +152,10 @@ class TestCrowded:
     async def test_a_body_behind_its_pace_is_ended_and_closed_after_two_seconds(self, gateway, framing):
         # In 2 s come 559 KB of 8 MiB in 30 s.
         piece = bytes(300 * KIBIBYTE)
+        began_s = time.monotonic()
         async with HttpClient(gateway.address) as slow:
             slow.send(head(b"POST", b"/echo", framing), b"800000\r\n" if framing == CHUNKED else b"", piece)
             await gateway.reaches("budget.bodies_bytes", len(piece))
-            began_s = time.monotonic()
             await is_refused(slow, closed=True)
             assert 1.8 <= time.monotonic() - began_s < SOON_S
             assert gateway.count("budget.held_bytes") == 0
@@ -181,14 +180,16 @@ class TestCrowded:
             for client in parked:
                 client.send(HALF_A_HEAD)
             await gateway.reaches("budget.small_bytes", 7 * 4000)
-            for _ in range(14):
+            after_it = 5
+            while after_it:
                 moving.send(b"X-Other: o\r\n")
                 await asyncio.sleep(0.1)
-            ended = gateway.count("http.arrivals_ended")
+                after_it -= gateway.count("http.arrivals_ended") > 0
+                assert time.monotonic() - began_s < SOON_S
             # As many as it takes, and no more.
-            assert 1 <= ended <= 2
+            assert gateway.count("http.arrivals_ended") <= 2
             await is_refused(parked[0], closed=True)
-            assert 0.9 <= time.monotonic() - began_s < SOON_S
+            assert time.monotonic() - began_s >= 0.9
             moving.send(b"Host: gateway\r\n\r\n")
             assert (await moving.response()).body == b"q"
 
@@ -348,8 +349,8 @@ class TestResults:
     @with_settings(max_held_bytes=20 * MEBIBYTE)
     async def test_an_answer_that_is_read_too_slowly_is_ended_while_results_are_crowded(self, gateway, worker, samples):
         result = bytes(9 * MEBIBYTE)
+        began_s = time.monotonic()
         async with unread(gateway, worker, result, receive_buffer_bytes=4096) as slow:
-            began_s = time.monotonic()
             # Whoever needs little is not concerned.
             small = bytes(16 * KIBIBYTE)
             assert (await ask(gateway.address, sized(len(small)), small)).body == small

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from gatewayx.net.listener import Listener
-from support.gateway import eventually, with_settings
+from support.gateway import WAIT_S, eventually, with_settings
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker
 
@@ -22,7 +22,7 @@ ACCEPTS_PER_TURN = 4
 def connected(address: tuple[str, int]) -> socket.socket:
     """A connection that is made at once; the kernel accepts it."""
     client = socket.create_connection(address)
-    client.settimeout(5)
+    client.settimeout(WAIT_S)
     return client
 
 
@@ -31,7 +31,7 @@ async def answers(client: socket.socket, request: bytes = OPTIONS) -> bytes:
     client.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(client, request)
-    return await asyncio.wait_for(loop.sock_recv(client, 65536), 5)
+    return await asyncio.wait_for(loop.sock_recv(client, 65536), WAIT_S)
 
 
 @with_settings(max_connections=20)
@@ -59,7 +59,7 @@ async def test_many_that_come_at_once_are_accepted_in_several_turns_and_all_answ
     assert gateway.process.poller.number - began >= count // ACCEPTS_PER_TURN
     for client in clients:
         client.setblocking(False)
-        assert b" 204 " in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 65536), 5)
+        assert b" 204 " in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 65536), WAIT_S)
         client.close()
 
 
@@ -94,7 +94,7 @@ async def test_what_stands_behind_urgent_data_is_read(gateway):
     client.send(b"!", socket.MSG_OOB)
     client.send(OPTIONS[20:])
     client.setblocking(False)
-    assert b" 204 " in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 65536), 5)
+    assert b" 204 " in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 65536), WAIT_S)
     client.close()
 
 

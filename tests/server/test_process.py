@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.job_server import JobServer
-from support.gateway import SOON_S, ServeProcess, eventually
+from support.gateway import PROCESS_S, SOON_S, ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, chunked, head, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
@@ -62,6 +62,13 @@ def cpu_time_s(process_id: int) -> float:
     """Processor time of a process so far."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def cpu_share(process_id: int) -> float:
+    """The part of the next second in which a process has a processor."""
+    began_s, before_s = time.monotonic(), cpu_time_s(process_id)
+    await asyncio.sleep(1)
+    return (cpu_time_s(process_id) - before_s) / (time.monotonic() - began_s)
 
 
 @pytest.mark.anyio
@@ -246,16 +253,16 @@ class TestStart:
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 listen = probe.getsockname()
             async with ServeProcess(
-                "--listen", f"127.0.0.1:{listen[1]}", *server_at(silent.address), *server_at(other.address)
+                *("--listen", f"127.0.0.1:{listen[1]}", *server_at(silent.address), *server_at(other.address)),
+                before="from gatewayx.gearman import pool\npool.FIRST_ATTEMPT_S = 3600.0",
             ) as served:
-                await silent.connection()
+                upstreams = [await silent.connection() for _ in range(2)]
                 await other.connection()
                 with pytest.raises(ConnectionRefusedError):
                     await HttpClient(listen).connect()
-                # The silent one is given a second.
-                began_s = time.monotonic()
+                for upstream in upstreams:
+                    upstream.greet()
                 await served.address()
-                assert 0.5 < time.monotonic() - began_s < 4
                 assert (await ask(listen, head(b"OPTIONS", b"*"))).status == 204
 
     async def test_it_listens_on_every_address(self, embedded):
@@ -300,8 +307,8 @@ class TestStart:
 
 
 async def eventually_answers(address: tuple[str, int]) -> bool:
-    """Whether a new client is answered within a few seconds."""
-    ends_s = time.monotonic() + SOON_S
+    """Whether a new client is answered at last."""
+    ends_s = time.monotonic() + PROCESS_S
     while time.monotonic() < ends_s:
         with contextlib.suppress(ConnectionError, EOFError, asyncio.IncompleteReadError):
             return (await ask(address, head(b"OPTIONS", b"*"))).status == 204
@@ -320,9 +327,10 @@ async def test_running_out_of_descriptors_neither_spins_nor_ends_the_listening(e
         async with HttpClient(address) as kept:
             assert (await kept.ask(head(b"OPTIONS", b"*"))).status == 204
             clients = [await HttpClient(address).connect() for _ in range(100)]
-            began_s = cpu_time_s(served.process.pid)
-            await asyncio.sleep(1)
-            assert cpu_time_s(served.process.pid) - began_s < 0.3
+            ends_s = time.monotonic() + PROCESS_S
+            # It accepts those for which it has descriptors first.
+            while await cpu_share(served.process.pid) >= 0.3:
+                assert time.monotonic() < ends_s, "it spins"
             # Who is in is served on.
             assert (await kept.ask(head(b"OPTIONS", b"*"))).status == 204
             for client in clients:

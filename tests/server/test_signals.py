@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway import SOON_S, ServeProcess, eventually
+from support.gateway import PROCESS_S, SOON_S, ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
@@ -154,9 +154,9 @@ class TestOtherCommands:
                 preexec_fn=die_with_parent,
             )
             try:
-                await asyncio.wait_for(process.stdout.readline(), 10)
+                await asyncio.wait_for(process.stdout.readline(), PROCESS_S)
                 process.send_signal(signal.SIGHUP)
-                await asyncio.wait_for(process.communicate(), 10)
+                await asyncio.wait_for(process.communicate(), PROCESS_S)
             finally:
                 if process.returncode is None:
                     process.kill()

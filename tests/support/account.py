@@ -42,8 +42,6 @@ class Account:
         self.ended: Counter[bytes] = Counter()
         # Jobs that a worker had in hand when it died: their job server queues them again.
         self.orphaned: set[bytes] = set()
-        # When requests were told, by loop time, for whoever draws conclusions from it.
-        self.times_s: dict[bytes, float] = {}
 
     def workload(self, background: bool = False) -> bytes:
         """A new one, for a request that is about to be sent."""
@@ -56,7 +54,6 @@ class Account:
         assert workload not in self.told, "a request was answered twice"
         kind = answer.kind() if answer.status >= 400 else ""
         self.told[workload] = Outcome(answer.status, kind, answer.body)
-        self.times_s[workload] = asyncio.get_running_loop().time()
 
     def failures(self) -> dict[bytes, Outcome]:
         """The requests that were not told 200."""
@@ -64,7 +61,7 @@ class Account:
 
     def forget(self) -> None:
         """Begin anew; workloads are not used again."""
-        for record in (self.asked, self.told, self.abandoned, self.begun, self.ended, self.orphaned, self.times_s):
+        for record in (self.asked, self.told, self.abandoned, self.begun, self.ended, self.orphaned):
             record.clear()
 
     def check(self) -> Counter[tuple[int, str]]:
