@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
@@ -139,7 +138,7 @@ def check(config_path: str | None, **flags: object) -> None:
 
 def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:
     try:
-        return load(None if config_path is None else Path(config_path), os.environ, flags)
+        return load(config_path, os.environ, flags)
     except SettingError as error:
         _stop(error, EXIT_WRONG_USE)
 

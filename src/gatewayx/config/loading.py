@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -38,7 +38,7 @@ class Loaded(msgspec.Struct, frozen=True):
     origins: Mapping[str, str]
 
 
-def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
+def load(config_path: str | os.PathLike[str] | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
     """Combine defaults, TOML file, environment and flags into the effective settings.
 
     `config_path` is the value of --config; without it GATEWAYX_CONFIG in `environ` is used. `flags` maps
@@ -115,14 +115,16 @@ def describe(loaded: Loaded) -> str:
     return "\n".join(f"{key:{widths[0]}}  {value:{widths[1]}}  {origin}" for key, value, origin in rows)
 
 
-def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable[tuple[Setting, object, str]]:
+def _from_file(
+    config_path: str | os.PathLike[str] | None, environ: Mapping[str, str]
+) -> Iterable[tuple[Setting, object, str]]:
     if config_path is not None:
-        path, named_by = config_path, f"flag {CONFIG_FLAG}"
+        path, named_by = os.fspath(config_path), f"flag {CONFIG_FLAG}"
     elif CONFIG_VARIABLE in environ:
-        path, named_by = Path(environ[CONFIG_VARIABLE]), f"environment {CONFIG_VARIABLE}"
+        path, named_by = environ[CONFIG_VARIABLE], f"environment {CONFIG_VARIABLE}"
     else:
         return
-    origin = f"file {printable(str(path))}"
+    origin = f"file {printable(path)}"
     by_key = {setting.key: setting for setting in SETTINGS}
     for key, value in _read_toml(path, named_by).items():
         if key not in by_key:
@@ -131,18 +133,21 @@ def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable
         yield by_key[key], value, origin
 
 
-def _read_toml(path: Path, named_by: str) -> dict[str, object]:
+def _read_toml(path: str, named_by: str) -> dict[str, object]:
+    # Without a file there is no need of these, and pathlib takes 0.6 MiB.
+    from pathlib import Path
+
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
 
     def refuse(reason: str) -> NoReturn:
-        shown = escaped(str(path))
+        shown = escaped(path)
         raise SettingError(f"config = {shown} ({named_by}) {reason}: it must be a readable TOML file") from None
 
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         refuse(f"cannot be read, {printable(getattr(error, 'strerror', None) or str(error))}")
     try:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 from typing import TYPE_CHECKING, Any
 
 from gatewayx.address import ServerAddress
+from gatewayx.core.jitter import random_part
 from gatewayx.gearman.keeper import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
@@ -123,7 +123,7 @@ class EachAddress:
                 continue
             if not tried.done():
                 tried.set_result(None)
-            await asyncio.sleep(random.uniform(0, backoff_s))
+            await asyncio.sleep(random_part(backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
     async def _refresh(self, tried: asyncio.Future[None]) -> None:

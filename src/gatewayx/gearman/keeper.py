@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from gatewayx.core.jitter import random_part
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.upstream import WRITE_HIGH_WATER_BYTES
@@ -220,7 +220,7 @@ class Keeper:
             self._tell(reason, is_text=is_text, lost=connection is not None)
             if connection is not None:
                 self.on_loss()
-            await asyncio.sleep(random.uniform(0, backoff_s))
+            await asyncio.sleep(random_part(backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
     async def _connect(

@@ -1,6 +1,6 @@
 """Response heads and problem+json bodies. No I/O: values in, bytes out."""
 
-import random
+import os
 import time
 from http import HTTPStatus
 
@@ -139,7 +139,7 @@ cdef class RetryAfter:
 
     def __init__(self, clock, seed=None):
         self.clock = clock
-        self.random_state = random.getrandbits(63) | 1 if seed is None else seed
+        self.random_state = int.from_bytes(os.urandom(7), "big") | 1 if seed is None else seed
         self.spells = {}
 
     cpdef bytes line(self, str kind):
