@@ -33,6 +33,7 @@ from gatewayx.net.listener import Listener
 from gatewayx.net.names import NumericHost, Resolver
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
+from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, signals
 
 if TYPE_CHECKING:
@@ -333,6 +334,7 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
     # The objects that live now live to the end: the collector need not look at them again.
     gc.collect()
     gc.freeze()
+    give_memory_back()
     logger.info(
         "gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses)
     )
