@@ -14,7 +14,7 @@ from gatewayx.gearman.packet import PacketType
 from support.behind import BACKGROUND, FULL, MEBIBYTE, STATUS_INTERVAL_S, TOGETHER, Behind, behind, upstreams_of
 from support.gateway import eventually, running_gateway
 from support.http import ask, post
-from support.job_servers import OPTION_RES, ScriptedJobServer, hand_worker
+from support.job_servers import OPTION_RES, ScriptedJobServer, hand_worker, response
 from support.still import StillGateway, still_gateway
 
 pytestmark = pytest.mark.anyio
@@ -324,8 +324,9 @@ class HangsUp(asyncio.Protocol):
             self.transport.write(b".\n")
         else:
             HangsUp.connections += 1
-            self.transport.write(OPTION_RES)
-            asyncio.get_running_loop().call_soon(self.transport.close)
+            self.transport.write(OPTION_RES + response(PacketType.ECHO_RES, b"gatewayx"))
+            # The gateway has seen the connection come up by then.
+            asyncio.get_running_loop().call_later(0.02, self.transport.close)
 
 
 async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely(monkeypatch):
