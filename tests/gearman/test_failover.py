@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 
@@ -341,9 +342,9 @@ async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely(monkeypat
     monkeypatch.setattr(keeper, "STEADY_S", 3600.0)
     HangsUp.connections = 0
     listener = await asyncio.get_running_loop().create_server(HangsUp, "127.0.0.1", 0)
-    async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
-        await eventually(lambda: BACKOFF_MAX_S in waits_s)
-    listener.close()
+    with contextlib.closing(listener):
+        async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
+            await eventually(lambda: BACKOFF_MAX_S in waits_s)
     assert waits_s == [*(BACKOFF_FIRST_S * 2**number for number in range(7)), BACKOFF_MAX_S]
     assert HangsUp.connections >= len(waits_s)
 
