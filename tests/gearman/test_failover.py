@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 
@@ -14,7 +15,7 @@ from gatewayx.gearman.packet import PacketType
 from support.behind import BACKGROUND, FULL, MEBIBYTE, STATUS_INTERVAL_S, TOGETHER, Behind, behind, upstreams_of
 from support.gateway import eventually, running_gateway
 from support.http import ask, post
-from support.job_servers import OPTION_RES, ScriptedJobServer, hand_worker
+from support.job_servers import OPTION_RES, ScriptedJobServer, hand_worker, response
 from support.still import StillGateway, still_gateway
 
 pytestmark = pytest.mark.anyio
@@ -324,8 +325,9 @@ class HangsUp(asyncio.Protocol):
             self.transport.write(b".\n")
         else:
             HangsUp.connections += 1
-            self.transport.write(OPTION_RES)
-            asyncio.get_running_loop().call_soon(self.transport.close)
+            self.transport.write(OPTION_RES + response(PacketType.ECHO_RES, b"gatewayx"))
+            # The gateway has seen the connection come up by then.
+            asyncio.get_running_loop().call_later(0.02, self.transport.close)
 
 
 async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely(monkeypatch):
@@ -340,9 +342,9 @@ async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely(monkeypat
     monkeypatch.setattr(keeper, "STEADY_S", 3600.0)
     HangsUp.connections = 0
     listener = await asyncio.get_running_loop().create_server(HangsUp, "127.0.0.1", 0)
-    async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
-        await eventually(lambda: BACKOFF_MAX_S in waits_s)
-    listener.close()
+    with contextlib.closing(listener):
+        async with running_gateway([listener.sockets[0].getsockname()], connections_per_server=1):
+            await eventually(lambda: BACKOFF_MAX_S in waits_s)
     assert waits_s == [*(BACKOFF_FIRST_S * 2**number for number in range(7)), BACKOFF_MAX_S]
     assert HangsUp.connections >= len(waits_s)
 

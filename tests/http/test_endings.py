@@ -117,13 +117,13 @@ class TestAnswersArriveWhole:
             await reads_slowly(deaf, result)
             assert await deaf.rest() == b""
 
-    @with_settings(write_timeout_s=0.4)
+    @with_settings(write_timeout_s=1)
     async def test_but_no_longer_than_its_client_takes_any_of_it(self, gateway, worker):
         began_s = time.monotonic()
         async with deaf_client(gateway, worker, bytes(6 * MEBIBYTE)):
             gateway.process.http.drain()
             await asyncio.wait_for(gateway.process.http.emptied.wait(), WAIT_S)
-            assert time.monotonic() - began_s >= 0.3
+            assert time.monotonic() - began_s >= 0.9
             assert gateway.count("http.writes_timed_out") == 1
 
 
