@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import random
 
 import pytest
 
@@ -333,11 +332,11 @@ class HangsUp(asyncio.Protocol):
 async def test_one_that_answers_and_hangs_up_is_tried_ever_more_rarely(monkeypatch):
     waits_s: list[float] = []
 
-    def pause(lowest: float, highest: float) -> float:
-        waits_s.append(highest)
-        return 0.0 if highest < BACKOFF_MAX_S else highest
+    def pause(most_s: float) -> float:
+        waits_s.append(most_s)
+        return 0.0 if most_s < BACKOFF_MAX_S else most_s
 
-    monkeypatch.setattr(random, "uniform", pause)
+    monkeypatch.setattr(keeper, "random_part", pause)
     # However long each connection lasts on a busy machine, it is none that is kept.
     monkeypatch.setattr(keeper, "STEADY_S", 3600.0)
     HangsUp.connections = 0
