@@ -98,7 +98,7 @@ def serve(config_path: str | None, **flags: object) -> None:
     """
     settings = _load(config_path, flags).settings
 
-    from gatewayx.server.process import run
+    from gatewayx.server.master import run
 
     _finish(lambda: run(settings))
 

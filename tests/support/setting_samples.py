@@ -459,6 +459,15 @@ SAMPLES = {
         shown="0",
         bad=[*BAD_NUMBERS, "86400.1"],
     ),
+    "worker_timeout_s": Sample(
+        default=30.0,
+        toml=("5", 5.0),
+        variable=("1", 1.0),
+        flag=("86400", 86400.0),
+        arguments=["--worker-timeout", "1"],
+        shown="1",
+        bad=[*BAD_NUMBERS, "0", "0.9", "86400.1"],
+    ),
     "content_type": Sample(
         default="application/octet-stream",
         toml=('"text/plain; charset=utf-8"', "text/plain; charset=utf-8"),

@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: float = 30.0
     job_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
+    worker_timeout_s: float = 30.0
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
     half_closed: str = "hang-up"
@@ -433,6 +434,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Timeouts",
         "How long requests in flight are waited for after SIGTERM, SIGINT or SIGQUIT.",
         "Kubernetes terminationGracePeriodSeconds: 30",
+    ),
+    Setting(
+        "worker_timeout_s",
+        "worker-timeout",
+        Duration(1, 86_400),
+        "Timeouts",
+        "A worker process whose loop has not turned for so long is ended, with a traceback in the log, and replaced.",
+        "gunicorn timeout: 30",
     ),
     Setting(
         "content_type",

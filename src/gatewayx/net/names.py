@@ -85,10 +85,7 @@ class Resolver:
             await asyncio.wait((lookup,), timeout=SLOW_S)
             if not lookup.done():
                 tell(f"its name is not resolved within {SLOW_S:g} s")
-        hosts, error = lookup.result()
-        if not hosts:
-            raise OSError(error or "its name has no address")
-        return hosts
+        return _hosts_of(lookup.result())
 
     def _lookup(self, host: str) -> asyncio.Future[_Answer]:
         key = host.lower()
@@ -105,11 +102,7 @@ class Resolver:
 
     def _run(self, key: str, host: str) -> None:
         """The thread of one lookup."""
-        try:
-            answer = _Answer(look_up(host))
-        except Exception as error:
-            # A label above 63 characters is a UnicodeError of the idna codec.
-            answer = _Answer([], str(error) or type(error).__name__)
+        answer = _answer(host)
         # A loop that is closed raises: no caller waits any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._finish, key, answer)
@@ -118,6 +111,38 @@ class Resolver:
         lookup = self._under_way.pop(key)
         if not lookup.done():
             lookup.set_result(answer)
+
+
+def resolve_at_start(host: str, tell: Callable[[str], None]) -> list[NumericHost]:
+    """What Resolver.resolve finds, for a process without a loop. Blocks, and handles signals meanwhile.
+
+    No thread is left when it returns. Raises OSError.
+    """
+    numeric = NumericHost.parse(host)
+    if numeric is not None:
+        return [numeric]
+    answers: list[_Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(_answer(host)), name=f"lookup of {host}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(SLOW_S)
+        if thread.is_alive():
+            tell(f"its name is not resolved within {SLOW_S:g} s")
+    return _hosts_of(answers[0])
+
+
+def _answer(host: str) -> _Answer:
+    try:
+        return _Answer(look_up(host))
+    except Exception as error:
+        # A label above 63 characters is a UnicodeError of the idna codec.
+        return _Answer([], str(error) or type(error).__name__)
+
+
+def _hosts_of(answer: _Answer) -> list[NumericHost]:
+    if not answer.hosts:
+        raise OSError(answer.error or "its name has no address")
+    return answer.hosts
 
 
 def look_up(host: str) -> list[NumericHost]:

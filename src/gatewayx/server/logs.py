@@ -121,8 +121,17 @@ class EventLog(logging.Handler):
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell what is to be told later, while the loop runs."""
         self._next_tick = loop.call_later(TICK_S, self.follow, loop)
+        self.tick()
+
+    def tick(self) -> None:
+        """Tell what is to be told later, in a process without a loop."""
         self.writer.catch_up()
         self._tell_left_out()
+
+    def begin_anew(self) -> None:
+        """In a process that was forked: what was left out or not written before is the other's to tell."""
+        self.limit.take_left_out(ended=False)
+        self.writer.begin_anew()
 
     def finish(self) -> None:
         """Tell what was left out so far, as the last thing."""

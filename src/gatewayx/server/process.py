@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import gc
 import logging
-import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import uvloop
-
-from gatewayx import __version__
 from gatewayx.address import Address
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
@@ -29,12 +24,12 @@ from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.dialing import Dialer
-from gatewayx.net.listener import Listener
-from gatewayx.net.names import NumericHost, Resolver
+from gatewayx.net.names import Resolver
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
-from gatewayx.net.sockets import give_memory_back
-from gatewayx.server import logs, signals
+from gatewayx.server import logs
+from gatewayx.server.listeners import TICK_S, Listeners, bind, close_all
+from gatewayx.server.places import Places
 
 if TYPE_CHECKING:
     import ssl
@@ -43,25 +38,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gatewayx")
 
-# Deadlines are swept this often, so they fire up to two of these late.
-TICK_S = 0.1
 # Deadlines that fire in one turn of the loop, and slow clients that are ended for want of room; those of ten thousand
 # clients that are late together take several.
 DEADLINES_PER_TURN = 32
-# Connections that the kernel accepts while the loop is busy; it caps this at net.core.somaxconn.
-BACKLOG = 4096
-# Bytes of answers that the kernel takes for one client beyond what is on its way: without a bound it takes up to
-# 4 MiB (net.ipv4.tcp_wmem) for each client that never reads, and the byte budget knows nothing of them.
-MAX_NOTSENT_BYTES = 256 * 1024
-# The kernel ends a connection whose answer lies unread in its buffers so much later than we would.
-USER_TIMEOUT_GRACE_S = 1.0
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
-# In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
-LAST_ACCEPTS_S = 1.0
-# Errors of accept(2) for want of descriptors or memory, which may pass; how soon it is tried again.
-WANT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-WANT_RETRY_S = 0.05
 # Descriptors beside the connections: listeners, the loop's own, logs.
 OTHER_DESCRIPTORS = 64
 
@@ -77,14 +58,26 @@ class GatewayProcess:
     """The gateway in the running loop, as `settings` say.
 
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
+    sockets: for each place of the gateway one an address, bound; None lets the process bind its own. places: what the
+    worker processes share; None if this one is alone. place: its own among them.
     """
 
-    def __init__(self, settings: Settings, dialer: Dialer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        dialer: Dialer | None = None,
+        *,
+        sockets: Sequence[Sequence[socket.socket]] | None = None,
+        places: Places | None = None,
+        place: int = 0,
+    ) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.turn = Turn(self.loop)
-        self.counted_in = Counters()
+        self.places = Places(1) if places is None else places
+        self.place = place
+        self.counted_in = Counters(self.places[place].counts)
         self.budget = ByteBudget(settings.max_held_bytes, self.counted_in)
         self.resolver = Resolver(self.loop)
         self.poller: TurnPoller | None = None
@@ -138,8 +131,8 @@ class GatewayProcess:
             answers_half_closed=settings.half_closed == "answer",
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
-        self._sockets: list[socket.socket] = []
-        self._listeners: list[Listener] = []
+        self._sockets = sockets
+        self._listeners: Listeners | None = None
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
         self._next_tick: asyncio.TimerHandle | None = None
@@ -149,7 +142,7 @@ class GatewayProcess:
     @property
     def addresses(self) -> list[Address]:
         """Where it listens, with the ports that the kernel chose."""
-        return [Address(*bound.getsockname()[:2]) for bound in self._sockets]
+        return [] if self._listeners is None else self._listeners.addresses
 
     def counters(self) -> dict[str, int]:
         """What is held now and was counted since the start, by part and name."""
@@ -166,46 +159,39 @@ class GatewayProcess:
 
     async def start(self) -> None:
         """Listen, once every job server was tried. Raises StartError."""
+        if self.poller is None:
+            raise StateError("a process whose connections are made by others does not listen")
         try:
-            for address in self.settings.listen:
-                self._sockets.append(await self._bind(address))
+            if self._sockets is None:
+                self._sockets = [own := []]
+                for address in self.settings.listen:
+                    own.append(await self._bound(address))
+            self._listeners = Listeners(self._sockets, self.poller, self.http, self.counted_in, self.places, self.place)
             self._tick()
             await self.pool.start()
-            for bound in self._sockets:
-                self._listeners.append(self._listen(bound))
+            self._listeners.listen()
         except BaseException:
             await self.close()
             raise
 
-    async def _bind(self, address: Address) -> socket.socket:
-        """A socket bound to the first address of a host, and not listening yet. Raises StartError."""
-
+    async def _bound(self, address: Address) -> socket.socket:
         def tell(reason: str) -> None:
             logger.warning("cannot listen on %s yet: %s", address, reason)
 
         try:
-            found = await self.resolver.resolve(address.host, tell)
-            return _bound_socket(found[0], address.port, self.settings.write_timeout_s)
+            hosts = await self.resolver.resolve(address.host, tell)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
-
-    def _listen(self, bound: socket.socket) -> Listener:
-        if self.poller is None:
-            raise StateError("a process whose connections are made by others does not listen")
-        try:
-            bound.listen(BACKLOG)
-            return Listener(self.poller, bound, self.http.connection, self.counted_in)
-        except OSError as error:
-            raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
+        [bound] = bind(address, hosts, 1, self.settings.write_timeout_s)
+        return bound
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
-        for listener in self._listeners:
-            listener.stop()
+        if self._listeners is not None:
+            self._listeners.stop()
         self.http.drain()
-        ends_s = self.loop.time() + LAST_ACCEPTS_S
-        await asyncio.gather(*(self._accept_waiting(listener, ends_s) for listener in self._listeners))
-        self._listeners.clear()
+        if self._listeners is not None:
+            await self._listeners.finish()
         await self._connections_closed(self.settings.drain_timeout_s)
         # The requests of jobs that have not ended are answered 502 or 503.
         await self.pool.close()
@@ -213,32 +199,12 @@ class GatewayProcess:
         await self._connections_closed(LAST_ANSWERS_S)
         await self.close()
 
-    async def _accept_waiting(self, listener: Listener, ends_s: float) -> None:
-        """Accept the clients that wait at a socket, until none does, and close it: the kernel resets any others.
-
-        Each is served one request. Clients that connect meanwhile are accepted as well, up to `ends_s` and BACKLOG.
-        """
-        with contextlib.closing(listener):
-            for _ in range(BACKLOG):
-                try:
-                    if not listener.accept_waiting(self.http.late_connection):
-                        break
-                    # In a turn of the loop the client's bytes are read: none that has sent a request is idle then.
-                    await asyncio.sleep(0)
-                except OSError as error:
-                    # Any other error is that client's alone (accept(2)).
-                    if error.errno in WANT_ERRORS:
-                        await asyncio.sleep(WANT_RETRY_S)
-                if self.loop.time() >= ends_s:
-                    break
-
     async def close(self) -> None:
         """Close everything at once."""
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
-        for bound in self._sockets:
-            bound.close()
+        if self._listeners is not None:
+            self._listeners.close()
+        else:
+            close_all(self._sockets or ())
         await self.pool.close()
         self.http.abort()
         if self._next_tick is not None:
@@ -255,12 +221,13 @@ class GatewayProcess:
     def _tick(self) -> None:
         self._next_tick = self.loop.call_later(TICK_S, self._tick)
         now_s = self.loop.time()
+        self.places[self.place].beat()
         self.builder.refresh(time.time())
         self.wheel.advance(now_s)
         if not self._catching_up:
             self._fire()
-        for listener in self._listeners:
-            listener.resume()
+        if self._listeners is not None:
+            self._listeners.tick(now_s)
         if now_s >= self._events_at_s:
             self._events_at_s = now_s + logs.INTERVAL_S
             self.log_refusals()
@@ -289,60 +256,6 @@ class GatewayProcess:
             closed = unserved - self._told_unserved
             logger.warning("closed %d connections for which no file descriptor or no memory was left", closed)
             self._told_unserved = unserved
-
-
-def run(settings: Settings) -> int:
-    """Serve until a signal stops it; returns the exit code. Raises StartError."""
-    signals.prepare()
-    log = logs.configure()
-    make_room_for_connections(settings)
-    try:
-        return uvloop.run(_serve(settings, log))
-    finally:
-        log.finish()
-
-
-async def _serve(settings: Settings, log: logs.EventLog) -> int:
-    log.follow(asyncio.get_running_loop())
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        if stopping.is_set():
-            # The operator has asked twice.
-            os._exit(1)
-        stopping.set()
-
-    handled = signals.Signals(stop, lambda name: logger.info("%s has no effect", name))
-    try:
-        return await _serve_until(stopping, settings)
-    finally:
-        handled.close()
-
-
-async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
-    process = GatewayProcess(settings)
-    starting = asyncio.create_task(process.start())
-    stop_asked = asyncio.create_task(stopping.wait())
-    await asyncio.wait((starting, stop_asked), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        return 0
-    if starting.exception() is not None:
-        stop_asked.cancel()
-    await starting
-    # The objects that live now live to the end: the collector need not look at them again.
-    gc.collect()
-    gc.freeze()
-    give_memory_back()
-    logger.info(
-        "gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses)
-    )
-    await stop_asked
-    logger.info("stopping: answering what is in flight, for up to %g s", settings.drain_timeout_s)
-    await process.drain()
-    logger.info("stopped")
-    return 0
 
 
 def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
@@ -382,28 +295,3 @@ def make_room_for_connections(settings: Settings) -> None:
             needed,
             possible,
         )
-
-
-def _bound_socket(host: NumericHost, port: int, write_timeout_s: float) -> socket.socket:
-    """A socket bound to an address and not listening yet. Raises OSError.
-
-    What is set here the kernel sets for every connection that is accepted (tcp(7)): answers that lie in its buffers
-    and are not read for write_timeout_s end the connection, even one that is closed on our side.
-    """
-    bound = socket.socket(host.family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOTSENT_BYTES)
-        user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
-        if host.family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind((host.host, port, 0, host.scope))
-        else:
-            bound.bind((host.host, port))
-    except BaseException:
-        bound.close()
-        raise
-    bound.setblocking(False)
-    return bound

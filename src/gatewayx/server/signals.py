@@ -1,14 +1,13 @@
 """What the signals that people send to servers do to `gatewayx serve`: they stop it or nothing.
 
-`prepare` is called as early as may be, `Signals` while the loop runs. SIGPIPE is ignored by Python itself.
+`prepare` is called as early as may be, in whatever process has been started. The master waits for them from `take_over` on, without handlers; its
+worker processes obey the master alone. SIGPIPE is ignored by Python itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -19,9 +18,6 @@ TOLD = (signal.SIGHUP, signal.SIGUSR1)
 # SIGTTIN and SIGTTOU would suspend a process that was started in the background of a terminal, the latter when it logs
 # and the terminal has `tostop` set.
 IGNORED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
-
-# How often the signals that are told are asked for.
-POLL_S = 0.1
 
 
 def prepare() -> None:
@@ -42,24 +38,20 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(0)
 
 
-class Signals:
-    """Handles the signals in the running loop, up to `close()`.
+def take_over() -> None:
+    """Let every signal that means something wait for `wait`, the end of a child among them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, *TOLD, signal.SIGCHLD))
 
-    stop: called for each that stops. told: called with the name of each that is only told, at most once in POLL_S.
-    """
 
-    def __init__(self, stop: Callable[[], None], told: Callable[[str], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._told = told
-        for number in STOPPING:
-            self._loop.add_signal_handler(number, stop)
-        self._next = self._loop.call_later(POLL_S, self._poll)
+def wait(timeout_s: float, *, told: bool) -> signal.Signals | None:
+    """The next signal, or None after so long; those that are only told are left where they are unless `told`."""
+    wanted = (*STOPPING, signal.SIGCHLD, *(TOLD if told else ()))
+    found = signal.sigtimedwait(wanted, timeout_s)
+    return None if found is None else signal.Signals(found.si_signo)
 
-    def _poll(self) -> None:
-        if (found := signal.sigtimedwait(TOLD, 0)) is not None:
-            self._told(signal.Signals(found.si_signo).name)
-        self._next = self._loop.call_later(POLL_S, self._poll)
 
-    def close(self) -> None:
-        """Tell nothing more; what comes up to the end of the process has no effect."""
-        self._next.cancel()
+def leave_to_master() -> None:
+    """In a worker process: whoever signals a whole group or unit (a terminal, systemd) means the master, which says so."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, *TOLD, signal.SIGCHLD))

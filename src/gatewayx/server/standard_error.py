@@ -52,6 +52,12 @@ class RecordWriter:
         """Records that were lost and of which nothing was told yet."""
         return self._lost
 
+    def begin_anew(self) -> None:
+        """Forget what is not written yet."""
+        with self._lock:
+            self._rest = b""
+            self._lost = 0
+
     def write(self, record: bytes) -> None:
         """Write a record, which ends with a line end, or count it as lost. Raises nothing."""
         with self._lock:

@@ -1,0 +1,330 @@
+"""The master of `gatewayx serve`: it binds, forks, waits and signals, and has no loop, so that every fork is a clean one.
+
+Theory of operation. The master waits for signals with a timeout, and after each looks at everything: who has ended
+(waitpid), what the worker processes have told (a connection of packets each), whose loop has not turned (the places' rows),
+whose time has come to be forked. Nothing is remembered between signals and looks, so that none can be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+import msgspec
+
+from gatewayx import __version__
+from gatewayx.address import Address
+from gatewayx.config.settings import Settings
+from gatewayx.core.jitter import random_part
+from gatewayx.errors import StartError
+from gatewayx.net.names import resolve_at_start
+from gatewayx.net.sockets import give_memory_back
+from gatewayx.server import logs, signals, worker
+from gatewayx.server.listeners import LAST_ACCEPTS_S, bind, close_all
+from gatewayx.server.processors import worker_processes
+from gatewayx.server.places import Places, State, Watch
+from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections
+
+logger = logging.getLogger("gatewayx")
+
+# How often the master looks at everything; while somebody starts or ends, more often.
+LOOK_S = 0.25
+EARLY_LOOK_S = 0.02
+# A signal that is only told is told at most so often.
+TOLD_EVERY_S = 0.1
+# A worker process that was ready for so long is replaced at once when it ends. The others are after the first of these times,
+# doubled with each that follows, and a random part of as much.
+STEADY_S = 1.0
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 10.0
+# A worker process that hangs has so long for its traceback.
+ABORT_S = 2.0
+# One that should have ended by its own times has so much longer.
+OVERDUE_S = 10.0
+
+
+class Child(msgspec.Struct):
+    """A worker process, as the master sees it."""
+
+    process_id: int
+    connection: socket.socket
+    # By time.monotonic(): when it became ready, and when it was aborted; None if not.
+    ready_s: float | None = None
+    aborted_s: float | None = None
+    reason: str = ""
+
+
+class Post(msgspec.Struct):
+    """A place, and who is to be there."""
+
+    child: Child | None = None
+    # How many in a row have ended too soon, and when the next one is due.
+    failures: int = 0
+    due_s: float = 0.0
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal stops it; returns the exit code. Raises StartError."""
+    signals.prepare()
+    log = logs.configure()
+    make_room_for_connections(settings)
+    processes = worker_processes(settings.workers)
+    sockets: list[list[socket.socket]] = [[] for _ in range(processes.count)]
+    try:
+        for address in settings.listen:
+            for of_place, bound in zip(sockets, _bound(settings, address, processes.count), strict=True):
+                of_place.append(bound)
+        return Master(settings, sockets, log).run()
+    finally:
+        close_all(sockets)
+        log.finish()
+
+
+def _bound(settings: Settings, address: Address, count: int) -> list[socket.socket]:
+    def tell(reason: str) -> None:
+        logger.warning("cannot listen on %s yet: %s", address, reason)
+
+    try:
+        hosts = resolve_at_start(address.host, tell)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
+    return bind(address, hosts, count, settings.write_timeout_s)
+
+
+class Master:
+    """Keeps a worker process at each place.
+
+    sockets: for each place one an address, bound. log: of this process, and of those that are forked.
+    """
+
+    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]], log: logs.EventLog) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._log = log
+        self._places = Places(len(sockets))
+        self._watch = Watch(self._places, LOOK_S, time.monotonic())
+        self._posts = [Post() for _ in sockets]
+        # Whether a worker process has ever been ready, and whether that was told.
+        self._listens = False
+        self._told_start = False
+        # The place whose worker process was aborted, up to the time when another one is ready there.
+        self._mending: int | None = None
+        # By time.monotonic(): when whoever has not ended is killed; None before the stop.
+        self._kill_s: float | None = None
+        self._told_at_s = 0.0
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Return the exit code, once nobody is left. Raises StartError if no worker process could begin."""
+        # What lives now lives to the end in all processes: the collector, which writes to what it visits, leaves it shared.
+        gc.collect()
+        gc.freeze()
+        give_memory_back()
+        signals.take_over()
+        try:
+            while not self._is_over(time.monotonic()):
+                self._signalled(signals.wait(self._pause_s(), told=time.monotonic() >= self._told_at_s))
+        finally:
+            self._kill()
+        if self._listens:
+            logger.info("stopped")
+        return self._exit_code
+
+    def _is_over(self, now_s: float) -> bool:
+        """Look at everything, do what is due, and return whether nothing is left to do."""
+        self._log.tick()
+        self._reap(now_s)
+        for number, post in enumerate(self._posts):
+            if post.child is not None:
+                self._hear(number, post, post.child, now_s)
+        self._tell_start()
+        if self._kill_s is not None:
+            if now_s >= self._kill_s:
+                logger.error("worker processes that have not ended in time are killed")
+                self._kill()
+            return all(post.child is None for post in self._posts)
+        self._abort_one(now_s)
+        for number, post in enumerate(self._posts):
+            if post.child is None and now_s >= post.due_s:
+                self._fork(number, post, now_s)
+        return False
+
+    def _pause_s(self) -> float:
+        if any(post.child is not None and post.child.ready_s is None for post in self._posts):
+            return EARLY_LOOK_S
+        now_s = time.monotonic()
+        due_s = [post.due_s - now_s for post in self._posts if post.child is None]
+        return max(0.0, min([LOOK_S, *due_s])) if self._kill_s is None else LOOK_S
+
+    def _signalled(self, number: signal.Signals | None) -> None:
+        if number in signals.TOLD:
+            self._told_at_s = time.monotonic() + TOLD_EVERY_S
+            logger.info("%s has no effect", number.name)
+        elif number in signals.STOPPING:
+            if self._kill_s is not None:
+                # The operator has asked twice.
+                self._kill()
+                self._log.finish()
+                os._exit(1)
+            self._stop()
+
+    def _stop(self) -> None:
+        drain_s = self._settings.drain_timeout_s
+        self._kill_s = time.monotonic() + LAST_ACCEPTS_S + drain_s + LAST_ANSWERS_S + OVERDUE_S
+        if self._listens:
+            logger.info("stopping: answering what is in flight, for up to %g s", drain_s)
+        # From here on each socket is closed as soon as the worker process there has served who waits.
+        close_all(self._sockets)
+        for post in self._posts:
+            if post.child is not None:
+                with contextlib.suppress(OSError):
+                    # One that is gone needs no order.
+                    post.child.connection.send(worker.DRAIN)
+
+    def _kill(self) -> None:
+        for post in self._posts:
+            if post.child is not None:
+                os.kill(post.child.process_id, signal.SIGKILL)
+                os.waitpid(post.child.process_id, 0)
+                post.child = None
+                self._exit_code = 1
+
+    def _fork(self, number: int, post: Post, now_s: float) -> None:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in (ours, theirs):
+                end.setblocking(False)
+            process_id = os.fork()
+        except OSError as error:
+            logger.error("worker process %d cannot be started: %s", number, error.strerror)
+            self._delay(post, now_s)
+            return
+        if process_id == 0:
+            self._become_worker(number, ours, theirs)
+        theirs.close()
+        post.child = Child(process_id, ours)
+        self._watch.forgive(number)
+
+    def _become_worker(self, number: int, master_end: socket.socket, own_end: socket.socket) -> NoReturn:
+        exit_code = 1
+        try:
+            signals.leave_to_master()
+            self._log.begin_anew()
+            # A worker process hears that the master is gone only if nobody else has the master's end.
+            master_end.close()
+            for post in self._posts:
+                if post.child is not None:
+                    post.child.connection.close()
+            exit_code = worker.run(self._settings, self._sockets, self._places, number, own_end, self._log)
+        except BaseException:
+            logger.critical("worker process %d failed", number, exc_info=True)
+        finally:
+            os._exit(exit_code)
+
+    def _hear(self, number: int, post: Post, child: Child, now_s: float) -> None:
+        while True:
+            try:
+                packet = child.connection.recv(worker.MAX_PACKET_BYTES)
+            except OSError:
+                # Nothing is there, or the process is gone, which waitpid tells.
+                return
+            if packet == worker.READY:
+                child.ready_s = now_s
+                self._listens = True
+                if self._mending == number:
+                    self._mending = None
+            elif packet.startswith(worker.FAILED):
+                child.reason = packet.removeprefix(worker.FAILED).decode()
+            else:
+                return
+
+    def _reap(self, now_s: float) -> None:
+        while True:
+            try:
+                process_id, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process_id == 0:
+                return
+            for number, post in enumerate(self._posts):
+                if post.child is not None and post.child.process_id == process_id:
+                    self._hear(number, post, post.child, now_s)
+                    self._ended(number, post, post.child, status, now_s)
+            # Any other is an orphan that a container has left to its first process.
+
+    def _ended(self, number: int, post: Post, child: Child, status: int, now_s: float) -> None:
+        post.child = None
+        child.connection.close()
+        self._places[number].state = State.EMPTY
+        if self._mending == number and child.aborted_s is None:
+            self._mending = None
+        exit_code = os.waitstatus_to_exitcode(status)
+        if self._kill_s is not None and exit_code == 0:
+            return
+        self._exit_code = 1 if self._kill_s is not None else 0
+        reason = child.reason or _reason(exit_code, child)
+        if child.ready_s is not None and now_s - child.ready_s >= STEADY_S:
+            post.failures = 0
+            post.due_s = now_s
+        else:
+            self._delay(post, now_s)
+        if not self._listens and self._kill_s is None and all(post.failures for post in self._posts):
+            raise StartError(reason)
+        logger.error("worker process %d (pid %d) %s", number, child.process_id, reason)
+
+    def _delay(self, post: Post, now_s: float) -> None:
+        post.failures += 1
+        delay_s = 0.0 if post.failures == 1 else min(BACKOFF_FIRST_S * 2.0 ** (post.failures - 2), BACKOFF_MAX_S)
+        post.due_s = now_s + delay_s / 2 + random_part(delay_s / 2)
+
+    def _abort_one(self, now_s: float) -> None:
+        """End one that hangs, with its traceback; the next only when another is ready in its place.
+
+        If all of them hang it is not their fault, and one that is replaced shows whether it helps.
+        """
+        self._watch.look(now_s)
+        for number, post in enumerate(self._posts):
+            child = post.child
+            if child is None:
+                continue
+            if child.aborted_s is not None:
+                if now_s - child.aborted_s >= ABORT_S:
+                    os.kill(child.process_id, signal.SIGKILL)
+            elif self._mending is None and self._watch.still_s[number] >= self._settings.worker_timeout_s:
+                logger.error(
+                    "worker process %d (pid %d) has not turned its loop for %.0f s: it is aborted",
+                    number,
+                    child.process_id,
+                    self._watch.still_s[number],
+                )
+                self._mending = number
+                child.aborted_s = now_s
+                os.kill(child.process_id, signal.SIGABRT)
+                # One that was stopped would not hear of it.
+                os.kill(child.process_id, signal.SIGCONT)
+
+    def _tell_start(self) -> None:
+        """Tell where it listens, once each place has had its first worker process or failed to."""
+        if self._told_start or not self._listens or self._kill_s is not None:
+            return
+        if any(post.failures == 0 and (post.child is None or post.child.ready_s is None) for post in self._posts):
+            return
+        self._told_start = True
+        addresses = ", ".join(f"http://{Address(*bound.getsockname()[:2])}" for bound in self._sockets[0])
+        logger.info("gatewayx %s listens on %s", __version__, addresses)
+
+
+def _reason(exit_code: int, child: Child) -> str:
+    if exit_code >= 0:
+        return f"has ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    if name == "SIGKILL" and child.aborted_s is None:
+        return "was ended by SIGKILL, perhaps for want of memory"
+    return f"was ended by {name}"

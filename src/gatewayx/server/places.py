@@ -1,0 +1,117 @@
+"""The memory that the processes of a gateway share: a row for each place, which only the worker process there writes.
+
+It is one anonymous mapping, made before the first fork. A worker process that takes the place of one that has ended goes on
+counting in the same row.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+
+from gatewayx.core.counters import ROW_BYTES
+
+# Words of eight bytes at the beginning of a row, before the counters.
+BEATS, STATE, LISTENS, WORDS = range(4)
+WORD_BYTES = 8
+# No two rows have a cache line in common.
+CACHE_LINE_BYTES = 64
+# A place whose loop has not turned for so long is still: its neighbours take care of the clients that wait there.
+STILL_S = 1.0
+
+
+class State(enum.IntEnum):
+    """What a place is at."""
+
+    EMPTY = 0
+    SERVING = 1
+    # It accepts no more.
+    DRAINING = 2
+
+
+class Place:
+    """One row.
+
+    counts: the memory of its counters, for core.counters.Counters.
+    """
+
+    def __init__(self, row: memoryview) -> None:
+        self._words = row[: WORDS * WORD_BYTES].cast("Q")
+        self.counts = row[WORDS * WORD_BYTES :]
+
+    def beat(self) -> None:
+        """The loop of the worker process has turned."""
+        self._words[BEATS] += 1
+
+    @property
+    def beats(self) -> int:
+        """How often it has, in all processes that have had the place."""
+        return self._words[BEATS]
+
+    @property
+    def state(self) -> State:
+        """What the worker process has told last."""
+        return State(self._words[STATE])
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._words[STATE] = state
+
+    @property
+    def listens(self) -> bool:
+        """Whether clients may wait at the sockets of the place, for whoever has it."""
+        return self._words[LISTENS] != 0
+
+    @listens.setter
+    def listens(self, listens: bool) -> None:
+        self._words[LISTENS] = listens
+
+
+class Places:
+    """All rows.
+
+    count: of worker processes, above 0. Raises OSError if the memory cannot be had.
+    """
+
+    def __init__(self, count: int) -> None:
+        row_bytes = -(WORDS * WORD_BYTES + ROW_BYTES) // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
+        memory = memoryview(mmap.mmap(-1, count * row_bytes))
+        self.rows = [Place(memory[number * row_bytes : (number + 1) * row_bytes]) for number in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Place:
+        return self.rows[number]
+
+
+class Watch:
+    """For how long each place has been still, as somebody sees it who looks again and again.
+
+    Only time counts in which the looker ran itself: when the machine or the container was paused, nobody turned.
+
+    every_s: how often it looks. A longer pause counts as twice that.
+    """
+
+    def __init__(self, places: Places, every_s: float, now_s: float) -> None:
+        self._places = places
+        self._most_s = 2 * every_s
+        self._looked_s = now_s
+        self._beats = [place.beats for place in places.rows]
+        self.still_s = [0.0] * len(places)
+
+    def look(self, now_s: float) -> None:
+        """Look at all of them."""
+        passed_s = min(now_s - self._looked_s, self._most_s)
+        self._looked_s = now_s
+        for number, place in enumerate(self._places.rows):
+            beats = place.beats
+            if beats != self._beats[number]:
+                self._beats[number] = beats
+                self.still_s[number] = 0.0
+            else:
+                self.still_s[number] += passed_s
+
+    def forgive(self, number: int) -> None:
+        """Somebody else has the place now."""
+        self.still_s[number] = 0.0

@@ -1,0 +1,127 @@
+"""A worker process, from its fork to its end. It obeys the master alone, and drains when the master is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import logging
+import socket
+from collections.abc import Sequence
+
+import uvloop
+
+from gatewayx.config.settings import Settings
+from gatewayx.errors import StartError
+from gatewayx.net.sockets import give_memory_back
+from gatewayx.server import logs
+from gatewayx.server.places import Places
+from gatewayx.server.process import GatewayProcess
+
+logger = logging.getLogger("gatewayx")
+
+# What master and worker process tell each other, each a packet of its own.
+DRAIN = b"drain"
+READY = b"ready"
+# And the reason.
+FAILED = b"failed "
+MAX_PACKET_BYTES = 4096
+
+
+class Control:
+    """The worker process's end of its connection with the master.
+
+    `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self.asked = asyncio.Event()
+        self.orphaned = False
+        self._loop.add_reader(connection, self._hear)
+
+    def tell(self, packet: bytes) -> None:
+        """Say this to the master; nothing happens if it is gone, which is heard as well."""
+        try:
+            self._connection.send(packet[:MAX_PACKET_BYTES])
+        except OSError:
+            self._end(orphaned=True)
+
+    def _hear(self) -> None:
+        try:
+            packet = self._connection.recv(MAX_PACKET_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            packet = b""
+        self._end(orphaned=packet != DRAIN)
+
+    def _end(self, *, orphaned: bool) -> None:
+        self._loop.remove_reader(self._connection)
+        if not self.asked.is_set():
+            self.orphaned = orphaned
+            self.asked.set()
+
+
+def run(
+    settings: Settings,
+    sockets: Sequence[Sequence[socket.socket]],
+    places: Places,
+    place: int,
+    connection: socket.socket,
+    log: logs.EventLog,
+) -> int:
+    """Serve at this place until the master ends it or is gone; returns the exit code.
+
+    connection: with the master, of packets, non-blocking.
+    """
+    # The master ends a process that hangs by SIGABRT.
+    faulthandler.enable(file=2)
+    try:
+        return uvloop.run(_serve(settings, sockets, places, place, connection, log))
+    finally:
+        log.finish()
+
+
+async def _serve(
+    settings: Settings,
+    sockets: Sequence[Sequence[socket.socket]],
+    places: Places,
+    place: int,
+    connection: socket.socket,
+    log: logs.EventLog,
+) -> int:
+    log.follow(asyncio.get_running_loop())
+    control = Control(connection)
+    try:
+        process = GatewayProcess(settings, sockets=sockets, places=places, place=place)
+        if not await _started(process, control):
+            return int(control.orphaned)
+    except StartError as error:
+        control.tell(FAILED + str(error).encode())
+        return 1
+    # The objects that live now live to the end: the collector need not look at them again.
+    gc.collect()
+    gc.freeze()
+    give_memory_back()
+    control.tell(READY)
+    await control.asked.wait()
+    if control.orphaned:
+        logger.error("the master is gone: answering what is in flight, for up to %g s", settings.drain_timeout_s)
+    await process.drain()
+    return int(control.orphaned)
+
+
+async def _started(process: GatewayProcess, control: Control) -> bool:
+    """Whether it listens; False if it was asked to end before. Raises StartError."""
+    starting = asyncio.create_task(process.start())
+    asked = asyncio.create_task(control.asked.wait())
+    await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
+    await starting
+    return True
