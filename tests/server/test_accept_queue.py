@@ -33,7 +33,7 @@ async def waiting_clients(
     served: ServeProcess, addresses: Sequence[tuple[str, int]], count: int, *request: bytes
 ) -> AsyncIterator[list[HttpClient]]:
     """So many clients at each address, which wait with their request to be accepted when the stop begins."""
-    served.signal(signal.SIGSTOP)
+    served.signal_workers(signal.SIGSTOP)
     async with AsyncExitStack() as stack:
         clients = []
         for address in addresses:
@@ -42,7 +42,7 @@ async def waiting_clients(
                 client.send(*request)
                 clients.append(client)
         served.signal(signal.SIGTERM)
-        served.signal(signal.SIGCONT)
+        served.signal_workers(signal.SIGCONT)
         yield clients
 
 

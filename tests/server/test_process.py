@@ -53,22 +53,25 @@ async def served(embedded: JobServer, arguments: tuple[str, ...]) -> AsyncIterat
         yield served
 
 
-def open_descriptors(process_id: int) -> int:
-    """How many files and sockets a process has open."""
-    return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
+def open_descriptors(served: ServeProcess) -> int:
+    """How many files and sockets the gateway's processes have open."""
+    return sum(len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in served.all())
 
 
-def cpu_time_s(process_id: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_time_s(served: ServeProcess) -> float:
+    """Processor time of its processes so far."""
+    ticks = 0
+    for process_id in served.all():
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def cpu_share(process_id: int) -> float:
-    """The part of the next second in which a process has a processor."""
-    began_s, before_s = time.monotonic(), cpu_time_s(process_id)
+async def cpu_share(served: ServeProcess) -> float:
+    """The part of the next second in which it has a processor."""
+    began_s, before_s = time.monotonic(), cpu_time_s(served)
     await asyncio.sleep(1)
-    return (cpu_time_s(process_id) - before_s) / (time.monotonic() - began_s)
+    return (cpu_time_s(served) - before_s) / (time.monotonic() - began_s)
 
 
 @pytest.mark.anyio
@@ -242,8 +245,9 @@ class TestStart:
         address = nobody_listens()
         async with ServeProcess(*LISTEN, *server_at(address)) as served:
             listens_at = await served.address()
-            [warning] = [line for line in served.lines if "WARNING" in line]
-            assert f"{address[0]}:{address[1]}" in warning
+            warnings = [line for line in served.lines if "WARNING" in line]
+            assert len(warnings) == len(served.workers())
+            assert all(f"{address[0]}:{address[1]}" in warning for warning in warnings)
             assert (await ask(listens_at, POST)).status == 503
             served.signal(signal.SIGTERM)
             assert await served.ended() == 0
@@ -254,6 +258,7 @@ class TestStart:
                 listen = probe.getsockname()
             async with ServeProcess(
                 *("--listen", f"127.0.0.1:{listen[1]}", *server_at(silent.address), *server_at(other.address)),
+                *("--workers", "1"),
                 before="from gatewayx.gearman import pool\npool.FIRST_ATTEMPT_S = 3600.0",
             ) as served:
                 upstreams = [await silent.connection() for _ in range(2)]
@@ -288,10 +293,10 @@ class TestStart:
             assert soft >= 500
             clients = [await HttpClient(address).connect() for _ in range(100)]
             assert [(await client.ask(head(b"OPTIONS", b"*"))).status for client in clients] == [204] * 100
-            before = open_descriptors(served.process.pid)
+            before = open_descriptors(served)
             for client in clients:
                 await client.close()
-            await eventually(lambda: open_descriptors(served.process.pid) <= before - 100)
+            await eventually(lambda: open_descriptors(served) <= before - 100)
 
     async def test_a_hard_limit_of_open_files_in_the_way_is_told(self, embedded):
         def lower_the_hard_limit() -> None:
@@ -329,7 +334,7 @@ async def test_running_out_of_descriptors_neither_spins_nor_ends_the_listening(e
             clients = [await HttpClient(address).connect() for _ in range(100)]
             ends_s = time.monotonic() + PROCESS_S
             # It accepts those for which it has descriptors first.
-            while await cpu_share(served.process.pid) >= 0.3:
+            while await cpu_share(served) >= 0.3:
                 assert time.monotonic() < ends_s, "it spins"
             # Who is in is served on.
             assert (await kept.ask(head(b"OPTIONS", b"*"))).status == 204
@@ -350,7 +355,7 @@ async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedd
         ServeProcess(*LISTEN, *server_at(embedded.address)) as served,
     ):
         address = await served.address()
-        before = open_descriptors(served.process.pid)
+        before = open_descriptors(served)
         for number in range(20):
             async with HttpClient(address) as client:
                 client.send(POST)
@@ -358,7 +363,7 @@ async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedd
                 worker.complete(handle)
                 if number % 2:
                     assert (await client.response()).status == 200
-        await eventually(lambda: open_descriptors(served.process.pid) <= before)
+        await eventually(lambda: open_descriptors(served) <= before)
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
         assert not [line for line in served.lines if "WARNING" in line or "ERROR" in line]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +101,11 @@ def with_settings(**settings: object) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("settings", [settings], ids=["-".join(settings)])
 
 
+def children_of(process_id: int) -> list[int]:
+    """The processes that a process has forked and not waited for."""
+    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
 class ServeProcess:
     """`gatewayx serve` with these arguments, as a process of its own that does not outlive the test's.
 
@@ -152,8 +159,21 @@ class ServeProcess:
         return host, int(port)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it a signal, which is the master's."""
         self.process.send_signal(number)
+
+    def workers(self) -> list[int]:
+        """Its worker processes, by process id."""
+        return children_of(self.process.pid)
+
+    def all(self) -> list[int]:
+        """The master and its worker processes."""
+        return [self.process.pid, *self.workers()]
+
+    def signal_workers(self, number: signal.Signals) -> None:
+        """Send each of them a signal."""
+        for process_id in self.workers():
+            os.kill(process_id, number)
 
     async def ended(self) -> int:
         """Its exit code, once it has ended; what it said on the way is in `lines`."""
@@ -167,5 +187,10 @@ class ServeProcess:
 
     async def __aexit__(self, *exception: object) -> None:
         if self.process.returncode is None:
+            workers = self.workers()
             self.process.kill()
+            for process_id in workers:
+                # They would live on for as long as their drain takes, and hold the pipe of the log.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGKILL)
             await self.process.wait()

@@ -95,17 +95,17 @@ class Listeners:
 
     def stop(self) -> None:
         """Accept no more by itself; what waits is for finish()."""
+        self._places[self._own].state = State.DRAINING
         for listeners in self._served.values():
             for listener in listeners:
                 listener.stop()
 
     async def finish(self) -> None:
-        """Accept the clients that wait at the places that this process serves, for one request each; then listen no more.
+        """Accept the clients that wait at the places of this process, for one request each; then listen no more.
 
-        Clients that connect meanwhile are accepted as well, for up to LAST_ACCEPTS_S and BACKLOG of them at each socket.
+        Clients that connect meanwhile are accepted as well, for up to LAST_ACCEPTS_S and BACKLOG at each socket.
         """
         served, self._served = self._served, {}
-        self._places[self._own].state = State.DRAINING
         last = [listener for listeners in served.values() for listener in listeners]
         # What others serve they finish: the last one to close a socket resets whoever waits there.
         for number, sockets in enumerate(self._sockets):

@@ -1,8 +1,8 @@
-"""The master of `gatewayx serve`: it binds, forks, waits and signals, and has no loop, so that every fork is a clean one.
+"""The master of `gatewayx serve`: it binds, forks, waits and signals. It has no loop, so every fork is a clean one.
 
 Theory of operation. The master waits for signals with a timeout, and after each looks at everything: who has ended
-(waitpid), what the worker processes have told (a connection of packets each), whose loop has not turned (the places' rows),
-whose time has come to be forked. Nothing is remembered between signals and looks, so that none can be lost.
+(waitpid), what the worker processes have told (a connection of packets each), whose loop has not turned (the rows of
+the places), whose time has come to be forked. Nothing is remembered between signals and looks, so none can be lost.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, signals, worker
 from gatewayx.server.listeners import LAST_ACCEPTS_S, bind, close_all
-from gatewayx.server.processors import worker_processes
 from gatewayx.server.places import Places, State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections
+from gatewayx.server.processors import worker_processes
 
 logger = logging.getLogger("gatewayx")
 
@@ -39,8 +39,8 @@ LOOK_S = 0.25
 EARLY_LOOK_S = 0.02
 # A signal that is only told is told at most so often.
 TOLD_EVERY_S = 0.1
-# A worker process that was ready for so long is replaced at once when it ends. The others are after the first of these times,
-# doubled with each that follows, and a random part of as much.
+# A worker process that was ready for so long is replaced at once when it ends. One that ends sooner is too; with each
+# further one in a row that does, the next comes so much later, then twice that, and so on.
 STEADY_S = 1.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
@@ -114,6 +114,7 @@ class Master:
         # Whether a worker process has ever been ready, and whether that was told.
         self._listens = False
         self._told_start = False
+        self._told_stop = False
         # The place whose worker process was aborted, up to the time when another one is ready there.
         self._mending: int | None = None
         # By time.monotonic(): when whoever has not ended is killed; None before the stop.
@@ -123,7 +124,7 @@ class Master:
 
     def run(self) -> int:
         """Return the exit code, once nobody is left. Raises StartError if no worker process could begin."""
-        # What lives now lives to the end in all processes: the collector, which writes to what it visits, leaves it shared.
+        # What lives now lives on in all processes. The collector writes to what it visits: it leaves this shared.
         gc.collect()
         gc.freeze()
         give_memory_back()
@@ -146,6 +147,7 @@ class Master:
                 self._hear(number, post, post.child, now_s)
         self._tell_start()
         if self._kill_s is not None:
+            self._tell_stop()
             if now_s >= self._kill_s:
                 logger.error("worker processes that have not ended in time are killed")
                 self._kill()
@@ -157,7 +159,8 @@ class Master:
         return False
 
     def _pause_s(self) -> float:
-        if any(post.child is not None and post.child.ready_s is None for post in self._posts):
+        changing = self._kill_s is not None and not self._told_stop
+        if changing or any(post.child is not None and post.child.ready_s is None for post in self._posts):
             return EARLY_LOOK_S
         now_s = time.monotonic()
         due_s = [post.due_s - now_s for post in self._posts if post.child is None]
@@ -178,8 +181,6 @@ class Master:
     def _stop(self) -> None:
         drain_s = self._settings.drain_timeout_s
         self._kill_s = time.monotonic() + LAST_ACCEPTS_S + drain_s + LAST_ANSWERS_S + OVERDUE_S
-        if self._listens:
-            logger.info("stopping: answering what is in flight, for up to %g s", drain_s)
         # From here on each socket is closed as soon as the worker process there has served who waits.
         close_all(self._sockets)
         for post in self._posts:
@@ -203,7 +204,7 @@ class Master:
                 end.setblocking(False)
             process_id = os.fork()
         except OSError as error:
-            logger.error("worker process %d cannot be started: %s", number, error.strerror)
+            logger.error("worker process %d cannot be started: %s", number, error.strerror)  # noqa: TRY400
             self._delay(post, now_s)
             return
         if process_id == 0:
@@ -319,6 +320,18 @@ class Master:
         self._told_start = True
         addresses = ", ".join(f"http://{Address(*bound.getsockname()[:2])}" for bound in self._sockets[0])
         logger.info("gatewayx %s listens on %s", __version__, addresses)
+
+    def _tell_stop(self) -> None:
+        """Tell that it stops, once all worker processes have begun to."""
+        if self._told_stop:
+            return
+        for number, post in enumerate(self._posts):
+            if post.child is not None and self._places[number].state is State.SERVING:
+                return
+        self._told_stop = True
+        if self._listens:
+            drain_s = self._settings.drain_timeout_s
+            logger.info("stopping: answering what is in flight, for up to %g s", drain_s)
 
 
 def _reason(exit_code: int, child: Child) -> str:

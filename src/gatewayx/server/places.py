@@ -1,7 +1,7 @@
 """The memory that the processes of a gateway share: a row for each place, which only the worker process there writes.
 
-It is one anonymous mapping, made before the first fork. A worker process that takes the place of one that has ended goes on
-counting in the same row.
+It is one anonymous mapping, made before the first fork. A worker process that takes the place of one that has ended
+goes on counting in the same row.
 """
 
 from __future__ import annotations

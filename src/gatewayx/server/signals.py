@@ -1,7 +1,7 @@
 """What the signals that people send to servers do to `gatewayx serve`: they stop it or nothing.
 
-`prepare` is called as early as may be, in whatever process has been started. The master waits for them from `take_over` on, without handlers; its
-worker processes obey the master alone. SIGPIPE is ignored by Python itself.
+`prepare` is called as early as may be. The master waits for them from `take_over` on, without handlers; its worker
+processes obey the master alone. SIGPIPE is ignored by Python itself.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def wait(timeout_s: float, *, told: bool) -> signal.Signals | None:
 
 
 def leave_to_master() -> None:
-    """In a worker process: whoever signals a whole group or unit (a terminal, systemd) means the master, which says so."""
+    """In a worker process: whoever signals a group or unit (a terminal, systemd) means the master, which says so."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, *TOLD, signal.SIGCHLD))
