@@ -105,7 +105,8 @@ def test_help_groups_the_settings() -> None:
     lines = invoke("serve", "--help").output.splitlines()
 
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Options:", "Addresses:", "Job servers:", "Functions:", "Limits:", "Timeouts:", "Answers:"]
+    groups = ["Addresses", "Processes", "Job servers", "Functions", "Limits", "Timeouts", "Answers"]
+    assert titles == [f"{title}:" for title in ("Options", *groups)]
 
 
 def test_check_reads_the_file_and_the_environment(tmp_path: Path) -> None:

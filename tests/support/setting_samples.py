@@ -129,6 +129,15 @@ SAMPLES = {
         shown="a:1,each+tls://b:2",
         bad=BAD_SERVERS,
     ),
+    "workers": Sample(
+        default=None,
+        toml=("1", 1),
+        variable=("auto", None),
+        flag=("512", 512),
+        arguments=["--workers", "3"],
+        shown="3",
+        bad=[*BAD_NUMBERS, "0", "513", "Auto", "auto "],
+    ),
     "connections_per_server": Sample(
         default=2,
         toml=("3", 3),

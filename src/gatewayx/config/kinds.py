@@ -315,6 +315,34 @@ class Integer(Number):
         return int(value)
 
 
+class AutoInteger(Kind):
+    """A whole number from `lowest` to `highest`, or the word `auto`, which is None."""
+
+    metavar = "auto|N"
+    _auto = "auto"
+
+    def __init__(self, lowest: int, highest: int) -> None:
+        self._integer = Integer(lowest, highest)
+
+    @property
+    def bounds(self) -> str:
+        """See Kind."""
+        return self._integer.bounds
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"{self._auto} or {self._integer.allowed}"
+
+    def parse(self, value: object) -> float | None:
+        """See Kind."""
+        return None if value == self._auto else self._integer.parse(value)
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        return self._auto if value is None else self._integer.show(value)
+
+
 class Size(Integer):
     """A number of bytes from `lowest` to `highest`; as text also in KiB, MiB or GiB."""
 

@@ -19,7 +19,13 @@ def markdown_tables() -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in (HEADER, ("---",) * len(HEADER), *rows)]
+    return [_line(row) for row in (HEADER, ("---",) * len(HEADER), *rows)]
+
+
+def _line(row: tuple[str, ...]) -> str:
+    # A bar within a cell would end it.
+    cells = [cell.replace("|", r"\|") for cell in row]
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
 
 
 def _file_row() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from gatewayx.config.kinds import (
     KIBIBYTE,
     MEBIBYTE,
     AddressList,
+    AutoInteger,
     Choice,
     DisallowedValueError,
     Duration,
@@ -40,12 +41,17 @@ VARIABLE_PREFIX = "GATEWAYX_"
 # A Gearman packet's length is a uint32 and counts the function (at most 4 KiB), the unique (63) and two NULs as well.
 LARGEST_WORKLOAD_BYTES = 4 * GIBIBYTE - 8 * KIBIBYTE
 
+# Beyond the processors of the largest machines that are sold.
+MOST_WORKERS = 512
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway runs with; `SETTINGS` says what each field means. Times are seconds, sizes are bytes."""
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
     server: tuple[ServerAddress, ...] = (ServerAddress("127.0.0.1", 4730),)
+    # None is auto.
+    workers: int | None = None
     connections_per_server: int = 2
     balance: str = "fewest"
     function_server: tuple[FunctionServer, ...] = ()
@@ -148,6 +154,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Addresses",
         "A Gearman job server; may be repeated. With tls:// it is reached by TLS and never without. With each:// or "
         "each+tls:// every address of the name is a job server of its own, and the name is looked up every 30 s.",
+    ),
+    Setting(
+        "workers",
+        "workers",
+        AutoInteger(1, MOST_WORKERS),
+        "Processes",
+        "Worker processes; auto for one a processor, by the smaller of CPU affinity and cgroup quota, rounded up. A "
+        "change needs a restart.",
+        "nginx worker_processes: 1; gunicorn workers: 1; Envoy concurrency: one a hardware thread",
     ),
     Setting(
         "connections_per_server",
