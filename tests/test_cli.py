@@ -16,6 +16,8 @@ from gatewayx.cli import main
 from gatewayx.config.loading import NO_ENTRIES
 from gatewayx.config.settings import SETTINGS, Setting, Settings
 from gatewayx.errors import StartError
+from gatewayx.server import processors
+from gatewayx.server.processors import WorkerProcesses
 from support.setting_samples import SAMPLES
 
 every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
@@ -119,6 +121,19 @@ def test_check_reads_the_file_and_the_environment(tmp_path: Path) -> None:
     assert row_of(by_flag.output, "max-body") == ["1MiB", f"file {path}"]
     assert row_of(by_flag.output, "max-headers") == ["4", "environment GATEWAYX_MAX_HEADERS"]
     assert row_of(by_variable.output, "max-headers") == ["3", f"file {path}"]
+
+
+def test_check_tells_how_many_worker_processes_that_makes_and_what_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_quota = WorkerProcesses(2, "cgroup quota of 1.5 processors in /sys/fs/cgroup/cpu.max")
+    monkeypatch.setattr(processors, "worker_processes", {None: by_quota}.__getitem__)
+
+    told = invoke("check").output.splitlines()[-2:]
+    assert told == ["", "2 worker processes: cgroup quota of 1.5 processors in /sys/fs/cgroup/cpu.max"]
+    monkeypatch.undo()
+    assert invoke("check", "--workers", "4").output.splitlines()[-1] == "4 worker processes: as set"
+    assert re.fullmatch(
+        r"\d+ worker process(es)?: (CPU affinity|cgroup quota) of .+", invoke("check").output.splitlines()[-1]
+    )
 
 
 def test_a_switch_that_a_lower_level_turned_on_can_be_turned_off() -> None:

@@ -120,12 +120,14 @@ def demo(listen: str) -> None:
 @main.command(cls=SettingsCommand)
 @settings_options
 def check(config_path: str | None, **flags: object) -> None:
-    """Print the effective settings and where each came from.
+    """Print the effective settings and where each came from, and how many worker processes that makes here.
 
     A setting that cannot be used, or a file of TLS, is told in one line on standard error, and the exit code is 2.
     """
     loaded = _load(config_path, flags)
-    _print(describe(loaded))
+    from gatewayx.server.processors import worker_processes
+
+    _print(f"{describe(loaded)}\n\n{worker_processes(loaded.settings.workers).told}")
     if any(server.tls for server in loaded.settings.server):
         from gatewayx.gearman.tls import client_context
 
