@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayx.config.settings import MOST_WORKERS
-from gatewayx.server.processors import MOST_FILE_BYTES, MOST_LEVELS, available_processors, worker_processes
+from gatewayx.server.processors import MOST_FILE_BYTES, MOST_LEVELS, MOST_MOUNTS, available_processors, worker_processes
 
 AFFINITY = range(8)
 
@@ -75,7 +75,7 @@ MACHINES: dict[str, tuple[Machine, Answer]] = {
             [V2],
             v2={
                 "/sys/fs/cgroup/a": "600000 100000",
-                "/sys/fs/cgroup/a/b": "110000 50000",
+                "/sys/fs/cgroup/a/b": "550000 250000",
                 "/sys/fs/cgroup/a/b/c": "400000 100000",
             },
         ),
@@ -133,13 +133,13 @@ MACHINES: dict[str, tuple[Machine, Answer]] = {
         Machine(["0::/../other"], [V2], v2={"/sys/fs/cgroup": "100000 100000", "/sys/fs/other": "100000 100000"}),
         AFFINITY_DECIDES,
     ),
-    "v2, a mount of the cgroup's child, and one of a cgroup whose name only begins like it": (
+    "v2, mounts of the cgroup's child, of one whose name it only begins with, and of one outside": (
         Machine(
-            ["0::/a/b"],
+            ["0::/a/bc"],
             [
-                V2.replace(" / ", " /a/b/c ", 1).replace("/sys/fs/cgroup", "/one"),
-                V2.replace(" / ", " /a/bc ", 1).replace("/sys/fs/cgroup", "/two"),
-                V2.replace(" / ", " /.. ", 1).replace("/sys/fs/cgroup", "/three").replace("/..", "/../x"),
+                V2.replace(" / ", " /a/bc/d ", 1).replace("/sys/fs/cgroup", "/one"),
+                V2.replace(" / ", " /a/b ", 1).replace("/sys/fs/cgroup", "/two"),
+                V2.replace(" / ", " /../x ", 1).replace("/sys/fs/cgroup", "/three"),
             ],
             v2=dict.fromkeys(("/one", "/two", "/three"), "100000 100000"),
         ),
@@ -224,6 +224,18 @@ MACHINES: dict[str, tuple[Machine, Answer]] = {
             v1=dict.fromkeys(("/sys/fs/cgroup/cpuset", "/sys/fs/cgroup/systemd"), ("100000", "100000")),
         ),
         AFFINITY_DECIDES,
+    ),
+    "v1, the cgroup of another controller, whose name begins with cpu": (
+        Machine(
+            ["5:cpu:/a", "4:cpuset:/b"],
+            [V1_OTHER, V1],
+            v1={
+                "/sys/fs/cgroup/cpuset/a": ("100000", "100000"),
+                "/sys/fs/cgroup/cpu,cpuacct/b": ("200000", "100000"),
+                "/sys/fs/cgroup/cpu,cpuacct/a": ("300000", "100000"),
+            },
+        ),
+        Answer(3, "3 processors", "/sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us"),
     ),
     "hybrid: the controller is in v1": (
         Machine(
@@ -407,6 +419,23 @@ def test_a_path_is_followed_so_deep_and_no_deeper(tmp_path: Path):
             [f"0::/{'/'.join(names)}"],
             [V2],
             v2={deepest: "100000 100000", deepest.rpartition("/")[0]: "200000 100000"},
+        ),
+    )
+
+    assert available_processors(str(tmp_path), AFFINITY).count == 2
+
+
+def test_so_many_mounts_are_looked_at_and_no_more(tmp_path: Path):
+    places = [f"/sys/{number}" for number in range(MOST_MOUNTS + 1)]
+    mounts = [V2.replace("/sys/fs/cgroup", place) for place in places]
+    # What does not show the process's cgroup does not count.
+    other = V2.replace(" / ", " /other ", 1)
+    build(
+        tmp_path,
+        Machine(
+            ["0::/"],
+            [*[other] * MOST_MOUNTS, *mounts],
+            v2={places[-2]: "200000 100000", places[-1]: "100000 100000"},
         ),
     )
 

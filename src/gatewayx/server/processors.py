@@ -27,7 +27,7 @@ MOST_PERIOD_US = 1_000_000
 
 # The kernel writes blanks, line ends and backslashes in the list of mounts so.
 _ESCAPED = re.compile(r"\\([01][0-7]{2})")
-_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class Processors(msgspec.Struct, frozen=True):
@@ -134,7 +134,7 @@ def _own_cgroups(text: str) -> dict[int, str]:
         # A hierarchy with a name and without controllers stands as `name=systemd`.
         if "cpu" in controllers.split(","):
             paths[1] = path
-        elif hierarchy == "0" and not controllers:
+        elif hierarchy == "0":
             paths[2] = path
     return paths
 
@@ -217,7 +217,7 @@ def _read(path: str) -> str:
     left = MOST_FILE_BYTES
     try:
         # Nothing that stands in a file's place, such as a pipe, is waited for.
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             while left and (chunk := os.read(opened, left)):
                 chunks.append(chunk)
