@@ -193,4 +193,5 @@ class ServeProcess:
                 # They would live on for as long as their drain takes, and hold the pipe of the log.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process_id, signal.SIGKILL)
+            await asyncio.wait_for(self.process.stderr.read(), PROCESS_S)
             await self.process.wait()
