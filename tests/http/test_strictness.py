@@ -208,11 +208,13 @@ class TestCuts:
     def test_a_request_line_is_refused_with_the_same_words(self, line):
         def words(*pieces: bytes) -> str:
             parser = RequestParser(Limits(Settings()))
-            with pytest.raises(RequestError) as refused:
+            try:
                 for count in range(1, len(pieces) + 1):
                     # What is not read yet comes again with what follows.
                     parser.feed(b"".join(pieces[:count]), 0)
-            return refused.value.detail
+            except RequestError as error:
+                return error.detail
+            raise AssertionError("the line was not refused")
 
         whole = words(line)
         for cut in range(1, len(line)):
