@@ -114,6 +114,15 @@ class TestHalfClosed:
         await eventually(lambda: gateway.count("http.connections") == 0)
         await client.close()
 
+    async def test_a_reset_that_comes_before_all_is_read_is_one_too(self, gateway):
+        client = await HttpClient(gateway.address).connect()
+        # The gateway reads no further than two requests.
+        client.send(*(post(b"/f", b"%d" % number) for number in range(8)))
+        client.reset()
+        await gateway.reaches("http.requests_abandoned", 2)
+        await eventually(lambda: gateway.count("http.connections") == 0)
+        await client.close()
+
     async def test_one_that_is_reset_after_its_fin_has_hung_up(self, gateway, embedded):
         client = await HttpClient(gateway.address).connect()
         client.send(post(b"/f", b"1"))

@@ -191,6 +191,36 @@ class TestCuts:
             assert outcome(sent[:cut], sent[cut:] + SMUGGLED) == whole, cut
         assert outcome(*(bytes([byte]) for byte in sent + SMUGGLED)) == whole
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"GET /a b HTTP/1.1\n",
+            b"GET /a b HTTP/1.1\r\n",
+            b"GET  / HTTP/1.1\r\n",
+            b"GET / HTTP/1.1 \n",
+            b"GET / HTTP/1.11\n",
+            b"GET / HTTP/1.1\n",
+            b"GET /\n",
+            b"GET\n",
+            b"G@T / HTTP/1.1\n",
+        ],
+    )
+    def test_a_request_line_is_refused_with_the_same_words(self, line):
+        def words(*pieces: bytes) -> str:
+            parser = RequestParser(Limits(Settings()))
+            try:
+                for count in range(1, len(pieces) + 1):
+                    # What is not read yet comes again with what follows.
+                    parser.feed(b"".join(pieces[:count]), 0)
+            except RequestError as error:
+                return error.detail
+            raise AssertionError("the line was not refused")
+
+        whole = words(line)
+        for cut in range(1, len(line)):
+            assert words(line[:cut], line[cut:]) == whole, cut
+        assert words(*(bytes([byte]) for byte in line)) == whole
+
 
 TOKEN = set(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 DIGITS = set(b"0123456789")

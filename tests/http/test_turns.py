@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections import Counter
+from collections.abc import Callable
+from contextvars import Context
 
 import pytest
+import uvloop
 
 from gatewayx.net.listener import Listener
-from support.gateway import WAIT_S, eventually, with_settings
+from support.gateway import WAIT_S, eventually, running_gateway, with_settings
 from support.http import HttpClient, head, post
-from support.job_servers import hand_worker
+from support.job_servers import hand_worker, nobody_listens
 
 pytestmark = pytest.mark.anyio
 
@@ -123,3 +128,75 @@ async def test_a_listener_that_is_stopped_leaves_who_waits_to_accept_waiting(gat
     client.close()
     listener.close()
     await eventually(lambda: gateway.count("http.connections") == 0)
+
+
+class CountingLoop(uvloop.Loop):
+    """Knows how many callbacks of each name wait in it."""
+
+    def __init__(self) -> None:
+        self.queued: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See asyncio.AbstractEventLoop."""
+        name = getattr(callback, "__name__", "")
+
+        def run() -> None:
+            self.queued[name] -= 1
+            callback(*args)
+
+        self.queued[name] += 1
+        self.most[name] = max(self.most[name], self.queued[name])
+        return super().call_soon(run, context=context)
+
+
+async def keep_sending(address: tuple[str, int], first: bytes, again: bytes) -> None:
+    """Send as fast as the gateway takes it, and read all answers; come again when it closes."""
+    loop = asyncio.get_running_loop()
+
+    async def read(client: socket.socket) -> None:
+        while await loop.sock_recv(client, 1 << 18):
+            pass
+
+    while True:
+        with connected(address) as client, contextlib.suppress(ConnectionError):
+            client.setblocking(False)
+            reading = asyncio.create_task(read(client))
+            try:
+                await loop.sock_sendall(client, first)
+                while not reading.done():
+                    await loop.sock_sendall(client, again)
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"", OPTIONS * 300),
+        # What is left of a refused body is dropped, so each client is ready for as long as it sends.
+        (head(b"POST", b"/f", b"X-Gearman-Priority: bad", b"Content-Length: 8388608"), bytes(65536)),
+    ],
+    ids=["pipelines", "dropped bodies"],
+)
+def test_the_loop_has_at_most_one_callback_for_the_next_turn_and_one_for_its_end(first, again):
+    loop = CountingLoop()
+
+    async def flood() -> None:
+        async with running_gateway([nobody_listens()]) as gateway:
+            tasks = [asyncio.create_task(keep_sending(gateway.address, first, again)) for _ in range(24)]
+            await eventually(lambda: gateway.process.poller.number > 300)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    try:
+        loop.run_until_complete(flood())
+    finally:
+        loop.close()
+    ours = {name: most for name, most in loop.most.items() if name in {"_turn", "_resume", "_end"}}
+    assert ours
+    assert set(ours.values()) == {1}

@@ -29,8 +29,9 @@ cdef class Turn:
     cdef TurnEnder last_job_server
     cdef TurnEnder first_client
     cdef TurnEnder last_client
-    # The end of this turn is due, in the loop or by whoever has begun it.
+    # The end of this turn is due, in the loop or by whoever has begun it; and whether the loop has a callback for it.
     cdef bint scheduled
+    cdef bint queued
 
     # The caller has begun a turn, and calls end() before it returns to the loop.
     cdef inline void begin(self) noexcept:

@@ -34,16 +34,19 @@ cdef class Turn:
 
     cdef int schedule(self) except -1:
         self.scheduled = True
+        self.queued = True
         self.loop.call_soon(self.ending)
         return 0
 
     def _end(self):
+        self.queued = False
         self.end()
 
     cdef int end(self) except -1:
         cdef TurnEnder ender = self.first_job_server
-        # Whoever is added from here on to a line that has been taken is written in the next turn.
-        self.scheduled = False
+        # Whoever is added from here on to a line that has been taken is written in the next turn, of which a callback that
+        # the loop still has is the end.
+        self.scheduled = self.queued
         if ender is not None:
             self.first_job_server = None
             self.last_job_server = None

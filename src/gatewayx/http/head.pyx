@@ -255,6 +255,9 @@ cdef class HeadReader:
         target_end = <const char*> memchr(target, c" ", end - target)
         if (end if target_end == NULL else target_end) - target > self.limits.max_target_bytes:
             raise self.limits.target_too_long()
+        if target_end != NULL and end - target_end > VERSION_BYTES + 2:
+            # The line was refused before its end, with these words, if its end came later.
+            raise _malformed("the HTTP version is malformed")
         if target_end == NULL or target_end == target or (end - 1)[0] != c"\r":
             raise _malformed("the request line is not a method, a target and a version")
         version = target_end + 1

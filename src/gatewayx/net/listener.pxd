@@ -9,6 +9,8 @@ cdef enum:
     # Connections that are accepted in one turn, as many as HAProxy's tune.maxaccept; the others wait in the kernel for the
     # next. Whoever only connects gets no larger part of a turn than the clients that are in.
     ACCEPTS_PER_TURN = 4
+    # Accepts in a row that fail for other reasons than want, before nothing is accepted for a while.
+    MOST_FAILURES = 64
     # So long connections wait for a descriptor before they are turned away.
     PATIENCE_NS = 1_000_000_000
 
@@ -28,6 +30,8 @@ cdef class Listener(Polled):
     # long that they are turned away.
     cdef long long wants_since_ns
     cdef bint turns_away
+    # How many accepts in a row have failed, want of descriptors or memory apart.
+    cdef int failures
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts

@@ -70,9 +70,10 @@ cdef class Listener(Polled):
         cdef int accepted = accept_connection(self.descriptor, &peer)
         if accepted >= 0:
             stream = self._take(accepted, &peer, factory)
-            # What its client has sent is read in the next turn, without waiting for an event.
-            stream.readable = True
-            self.poller.add_ready(stream)
+            if stream is not None:
+                # What its client has sent is read in the next turn, without waiting for an event.
+                stream.readable = True
+                self.poller.add_ready(stream)
             return True
         if errno == EAGAIN:
             return False
@@ -100,17 +101,13 @@ cdef class Listener(Polled):
     cdef int _accept(self) except -1:
         cdef CompactAddress peer
         cdef int accepted
-        cdef int failures = 0
         for _ in range(ACCEPTS_PER_TURN):
             accepted = accept_connection(self.descriptor, &peer)
             if accepted >= 0:
                 self.turns_away = False
                 self.wants_since_ns = 0
-                try:
-                    self._take(accepted, &peer, self.factory)
-                except OSError:
-                    # The machine has no memory to watch it, or its user no watch left (epoll_ctl(2)): it is closed.
-                    self.counts.connections_unserved += 1
+                self.failures = 0
+                self._take(accepted, &peer, self.factory)
             elif errno == EAGAIN:
                 break
             elif errno == EMFILE or errno == ENFILE:
@@ -125,16 +122,24 @@ cdef class Listener(Polled):
                 return self._wait()
             else:
                 # Any other error is that connection's alone (accept(2)), unless there is nothing else.
-                failures += 1
-        return self._wait() if failures == ACCEPTS_PER_TURN else 0
+                self.failures += 1
+                if self.failures >= MOST_FAILURES:
+                    self.failures = 0
+                    return self._wait()
+        return 0
 
     cdef SocketStream _take(self, int accepted, const CompactAddress* peer, factory):
-        """Make a stream of an accepted connection."""
+        """Make a stream of an accepted connection; None if it had to be closed."""
         cdef SocketStream stream = None
         try:
             stream = SocketStream(self.poller, accepted, factory())
             stream.address = peer[0]
-            stream.open()
+            if self.poller.add(accepted, stream) < 0:
+                # The machine has no memory to watch it, or its user no watch left (epoll_ctl(2)).
+                disconnect(accepted)
+                self.counts.connections_unserved += 1
+                return None
+            stream.owner.opened(stream)
         except BaseException:
             if stream is None or stream.place < 0:
                 disconnect(accepted)

@@ -91,10 +91,11 @@ cdef class Poller:
 cdef class TurnPoller(Poller):
     # What is written at the end of each turn.
     cdef Turn turn
-    # _turn(), bound once.
-    cdef object turning
-    # A turn is due in the loop, or is under way.
+    # _resume(), bound once.
+    cdef object resuming
+    # A turn is due in the loop, or is under way; and whether the loop has a callback for one.
     cdef bint woken
+    cdef bint queued
     # Counts the turns: a socket is read once in each.
     cdef readonly unsigned int number
     # Those that are ready though no event will tell, in the order in which they came. In a turn those are served that

@@ -211,8 +211,8 @@ cdef class TurnPoller(Poller):
 
     def __init__(self, loop, Turn turn not None):
         self.turn = turn
-        self.turning = self._turn
-        super().__init__(loop, self.turning)
+        self.resuming = self._resume
+        super().__init__(loop, self._turn)
 
     def close(self):
         """Let go of those that leave, and watch no more."""
@@ -246,8 +246,13 @@ cdef class TurnPoller(Poller):
     cdef int _wake(self) except -1:
         if not self.woken:
             self.woken = True
-            self.loop.call_soon(self.turning)
+            self.queued = True
+            self.loop.call_soon(self.resuming)
         return 0
+
+    def _resume(self):
+        self.queued = False
+        self._turn()
 
     def _turn(self):
         if self.descriptor < 0:
@@ -265,7 +270,8 @@ cdef class TurnPoller(Poller):
             self.turn.end()
             self._let_go()
             self._accept()
-            self.woken = False
+            # An event may have begun this turn before the callback that the loop has for it.
+            self.woken = self.queued
             if self.first_ready is not None:
                 self._wake()
 

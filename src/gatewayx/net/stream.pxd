@@ -89,6 +89,8 @@ cdef class SocketStream(Stream):
     cdef Flag hung_up
     cdef Flag told_hang_up
     cdef Flag at_end
+    # The connection has failed, as an event told, behind bytes that were not read yet.
+    cdef Flag fails
     # Urgent data came: a read ends before it, whatever is behind.
     cdef Flag urgent
     cdef Flag paused
@@ -99,7 +101,6 @@ cdef class SocketStream(Stream):
     cdef Flag closed
     cdef Flag broken
 
-    cdef int open(self) except -1
     cdef int _read(self) except -1
     cdef int _end(self) except -1
     cdef int _flush(self) except -1

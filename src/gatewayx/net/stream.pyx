@@ -142,17 +142,13 @@ cdef class SocketStream(Stream):
         """Watch the socket and tell the owner. Raises OSError, after which the descriptor is still the caller's."""
         read_peer(self.descriptor, &self.address)
         try:
-            self.open()
+            if self.poller.add(self.descriptor, self) < 0:
+                raise OSError(errno, os.strerror(errno))
+            self.owner.opened(self)
         except BaseException:
             self.poller.remove(self)
             self.descriptor = -1
             raise
-
-    cdef int open(self) except -1:
-        if self.poller.add(self.descriptor, self) < 0:
-            raise OSError(errno, os.strerror(errno))
-        self.owner.opened(self)
-        return 0
 
     # What the poller tells.
 
@@ -167,12 +163,16 @@ cdef class SocketStream(Stream):
                 self.urgent = True
             if events & (EPOLLRDHUP | EPOLLHUP):
                 self.hung_up = True
-            if events & EPOLLERR and (self.paused or self.closed or self.at_end):
-                # Nobody reads up to the error.
-                return self._break(connect_error(self.descriptor))
+            if events & EPOLLERR:
+                if self.closed or self.at_end:
+                    return self._break(connect_error(self.descriptor))
+                self.fails = True
         if not self.readable or self.closed or self.at_end:
             return 0
         if self.paused:
+            if self.fails:
+                # Nobody reads up to the error.
+                return self._break(connect_error(self.descriptor))
             if self.hung_up and not self.told_hang_up:
                 self.told_hang_up = True
                 return self.owner.hung_up()
@@ -186,7 +186,7 @@ cdef class SocketStream(Stream):
         self.read_in = self.poller.number
         if size > 0:
             # What stands before a FIN, or around urgent data (tcp(7)), comes in pieces, and no event tells of the others.
-            self.readable = size == RECEIVE_BYTES or self.hung_up or self.urgent
+            self.readable = size == RECEIVE_BYTES or self.hung_up or self.fails or self.urgent
             if self.readable:
                 self.poller.add_ready(self)
             return self.owner.received(received_bytes, size)
