@@ -57,6 +57,8 @@ MAX_NOTSENT_BYTES = 256 * 1024
 USER_TIMEOUT_GRACE_S = 1.0
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
+# The part of the drain timeout over which it closes idle connections, if they are many.
+IDLE_PART = 0.5
 # In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
 LAST_ACCEPTS_S = 1.0
 # Errors of accept(2) for want of descriptors or memory, which may pass; how soon it is tried again.
@@ -202,7 +204,7 @@ class GatewayProcess:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
         for listener in self._listeners:
             listener.stop()
-        self.http.drain()
+        self.http.drain(self.settings.drain_timeout_s * IDLE_PART)
         ends_s = self.loop.time() + LAST_ACCEPTS_S
         await asyncio.gather(*(self._accept_waiting(listener, ends_s) for listener in self._listeners))
         self._listeners.clear()
