@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: float = 30.0
     job_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
+    shutdown_delay_s: float = 0.0
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
     half_closed: str = "hang-up"
@@ -433,6 +434,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Timeouts",
         "How long requests in flight are waited for after SIGTERM, SIGINT or SIGQUIT.",
         "Kubernetes terminationGracePeriodSeconds: 30",
+    ),
+    Setting(
+        "shutdown_delay_s",
+        "shutdown-delay",
+        Duration(0, 86_400),
+        "Timeouts",
+        "How long everything is accepted and served as before after SIGTERM, SIGINT or SIGQUIT, so that those in front "
+        "notice; the drain begins after it.",
+        "Caddy shutdown_delay, kube-apiserver --shutdown-delay-duration: 0",
     ),
     Setting(
         "content_type",

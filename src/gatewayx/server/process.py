@@ -147,6 +147,13 @@ class GatewayProcess:
         self._next_tick: asyncio.TimerHandle | None = None
         # Deadlines that are due are left for the next turn of the loop.
         self._catching_up = False
+        # The operator has asked it to end.
+        self._stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether new clients should be sent here: it listens, and shall not end."""
+        return bool(self._listeners) and not self._stopping
 
     @property
     def addresses(self) -> list[Address]:
@@ -199,6 +206,16 @@ class GatewayProcess:
             return Listener(self.poller, bound, self.http.connection, self.counted_in)
         except OSError as error:
             raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
+
+    async def stop(self) -> None:
+        """End as the operator wants: be ready no more, serve on as before for the shutdown delay, then drain."""
+        self._stopping = True
+        if self.settings.shutdown_delay_s:
+            logger.info("stopping in %g s: accepting and serving as before until then", self.settings.shutdown_delay_s)
+            await asyncio.sleep(self.settings.shutdown_delay_s)
+        logger.info("stopping: answering what is in flight, for up to %g s", self.settings.drain_timeout_s)
+        await self.drain()
+        logger.info("stopped")
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
@@ -341,9 +358,7 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
         "gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses)
     )
     await stop_asked
-    logger.info("stopping: answering what is in flight, for up to %g s", settings.drain_timeout_s)
-    await process.drain()
-    logger.info("stopped")
+    await process.stop()
     return 0
 
 
