@@ -442,7 +442,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Timeouts",
         "How long everything is accepted and served as before after SIGTERM, SIGINT or SIGQUIT, so that those in front "
         "notice; the drain begins after it.",
-        "Caddy shutdown_delay, kube-apiserver --shutdown-delay-duration: 0",
+        "Caddy shutdown_delay: 0; HAProxy grace",
     ),
     Setting(
         "content_type",
