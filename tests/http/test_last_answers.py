@@ -88,17 +88,23 @@ class TestNothingBehindTheLastAnswer:
         ],
         ids=["sized", "chunked"],
     )
-    async def test_is_run_when_a_drain_began_in_its_body(self, embedded, gateway, worker, client, request_bytes, rest):
+    async def test_is_run_when_a_drain_began_in_a_body_that_is_answered(
+        self, embedded, gateway, worker, client, request_bytes, rest
+    ):
         client.send(post(b"/by-hand", b"before"), request_bytes)
-        handle, _, _, _ = await worker.take()
+        first, _, _, _ = await worker.take()
         gateway.process.http.drain()
-        client.send(rest, BEHIND)
-        await asyncio.sleep(0.05)
-        worker.complete(handle, b"result")
-        assert (await client.response()).body == b"result"
-        assert (await client.response()).status == 404
+        # The answer to the body does not say that it is the last one, so the next request has one that does.
+        client.send(rest, post(b"/by-hand", b"last"), BEHIND)
+        last, _, _, workload = await worker.take()
+        assert workload == b"last"
+        for handle in (first, last):
+            worker.complete(handle, b"result")
+        answers = [await client.response() for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 404, 200]
+        assert [answer.headers.get(b"connection") for answer in answers] == [None, None, b"close"]
         assert await client.rest() == b""
-        assert embedded.submitted == 1
+        assert embedded.submitted == 2
 
     async def test_is_run_when_the_drain_makes_it_the_last_one(self, embedded, gateway, worker, client):
         client.send(post(b"/by-hand", b"first"))

@@ -477,6 +477,15 @@ SAMPLES = {
         shown="1",
         bad=[*BAD_NUMBERS, "0", "0.9", "86400.1"],
     ),
+    "shutdown_delay_s": Sample(
+        default=0.0,
+        toml=("5", 5.0),
+        variable=("0.5", 0.5),
+        flag=("86400", 86400.0),
+        arguments=["--shutdown-delay", "15"],
+        shown="15",
+        bad=[*BAD_NUMBERS, "86400.1"],
+    ),
     "content_type": Sample(
         default="application/octet-stream",
         toml=('"text/plain; charset=utf-8"', "text/plain; charset=utf-8"),

@@ -88,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     job_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
     worker_timeout_s: float = 30.0
+    shutdown_delay_s: float = 0.0
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
     half_closed: str = "hang-up"
@@ -457,6 +458,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Timeouts",
         "A worker process whose loop has not turned for so long is ended, with a traceback in the log, and replaced.",
         "gunicorn timeout: 30",
+    ),
+    Setting(
+        "shutdown_delay_s",
+        "shutdown-delay",
+        Duration(0, 86_400),
+        "Timeouts",
+        "How long everything is accepted and served as before after SIGTERM, SIGINT or SIGQUIT, so that those in front "
+        "notice; the drain begins after it.",
+        "Caddy shutdown_delay: 0; HAProxy grace",
     ),
     Setting(
         "content_type",

@@ -96,7 +96,7 @@ cdef class Clients:
     # A client that has closed its sending side waits for its answers; else it has hung up.
     cdef readonly bint answers_half_closed
     cdef list idle_parsers
-    # No more requests: what is in flight is answered, and each connection closed after that.
+    # No new connections: the next answer on each is its last one, and closes it.
     cdef readonly bint draining
     # An asyncio.Event: draining, and the last connection is gone.
     cdef readonly object emptied
@@ -170,8 +170,9 @@ cdef class Client(Occupant):
     cdef int let_requests_go(self) except -1
     # Seconds in which the next byte of the body must come.
     cdef double body_left_s(self) noexcept
-    # Serve no more requests than those that have begun; answer those that have not fully arrived with 503.
+    # The next answer is the last one.
     cdef int begin_drain(self) except -1
+    # Serve no more requests than those that are here; answer those that have not fully arrived with 503.
     cdef int refuse_unfinished(self) except -1
     # A deadline of what is being read has passed.
     cdef int read_deadline_passed(self, DeadlineKind kind) except -1

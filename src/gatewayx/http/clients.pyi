@@ -63,8 +63,12 @@ class Clients:
     def emptied(self) -> asyncio.Event: ...
     @property
     def requests_in_flight(self) -> int: ...
-    def drain(self) -> None:
-        """No more requests: answer what has begun, and close each connection once its client has its last answer."""
+    def drain(self, idle_s: float = 0) -> None:
+        """No new connections: the next answer on each is its last one, and closes it once its client has that.
+
+        Idle ones are closed one after the other, the longest idle first, if need be over so many seconds at most; those
+        that were in use IN_USE_S ago may be so again, and are closed later.
+        """
 
     def refuse_unfinished(self) -> None:
         """Answer requests that are still arriving with 503, and close connections whose clients have sent nothing."""

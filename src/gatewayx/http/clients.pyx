@@ -81,11 +81,16 @@ cdef class Clients:
         self.idle_parsers = []
         self.emptied = asyncio.Event()
 
-    def drain(self):
-        """No more requests: answer what has begun, and close each connection once its client has its last answer."""
+    def drain(self, double idle_s=0):
+        """No new connections: the next answer on each is its last one, and closes it once its client has that.
+
+        Idle ones are closed one after the other, the longest idle first, if need be over so many seconds at most; those
+        that were in use IN_USE_S ago may be so again, and are closed later.
+        """
         self.draining = True
         for connection in self.all_clients():
             (<Client> connection).begin_drain()
+        self.room.begin_drain(idle_s)
         if not self.connections:
             self.emptied.set()
 
@@ -473,6 +478,7 @@ cdef class Client(Occupant):
                 self.place.remove(self)
             if place is not None:
                 place.append(self)
+                self.placed_tick = wheel.tick
         if kind == NO_DEADLINE:
             # A closed connection is let go of at once, not when the sweep comes by.
             return wheel.disarm(self) if self.state == CLOSED else wheel.put_off(self)

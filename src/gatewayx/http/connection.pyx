@@ -194,7 +194,7 @@ cdef class HttpConnection(AnsweringClient):
             self.update_reading()
         if self.clients.draining and self.state == READING and self.parser is None and self.tail is None:
             # Nothing has begun after all.
-            return self.begin_drain()
+            self.begin_drain()
         if self.parser is not None or self.tail is not None or self.arrival is not None:
             self.follow_arrival()
         return self.arm_for_reading()
@@ -253,8 +253,9 @@ cdef class HttpConnection(AnsweringClient):
         request.complete = True
         # The deadline was this request's; the next one's head has its own.
         self.arm(NO_DEADLINE)
-        # An answer that came before the end of the body has stopped the reading already.
-        if self.state == READING and (not request.keep_alive or self.serves_last()):
+        # An answer that came before the end of the body has stopped the reading already, unless it was made before the
+        # drain and does not say that it is the last one.
+        if self.state == READING and (not request.keep_alive or (self.serves_last() and not request.answered())):
             self.stop_reading()
         return 0
 
@@ -377,6 +378,12 @@ cdef class HttpConnection(AnsweringClient):
     cdef bint request_waits(self) except -1:
         return self.stream.incoming_bytes() > 0
 
+    cdef bint unused(self) except -1:
+        return not self.late and not self.request_waits()
+
+    cdef int end_unused(self) except -1:
+        return self.end()
+
     cdef int evict(self) except -1:
         if self.state == LINGERING:
             return self.close()
@@ -421,19 +428,18 @@ cdef class HttpConnection(AnsweringClient):
             # A request is arriving; _hand_over() makes it the last one.
             return self.arm_for_reading()
         if self.first is not None:
-            return self.stop_reading()
-        if self.late:
-            return 0
-        if self.written_bytes == 0 or self.stream.incoming_bytes():
+            # An answer that was made before does not say that it is the last one, so the next request has to.
+            return 0 if self.last.answered() else self.stop_reading()
+        if self.written_bytes == 0 and not self.late:
             # What its client has sent may be on its way, or here and not read yet.
             self.late = True
-            return 0 if self.write_paused else self.arm(FIRST_BYTE)
-        return self.end()
+            return self.arm(FIRST_BYTE)
+        return 0
 
     cdef int refuse_unfinished(self) except -1:
         if self.state != READING:
             return 0
-        if self.first is None and self.parser is None and self.tail is None and not self.stream.incoming_bytes():
-            return self.end()
+        if self.parser is None and self.tail is None and not self.stream.incoming_bytes():
+            return self.end() if self.first is None else self.stop_reading()
         return self.refuse(STOPPING, None, b"")
 

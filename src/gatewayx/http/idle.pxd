@@ -14,6 +14,13 @@ cpdef enum:
     PACE_S = 30
     PACE_GRACE_S = 2
     STILL_S = 1
+    # A connection whose last answer is no older than this is in use: a drain does not close it, for its next request may
+    # be on its way (nginx: keepalive_min_timeout).
+    IN_USE_S = 2
+    # Idle connections that a drain closes in a second, unless there are too many for the time that it has; and so long it
+    # takes for few of them.
+    CLOSES_PER_S = 500
+    LEAST_SPREAD_S = 1
 
 
 cdef class Occupant(Refusable):
@@ -22,9 +29,15 @@ cdef class Occupant(Refusable):
     cdef OccupantList place
     cdef Occupant previous_in_place
     cdef Occupant next_in_place
+    # The tick at which it came there.
+    cdef long long placed_tick
 
     # Bytes of its next request have come and are not read yet.
     cdef bint request_waits(self) except -1
+    # It was answered before, and no byte of its next request is here: a drain may close it.
+    cdef bint unused(self) except -1
+    # A drain closes it.
+    cdef int end_unused(self) except -1
     # Its unfinished request is all that it has, and the gateway reads it.
     cdef bint only_arrives(self) noexcept
     # Its unfinished request comes too slowly for a crowded account.
@@ -66,6 +79,11 @@ cdef class Room:
     # Connections that do not read their answers, or have more than SMALL_BYTES of them wait behind one that is not there
     # yet, as keys, the longest so first.
     cdef dict unread
+    # In a drain: how many idle connections are closed at each tick, how many may be closed now, and the tick up to which
+    # these were counted. 0 a tick before.
+    cdef Py_ssize_t closes_per_tick
+    cdef Py_ssize_t closes_due
+    cdef long long closes_tick
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
@@ -75,8 +93,12 @@ cdef class Room:
     # Let the claimant's entry have so many bytes; while they do not fit, the youngest unfinished request of the sender
     # who holds most of the account is ended. False if there is none, or if that is the claimant's.
     cdef bint take(self, Occupant claimant, Held* entry, Account account, long long size_bytes) except -1
-    # End at most so many of those that are too slow for the room that is left; returns how many were ended.
+    # End at most so many of those that are too slow for the room that is left, and in a drain of those whose turn has
+    # come; returns how many were ended.
     cpdef int relieve(self, int most) except -1
+    # A drain begins: idle connections are closed one after the other, if need be over so many seconds at most.
+    cdef int begin_drain(self, double most_s) except -1
+    cdef int _end_unused(self, int most) except -1
     cdef Occupant _idlest(self)
     cdef Occupant _stillest(self)
     cdef long long ticks_ago(self, double seconds) noexcept

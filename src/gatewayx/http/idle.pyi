@@ -11,6 +11,9 @@ MAX_LOOKED_AT: int
 PACE_S: int
 PACE_GRACE_S: int
 STILL_S: int
+IN_USE_S: int
+CLOSES_PER_S: int
+LEAST_SPREAD_S: int
 
 class Occupant(Refusable):
     """A client's connection, as those see it who need its place or its room."""
@@ -25,4 +28,7 @@ class Room:
 
     def __init__(self, budget: ByteBudget, wheel: DeadlineWheel, counters: Counters) -> None: ...
     def relieve(self, most: int) -> int:
-        """End at most so many of those that are too slow for the room that is left; returns how many were ended."""
+        """End at most so many of those that are too slow for the room that is left; returns how many were ended.
+
+        In a drain also idle connections whose turn to be closed has come.
+        """

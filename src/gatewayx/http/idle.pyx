@@ -2,10 +2,11 @@
 
 At max_connections a newcomer takes the place of whoever needs its own least. A claimant that finds its account of the byte
 budget full ends the youngest unfinished request of the sender who holds most of it; while an account is crowded, the slow
-ones of it are ended at each tick. Nobody waits for anybody's room.
+ones of it are ended at each tick. Nobody waits for anybody's room. A drain closes idle connections, so many at each tick.
 """
 
 cimport cython
+from libc.math cimport ceil, fmax, fmin
 
 from gatewayx.core.budget cimport BODIES, RESULTS, SMALL, Account, ByteBudget, Held
 from gatewayx.core.counters cimport Counters
@@ -17,6 +18,12 @@ cdef class Occupant(Refusable):
     """A client's connection, as those see it who need its place or its room."""
 
     cdef bint request_waits(self) except -1:
+        raise NotImplementedError
+
+    cdef bint unused(self) except -1:
+        raise NotImplementedError
+
+    cdef int end_unused(self) except -1:
         raise NotImplementedError
 
     cdef bint only_arrives(self) noexcept:
@@ -118,15 +125,54 @@ cdef class Room:
         return True
 
     cpdef int relieve(self, int most) except -1:
-        """End at most so many of those that are too slow for the room that is left; returns how many were ended."""
+        """End at most so many of those that are too slow for the room that is left; returns how many were ended.
+
+        In a drain also idle connections whose turn to be closed has come.
+        """
         cdef int ended = 0
+        if self.closes_per_tick:
+            ended = self._end_unused(most)
         if self.budget.crowded(SMALL):
-            ended += self._end_slow_arrivals(SMALL, most)
+            ended += self._end_slow_arrivals(SMALL, most - ended)
             ended += self._end_slow_readers(SMALL, most - ended)
         if self.budget.crowded(BODIES):
             ended += self._end_slow_arrivals(BODIES, most - ended)
         if self.budget.crowded(RESULTS):
             ended += self._end_slow_readers(RESULTS, most - ended)
+        return ended
+
+    cdef int begin_drain(self, double most_s) except -1:
+        cdef Occupant occupant = self.idle.first
+        cdef Py_ssize_t count = 0
+        cdef double spread_s, ticks
+        while occupant is not None:
+            count += 1
+            occupant = occupant.next_in_place
+        spread_s = fmin(fmax(count / <double> CLOSES_PER_S, LEAST_SPREAD_S), most_s)
+        ticks = fmax(spread_s / self.wheel.tick_s, 1)
+        # One at least, for those that become idle later.
+        self.closes_per_tick = <Py_ssize_t> fmax(ceil(count / ticks), 1)
+        self.closes_tick = self.wheel.tick
+        return 0
+
+    cdef int _end_unused(self, int most) except -1:
+        """Close at most so many idle connections whose turn has come, the longest idle first; returns how many."""
+        cdef Occupant occupant = self.idle.first
+        cdef Occupant following
+        cdef long long unused_tick = self.ticks_ago(IN_USE_S)
+        cdef int ended = 0
+        self.closes_due += self.closes_per_tick * (self.wheel.tick - self.closes_tick)
+        self.closes_tick = self.wheel.tick
+        while occupant is not None and occupant.placed_tick <= unused_tick and self.closes_due > 0 and ended < most:
+            following = occupant.next_in_place
+            if occupant.unused():
+                occupant.end_unused()
+                self.closes_due -= 1
+                ended += 1
+            occupant = following
+        if ended < most:
+            # What nobody was there for is not made up for: that would be many at once.
+            self.closes_due = 0
         return ended
 
     cdef Occupant _idlest(self):

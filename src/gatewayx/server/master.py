@@ -117,7 +117,8 @@ class Master:
         self._told_stop = False
         # The place whose worker process was aborted, up to the time when another one is ready there.
         self._mending: int | None = None
-        # By time.monotonic(): when whoever has not ended is killed; None before the stop.
+        # By time.monotonic(): when the drain begins, and when whoever has not ended is killed; None if not known yet.
+        self._drain_s: float | None = None
         self._kill_s: float | None = None
         self._told_at_s = 0.0
         self._exit_code = 0
@@ -146,6 +147,8 @@ class Master:
             if post.child is not None:
                 self._hear(number, post, post.child, now_s)
         self._tell_start()
+        if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
+            self._drain(now_s)
         if self._kill_s is not None:
             self._tell_stop()
             if now_s >= self._kill_s:
@@ -164,6 +167,8 @@ class Master:
             return EARLY_LOOK_S
         now_s = time.monotonic()
         due_s = [post.due_s - now_s for post in self._posts if post.child is None]
+        if self._drain_s is not None:
+            due_s.append(self._drain_s - now_s)
         return max(0.0, min([LOOK_S, *due_s])) if self._kill_s is None else LOOK_S
 
     def _signalled(self, number: signal.Signals | None) -> None:
@@ -171,7 +176,7 @@ class Master:
             self._told_at_s = time.monotonic() + TOLD_EVERY_S
             logger.info("%s has no effect", number.name)
         elif number in signals.STOPPING:
-            if self._kill_s is not None:
+            if self._drain_s is not None:
                 # The operator has asked twice.
                 self._kill()
                 self._log.finish()
@@ -179,8 +184,13 @@ class Master:
             self._stop()
 
     def _stop(self) -> None:
-        drain_s = self._settings.drain_timeout_s
-        self._kill_s = time.monotonic() + LAST_ACCEPTS_S + drain_s + LAST_ANSWERS_S + OVERDUE_S
+        delay_s = self._settings.shutdown_delay_s if self._listens else 0.0
+        self._drain_s = time.monotonic() + delay_s
+        if delay_s:
+            logger.info("stopping in %g s: accepting and serving as before until then", delay_s)
+
+    def _drain(self, now_s: float) -> None:
+        self._kill_s = now_s + LAST_ACCEPTS_S + self._settings.drain_timeout_s + LAST_ANSWERS_S + OVERDUE_S
         # From here on each socket is closed as soon as the worker process there has served who waits.
         close_all(self._sockets)
         for post in self._posts:

@@ -43,6 +43,8 @@ logger = logging.getLogger("gatewayx")
 DEADLINES_PER_TURN = 32
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
+# The part of the drain timeout over which it closes idle connections, if they are many.
+IDLE_PART = 0.5
 # Descriptors beside the connections: listeners, the loop's own, logs.
 OTHER_DESCRIPTORS = 64
 
@@ -138,6 +140,7 @@ class GatewayProcess:
         self._next_tick: asyncio.TimerHandle | None = None
         # Deadlines that are due are left for the next turn of the loop.
         self._catching_up = False
+        # The operator has asked it to end.
 
     @property
     def addresses(self) -> list[Address]:
@@ -189,7 +192,7 @@ class GatewayProcess:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
         if self._listeners is not None:
             self._listeners.stop()
-        self.http.drain()
+        self.http.drain(self.settings.drain_timeout_s * IDLE_PART)
         if self._listeners is not None:
             await self._listeners.finish()
         await self._connections_closed(self.settings.drain_timeout_s)
