@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 
 from gatewayx import __version__
-from gatewayx.address import Address
+from gatewayx.address import Address, UnixAddress
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
@@ -35,6 +35,7 @@ from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, signals
+from gatewayx.server.unix_sockets import UnixSocket, bind_unix_socket, owner_numbers
 
 if TYPE_CHECKING:
     import ssl
@@ -139,6 +140,8 @@ class GatewayProcess:
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets: list[socket.socket] = []
+        # Those of them that are files.
+        self._unix_sockets: list[UnixSocket] = []
         self._listeners: list[Listener] = []
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
@@ -147,9 +150,9 @@ class GatewayProcess:
         self._catching_up = False
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[Address | UnixAddress]:
         """Where it listens, with the ports that the kernel chose."""
-        return [Address(*bound.getsockname()[:2]) for bound in self._sockets]
+        return [_address_of(bound) for bound in self._sockets]
 
     def counters(self) -> dict[str, int]:
         """What is held now and was counted since the start, by part and name."""
@@ -168,7 +171,10 @@ class GatewayProcess:
         """Listen, once every job server was tried. Raises StartError."""
         try:
             for address in self.settings.listen:
-                self._sockets.append(await self._bind(address))
+                if isinstance(address, UnixAddress):
+                    self._sockets.append(self._bind_unix(address))
+                else:
+                    self._sockets.append(await self._bind(address))
             self._tick()
             await self.pool.start()
             for bound in self._sockets:
@@ -189,6 +195,12 @@ class GatewayProcess:
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
+    def _bind_unix(self, address: UnixAddress) -> socket.socket:
+        """A unix socket, not listening yet. Raises StartError."""
+        owner = owner_numbers(self.settings.socket_owner)
+        self._unix_sockets.append(bind_unix_socket(address, self.settings.socket_mode, owner))
+        return self._unix_sockets[-1].socket
+
     def _listen(self, bound: socket.socket) -> Listener:
         if self.poller is None:
             raise StateError("a process whose connections are made by others does not listen")
@@ -196,12 +208,14 @@ class GatewayProcess:
             bound.listen(BACKLOG)
             return Listener(self.poller, bound, self.http.connection, self.counted_in)
         except OSError as error:
-            raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
+            raise StartError(f"cannot listen on {_address_of(bound)}: {error.strerror}") from error
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
         for listener in self._listeners:
             listener.stop()
+        # Nobody connects any more who would be reset once the listener is closed.
+        self._remove_unix_sockets()
         self.http.drain()
         ends_s = self.loop.time() + LAST_ACCEPTS_S
         await asyncio.gather(*(self._accept_waiting(listener, ends_s) for listener in self._listeners))
@@ -234,6 +248,7 @@ class GatewayProcess:
 
     async def close(self) -> None:
         """Close everything at once."""
+        self._remove_unix_sockets()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -247,6 +262,11 @@ class GatewayProcess:
         await asyncio.sleep(0)
         if self.poller is not None:
             self.poller.close()
+
+    def _remove_unix_sockets(self) -> None:
+        for unix_socket in self._unix_sockets:
+            unix_socket.remove()
+        self._unix_sockets.clear()
 
     async def _connections_closed(self, timeout_s: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -280,7 +300,7 @@ class GatewayProcess:
                 "refused %d times: %s; for example %s after '%s'",
                 count,
                 kind,
-                peer,
+                peer or "a unix socket",
                 example.decode("latin-1"),
                 extra={"about": kind},
             )
@@ -335,9 +355,7 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     give_memory_back()
-    logger.info(
-        "gatewayx %s listens on %s", __version__, ", ".join(f"http://{address}" for address in process.addresses)
-    )
+    logger.info("gatewayx %s listens on %s", __version__, ", ".join(_shown(address) for address in process.addresses))
     await stop_asked
     logger.info("stopping: answering what is in flight, for up to %g s", settings.drain_timeout_s)
     await process.drain()
@@ -372,6 +390,8 @@ def make_room_for_connections(settings: Settings) -> None:
         # And one text connection to each job server.
         + servers * (settings.connections_per_server + 1)
         + 2 * len(settings.listen)
+        # Each unix socket has a lock.
+        + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS
     )
     possible = raise_open_files(needed)
@@ -382,6 +402,16 @@ def make_room_for_connections(settings: Settings) -> None:
             needed,
             possible,
         )
+
+
+def _address_of(bound: socket.socket) -> Address | UnixAddress:
+    """Where a socket is bound."""
+    name = bound.getsockname()
+    return UnixAddress(name) if bound.family == socket.AF_UNIX else Address(*name[:2])
+
+
+def _shown(address: Address | UnixAddress) -> str:
+    return str(address) if isinstance(address, UnixAddress) else f"http://{address}"
 
 
 def _bound_socket(host: NumericHost, port: int, write_timeout_s: float) -> socket.socket:
