@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -233,6 +234,21 @@ class TestWhatIsThere:
         assert refusal(path).startswith(".lock beside it: ")
         assert precious.read_bytes() == b"precious"
         assert not path.exists()
+
+    def test_a_lock_that_its_owner_removes_just_then_is_made_anew(self, path, monkeypatch):
+        calls = []
+
+        def lock_after_its_removal(descriptor: int, operation: int) -> None:
+            calls.append(operation)
+            if len(calls) == 1:
+                path.with_name(path.name + LOCK_SUFFIX).unlink()
+            flock(descriptor, operation)
+
+        flock = fcntl.flock
+        monkeypatch.setattr(fcntl, "flock", lock_after_its_removal)
+        with bound_at(path):
+            assert files_in(path) == ["http.sock", f"http.sock{LOCK_SUFFIX}"]
+            assert refusal(path) == "Address already in use, by another gateway"
 
     def test_a_folder_that_is_not_there_stops_the_start(self, path):
         assert refusal(path.parent / "none" / "http.sock").endswith("No such file or directory")
@@ -476,17 +492,30 @@ class TestClientsWithoutAnAddress:
             await gateway.let_go()
             assert gateway.count("http.writes_timed_out") == 1
 
-    async def test_one_that_reads_its_small_answers_slowly_is_not_ended_for_room(self, embedded, samples, path):
-        # Small pieces take more of the kernel than they hold: it may seem that less was taken than before.
+    @pytest.mark.parametrize("reads", [False, True], ids=["takes-nothing", "keeps-pace"])
+    async def test_one_that_is_behind_its_pace_is_reset_while_results_are_crowded(self, embedded, path, reads):
+        # The kernel counts what it holds of a unix socket by the memory that it takes, and until it is read.
         listen = (UnixAddress(str(path)),)
-        async with running_gateway([embedded.address], listen) as gateway, HttpClient(str(path)) as client:
+        async with (
+            hand_worker(embedded.address, b"f") as worker,
+            running_gateway([embedded.address], listen, max_held_bytes=20480 * KIBIBYTE) as gateway,
+            HttpClient(str(path)) as client,
+        ):
             client.writer.transport.pause_reading()
-            for _ in range(20):
-                client.send(*[get(b"/echo?%d" % number) for number in range(50)])
-            client.writer.transport.resume_reading()
-            bodies = [(await client.response()).body for _ in range(1000)]
-            assert bodies == [b"%d" % (number % 50) for number in range(1000)]
-            assert gateway.count("http.answers_ended") == 0
+            client.send(post(b"/f"))
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, bytes(9216 * KIBIBYTE))
+            await gateway.reaches("budget.results_bytes", 9216 * KIBIBYTE)
+            if reads:
+                client.writer.transport.resume_reading()
+                for _ in range(9):
+                    await client.reader.readexactly(900 * KIBIBYTE)
+                    await asyncio.sleep(0.3)
+                assert gateway.count("http.answers_ended") == 0
+                await client.close()
+            else:
+                await gateway.reaches("http.answers_ended", 1)
+                await eventually(lambda: gateway.count("budget.held_bytes") == 0)
 
     async def test_descriptors_that_come_with_the_bytes_are_closed(self, embedded, samples, path):
         listen = (UnixAddress(str(path)),)
