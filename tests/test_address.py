@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatewayx.address import Address, AddressError, ServerAddress
+from gatewayx.address import Address, AddressError, ServerAddress, UnixAddress
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,40 @@ def test_a_server_s_address_is_read_and_written_back_the_same(text: str, address
 def test_what_is_no_server_s_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         ServerAddress.parse(text)
+
+
+@pytest.mark.parametrize("path", ["/a", "/run/gatewayx/http.sock", "/a b/c:1", "/\u00e4", f"/{'a' * 106}"])
+def test_a_unix_socket_s_address_is_read_and_written_back_the_same(path: str) -> None:
+    assert UnixAddress.parse(f"unix:{path}") == UnixAddress(path)
+    assert str(UnixAddress(path)) == f"unix:{path}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/a",
+        "unix:",
+        "unix:/",
+        "unix:a",
+        "unix:./a",
+        "unix:@a",
+        "unix:\0a",
+        "unix://a",
+        "unix:/a/",
+        "unix:/a//b",
+        "unix:/./a",
+        "unix:/a/..",
+        "unix:/a,b",
+        "unix:/a\n",
+        "unix:/a\0b",
+        "unix:/a\x7f",
+        "unix:/\udcff",
+        "Unix:/a",
+        f"unix:/{'a' * 107}",
+        f"unix:/{chr(0xE4) * 54}",
+    ],
+)
+def test_what_is_no_unix_socket_s_address_is_refused(text: str) -> None:
+    with pytest.raises(AddressError):
+        UnixAddress.parse(text)

@@ -151,6 +151,16 @@ def test_check_finds_a_file_of_TLS_that_cannot_be_used(tmp_path: Path) -> None: 
     assert invoke("check", "--server", "a:1", "--server-ca", str(missing)).exit_code == 0
 
 
+def test_check_finds_an_owner_of_unix_sockets_that_is_unknown() -> None:
+    result = invoke("check", "--listen", "unix:/run/a", "--socket-owner", "no-such-one")
+
+    assert result.exit_code == 2
+    assert result.stderr == "gatewayx: socket-owner: there is no user 'no-such-one'\n"
+    assert invoke("check", "--listen", "unix:/run/a", "--socket-owner", "root:0").exit_code == 0
+    # Without a unix socket nobody asks for it.
+    assert invoke("check", "--socket-owner", "no-such-one").exit_code == 0
+
+
 @pytest.mark.parametrize("command", ["check", "serve"])
 @pytest.mark.parametrize(
     ("arguments", "environ", "line"),

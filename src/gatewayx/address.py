@@ -1,4 +1,4 @@
-"""TCP addresses as written in settings and messages: HOST:PORT, with a scheme before it for some job servers."""
+"""Addresses in settings and messages: HOST:PORT, a scheme before it for some job servers, and unix:/path."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ _SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _ENDS_IN_NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$", re.ASCII)
 
 HIGHEST_PORT = 65535
+UNIX_SCHEME = "unix:"
+# sockaddr_un has 108, the NUL at the end included (unix(7)).
+LONGEST_UNIX_PATH_BYTES = 107
 # What may stand before a job server's address: whether it is reached by TLS, whether each address of its host is one.
 SERVER_SCHEMES = {"tls://": (True, False), "each://": (False, True), "each+tls://": (True, True)}
 
 
 class AddressError(ValueError):
-    """A text that is not HOST:PORT: the fault of its author."""
+    """A text that is no address: the fault of its author."""
 
 
 class Address(NamedTuple):
@@ -49,6 +52,36 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         """HOST:PORT as `parse` reads it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UnixAddress(NamedTuple):
+    """A unix socket, which is a file: `path` is absolute, without control characters, commas and steps back."""
+
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> UnixAddress:
+        """Read unix:/path. Raises AddressError."""
+        path = text.removeprefix(UNIX_SCHEME)
+        if path == text or not path.startswith("/"):
+            raise AddressError("no absolute path after unix:")
+        # A comma would end the address where several stand in one text.
+        if any(char < " " or char in ",\x7f" for char in path):
+            raise AddressError("a control character or a comma in the path")
+        # Two texts for one file would pass as two addresses.
+        if any(part in ("", ".", "..") for part in path.split("/")[1:]):
+            raise AddressError("the path has an empty part, one that is . or .., or a slash at its end")
+        try:
+            length = len(path.encode())
+        except UnicodeEncodeError:
+            raise AddressError("the path is not UTF-8") from None
+        if length > LONGEST_UNIX_PATH_BYTES:
+            raise AddressError(f"the path has more than {LONGEST_UNIX_PATH_BYTES} bytes")
+        return cls(path)
+
+    def __str__(self) -> str:
+        """unix:/path as `parse` reads it."""
+        return f"{UNIX_SCHEME}{self.path}"
 
 
 class ServerAddress(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 import click
 
 from gatewayx import __version__
-from gatewayx.address import Address, AddressError
+from gatewayx.address import Address, AddressError, UnixAddress
 from gatewayx.config.kinds import AddressList, FunctionList, Switch
 from gatewayx.config.loading import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, NO_ENTRIES, Loaded, describe, load
 from gatewayx.config.settings import SETTINGS, Setting
@@ -122,20 +122,25 @@ def demo(listen: str) -> None:
 def check(config_path: str | None, **flags: object) -> None:
     """Print the effective settings and where each came from, and how many worker processes that makes here.
 
-    A setting that cannot be used, or a file of TLS, is told in one line on standard error, and the exit code is 2.
+    A setting that cannot be used, a file of TLS or an owner of unix sockets, is told in one line on standard error, and
+    the exit code is 2.
     """
     loaded = _load(config_path, flags)
     from gatewayx.server.processors import worker_processes
 
-    _print(f"{describe(loaded)}\n\n{worker_processes(loaded.settings.workers).told}")
-    if any(server.tls for server in loaded.settings.server):
-        from gatewayx.gearman.tls import client_context
+    settings = loaded.settings
+    _print(f"{describe(loaded)}\n\n{worker_processes(settings.workers).told}")
+    try:
+        if any(server.tls for server in settings.server):
+            from gatewayx.gearman.tls import client_context
 
-        settings = loaded.settings
-        try:
             client_context(settings.server_ca, settings.server_certificate, settings.server_key)
-        except StartError as error:
-            _stop(error, EXIT_WRONG_USE)
+        if any(isinstance(address, UnixAddress) for address in settings.listen):
+            from gatewayx.server.unix_sockets import owner_numbers
+
+            owner_numbers(settings.socket_owner)
+    except StartError as error:
+        _stop(error, EXIT_WRONG_USE)
 
 
 def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.held import OF_JOB_SERVERS, still_held
-from gatewayx.address import Address, ServerAddress
+from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.settings import Settings
 from gatewayx.server.process import GatewayProcess
 from support.gearmand import die_with_parent
@@ -46,7 +46,9 @@ class RunningGateway:
 
     def __init__(self, process: GatewayProcess) -> None:
         self.process = process
-        self.address = (process.addresses[0].host, process.addresses[0].port)
+        # A host and a port, or the path of a unix socket, as HttpClient takes them.
+        first = process.addresses[0]
+        self.address = first.path if isinstance(first, UnixAddress) else (first.host, first.port)
 
     def count(self, name: str) -> int:
         """One of the counters, such as `pool.outstanding_jobs`."""
@@ -70,7 +72,9 @@ class RunningGateway:
 
 @asynccontextmanager
 async def running_gateway(
-    servers: Iterable[tuple[str, int] | ServerAddress], **settings: object
+    servers: Iterable[tuple[str, int] | ServerAddress],
+    listen: tuple[Address | UnixAddress, ...] = (Address("127.0.0.1", 0),),
+    **settings: object,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in front of `servers`, each (host, port) or a ServerAddress; settings: fields of Settings.
 
@@ -80,7 +84,7 @@ async def running_gateway(
     before = asyncio.all_tasks()
     process = GatewayProcess(
         Settings(
-            listen=(Address("127.0.0.1", 0),),
+            listen=listen,
             server=tuple(ServerAddress(*server) for server in servers),
             **settings,
         )

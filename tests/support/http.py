@@ -64,12 +64,12 @@ def chunked(*chunks: bytes) -> bytes:
 class HttpClient:
     """One connection to `address`; an asynchronous context manager around `connect()` and `close()`.
 
-    receive_buffer_bytes: of the kernel; small for a client that shall not take much without reading. source: the host
-    to connect from; None leaves it to the kernel.
+    address: a host and a port, or the path of a unix socket. receive_buffer_bytes: of the kernel; small for a client
+    that shall not take much without reading. source: the host to connect from; None leaves it to the kernel.
     """
 
     def __init__(
-        self, address: tuple[str, int], *, receive_buffer_bytes: int | None = None, source: str | None = None
+        self, address: tuple[str, int] | str, *, receive_buffer_bytes: int | None = None, source: str | None = None
     ) -> None:
         self.source = source
         self.address = address
@@ -77,14 +77,15 @@ class HttpClient:
 
     async def connect(self) -> HttpClient:
         """Open the connection."""
-        connected = socket.socket()
+        unix = isinstance(self.address, str)
+        connected = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         connected.setblocking(False)
         if self.receive_buffer_bytes is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
         if self.source is not None:
             connected.bind((self.source, 0))
         try:
-            await asyncio.get_running_loop().sock_connect(connected, tuple(self.address))
+            await asyncio.get_running_loop().sock_connect(connected, self.address if unix else tuple(self.address))
         except BaseException:
             connected.close()
             raise
@@ -164,7 +165,7 @@ class HttpClient:
         await self.close()
 
 
-async def ask(address: tuple[str, int], *request: bytes, to_head: bool = False) -> Response:
+async def ask(address: tuple[str, int] | str, *request: bytes, to_head: bool = False) -> Response:
     """The response to a request over a connection of its own."""
     async with HttpClient(address) as client:
         return await client.ask(*request, to_head=to_head)

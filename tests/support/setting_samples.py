@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gatewayx.address import Address, ServerAddress
-from gatewayx.config.kinds import FunctionBound, FunctionServer
+from gatewayx.address import Address, ServerAddress, UnixAddress
+from gatewayx.config.kinds import FunctionBound, FunctionServer, SocketOwner
 from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES
 
 
@@ -96,20 +96,80 @@ BAD_SERVERS = [
     "a:1,tls://a:1",
 ]
 BAD_WORDS = ["", "1", "yes", "True", "TRUE", "on", "true "]
+BAD_LISTENS = [
+    *BAD_ADDRESSES,
+    "unix:",
+    "unix:/",
+    "unix:a",
+    "unix:@a",
+    "unix://a",
+    "unix:/a/",
+    "unix:/a//b",
+    "unix:/a/./b",
+    "unix:/a/../b",
+    "unix:/a\x00",
+    "unix:/a\nb",
+    "unix:/a\x7f",
+    "unix:/\udcff",
+    f"unix:/{'a' * 107}",
+    "unix:/a,unix:/a",
+    "unix:/a,b",
+    "UNIX:/a",
+]
+BAD_MODES = [
+    "",
+    "0",
+    "66",
+    "0x1b0",
+    "0o660",
+    "00660",
+    "1666",
+    "0668",
+    "rw-rw----",
+    "0660 ",
+    " 660",
+    "-660",
+    "\uff16" * 3,
+]
+BAD_OWNERS = [":", "a:", "a:b:c", ":a:b", "a b", " a", "a\n", "a\x00", "a\x7f", "\udcff", "a" * 257]
 BAD_PATHS = ["a\x00", "a\n", "\x7f", "a" * 4097]
 
 SAMPLES = {
     "listen": Sample(
         default=(Address("127.0.0.1", 8080),),
         toml=(
-            '["[::1]:0", "[::1]:0", "localhost:81"]',
-            (Address("::1", 0), Address("::1", 0), Address("localhost", 81)),
+            '["[::1]:0", "[::1]:0", "unix:/run/a b/\u00e4.sock", "localhost:81"]',
+            (Address("::1", 0), Address("::1", 0), UnixAddress("/run/a b/\u00e4.sock"), Address("localhost", 81)),
         ),
-        variable=("10.0.0.1:80, 10.0.0.2:80", (Address("10.0.0.1", 80), Address("10.0.0.2", 80))),
-        flag=(("10.0.0.3:80", "[::1]:80"), (Address("10.0.0.3", 80), Address("::1", 80))),
-        arguments=["--listen", "[::1]:0", "--listen", "a:81"],
-        shown="[::1]:0,a:81",
-        bad=BAD_ADDRESSES,
+        variable=(
+            "10.0.0.1:80, unix:/a:1 , 10.0.0.2:80",
+            (Address("10.0.0.1", 80), UnixAddress("/a:1"), Address("10.0.0.2", 80)),
+        ),
+        flag=(
+            ("10.0.0.3:80", f"unix:/{'a' * 106}", "[::1]:80"),
+            (Address("10.0.0.3", 80), UnixAddress(f"/{'a' * 106}"), Address("::1", 80)),
+        ),
+        arguments=["--listen", "[::1]:0", "--listen", "unix:/run/b", "--listen", "a:81"],
+        shown="[::1]:0,unix:/run/b,a:81",
+        bad=BAD_LISTENS,
+    ),
+    "socket_mode": Sample(
+        default=0o666,
+        toml=('"0660"', 0o660),
+        variable=("600", 0o600),
+        flag=("0777", 0o777),
+        arguments=["--socket-mode", "660"],
+        shown="0660",
+        bad=BAD_MODES,
+    ),
+    "socket_owner": Sample(
+        default=None,
+        toml=('"www-data:www-data"', SocketOwner("www-data", "www-data")),
+        variable=(":33", SocketOwner("", "33")),
+        flag=("root", SocketOwner("root", "")),
+        arguments=["--socket-owner", "root:adm"],
+        shown="root:adm",
+        bad=BAD_OWNERS,
     ),
     "server": Sample(
         default=(ServerAddress("127.0.0.1", 4730),),

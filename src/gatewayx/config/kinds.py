@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, NamedTuple
 
-from gatewayx.address import Address, AddressError, ServerAddress
+from gatewayx.address import LONGEST_UNIX_PATH_BYTES, UNIX_SCHEME, Address, AddressError, ServerAddress, UnixAddress
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024**2
@@ -27,6 +27,13 @@ class FunctionServer(NamedTuple):
 
     name: str
     server: ServerAddress
+
+
+class SocketOwner(NamedTuple):
+    """Whose a unix socket is: a user and a group, each a name or a number; empty where none was given."""
+
+    user: str
+    group: str
 
 
 class DisallowedValueError(Exception):
@@ -78,36 +85,58 @@ class AddressList(Kind):
             f"1 to {self.most} different HOST:PORT, an IPv6 host in brackets, the port from {self.lowest_port} to 65535"
         )
 
-    def parse(self, value: object) -> tuple[Address | ServerAddress, ...]:
+    def parse(self, value: object) -> tuple[Address | ServerAddress | UnixAddress, ...]:
         """See Kind."""
         texts = value.split(",") if isinstance(value, str) else value
         if not isinstance(texts, (list, tuple)) or not 1 <= len(texts) <= self.most:
             raise DisallowedValueError
         addresses = tuple(self._parse_one(text) for text in texts)
-        # Port 0 is a different port every time.
-        fixed = [(address.host, address.port) for address in addresses if address.port]
+        fixed = [key for key in map(self._key, addresses) if key is not None]
         if len(set(fixed)) != len(fixed):
             raise DisallowedValueError
         return addresses
 
-    def _parse_one(self, text: object) -> Address | ServerAddress:
+    def _parse_one(self, text: object) -> Address | ServerAddress | UnixAddress:
         if not isinstance(text, str):
             raise DisallowedValueError
         try:
             address = self._read(text.strip(" "))
         except AddressError as error:
             raise DisallowedValueError from error
-        if address.port < self.lowest_port:
+        if not isinstance(address, UnixAddress) and address.port < self.lowest_port:
             raise DisallowedValueError
         return address
 
-    def _read(self, text: str) -> Address | ServerAddress:
+    def _read(self, text: str) -> Address | ServerAddress | UnixAddress:
         return Address.parse(text)
+
+    def _key(self, address: Address | ServerAddress | UnixAddress) -> tuple[str, int] | None:
+        """What no two of them may share; None for an address that is another one every time."""
+        if isinstance(address, UnixAddress):
+            return (address.path, -1)
+        return (address.host, address.port) if address.port else None
 
     def show(self, value: object) -> str:
         """See Kind."""
         assert isinstance(value, tuple)
         return ",".join(str(address) for address in value)
+
+
+class ListenList(AddressList):
+    """One or more distinct HOST:PORT or unix:/path."""
+
+    metavar = "ADDRESS"
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return (
+            f"{super().allowed}, or unix: and an absolute path of at most {LONGEST_UNIX_PATH_BYTES} bytes without "
+            "commas and control characters"
+        )
+
+    def _read(self, text: str) -> Address | UnixAddress:
+        return UnixAddress.parse(text) if text.startswith(UNIX_SCHEME) else Address.parse(text)
 
 
 class ServerList(AddressList):
@@ -456,6 +485,68 @@ class FilePath(Kind):
     def show(self, value: object) -> str:
         """See Kind."""
         return "" if value is None else str(value)
+
+
+class FileMode(Kind):
+    """The permissions of a file, in octal digits as chmod(1) takes them."""
+
+    metavar = "MODE"
+    _text = re.compile(r"0?[0-7]{3}", re.ASCII)
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return "three octal digits, with or without a 0 before them, in quotes in the file"
+
+    def parse(self, value: object) -> int:
+        """See Kind."""
+        # TOML has no octal numbers that begin like this, and its 660 is not meant in decimal.
+        if not isinstance(value, str) or not self._text.fullmatch(value):
+            raise DisallowedValueError
+        return int(value, 8)
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        return f"{value:04o}"
+
+
+class Owner(Kind):
+    """A user, a group or both, or neither; whether there are such is seen when the owner is set."""
+
+    metavar = "USER[:GROUP]"
+    longest = 256
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return (
+            f"USER, USER:GROUP or :GROUP, names or numbers, at most {self.longest} bytes without white space and "
+            "control characters"
+        )
+
+    def parse(self, value: object) -> SocketOwner | None:
+        """See Kind."""
+        if value == "":
+            return None
+        if not isinstance(value, str) or any(char <= " " or char == "\x7f" for char in value):
+            raise DisallowedValueError
+        user, colon, group = value.partition(":")
+        if bool(colon) != bool(group) or ":" in group:
+            raise DisallowedValueError
+        try:
+            length = len(value.encode())
+        except UnicodeEncodeError:
+            raise DisallowedValueError from None
+        if length > self.longest:
+            raise DisallowedValueError
+        return SocketOwner(user, group)
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        if value is None:
+            return ""
+        assert isinstance(value, SocketOwner)
+        return f"{value.user}:{value.group}" if value.group else value.user
 
 
 class MediaType(Kind):

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import msgspec
 
-from gatewayx.address import Address, ServerAddress
+from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.kinds import (
     GIBIBYTE,
     KIBIBYTE,
     MEBIBYTE,
-    AddressList,
     AutoInteger,
     Choice,
     DisallowedValueError,
     Duration,
+    FileMode,
     FilePath,
     FunctionBound,
     FunctionBounds,
@@ -27,10 +27,13 @@ from gatewayx.config.kinds import (
     FunctionServers,
     Integer,
     Kind,
+    ListenList,
     MediaType,
+    Owner,
     QueueBounds,
     ServerList,
     Size,
+    SocketOwner,
     Switch,
     escaped,
 )
@@ -48,7 +51,9 @@ MOST_WORKERS = 512
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway runs with; `SETTINGS` says what each field means. Times are seconds, sizes are bytes."""
 
-    listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
+    listen: tuple[Address | UnixAddress, ...] = (Address("127.0.0.1", 8080),)
+    socket_mode: int = 0o666
+    socket_owner: SocketOwner | None = None
     server: tuple[ServerAddress, ...] = (ServerAddress("127.0.0.1", 4730),)
     # None is auto.
     workers: int | None = None
@@ -145,9 +150,26 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "listen",
         "listen",
-        AddressList(lowest_port=0),
+        ListenList(lowest_port=0),
         "Addresses",
-        "Where HTTP clients connect; may be repeated. Port 0 lets the kernel choose.",
+        "Where HTTP clients connect; may be repeated. Port 0 lets the kernel choose. With unix: before a path it is "
+        "a unix socket, whose clients have no address.",
+    ),
+    Setting(
+        "socket_mode",
+        "socket-mode",
+        FileMode(),
+        "Addresses",
+        "Permissions of the unix sockets of listen: who may write to one may connect.",
+        "nginx: 0666; systemd SocketMode: 0666; HAProxy mode: as the umask says",
+    ),
+    Setting(
+        "socket_owner",
+        "socket-owner",
+        Owner(),
+        "Addresses",
+        "User and group of the unix sockets of listen; without it those of the gateway.",
+        "HAProxy user, group; systemd SocketUser, SocketGroup",
     ),
     Setting(
         "server",

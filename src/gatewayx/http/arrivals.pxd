@@ -5,14 +5,17 @@ from gatewayx.http.request cimport RequestOwner
 
 
 cdef class Sender:
-    """An IPv4 address, or an IPv6 /64, from which unfinished requests come."""
-    # Its key in Arrivals.senders; None for connections without an address.
+    """An IPv4 address, or an IPv6 /64, from which unfinished requests come; or all connections without an address."""
+    # Its key in Arrivals.senders; None for connections without an address, which are those of unix sockets.
     cdef bytes address
     # Its arrivals, by when each began.
     cdef Arrival oldest
     cdef Arrival youngest
     # What they have of each account, in bytes.
     cdef long long[ACCOUNTS] held
+
+    # What counts of it where senders are compared, in bytes.
+    cdef long long most_held(self, Account account) noexcept
 
 
 cdef class Arrival:

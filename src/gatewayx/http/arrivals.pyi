@@ -4,7 +4,7 @@ from typing import final
 
 @final
 class Sender:
-    """An IPv4 address, or an IPv6 /64, from which unfinished requests come."""
+    """An IPv4 address, or an IPv6 /64, from which unfinished requests come; or all connections without an address."""
 
 @final
 class Arrival:

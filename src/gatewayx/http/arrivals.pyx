@@ -3,6 +3,11 @@
 Theory of operation. A request that comes whole is never here; one that is cut is, from its first piece to its last. Two
 orders say who makes room for others: by the last byte, for connections that stand still, and by sender, for whoever
 holds most of what a full account has. Both are intrusive lists: a byte that comes relinks two neighbours.
+
+Whoever comes over a unix socket has no address: behind it are all clients of a proxy, and nothing tells them apart. As one
+sender they would hold most together, and be ended for an address that takes as much as it can; so of theirs only the largest
+request counts where senders are compared. If that is more than any address holds, the youngest of them is ended: the
+largest, which is nearly done, would never be finished while others come.
 """
 
 cimport cython
@@ -13,7 +18,19 @@ from gatewayx.http.request cimport RequestOwner
 
 @cython.final
 cdef class Sender:
-    """An IPv4 address, or an IPv6 /64, from which unfinished requests come."""
+    """An IPv4 address, or an IPv6 /64, from which unfinished requests come; or all connections without an address."""
+
+    cdef long long most_held(self, Account account) noexcept:
+        cdef long long most = 0
+        cdef Arrival arrival
+        if self.address is not None:
+            return self.held[account]
+        arrival = self.oldest
+        while arrival is not None:
+            if arrival.held[account] > most:
+                most = arrival.held[account]
+            arrival = arrival.younger
+        return most
 
 
 @cython.final
@@ -89,9 +106,12 @@ cdef class Arrivals:
     cdef Arrival youngest_of_largest(self, Account account):
         cdef Sender sender, largest = None
         cdef Arrival arrival
+        cdef long long held, most = 0
         for item in self.senders.values():
             sender = <Sender> item
-            if sender.held[account] > 0 and (largest is None or sender.held[account] > largest.held[account]):
+            held = sender.most_held(account)
+            if held > most:
+                most = held
                 largest = sender
         if largest is None:
             return None

@@ -359,7 +359,8 @@ cdef class Client(Occupant):
         if passed_s <= PACE_GRACE_S:
             return False
         began_bytes = self.unread.began_bytes
-        return left_bytes - began_bytes < (self.written_bytes - began_bytes) * passed_s / PACE_S
+        # In a unix socket small pieces count for more than large ones: it may seem to have taken less than nothing.
+        return <long long> (left_bytes - began_bytes) < (self.written_bytes - began_bytes) * passed_s / PACE_S
 
     cdef unsigned long long _delivered(self) except? 0:
         return (

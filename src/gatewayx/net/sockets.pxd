@@ -30,7 +30,7 @@ cdef class Peer:
     cdef int connect(self, int receive_buffer_bytes) noexcept
 
 
-# An IPv4 or IPv6 address and a port in few bytes; family 0 is none.
+# An IPv4 or IPv6 address and a port in few bytes; family 0 is none, as of whoever connects to a unix socket.
 cdef struct CompactAddress:
     unsigned short family
     unsigned short port
@@ -56,7 +56,8 @@ cdef void read_peer(int descriptor, CompactAddress* peer) noexcept nogil
 # As getpeername() tells it in Python; None for none.
 cdef object address_tuple(const CompactAddress* address)
 # Bytes of a connection that the kernel holds: sent and not confirmed, FIN included (tcp(7), SIOCOUTQ); come and not read
-# (SIOCINQ). 0 once the socket is gone.
+# (SIOCINQ). 0 once the socket is gone. In a unix socket what was sent counts until the other side has read it, and by the
+# memory that it takes: more than was written, but nothing for nothing.
 cdef int unconfirmed_in(int descriptor) noexcept nogil
 cdef int incoming_in(int descriptor) noexcept nogil
 # A descriptor that stands for nothing; -1 with errno.

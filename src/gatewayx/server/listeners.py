@@ -15,15 +15,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gatewayx.address import Address
+from gatewayx.address import Address, UnixAddress
 from gatewayx.core.counters import Counters
 from gatewayx.errors import StartError
 from gatewayx.net.listener import Listener
 from gatewayx.net.names import NumericHost
 from gatewayx.net.poller import TurnPoller
 from gatewayx.server.places import STILL_S, Places, State, Watch
+from gatewayx.server.unix_sockets import UnixSocket, bind_unix_socket, owner_numbers
 
 if TYPE_CHECKING:
+    from gatewayx.config.settings import Settings
     from gatewayx.http.connection import HttpServer
 
 # The tick of a process: deadlines are swept this often, so they fire up to two of these late.
@@ -42,15 +44,73 @@ WANT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 WANT_RETRY_S = 0.05
 
 
-class Listeners:
-    """The sockets of a gateway in one of its processes.
+class BoundSockets:
+    """Every socket of a gateway on which it listens or will, in each of its processes.
 
-    sockets: for each place one an address, bound. places: what the processes share. own: the place of this one.
+    places: how many there are. An address has a socket for each; a unix socket is one for all of them.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.by_place: list[list[socket.socket]] = [[] for _ in range(places)]
+        self.shared: list[socket.socket] = []
+        self._files: list[UnixSocket] = []
+
+    @property
+    def addresses(self) -> list[Address | UnixAddress]:
+        """Where they are bound, with the ports that the kernel chose."""
+        return [_address_of(bound) for bound in (*self.by_place[0], *self.shared)]
+
+    def bind(self, address: Address, host: NumericHost, settings: Settings) -> None:
+        """Bind a socket for each place to the address of this host. Raises StartError.
+
+        An address at which anybody else listens is refused, though such sockets could share it: this is why the first
+        one is bound without SO_REUSEPORT.
+        """
+        try:
+            bound = _bind(host, address.port, settings.write_timeout_s, shared=False)
+            if len(self.by_place) == 1:
+                self.by_place[0].append(bound)
+                return
+            port = bound.getsockname()[1]
+            bound.close()
+            for sockets in self.by_place:
+                sockets.append(_bind(host, port, settings.write_timeout_s, shared=True))
+        except OSError as error:
+            raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+    def bind_file(self, address: UnixAddress, settings: Settings) -> None:
+        """Bind a unix socket. Raises StartError."""
+        self._files.append(bind_unix_socket(address, settings.socket_mode, owner_numbers(settings.socket_owner)))
+        self.shared.append(self._files[-1].socket)
+
+    def leave_files(self) -> None:
+        """In a process that was forked: the files of the unix sockets are the master's to remove."""
+        for file in self._files:
+            file.leave()
+        self._files.clear()
+
+    def remove_files(self) -> None:
+        """Remove the files of the unix sockets, so that nobody connects any more who would be reset."""
+        for file in self._files:
+            file.remove()
+        self._files.clear()
+
+    def close(self) -> None:
+        """Close all of them in this process."""
+        self.remove_files()
+        for sockets in (*self.by_place, self.shared):
+            _close(sockets)
+
+
+class Listeners:
+    """What one process does with the sockets.
+
+    places: what the processes share. own: the place of this one.
     """
 
     def __init__(
         self,
-        sockets: Sequence[Sequence[socket.socket]],
+        sockets: BoundSockets,
         poller: TurnPoller,
         http: HttpServer,
         counters: Counters,
@@ -64,22 +124,22 @@ class Listeners:
         self._own = own
         self._places = places
         self._watch = Watch(places, TICK_S, time.monotonic())
-        # Of the places that this process serves, its own among them.
+        # Of the places that this process serves, its own among them, which has the shared ones as well.
         self._served: dict[int, list[Listener]] = {}
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[Address | UnixAddress]:
         """Where it listens, with the ports that the kernel chose."""
-        return [Address(*bound.getsockname()[:2]) for bound in self._sockets[self._own]]
+        return self._sockets.addresses
 
     def listen(self) -> None:
         """Let clients in at the own place. Raises StartError."""
-        for bound in self._sockets[self._own]:
+        for bound in (*self._sockets.by_place[self._own], *self._sockets.shared):
             try:
                 bound.listen(BACKLOG)
                 self._serve(self._own, bound)
             except OSError as error:
-                raise StartError(f"cannot listen on {Address(*bound.getsockname()[:2])}: {error.strerror}") from error
+                raise StartError(f"cannot listen on {_address_of(bound)}: {error.strerror}") from error
         self._places[self._own].listens = True
         self._places[self._own].state = State.SERVING
 
@@ -95,6 +155,7 @@ class Listeners:
 
     def stop(self) -> None:
         """Accept no more by itself; what waits is for finish()."""
+        self._sockets.remove_files()
         self._places[self._own].state = State.DRAINING
         for listeners in self._served.values():
             for listener in listeners:
@@ -108,7 +169,7 @@ class Listeners:
         served, self._served = self._served, {}
         last = [listener for listeners in served.values() for listener in listeners]
         # What others serve they finish: the last one to close a socket resets whoever waits there.
-        for number, sockets in enumerate(self._sockets):
+        for number, sockets in enumerate(self._sockets.by_place):
             if number not in served:
                 _close(sockets)
         ends_s = time.monotonic() + LAST_ACCEPTS_S
@@ -120,7 +181,7 @@ class Listeners:
             for listener in listeners:
                 listener.close()
         self._served.clear()
-        close_all(self._sockets)
+        self._sockets.close()
 
     def _serve(self, number: int, bound: socket.socket) -> None:
         listener = Listener(self._poller, bound, self._http.connection, self._counters)
@@ -132,7 +193,7 @@ class Listeners:
                 continue
             if place.listens and self._is_still(number) and self._nearest(number) == self._own:
                 if number not in self._served:
-                    for bound in self._sockets[number]:
+                    for bound in self._sockets.by_place[number]:
                         self._serve(number, bound)
             elif number in self._served:
                 for listener in self._served.pop(number):
@@ -143,7 +204,7 @@ class Listeners:
 
     def _nearest(self, number: int) -> int:
         """The next place in turn that is not still, which is the own one at last."""
-        count = len(self._sockets)
+        count = len(self._places)
         following = ((number + step) % count for step in range(1, count))
         return next(place for place in following if place == self._own or not self._is_still(place))
 
@@ -168,31 +229,9 @@ def _close(sockets: Sequence[socket.socket]) -> None:
         bound.close()
 
 
-def close_all(sockets: Sequence[Sequence[socket.socket]]) -> None:
-    """Close the sockets of every place."""
-    for of_place in sockets:
-        _close(of_place)
-
-
-def bind(address: Address, hosts: Sequence[NumericHost], places: int, write_timeout_s: float) -> list[socket.socket]:
-    """A socket for each place, bound to the first of the address's hosts and not listening yet. Raises StartError.
-
-    An address at which anybody else listens is refused, though such sockets could share it: this is why the first one
-    is bound without SO_REUSEPORT.
-    """
-    host = hosts[0]
-    bound: list[socket.socket] = []
-    try:
-        bound.append(_bind(host, address.port, write_timeout_s, shared=False))
-        if places > 1:
-            port = bound[0].getsockname()[1]
-            bound.pop().close()
-            for _ in range(places):
-                bound.append(_bind(host, port, write_timeout_s, shared=True))
-    except OSError as error:
-        _close(bound)
-        raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
-    return bound
+def _address_of(bound: socket.socket) -> Address | UnixAddress:
+    name = bound.getsockname()
+    return UnixAddress(name) if bound.family == socket.AF_UNIX else Address(*name[:2])
 
 
 def _bind(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool) -> socket.socket:

@@ -14,23 +14,22 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from typing import NoReturn
 
 import msgspec
 
 from gatewayx import __version__
-from gatewayx.address import Address
+from gatewayx.address import Address, UnixAddress
 from gatewayx.config.settings import Settings
 from gatewayx.core.jitter import random_part
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, signals, worker
-from gatewayx.server.listeners import LAST_ACCEPTS_S, bind, close_all
+from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import Places, State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections
-from gatewayx.server.processors import worker_processes
+from gatewayx.server.processors import WorkerProcesses, worker_processes
 
 logger = logging.getLogger("gatewayx")
 
@@ -76,41 +75,47 @@ def run(settings: Settings) -> int:
     log = logs.configure()
     make_room_for_connections(settings)
     processes = worker_processes(settings.workers)
-    sockets: list[list[socket.socket]] = [[] for _ in range(processes.count)]
+    sockets = BoundSockets(processes.count)
     try:
         for address in settings.listen:
-            for of_place, bound in zip(sockets, _bound(settings, address, processes.count), strict=True):
-                of_place.append(bound)
-        return Master(settings, sockets, log).run()
+            _bind(sockets, address, settings)
+        return Master(settings, sockets, processes, log).run()
     finally:
-        close_all(sockets)
+        sockets.close()
         log.finish()
 
 
-def _bound(settings: Settings, address: Address, count: int) -> list[socket.socket]:
+def _bind(sockets: BoundSockets, address: Address | UnixAddress, settings: Settings) -> None:
     def tell(reason: str) -> None:
         logger.warning("cannot listen on %s yet: %s", address, reason)
 
+    if isinstance(address, UnixAddress):
+        sockets.bind_file(address, settings)
+        return
     try:
         hosts = resolve_at_start(address.host, tell)
     except OSError as error:
         raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
-    return bind(address, hosts, count, settings.write_timeout_s)
+    sockets.bind(address, hosts[0], settings)
 
 
 class Master:
     """Keeps a worker process at each place.
 
-    sockets: for each place one an address, bound. log: of this process, and of those that are forked.
+    sockets: bound. processes: how many worker processes there are to be, and why. log: of this process, and of those
+    that are forked.
     """
 
-    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]], log: logs.EventLog) -> None:
+    def __init__(
+        self, settings: Settings, sockets: BoundSockets, processes: WorkerProcesses, log: logs.EventLog
+    ) -> None:
         self._settings = settings
         self._sockets = sockets
         self._log = log
-        self._places = Places(len(sockets))
+        self._processes = processes
+        self._places = Places(processes.count)
         self._watch = Watch(self._places, LOOK_S, time.monotonic())
-        self._posts = [Post() for _ in sockets]
+        self._posts = [Post() for _ in range(processes.count)]
         # Whether a worker process has ever been ready, and whether that was told.
         self._listens = False
         self._told_start = False
@@ -192,7 +197,7 @@ class Master:
     def _drain(self, now_s: float) -> None:
         self._kill_s = now_s + LAST_ACCEPTS_S + self._settings.drain_timeout_s + LAST_ANSWERS_S + OVERDUE_S
         # From here on each socket is closed as soon as the worker process there has served who waits.
-        close_all(self._sockets)
+        self._sockets.close()
         for post in self._posts:
             if post.child is not None:
                 with contextlib.suppress(OSError):
@@ -233,6 +238,7 @@ class Master:
             for post in self._posts:
                 if post.child is not None:
                     post.child.connection.close()
+            self._sockets.leave_files()
             exit_code = worker.run(self._settings, self._sockets, self._places, number, own_end, self._log)
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
@@ -328,8 +334,11 @@ class Master:
         if any(post.failures == 0 and (post.child is None or post.child.ready_s is None) for post in self._posts):
             return
         self._told_start = True
-        addresses = ", ".join(f"http://{Address(*bound.getsockname()[:2])}" for bound in self._sockets[0])
-        logger.info("gatewayx %s listens on %s", __version__, addresses)
+        addresses = ", ".join(
+            str(address) if isinstance(address, UnixAddress) else f"http://{address}"
+            for address in self._sockets.addresses
+        )
+        logger.info("gatewayx %s listens on %s; %s", __version__, addresses, self._processes.told)
 
     def _tell_stop(self) -> None:
         """Tell that it stops, once all worker processes have begun to."""

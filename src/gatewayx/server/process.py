@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from gatewayx.address import Address
+from gatewayx.address import Address, UnixAddress
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
@@ -28,7 +26,7 @@ from gatewayx.net.names import Resolver
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
-from gatewayx.server.listeners import TICK_S, Listeners, bind, close_all
+from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.places import Places
 
 if TYPE_CHECKING:
@@ -60,8 +58,8 @@ class GatewayProcess:
     """The gateway in the running loop, as `settings` say.
 
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
-    sockets: for each place of the gateway one an address, bound; None lets the process bind its own. places: what the
-    worker processes share; None if this one is alone. place: its own among them.
+    sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
+    one is alone. place: its own among them.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class GatewayProcess:
         settings: Settings,
         dialer: Dialer | None = None,
         *,
-        sockets: Sequence[Sequence[socket.socket]] | None = None,
+        sockets: BoundSockets | None = None,
         places: Places | None = None,
         place: int = 0,
     ) -> None:
@@ -140,10 +138,9 @@ class GatewayProcess:
         self._next_tick: asyncio.TimerHandle | None = None
         # Deadlines that are due are left for the next turn of the loop.
         self._catching_up = False
-        # The operator has asked it to end.
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[Address | UnixAddress]:
         """Where it listens, with the ports that the kernel chose."""
         return [] if self._listeners is None else self._listeners.addresses
 
@@ -166,9 +163,9 @@ class GatewayProcess:
             raise StateError("a process whose connections are made by others does not listen")
         try:
             if self._sockets is None:
-                self._sockets = [own := []]
+                self._sockets = BoundSockets(1)
                 for address in self.settings.listen:
-                    own.append(await self._bound(address))
+                    await self._bind(self._sockets, address)
             self._listeners = Listeners(self._sockets, self.poller, self.http, self.counted_in, self.places, self.place)
             self._tick()
             await self.pool.start()
@@ -177,16 +174,18 @@ class GatewayProcess:
             await self.close()
             raise
 
-    async def _bound(self, address: Address) -> socket.socket:
+    async def _bind(self, sockets: BoundSockets, address: Address | UnixAddress) -> None:
         def tell(reason: str) -> None:
             logger.warning("cannot listen on %s yet: %s", address, reason)
 
+        if isinstance(address, UnixAddress):
+            sockets.bind_file(address, self.settings)
+            return
         try:
             hosts = await self.resolver.resolve(address.host, tell)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
-        [bound] = bind(address, hosts, 1, self.settings.write_timeout_s)
-        return bound
+        sockets.bind(address, hosts[0], self.settings)
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
@@ -206,8 +205,8 @@ class GatewayProcess:
         """Close everything at once."""
         if self._listeners is not None:
             self._listeners.close()
-        else:
-            close_all(self._sockets or ())
+        elif self._sockets is not None:
+            self._sockets.close()
         await self.pool.close()
         self.http.abort()
         if self._next_tick is not None:
@@ -250,7 +249,7 @@ class GatewayProcess:
                 "refused %d times: %s; for example %s after '%s'",
                 count,
                 kind,
-                peer,
+                peer or "a unix socket",
                 example.decode("latin-1"),
                 extra={"about": kind},
             )
@@ -288,6 +287,8 @@ def make_room_for_connections(settings: Settings) -> None:
         # And one text connection to each job server.
         + servers * (settings.connections_per_server + 1)
         + 2 * len(settings.listen)
+        # Each unix socket has a lock.
+        + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS
     )
     possible = raise_open_files(needed)

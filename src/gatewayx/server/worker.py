@@ -7,7 +7,6 @@ import faulthandler
 import gc
 import logging
 import socket
-from collections.abc import Sequence
 
 import uvloop
 
@@ -15,6 +14,7 @@ from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs
+from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.places import Places
 from gatewayx.server.process import GatewayProcess
 
@@ -66,7 +66,7 @@ class Control:
 
 def run(
     settings: Settings,
-    sockets: Sequence[Sequence[socket.socket]],
+    sockets: BoundSockets,
     places: Places,
     place: int,
     connection: socket.socket,
@@ -86,7 +86,7 @@ def run(
 
 async def _serve(
     settings: Settings,
-    sockets: Sequence[Sequence[socket.socket]],
+    sockets: BoundSockets,
     places: Places,
     place: int,
     connection: socket.socket,
