@@ -24,7 +24,7 @@ from typing import NoReturn
 import pytest
 
 from gatewayx.server import logs
-from gatewayx.server.signals import POLL_S
+from gatewayx.server.master import TOLD_EVERY_S
 from gatewayx.server.standard_error import MAX_RECORD_BYTES, RecordStream, RecordWriter
 from support.gateway import SOON_S
 from support.gearmand import die_with_parent
@@ -495,7 +495,7 @@ def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
                 time.sleep(0.3)
                 ask(listen)
                 # It is asked for so often; a later one that comes before that is the same one.
-                time.sleep(3 * POLL_S)
+                time.sleep(3 * TOLD_EVERY_S)
             if not os.isatty(reader.writing):
                 # A terminal that was full may take a line or two once the kernel has passed on what it holds.
                 told = reader.until(b" log lines were lost, since the reader of standard error did not read")

@@ -313,7 +313,7 @@ class TestServe:
         arguments = (*unix(path), *TCP, *unix(second), "--socket-mode", "0640", *server_at(embedded))
         async with ServeProcess(*arguments) as served:
             line = await served.until("listens on")
-            shown = re.search(r"listens on unix:(\S+), http://127\.0\.0\.1:([0-9]+), unix:(\S+)\n", line)
+            shown = re.search(r"listens on unix:(\S+), http://127\.0\.0\.1:([0-9]+), unix:(\S+); ", line)
             assert shown
             assert (shown[1], shown[3]) == (str(path), str(second))
             assert stat.S_IMODE(path.lstat().st_mode) == stat.S_IMODE(second.lstat().st_mode) == 0o640

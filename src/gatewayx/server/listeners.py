@@ -51,14 +51,11 @@ class BoundSockets:
     """
 
     def __init__(self, places: int) -> None:
+        # Where they are bound, with the ports that the kernel chose.
+        self.addresses: list[Address | UnixAddress] = []
         self.by_place: list[list[socket.socket]] = [[] for _ in range(places)]
         self.shared: list[socket.socket] = []
         self._files: list[UnixSocket] = []
-
-    @property
-    def addresses(self) -> list[Address | UnixAddress]:
-        """Where they are bound, with the ports that the kernel chose."""
-        return [_address_of(bound) for bound in (*self.by_place[0], *self.shared)]
 
     def bind(self, address: Address, host: NumericHost, settings: Settings) -> None:
         """Bind a socket for each place to the address of this host. Raises StartError.
@@ -68,6 +65,7 @@ class BoundSockets:
         """
         try:
             bound = _bind(host, address.port, settings.write_timeout_s, shared=False)
+            self.addresses.append(_address_of(bound))
             if len(self.by_place) == 1:
                 self.by_place[0].append(bound)
                 return
@@ -82,6 +80,7 @@ class BoundSockets:
         """Bind a unix socket. Raises StartError."""
         self._files.append(bind_unix_socket(address, settings.socket_mode, owner_numbers(settings.socket_owner)))
         self.shared.append(self._files[-1].socket)
+        self.addresses.append(address)
 
     def leave_files(self) -> None:
         """In a process that was forked: the files of the unix sockets are the master's to remove."""

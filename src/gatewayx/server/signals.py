@@ -19,6 +19,9 @@ TOLD = (signal.SIGHUP, signal.SIGUSR1)
 # and the terminal has `tostop` set.
 IGNORED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
+# A timer of 0 s is none.
+SHORTEST_WAIT_S = 1e-6
+
 
 def prepare() -> None:
     """Let no signal end the process except those that stop it, and those with exit code 0: nothing has begun yet.
@@ -40,18 +43,20 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 def take_over() -> None:
     """Let every signal that means something wait for `wait`, the end of a child among them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, *TOLD, signal.SIGCHLD))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, *TOLD, signal.SIGCHLD, signal.SIGALRM))
 
 
 def wait(timeout_s: float, *, told: bool) -> signal.Signals | None:
     """The next signal, or None after so long; those that are only told are left where they are unless `told`."""
-    wanted = (*STOPPING, signal.SIGCHLD, *(TOLD if told else ()))
-    found = signal.sigtimedwait(wanted, timeout_s)
-    return None if found is None else signal.Signals(found.si_signo)
+    # sigtimedwait of Python returns whatever stands in memory when its time ends in an EINTR, as after SIGCONT.
+    signal.setitimer(signal.ITIMER_REAL, max(timeout_s, SHORTEST_WAIT_S))
+    found = signal.sigwaitinfo((*STOPPING, signal.SIGCHLD, signal.SIGALRM, *(TOLD if told else ())))
+    number = signal.Signals(found.si_signo)
+    return None if number is signal.SIGALRM else number
 
 
 def leave_to_master() -> None:
     """In a worker process: whoever signals a group or unit (a terminal, systemd) means the master, which says so."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, *TOLD, signal.SIGCHLD))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, *TOLD, signal.SIGCHLD, signal.SIGALRM))

@@ -1,0 +1,279 @@
+"""The master and its worker processes: who dies, who hangs, who comes back, and what clients notice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gatewayx.server.places import Places, State, Watch
+from support.gateway import SOON_S, ServeProcess, eventually
+from support.http import HttpClient, head, post
+from support.job_servers import hand_worker, nobody_listens
+
+pytestmark = pytest.mark.anyio
+
+LISTEN = ("--listen", "127.0.0.1:0")
+OPTIONS = head(b"OPTIONS", b"*")
+
+
+def server_at(address: tuple[str, int]) -> tuple[str, str]:
+    """The flag for a job server."""
+    return ("--server", f"{address[0]}:{address[1]}")
+
+
+@pytest.fixture
+def arguments() -> tuple[str, ...]:
+    """Further flags; a test changes them by parametrizing `arguments`."""
+    return ()
+
+
+@pytest.fixture
+async def served(embedded, arguments) -> AsyncIterator[ServeProcess]:
+    """Three worker processes in front of the embedded job server."""
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "3", *arguments) as served:
+        yield served
+
+
+async def all_answer(address: tuple[str, int], count: int = 60) -> None:
+    """So many clients, of which the kernel gives each place some, are answered."""
+    clients = [await HttpClient(address).connect() for _ in range(count)]
+    for client in clients:
+        client.send(OPTIONS)
+    for client in clients:
+        assert (await client.response()).status == 204
+        await client.close()
+
+
+async def test_there_are_as_many_as_asked_for_and_the_start_line_says_why(served):
+    line = await served.until("listens on")
+    assert line.endswith("; 3 worker processes: as set\n")
+    assert len(served.workers()) == 3
+
+
+async def test_one_that_is_killed_is_replaced_and_the_log_says_so(served):
+    address = await served.address()
+    before = served.workers()
+    os.kill(before[1], signal.SIGKILL)
+    line = await served.until("worker process")
+    assert f"worker process 1 (pid {before[1]}) was ended by SIGKILL, perhaps for want of memory" in line
+    await eventually(lambda: len(served.workers()) == 3)
+    assert set(before) - set(served.workers()) == {before[1]}
+    await all_answer(address)
+    served.signal(signal.SIGTERM)
+    assert await served.ended() == 0
+
+
+async def test_who_waits_at_the_place_of_one_that_was_killed_is_not_reset(served):
+    address = await served.address()
+    served.signal_workers(signal.SIGSTOP)
+    clients = [await HttpClient(address).connect() for _ in range(30)]
+    for client in clients:
+        client.send(OPTIONS)
+    # Their connections are in the kernel's queues, and every process that could take them goes.
+    for process_id in served.workers():
+        os.kill(process_id, signal.SIGKILL)
+    for client in clients:
+        assert (await client.response()).status == 204
+        await client.close()
+
+
+async def test_the_clients_of_one_that_stands_still_are_served_by_a_neighbour(served):
+    address = await served.address()
+    stopped = served.workers()[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        await all_answer(address)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    await all_answer(address)
+    assert stopped in served.workers()
+
+
+@pytest.mark.parametrize("arguments", [("--worker-timeout", "1")])
+async def test_one_that_hangs_is_ended_with_its_traceback_and_replaced(served):
+    await served.address()
+    hangs = served.workers()[2]
+    os.kill(hangs, signal.SIGSTOP)
+    line = await served.until("has not turned its loop")
+    assert f"worker process 2 (pid {hangs})" in line
+    await served.until("Fatal Python error: Aborted")
+    await served.until("worker.py")
+    await served.until(f"worker process 2 (pid {hangs}) was ended by SIGABRT")
+    await eventually(lambda: len(served.workers()) == 3 and hangs not in served.workers())
+
+
+@pytest.mark.parametrize("arguments", [("--worker-timeout", "1")])
+async def test_of_all_that_hang_one_is_ended_at_a_time(served):
+    address = await served.address()
+    before = served.workers()
+    for process_id in before:
+        os.kill(process_id, signal.SIGSTOP)
+    for _ in before:
+        line = await served.until("has not turned its loop")
+        # The one before has been replaced by somebody who was ready.
+        assert sum("has not turned" in each for each in served.lines) - 1 == len(set(before) - set(served.workers()))
+    await eventually(lambda: not set(before) & set(served.workers()) and len(served.workers()) == 3)
+    assert line
+    await all_answer(address)
+
+
+@pytest.mark.parametrize("arguments", [("--worker-timeout", "1")])
+async def test_nobody_is_ended_for_a_pause_of_all(served):
+    address = await served.address()
+    before = served.all()
+    for process_id in before:
+        os.kill(process_id, signal.SIGSTOP)
+    await asyncio.sleep(2)
+    for process_id in reversed(before):
+        os.kill(process_id, signal.SIGCONT)
+    await all_answer(address)
+    assert served.all() == before
+    served.signal(signal.SIGTERM)
+    assert await served.ended() == 0
+    assert not [line for line in served.lines if "ERROR" in line]
+
+
+async def test_when_the_master_is_killed_what_is_in_flight_is_answered_and_nobody_listens_any_more(embedded):
+    async with (
+        hand_worker(embedded.address, b"f") as worker,
+        ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2") as served,
+    ):
+        address = await served.address()
+        workers = served.workers()
+        async with HttpClient(address) as client:
+            client.send(post(b"/f", b"w"))
+            handle, _, _, _ = await worker.take()
+            served.signal(signal.SIGKILL)
+            await served.until("the master is gone")
+
+            async def is_refused() -> bool:
+                try:
+                    async with HttpClient(address) as late:
+                        late.send(OPTIONS)
+                        await late.rest()
+                        return False
+                except ConnectionRefusedError:
+                    return True
+
+            ends_s = time.monotonic() + SOON_S
+            while not await is_refused():
+                assert time.monotonic() < ends_s
+            # The address is free for the next one, though a client of the old one is there still.
+            with socket.create_server(address, reuse_port=False):
+                pass
+            worker.complete(handle, b"result")
+            answer = await client.response()
+            assert (answer.body, answer.headers[b"connection"]) == (b"result", b"close")
+        await eventually(lambda: not any(is_alive(process_id) for process_id in workers))
+
+
+def is_alive(process_id: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_an_address_that_is_taken_ends_the_start(embedded):
+    with socket.socket() as taken:
+        # It would share the address with whoever asks for that.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with ServeProcess(
+            "--listen", f"127.0.0.1:{port}", *server_at(embedded.address), "--workers", "2"
+        ) as served:
+            assert await served.ended() == 1
+    assert served.lines == [f"gatewayx: cannot listen on 127.0.0.1:{port}: Address already in use\n"]
+
+
+async def test_if_none_can_begin_it_ends_with_the_reason():
+    fails = "from gatewayx.server import process, worker\nfrom gatewayx.errors import StartError\n"
+    fails += "async def start(self): raise StartError('there is a reason')\nprocess.GatewayProcess.start = start\n"
+    async with ServeProcess(*LISTEN, *server_at(nobody_listens()), "--workers", "2", before=fails) as served:
+        assert await served.ended() == 1
+    assert served.lines[-1] == "gatewayx: there is a reason\n"
+
+
+async def test_one_that_never_begins_is_tried_ever_more_rarely_while_the_others_serve(embedded):
+    fails = "from gatewayx.server import process, worker\nfrom gatewayx.errors import StartError\n"
+    fails += "begin = process.GatewayProcess.start\n"
+    fails += "async def start(self):\n  if self.place == 1: raise StartError('no')\n  await begin(self)\n"
+    fails += "process.GatewayProcess.start = start\n"
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2", before=fails) as served:
+        address = await served.address()
+        began_s = time.monotonic()
+        for _ in range(6):
+            await served.until("worker process 1")
+        # At least the half of 0.1, 0.2, 0.4, 0.8 s, and as the first line may have come before.
+        assert time.monotonic() - began_s > 0.5
+        await all_answer(address)
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+
+
+async def test_terminals_and_units_that_signal_all_of_them_mean_one_stop(embedded):
+    async with (
+        hand_worker(embedded.address, b"f") as worker,
+        ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2") as served,
+        HttpClient(await served.address()) as client,
+    ):
+        client.send(post(b"/f", b"w"))
+        handle, _, _, _ = await worker.take()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            served.signal_workers(number)
+        served.signal(signal.SIGTERM)
+        await served.until("stopping")
+        worker.complete(handle, b"result")
+        assert (await client.response()).body == b"result"
+        assert await served.ended() == 0
+
+
+async def test_one_that_does_not_end_in_time_is_killed(embedded):
+    slow = "from gatewayx.server import master\nmaster.OVERDUE_S = -2.9\n"
+    arguments = ("--workers", "2", "--drain-timeout", "0")
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), *arguments, before=slow) as served:
+        await served.address()
+        os.kill(served.workers()[0], signal.SIGSTOP)
+        served.signal(signal.SIGTERM)
+        await served.until("worker processes that have not ended in time are killed")
+        assert await served.ended() == 1
+
+
+class TestWatch:
+    def test_a_place_is_still_for_as_long_as_the_looker_ran_without_a_beat(self):
+        places = Places(2)
+        watch = Watch(places, 0.1, 100.0)
+        for step in range(1, 11):
+            places[0].beat()
+            watch.look(100.0 + step / 10)
+        assert watch.still_s[0] == 0.0
+        assert watch.still_s[1] == pytest.approx(1.0)
+        watch.forgive(1)
+        assert watch.still_s[1] == 0.0
+
+    def test_a_pause_of_the_looker_counts_as_two_looks(self):
+        watch = Watch(Places(1), 0.1, 100.0)
+        watch.look(160.0)
+        assert watch.still_s == [pytest.approx(0.2)]
+
+    def test_rows_are_apart_and_begin_with_nothing(self):
+        places = Places(3)
+        places[1].state = State.SERVING
+        places[1].listens = True
+        places[1].counts[:8] = b"\xff" * 8
+        assert [(place.state, place.listens, place.beats) for place in places.rows] == [
+            (State.EMPTY, False, 0),
+            (State.SERVING, True, 0),
+            (State.EMPTY, False, 0),
+        ]
+        assert bytes(places[0].counts).strip(b"\0") == bytes(places[2].counts).strip(b"\0") == b""
