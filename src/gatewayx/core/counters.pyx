@@ -31,15 +31,18 @@ NAMES = (
 ROW_BYTES = sizeof(Counts)
 
 
+# The collector would drop the memory without releasing it, while others still count; Counters are in no cycle of their own.
 @cython.final
+@cython.no_gc_clear
 cdef class Counters:
     """The counts of one process.
 
     memory: a writable buffer of at least ROW_BYTES bytes, whose counts go on from where they are, such as a row of shared
-    memory; None for memory of its own that begins with zeros. Raises BufferError or ValueError if it cannot be one.
+    memory; None for memory of its own that begins with zeros. offset: where the row begins in it. Raises BufferError or
+    ValueError if it cannot be one.
     """
 
-    def __init__(self, memory=None):
+    def __init__(self, memory=None, Py_ssize_t offset=0):
         if self.row != NULL:
             raise ValueError("the counters have their row already")
         if memory is None:
@@ -49,9 +52,9 @@ cdef class Counters:
             self.owned = True
             return
         PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
-        if self.view.len < <Py_ssize_t> sizeof(Counts):
+        if offset < 0 or self.view.len - offset < <Py_ssize_t> sizeof(Counts):
             raise ValueError(f"a row of counters takes {ROW_BYTES} bytes")
-        self.row = <Counts*> self.view.buf
+        self.row = <Counts*> (<char*> self.view.buf + offset)
 
     def __dealloc__(self):
         if self.owned:

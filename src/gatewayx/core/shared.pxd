@@ -59,7 +59,9 @@ cdef class Shared:
 
 cdef class KeyTable:
     # Keeps the memory alive.
-    cdef Shared shared
+    cdef object memory
+    # What the place is about to change.
+    cdef uint64_t* intent
     # Each a key and how often it is taken, in one word; and the shares of each place of each word.
     cdef uint64_t* words
     cdef uint32_t* shares
@@ -77,6 +79,9 @@ cdef class KeyTable:
     cdef void give_back(self, int place) noexcept
     cdef bint _is_only(self, uint64_t key, int own, int first, int window) noexcept
 
+
+# A hash of 64 bits by which nobody can choose which keys meet, the same in all processes that were forked from one.
+cdef uint64_t hash_of(bytes key)
 
 cpdef enum:
     FULL = -1

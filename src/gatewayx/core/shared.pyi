@@ -1,6 +1,6 @@
 """Bounds that hold for a whole gateway; the .pxd has the C-level interface."""
 
-from typing import Final, final
+from typing import Any, Final, final
 
 CONNECTIONS: Final[int]
 JOBS: Final[int]
@@ -10,6 +10,17 @@ FULL: Final[int]
 NO_SLOT: Final[int]
 NAMES: tuple[str, ...]
 
+FUNCTION_SLOTS: Final[int]
+
+def address_slots(connections: int) -> int:
+    """How large a table is to be for the addresses of so many connections; 0 for none."""
+
+def alone(bounded_connections: int = 0) -> Shared:
+    """The totals of a process that shares them with nobody.
+
+    bounded_connections: of how many each address may have its own bound; 0 if it has none.
+    """
+
 def shared_bytes(places: int, function_slots: int, address_slots: int) -> int:
     """What the memory of so many places takes, with tables of so many functions and addresses."""
 
@@ -17,8 +28,8 @@ def shared_bytes(places: int, function_slots: int, address_slots: int) -> int:
 class Shared:
     """What the processes of a gateway have taken of its bounds.
 
-    memory: a writable buffer of shared_bytes() bytes, zeros at first, aligned to 64 bytes. place: whose shares this
-    process changes. Raises BufferError or ValueError if the memory cannot be it.
+    memory: a writable buffer with shared_bytes() bytes from `offset` on, zeros at first, aligned to 64 bytes. place:
+    whose shares this process changes. Raises BufferError or ValueError if the memory cannot be it.
     """
 
     functions: KeyTable
@@ -27,7 +38,7 @@ class Shared:
     place: int
 
     def __init__(
-        self, memory: memoryview, places: int, place: int, function_slots: int, address_slots: int
+        self, memory: Any, places: int, place: int, function_slots: int, address_slots: int, offset: int = 0
     ) -> None: ...
     def take(self, which: int, amount: int, bound: int) -> bool: ...
     def give(self, which: int, amount: int) -> None: ...
@@ -49,3 +60,5 @@ class KeyTable:
     def take(self, hashed: int, bound: int) -> int: ...
     def give(self, slot: int) -> None: ...
     def taken(self, hashed: int) -> int: ...
+    def keys(self) -> int:
+        """How many keys have a count."""

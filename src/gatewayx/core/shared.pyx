@@ -12,9 +12,15 @@ want a new key at once must not make two words of it: a word is claimed first, w
 nobody else is seen to have one. Two keys of one hash share a bound: the hash is keyed, so nobody can bring that about.
 """
 
+import os
+
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
 cdef extern from *:
     """
@@ -42,6 +48,12 @@ cdef uint64_t CLAIMED = (<uint64_t> 1) << COUNT_BITS
 cdef uint64_t COUNTS = CLAIMED - 1
 cdef uint64_t KEYS = ~(CLAIMED | COUNTS)
 
+# Chosen before any process is forked.
+cdef bytes HASH_KEY = os.urandom(KEY_BYTES)
+
+# Functions with a bound that have jobs in flight at one time.
+FUNCTION_SLOTS = 8192
+
 NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes")
 
 
@@ -54,23 +66,49 @@ def shared_bytes(int places, int function_slots, int address_slots):
     )
 
 
+def address_slots(int connections):
+    """How large a table is to be for the addresses of so many connections; 0 for none."""
+    return max(2 * connections, 2 * WINDOW) if connections else 0
+
+
+def alone(int bounded_connections=0):
+    """The totals of a process that shares them with nobody.
+
+    bounded_connections: of how many each address may have its own bound; 0 if it has none.
+    """
+    slots = address_slots(bounded_connections)
+    return Shared(bytearray(shared_bytes(1, FUNCTION_SLOTS, slots)), 1, 0, FUNCTION_SLOTS, slots)
+
+
+cdef uint64_t hash_of(bytes key):
+    cdef uint64_t found
+    hashed = KeyedHash(HASH_KEY)
+    hashed.update(key)
+    memcpy(&found, PyBytes_AS_STRING(hashed.digest()), sizeof(found))
+    return found
+
+
+# The collector would drop the memory without releasing it; a Shared is in no cycle of its own.
 @cython.final
+@cython.no_gc_clear
 cdef class Shared:
     """What the processes of a gateway have taken of its bounds.
 
-    memory: a writable buffer of shared_bytes() bytes, zeros at first, aligned to 64 bytes. place: whose shares this
-    process changes. Raises BufferError or ValueError if the memory cannot be it.
+    memory: a writable buffer with shared_bytes() bytes from `offset` on, zeros at first, aligned to 64 bytes. place: whose
+    shares this process changes. Raises BufferError or ValueError if the memory cannot be it.
     """
 
-    def __init__(self, memory, int places, int place, int function_slots, int address_slots):
+    def __init__(
+        self, memory, int places, int place, int function_slots, int address_slots, Py_ssize_t offset=0
+    ):
         if self.totals != NULL:
             raise ValueError("the shared memory is known already")
         PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
-        if self.view.len < <Py_ssize_t> shared_bytes(places, function_slots, address_slots):
+        if offset < 0 or self.view.len - offset < <Py_ssize_t> shared_bytes(places, function_slots, address_slots):
             raise ValueError("the memory is too small")
         if not 0 <= place < places:
             raise ValueError(f"there is no place {place} among {places}")
-        cdef char* start = <char*> self.view.buf
+        cdef char* start = <char*> self.view.buf + offset
         self.places = places
         self.place = place
         self.totals = <SharedWord*> start
@@ -78,9 +116,9 @@ cdef class Shared:
         self.shares = <Shares*> start
         self.own = &self.shares[place]
         start += places * sizeof(Shares)
-        self.functions = _table(self, start, function_slots, FIRST_SLOT)
+        self.functions = _table(self, memory, start, function_slots, FIRST_SLOT)
         start += function_slots * (sizeof(uint64_t) + places * sizeof(uint32_t))
-        self.addresses = _table(self, start, address_slots, FIRST_SLOT + function_slots)
+        self.addresses = _table(self, memory, start, address_slots, FIRST_SLOT + function_slots)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
@@ -176,9 +214,10 @@ cdef class Shared:
         return False
 
 
-cdef KeyTable _table(Shared shared, char* start, int slots, uint64_t first_intent):
+cdef KeyTable _table(Shared shared, memory, char* start, int slots, uint64_t first_intent):
     cdef KeyTable table = KeyTable.__new__(KeyTable)
-    table.shared = shared
+    table.memory = memory
+    table.intent = &shared.own.intent
     table.slots = slots
     table.words = <uint64_t*> start
     table.shares = <uint32_t*> (start + slots * sizeof(uint64_t))
@@ -193,7 +232,7 @@ cdef class KeyTable:
 
     cpdef int take(self, uint64_t hashed, uint32_t bound) noexcept:
         cdef uint64_t key = hashed & KEYS
-        cdef uint64_t* intent = &self.shared.own.intent
+        cdef uint64_t* intent = self.intent
         cdef uint64_t seen
         cdef int window = min(WINDOW, self.slots)
         cdef int first
@@ -264,7 +303,7 @@ cdef class KeyTable:
         return True
 
     cpdef void give(self, int slot) noexcept:
-        cdef uint64_t* intent = &self.shared.own.intent
+        cdef uint64_t* intent = self.intent
         shared_store(intent, self.first_intent + slot)
         self.own[slot] -= 1
         shared_subtract(&self.words[slot], 1)
@@ -284,6 +323,11 @@ cdef class KeyTable:
             if seen & KEYS == key and seen & COUNTS:
                 return <uint32_t> (seen & COUNTS)
         return 0
+
+    def keys(self):
+        """How many keys have a count."""
+        cdef int slot
+        return sum(1 for slot in range(self.slots) if shared_load(&self.words[slot]) & COUNTS)
 
     cdef void give_back(self, int place) noexcept:
         cdef uint32_t* shares = &self.shares[place * self.slots]

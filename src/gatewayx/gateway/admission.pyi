@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import final
 
 from gatewayx.core.counters import Counters
+from gatewayx.core.shared import Shared
 
 @final
 class Admission:
@@ -18,6 +19,7 @@ class Admission:
         max_queued: Iterable[tuple[bytes, int]] = (),
         require_worker: bool = False,
         counters: Counters | None = None,
+        shared: Shared | None = None,
     ) -> None: ...
     @property
     def max_jobs(self) -> int: ...

@@ -44,6 +44,8 @@ cdef class Exchange(JobRequest):
     cdef Job job
     # Its job counts in flight.
     cdef bint entered
+    # Where it counts among the jobs of its function, as Admission.enter() has told.
+    cdef int job_place
 
     cdef int submit(self) except -1
     cdef int abandon(self) except -1

@@ -216,9 +216,10 @@ cdef class Exchange(JobRequest):
             self.workload = b"" if request.query is None or self.gateway.plugin_compat else request.query
             submission.workload = PyBytes_AS_STRING(self.workload)
             submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
-        refusal = self.gateway.admission.refusal(self.function, pool)
+        refusal = self.gateway.admission.enter(self.function, pool, &self.job_place)
         if refusal is not None:
             return self._answer_problem(None, refusal, None, None)
+        self.entered = True
         submission.own_unique = self.unique_origin == GATEWAY
         if submission.own_unique:
             submission.unique = self.own_unique.text
@@ -238,8 +239,6 @@ cdef class Exchange(JobRequest):
         submission.rank_key = 0
         if identity is not None:
             submission.rank_key = rank_key_of(self.function, self.unique, self.workload)
-        self.gateway.admission.enter(self.function)
-        self.entered = True
         self.job = pool.submit(self, self.function, identity, &submission, self.workload)
         # The packet holds the workload now, and of the head only this is still needed.
         self.workload = None
@@ -280,7 +279,7 @@ cdef class Exchange(JobRequest):
             self.gateway.open_exchanges -= 1
             if self.entered:
                 self.entered = False
-                self.gateway.admission.leave(self.function)
+                self.gateway.admission.leave(self.job_place)
         return 0
 
     # What the job server says.

@@ -3,6 +3,7 @@
 from gatewayx.core.budget cimport Account, Held
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.shared cimport Shared
 from gatewayx.core.turns cimport Flag, Turn
 from gatewayx.http.idle cimport Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
@@ -89,8 +90,8 @@ cdef class Clients:
     # How many of them read a body that their last answer refuses, and drop it; at most MAX_BODY_LINGERERS.
     cdef readonly Py_ssize_t body_lingerers
     cdef long long body_linger_bytes
-    # Open connections by address, or by /64 of IPv6; empty unless they are bounded.
-    cdef dict addresses
+    # Where connections count, and those of an address, or of a /64 of IPv6, if that has a bound.
+    cdef Shared shared
     # Where connections write what was gathered in a turn of the loop.
     cdef Turn turn
     # A client that has closed its sending side waits for its answers; else it has hung up.
@@ -143,9 +144,12 @@ cdef class Client(Occupant):
     # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
     cdef Flag body_coming
     cdef Flag drops_body
-    # Whom it counts for in clients.addresses if those are bounded, and among the senders of unfinished requests; None until
-    # it does.
+    # Whom it counts for among the connections of an address, if those are bounded, and among the senders of unfinished
+    # requests; None until it does.
     cdef bytes address
+    # Where it counts in shared.addresses, -1 for nowhere; and whether it counts in shared's connections.
+    cdef int address_slot
+    cdef Flag has_place
     # The loop time at which the head being read must end, while its deadline is armed; otherwise the seconds that are left
     # for it, -1 if it never was.
     cdef double head_s
@@ -200,6 +204,11 @@ cdef class Client(Occupant):
     cdef int close(self) except -1
     cdef int abort(self) except -1
     # Answer before any request, linger and close.
+    # Count among the connections, if one more may be; and among those of its address.
+    cdef bint take_place(self) noexcept
+    cdef bint take_address(self, unsigned int bound) except -1
+    # Count no more, whoever it is that asks first.
+    cdef int give_place(self) except -1
     cdef int refuse_connection(self, object problem) except -1
     # It is gone: it counts nowhere any more.
     cdef int leave(self) except -1

@@ -7,6 +7,7 @@ from typing import final
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.shared import Shared
 from gatewayx.core.turns import Turn
 from gatewayx.http.idle import Occupant
 from gatewayx.http.limits import Limits
@@ -48,6 +49,7 @@ class Clients:
         turn: Turn,
         counters: Counters,
         answers_half_closed: bool = False,
+        shared: Shared | None = None,
     ) -> None: ...
     @property
     def refused_connections(self) -> int: ...

@@ -18,6 +18,7 @@ cimport cython
 from gatewayx.core.budget cimport RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.core.shared cimport CONNECTIONS, Shared, hash_of
 from gatewayx.core.turns cimport Turn
 from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
@@ -27,6 +28,7 @@ from gatewayx.http.request cimport RequestHandler
 from gatewayx.http.response cimport ResponseBuilder
 from gatewayx.net.stream cimport Stream
 
+from gatewayx.core.shared import alone
 from gatewayx.errors import StateError
 from gatewayx.http.problems import STOPPING, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_ADDRESS
 
@@ -64,6 +66,7 @@ cdef class Clients:
         Turn turn not None,
         Counters counters not None,
         bint answers_half_closed=False,
+        Shared shared=None,
     ):
         self.answers_half_closed = answers_half_closed
         self.loop = loop
@@ -76,7 +79,7 @@ cdef class Clients:
         self.counts = counters.row
         self.room = Room(budget, wheel, counters)
         self.refusals = Refusals(loop, wheel, counters)
-        self.addresses = {}
+        self.shared = alone(limits.max_connections_per_address and limits.max_connections) if shared is None else shared
         self.turn = turn
         self.idle_parsers = []
         self.emptied = asyncio.Event()
@@ -112,12 +115,12 @@ cdef class Clients:
             "refused_connections": self.refused_connections,
             "body_lingerers": self.body_lingerers,
             "waiting_refusals": len(self.refusals.waiting),
-            "addresses": len(self.addresses),
             "arrivals": room.arrivals.count,
             "senders": len(room.arrivals.senders),
             "unread_connections": len(room.unread),
             "requests_in_flight": self.requests_in_flight,
             "idle_parsers": len(self.idle_parsers),
+            "addresses": self.shared.addresses.keys(),
             "connections_accepted": self.counts.connections_accepted,
             "connections_refused": self.counts.connections_refused,
             "connections_unserved": self.counts.connections_unserved,
@@ -143,15 +146,14 @@ cdef class Clients:
         cdef Limits limits = self.limits
         if self.draining and not client.late:
             return STOPPING
-        if limits.max_connections_per_address:
-            client.address = address_key(client.stream.peer())
-            if self.addresses.get(client.address, 0) >= limits.max_connections_per_address:
-                client.address = None
-                return TOO_MANY_CONNECTIONS_PER_ADDRESS
-        if self.connections - self.refused_connections >= limits.max_connections and not self.room.make_place():
-            client.address = None
-            return TOO_MANY_CONNECTIONS
-        return None
+        if limits.max_connections_per_address and not client.take_address(limits.max_connections_per_address):
+            return TOO_MANY_CONNECTIONS_PER_ADDRESS
+        # Whoever is closed to make room gives its place back at once.
+        if client.take_place() or (self.room.make_place() and client.take_place()):
+            return None
+        client.give_place()
+        client.address = None
+        return TOO_MANY_CONNECTIONS
 
     cdef int add(self, Client client) except -1:
         client.is_known = True
@@ -211,6 +213,7 @@ cdef class Client(Occupant):
     def __init__(self, Clients clients not None):
         self.clients = clients
         self.head_s = -1
+        self.address_slot = -1
 
     cdef int let_requests_go(self) except -1:
         raise NotImplementedError
@@ -254,9 +257,33 @@ cdef class Client(Occupant):
         self.change(READING)
         clients.counts.connections_accepted += 1
         clients.add(self)
-        if self.address is not None:
-            clients.addresses[self.address] = clients.addresses.get(self.address, 0) + 1
         return self.arm(FIRST_BYTE)
+
+    cdef bint take_place(self) noexcept:
+        cdef Clients clients = self.clients
+        self.has_place = clients.shared.take(CONNECTIONS, 1, clients.limits.max_connections)
+        return self.has_place
+
+    cdef bint take_address(self, unsigned int bound) except -1:
+        self.address = address_key(self.stream.peer())
+        if self.address is None:
+            return True
+        # Where the table is full, of which there is twice the room that connections take, the address counts as full.
+        self.address_slot = self.clients.shared.addresses.take(hash_of(self.address), bound)
+        if self.address_slot >= 0:
+            return True
+        self.address = None
+        return False
+
+    cdef int give_place(self) except -1:
+        cdef Shared shared = self.clients.shared
+        if self.has_place:
+            self.has_place = False
+            shared.give(CONNECTIONS, 1)
+        if self.address_slot >= 0:
+            shared.addresses.give(self.address_slot)
+            self.address_slot = -1
+        return 0
 
     cdef int refuse_connection(self, object problem) except -1:
         cdef Clients clients = self.clients
@@ -284,13 +311,8 @@ cdef class Client(Occupant):
         if self.drops_body:
             self.drops_body = False
             clients.body_lingerers -= 1
-        if self.address is not None and clients.limits.max_connections_per_address:
-            left = clients.addresses[self.address] - 1
-            if left:
-                clients.addresses[self.address] = left
-            else:
-                del clients.addresses[self.address]
-            self.address = None
+        self.give_place()
+        self.address = None
         if clients.draining and not clients.connections:
             clients.emptied.set()
         return 0
@@ -397,6 +419,7 @@ cdef class Client(Occupant):
     cdef int linger_uncounted(self) except -1:
         self.refused = True
         self.clients.refused_connections += 1
+        self.give_place()
         return self.arm(self.deadline_kind)
 
     cdef double _linger_left_s(self) noexcept:

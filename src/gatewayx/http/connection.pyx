@@ -385,6 +385,7 @@ cdef class HttpConnection(AnsweringClient):
         return self.end()
 
     cdef int evict(self) except -1:
+        self.give_place()
         if self.state == LINGERING:
             return self.close()
         if self.arrival is not None:

@@ -27,8 +27,8 @@ from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, signals, worker
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
-from gatewayx.server.places import Places, State, Watch
-from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections
+from gatewayx.server.places import State, Watch
+from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
 from gatewayx.server.processors import WorkerProcesses, worker_processes
 
 logger = logging.getLogger("gatewayx")
@@ -113,7 +113,10 @@ class Master:
         self._sockets = sockets
         self._log = log
         self._processes = processes
-        self._places = Places(processes.count)
+        self._places = places_for(settings, processes.count)
+        self._shared = self._places.shared()
+        # What worker processes were about to change when they died, which is looked at until it is known.
+        self._uncertain: list[int] = []
         self._watch = Watch(self._places, LOOK_S, time.monotonic())
         self._posts = [Post() for _ in range(processes.count)]
         # Whether a worker process has ever been ready, and whether that was told.
@@ -151,6 +154,7 @@ class Master:
         for number, post in enumerate(self._posts):
             if post.child is not None:
                 self._hear(number, post, post.child, now_s)
+        self._uncertain = [intent for intent in self._uncertain if not self._shared.reconcile(intent)]
         self._tell_start()
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
             self._drain(now_s)
@@ -280,6 +284,7 @@ class Master:
         post.child = None
         child.connection.close()
         self._places[number].state = State.EMPTY
+        self._uncertain.append(self._shared.give_back(number))
         if self._mending == number and child.aborted_s is None:
             self._mending = None
         exit_code = os.waitstatus_to_exitcode(status)

@@ -1,4 +1,6 @@
-"""The memory that the processes of a gateway share: a row for each place, which only the worker process there writes.
+"""The memory that the processes of a gateway share: a row for each place, and the bounds that hold for all of them.
+
+Only the worker process of a place writes to its row.
 
 It is one anonymous mapping, made before the first fork. A worker process that takes the place of one that has ended
 goes on counting in the same row.
@@ -9,7 +11,8 @@ from __future__ import annotations
 import enum
 import mmap
 
-from gatewayx.core.counters import ROW_BYTES
+from gatewayx.core.counters import ROW_BYTES, Counters
+from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
 
 # Words of eight bytes at the beginning of a row, before the counters.
 BEATS, STATE, LISTENS, WORDS = range(4)
@@ -30,14 +33,16 @@ class State(enum.IntEnum):
 
 
 class Place:
-    """One row.
+    """One row, which begins at `offset` of the memory."""
 
-    counts: the memory of its counters, for core.counters.Counters.
-    """
+    def __init__(self, memory: mmap.mmap, offset: int) -> None:
+        self._words = memoryview(memory)[offset : offset + WORDS * WORD_BYTES].cast("Q")
+        self._memory = memory
+        self._counts_at = offset + WORDS * WORD_BYTES
 
-    def __init__(self, row: memoryview) -> None:
-        self._words = row[: WORDS * WORD_BYTES].cast("Q")
-        self.counts = row[WORDS * WORD_BYTES :]
+    def counters(self) -> Counters:
+        """What is counted here; from where it stands, if somebody had the place before."""
+        return Counters(self._memory, self._counts_at)
 
     def beat(self) -> None:
         """The loop of the worker process has turned."""
@@ -68,15 +73,24 @@ class Place:
 
 
 class Places:
-    """All rows.
+    """All rows, and the bounds.
 
-    count: of worker processes, above 0. Raises OSError if the memory cannot be had.
+    count: of worker processes, above 0. bounded_connections: of how many each address may have its own bound; 0 if it
+    has none. Raises OSError if the memory cannot be had.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, bounded_connections: int = 0) -> None:
         row_bytes = -(WORDS * WORD_BYTES + ROW_BYTES) // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
-        memory = memoryview(mmap.mmap(-1, count * row_bytes))
-        self.rows = [Place(memory[number * row_bytes : (number + 1) * row_bytes]) for number in range(count)]
+        rows_bytes = count * row_bytes
+        self._address_slots = address_slots(bounded_connections)
+        memory = mmap.mmap(-1, rows_bytes + shared_bytes(count, FUNCTION_SLOTS, self._address_slots))
+        self._memory = memory
+        self._shared_at = rows_bytes
+        self.rows = [Place(memory, number * row_bytes) for number in range(count)]
+
+    def shared(self, place: int = 0) -> Shared:
+        """What all have taken of the bounds, for the process at this place."""
+        return Shared(self._memory, len(self), place, FUNCTION_SLOTS, self._address_slots, self._shared_at)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from gatewayx.address import Address, UnixAddress
 from gatewayx.core.budget import ByteBudget
-from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError, StateError
@@ -75,9 +74,10 @@ class GatewayProcess:
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.turn = Turn(self.loop)
-        self.places = Places(1) if places is None else places
+        self.places = places_for(settings, 1) if places is None else places
         self.place = place
-        self.counted_in = Counters(self.places[place].counts)
+        self.counted_in = self.places[place].counters()
+        self.shared = self.places.shared(place)
         self.budget = ByteBudget(settings.max_held_bytes, self.counted_in)
         self.resolver = Resolver(self.loop)
         self.poller: TurnPoller | None = None
@@ -108,6 +108,7 @@ class GatewayProcess:
             max_queued=[(bound.name.encode(), bound.jobs) for bound in settings.max_queued],
             require_worker=settings.require_worker,
             counters=self.counted_in,
+            shared=self.shared,
         )
         self.gateway = Gateway(
             self.pool,
@@ -129,6 +130,7 @@ class GatewayProcess:
             self.turn,
             self.counted_in,
             answers_half_closed=settings.half_closed == "answer",
+            shared=self.shared,
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
@@ -258,6 +260,11 @@ class GatewayProcess:
             closed = unserved - self._told_unserved
             logger.warning("closed %d connections for which no file descriptor or no memory was left", closed)
             self._told_unserved = unserved
+
+
+def places_for(settings: Settings, count: int) -> Places:
+    """What so many worker processes share with these settings. Raises OSError."""
+    return Places(count, settings.max_connections if settings.max_connections_per_address else 0)
 
 
 def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
