@@ -4,6 +4,7 @@ The accounts never borrow from each other, so that whoever fills one of them sto
 """
 
 from gatewayx.core.counters cimport Counters, Counts
+from gatewayx.core.shared cimport FIRST_ACCOUNT, Shared
 
 cdef enum:
     # What is at most so large counts in SMALL, whatever it is.
@@ -43,9 +44,17 @@ cdef inline Account account_for(Account large, long long size_bytes) noexcept:
 cdef class ByteBudget:
     # The bound on all accounts together.
     cdef readonly long long max_bytes
-    # By Account: the bound on what may still be refused, and what is held now.
+    # By Account: the bound on what may still be refused, for all processes together, and what this one holds now.
     cdef long long[ACCOUNTS] bounds
     cdef long long[ACCOUNTS] held
+    # What this one may hold without asking; what it has of that and does not hold goes back beyond so much. It is all of the
+    # bound in a process that shares it with nobody.
+    cdef long long[ACCOUNTS] granted
+    cdef long long[ACCOUNTS] most_spare
+    # It is granted so much at a time.
+    cdef long long[ACCOUNTS] portions
+    cdef Shared shared
+    cdef bint alone
     # Where refusals for want of room are counted, by whoever refuses.
     cdef Counters counted_in
     cdef Counts* counts
@@ -54,15 +63,19 @@ cdef class ByteBudget:
     cdef inline void hold(self, Held* entry, Account account, long long size_bytes) noexcept:
         self.held[entry.account] -= entry.size_bytes
         self.held[account] += size_bytes
+        if self.granted[entry.account] - self.held[entry.account] > self.most_spare[entry.account]:
+            self.give(entry.account)
         entry.account = account
         entry.size_bytes = size_bytes
+        if self.held[account] > self.granted[account]:
+            self.overdraw(account)
 
     # The same for what is still to come; False, and nothing changes, if the entry would grow and does not fit.
     cdef inline bint resize(self, Held* entry, Account account, long long size_bytes) noexcept:
         cdef long long more_bytes = size_bytes
         if entry.account == account:
             more_bytes -= entry.size_bytes
-        if more_bytes > 0 and self.held[account] + more_bytes > self.bounds[account]:
+        if more_bytes > 0 and self.held[account] + more_bytes > self.granted[account] and not self.grow(account, more_bytes):
             return False
         self.hold(entry, account, size_bytes)
         return True
@@ -70,14 +83,29 @@ cdef class ByteBudget:
     cdef inline void release(self, Held* entry) noexcept:
         self.held[entry.account] -= entry.size_bytes
         entry.size_bytes = 0
+        if self.granted[entry.account] - self.held[entry.account] > self.most_spare[entry.account]:
+            self.give(entry.account)
 
     # Whether so many bytes more fit into the account.
     cdef inline bint fits(self, Account account, long long more_bytes) noexcept:
-        return self.held[account] + more_bytes <= self.bounds[account]
+        return self.level(account) + more_bytes <= self.bounds[account]
 
     # Above three quarters of its bound: whoever is slow is ended.
     cdef inline bint crowded(self, Account account) noexcept:
-        return self.held[account] * 4 > self.bounds[account] * 3
+        return self.level(account) * 4 > self.bounds[account] * 3
 
     cdef inline bint full(self, Account account) noexcept:
-        return self.held[account] >= self.bounds[account]
+        return self.level(account) >= self.bounds[account]
+
+    # What counts as held, by this process and what is granted to the others.
+    cdef inline long long level(self, Account account) noexcept:
+        if self.alone:
+            return self.held[account]
+        return <long long> self.shared.taken(FIRST_ACCOUNT + account) - self.granted[account] + self.held[account]
+
+    # Be granted so much that more_bytes fit; False if they do not.
+    cdef bint grow(self, Account account, long long more_bytes) noexcept
+    # What is held is more than was granted, and cannot be refused.
+    cdef void overdraw(self, Account account) noexcept
+    # Give back what is not held, but for a portion.
+    cdef void give(self, Account account) noexcept

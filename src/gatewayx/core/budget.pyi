@@ -3,6 +3,7 @@
 from typing import final
 
 from gatewayx.core.counters import Counters
+from gatewayx.core.shared import Shared
 
 MAX_BYTES_PER_BODY: int
 MAX_BYTES_PER_RESULT: int
@@ -14,10 +15,12 @@ class ByteBudget:
     """The .pxd says what counts in which account.
 
     max_bytes: the bound on all accounts together, above 0. counters: where refusals are counted; None for counters of
-    its own.
+    its own. shared: what all processes of the gateway have of the accounts; None if this one is alone.
     """
 
-    def __init__(self, max_bytes: int = 256 * 1024 * 1024, counters: Counters | None = None) -> None: ...
+    def __init__(
+        self, max_bytes: int = 256 * 1024 * 1024, counters: Counters | None = None, shared: Shared | None = None
+    ) -> None: ...
     @property
     def max_bytes(self) -> int: ...
     def counters(self) -> dict[str, int]:

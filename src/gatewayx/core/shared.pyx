@@ -129,7 +129,7 @@ cdef class Shared:
         shared_store(&self.own.intent, which + 1)
         while True:
             before = shared_load(word)
-            if before + amount > bound:
+            if amount > bound or before > bound - amount:
                 shared_store(&self.own.intent, 0)
                 return False
             if shared_swap(word, before, before + amount):

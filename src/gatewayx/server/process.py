@@ -78,7 +78,7 @@ class GatewayProcess:
         self.place = place
         self.counted_in = self.places[place].counters()
         self.shared = self.places.shared(place)
-        self.budget = ByteBudget(settings.max_held_bytes, self.counted_in)
+        self.budget = ByteBudget(settings.max_held_bytes, self.counted_in, self.shared)
         self.resolver = Resolver(self.loop)
         self.poller: TurnPoller | None = None
         if dialer is None:
