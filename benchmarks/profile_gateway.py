@@ -133,7 +133,7 @@ def profile_time(bench: Bench, duration_s: float) -> list[Share]:
     data = bench.processes.directory / "perf.data"
     recorder = bench.processes.start(
         "perf",
-        ["perf", "record", "-q", "-F", str(SAMPLES_PER_S), "-g", "-p", str(bench.gateway.pid), "-o", str(data)],
+        ["perf", "record", "-q", "-F", str(SAMPLES_PER_S), "-g", "-p", str(bench.gateway.serving_pid), "-o", str(data)],
     )
     time.sleep(0.5)
     before_s = bench.gateway.cpu_time_s()
@@ -163,7 +163,7 @@ def profile_time(bench: Bench, duration_s: float) -> list[Share]:
 def count_system_calls(bench: Bench, load: Callable[[], int]) -> tuple[Counter[str], int]:
     """Calls by name while the load ran, and what it returned: its requests."""
     summary = bench.processes.directory / "strace.txt"
-    command = ["strace", "-f", "-c", "-p", str(bench.gateway.pid), "-o", str(summary)]
+    command = ["strace", "-f", "-c", "-p", str(bench.gateway.serving_pid), "-o", str(summary)]
     tracer = bench.processes.start("strace", command)
     time.sleep(0.5)
     tracer.check_running()
@@ -183,12 +183,14 @@ def profile_system_calls(bench: Bench, duration_s: float) -> list[Share]:
 def callgrind_command(directory: Path, gateway_command: str) -> str:
     """The gateway under callgrind since its start, where nothing is counted until it is told."""
     output = f"--callgrind-out-file={directory}/callgrind.out.%p"
+    # callgrind_control reaches no process that was forked.
+    gateway_command = gateway_command.replace("-m gatewayx serve", str(BENCHMARKS / "one_process.py"))
     return f"valgrind --tool=callgrind --instr-atstart=no {output} {gateway_command}"
 
 
 def count_instructions(bench: Bench, load: Callable[[], int]) -> tuple[Counter[str], Counter[str], int]:
     """User-space instructions by component and by symbol while the load ran, and what it returned: its requests."""
-    pid = str(bench.gateway.pid)
+    pid = str(bench.gateway.serving_pid)
     run_command(["callgrind_control", "--instr=on", pid], timeout_s=60)
     requests = load()
     run_command(["callgrind_control", "--instr=off", pid], timeout_s=60)

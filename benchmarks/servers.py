@@ -53,6 +53,9 @@ def start_gateway(
     if clone == REPOSITORY or not python.exists():
         python = Path(sys.executable)
     words = shlex.split(command.format(python=python, listen=f"{HOST}:{port}", server=f"{HOST}:{server_port}"))
+    if (clone / "src/gatewayx/server/master.py").exists() and "--workers" not in words:
+        # One worker process, as what it is compared with has one.
+        words += ["--workers", "1"]
     python_path = os.pathsep.join(filter(None, [str(clone / "src"), os.environ.get("PYTHONPATH")]))
     process = processes.start(name, words, {"PYTHONPATH": python_path})
     process.wait_until_listening(port)

@@ -103,6 +103,11 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
+    @property
+    def serving_pid(self) -> int:
+        """The process that serves: the only worker process, or the program itself if it has none."""
+        return self.members()[-1]
+
     def members(self) -> list[int]:
         """The ids of the process and its descendants."""
         found = [self.pid]
