@@ -128,8 +128,12 @@ class EventLog(logging.Handler):
         self.writer.catch_up()
         self._tell_left_out()
 
-    def begin_anew(self) -> None:
-        """In a process that was forked: what was left out or not written before is the other's to tell."""
+    def begin_anew(self, teller: str) -> None:
+        """In a process that was forked: what was left out or not written before is the other's to tell.
+
+        teller: stands before each message.
+        """
+        self.setFormatter(Printable(f"%(asctime)s %(levelname)s {teller}%(message)s"))
         self.limit.take_left_out(ended=False)
         self.writer.begin_anew()
 

@@ -236,7 +236,7 @@ class Master:
         exit_code = 1
         try:
             signals.leave_to_master()
-            self._log.begin_anew()
+            self._log.begin_anew(f"worker process {number}: " if len(self._posts) > 1 else "")
             # A worker process hears that the master is gone only if nobody else has the master's end.
             master_end.close()
             for post in self._posts:
