@@ -38,7 +38,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 # Each submit searches one chain of gearmand's table of uniques. With the default of 991 chains the time that this takes
 # grows with the queue, and a load of background jobs would measure that.
 GEARMAND_TABLE = ("--hashtable-buckets", "1000003")
-READY_TIMEOUT_S = 15.0
+READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 DIE_WITH_SCRIPT = ("setpriv", "--pdeathsig", "TERM")
 """Runs the rest of the command line so that the kernel ends it when the script ends, however that happens."""
