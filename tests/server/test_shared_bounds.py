@@ -90,6 +90,20 @@ async def test_one_that_is_idle_makes_room_in_its_own_process(embedded):
         assert two.shared.read()["connections"] == 2
 
 
+async def test_for_one_that_comes_again_room_is_made_in_the_process_that_has_it(embedded):
+    async with two_processes(embedded.address, max_connections=2) as two, AsyncExitStack() as stack:
+        # Both places are had in the second process, and idle.
+        idle = [await stack.enter_async_context(HttpClient(two.addresses[1])) for _ in range(2)]
+        for client in idle:
+            assert (await client.ask(OPTIONS)).status == 204
+        async with HttpClient(two.addresses[0]) as refused:
+            assert (await refused.response()).kind() == "too-many-connections"
+        assert await idle[0].rest() == b""
+        async with HttpClient(two.addresses[0]) as again:
+            assert (await again.ask(OPTIONS)).status == 204
+        assert (await idle[1].ask(OPTIONS)).status == 204
+
+
 async def test_connections_of_an_address(embedded):
     async with two_processes(embedded.address, max_connections_per_address=3) as two, AsyncExitStack() as stack:
         clients = await clients_of(stack, two, 3)

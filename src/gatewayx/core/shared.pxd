@@ -3,6 +3,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
+    # So many connections are made room for in other processes at a time.
+    MOST_WANTS = 64
     # A key of a table is looked for in so many words from its own on.
     WINDOW = 64
     # Which share an unfinished change is of: 1 + a Total, or FIRST_SLOT + a slot of a table.
@@ -40,6 +42,7 @@ cdef class Shared:
     cdef readonly int places
     cdef readonly int place
     cdef SharedWord* totals
+    cdef uint64_t* wants
     cdef Shares* shares
     # The shares of this place.
     cdef Shares* own
@@ -52,6 +55,11 @@ cdef class Shared:
     cpdef void give(self, Total which, uint64_t amount) noexcept
     # What all places have taken.
     cpdef uint64_t taken(self, Total which) noexcept
+    # Connections that found no place, for which those may make room who have some that need theirs less; a few at most.
+    cpdef void want_place(self) noexcept
+    # Whether one of them is the caller's to make room for now.
+    cpdef bint take_want(self) noexcept
+    cpdef void forget_wants(self) noexcept
     cdef uint64_t* _word(self, uint64_t intent) noexcept
     cdef uint64_t _sum_of_shares(self, uint64_t intent) noexcept
     cdef bint _is_busy(self) noexcept

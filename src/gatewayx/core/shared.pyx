@@ -60,7 +60,7 @@ NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes")
 def shared_bytes(int places, int function_slots, int address_slots):
     """What the memory of so many places takes, with tables of so many functions and addresses."""
     return (
-        TOTALS * sizeof(SharedWord)
+        (TOTALS + 1) * sizeof(SharedWord)
         + places * sizeof(Shares)
         + (function_slots + address_slots) * (sizeof(uint64_t) + places * sizeof(uint32_t))
     )
@@ -112,7 +112,8 @@ cdef class Shared:
         self.places = places
         self.place = place
         self.totals = <SharedWord*> start
-        start += TOTALS * sizeof(SharedWord)
+        self.wants = &self.totals[TOTALS].taken
+        start += (TOTALS + 1) * sizeof(SharedWord)
         self.shares = <Shares*> start
         self.own = &self.shares[place]
         start += places * sizeof(Shares)
@@ -146,6 +147,19 @@ cdef class Shared:
 
     cpdef uint64_t taken(self, Total which) noexcept:
         return shared_load(&self.totals[which].taken)
+
+    cpdef void want_place(self) noexcept:
+        cdef uint64_t wants = shared_load(self.wants)
+        # If another changes it meanwhile there is a want already.
+        if wants < MOST_WANTS:
+            shared_swap(self.wants, wants, wants + 1)
+
+    cpdef bint take_want(self) noexcept:
+        cdef uint64_t wants = shared_load(self.wants)
+        return wants > 0 and shared_swap(self.wants, wants, wants - 1)
+
+    cpdef void forget_wants(self) noexcept:
+        shared_store(self.wants, 0)
 
     def read(self):
         """What all places together have taken of each total."""

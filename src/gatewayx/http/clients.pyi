@@ -84,6 +84,11 @@ class Clients:
     def take_events(self) -> dict[str, tuple[int, bytes, str]]:
         """Refusals.take_events()."""
 
+    def make_places(self) -> None:
+        """Close those that are needed least for connections that found no place in other processes.
+
+        They were refused, and find one when they come again.
+        """
     def relieve(self, most: int) -> int:
         """Room.relieve()."""
 

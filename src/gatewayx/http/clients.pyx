@@ -33,6 +33,7 @@ from gatewayx.errors import StateError
 from gatewayx.http.problems import STOPPING, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_ADDRESS
 
 from libc.math cimport fmax, fmin
+from libc.stdint cimport uint64_t
 
 logger = logging.getLogger("gatewayx.http")
 
@@ -142,6 +143,19 @@ cdef class Clients:
         """Room.relieve()."""
         return self.room.relieve(most)
 
+    def make_places(self):
+        """Close those that are needed least for connections that found no place in other processes.
+
+        They were refused, and find one when they come again.
+        """
+        if self.shared.taken(CONNECTIONS) < <uint64_t> self.limits.max_connections:
+            self.shared.forget_wants()
+        while self.shared.taken(CONNECTIONS) >= <uint64_t> self.limits.max_connections and self.shared.take_want():
+            if not self.room.make_place():
+                # Another process may have one.
+                self.shared.want_place()
+                return
+
     cdef object refusal(self, Client client):
         cdef Limits limits = self.limits
         if self.draining and not client.late:
@@ -153,6 +167,8 @@ cdef class Clients:
             return None
         client.give_place()
         client.address = None
+        if self.shared.places > 1:
+            self.shared.want_place()
         return TOO_MANY_CONNECTIONS
 
     cdef int add(self, Client client) except -1:

@@ -230,6 +230,8 @@ class GatewayProcess:
         self.wheel.advance(now_s)
         if not self._catching_up:
             self._fire()
+        if len(self.places) > 1:
+            self.http.make_places()
         if self._listeners is not None:
             self._listeners.tick(now_s)
         if now_s >= self._events_at_s:
