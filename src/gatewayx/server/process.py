@@ -175,7 +175,7 @@ class GatewayProcess:
         """
         settings = with_live_of(self.settings, settings)
         for_pool = _for_pool(settings)
-        make_room_for_connections(settings)
+        raise_open_files(open_files_for(settings))
         self.settings = settings
         self.limits.change(settings)
         self.http.change(_answers_half_closed(settings))
@@ -311,11 +311,11 @@ def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
     return list(numbers.items())
 
 
-def make_room_for_connections(settings: Settings) -> None:
-    """Let as many files be open as the bounds need, or say that the hard limit is in the way."""
+def open_files_for(settings: Settings) -> int:
+    """How many files a process may have open by these bounds."""
     # The addresses of names with each:// may fill what is left.
     servers = MOST_SERVERS if any(server.each for server in settings.server) else len(settings.server)
-    needed = (
+    return (
         settings.max_connections
         + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
@@ -325,6 +325,11 @@ def make_room_for_connections(settings: Settings) -> None:
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS
     )
+
+
+def make_room_for_connections(settings: Settings) -> None:
+    """Let as many files be open as the bounds need, or say that the hard limit is in the way."""
+    needed = open_files_for(settings)
     possible = raise_open_files(needed)
     if possible < needed:
         logger.warning(

@@ -8,19 +8,23 @@ fills no connection, and one that is slow or stopped has the last ones when it c
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from gatewayx.address import UnixAddress
 from gatewayx.config.settings import SETTINGS, Settings
+from gatewayx.errors import SettingError, StartError
 
 if TYPE_CHECKING:
     import ssl
+
+logger = logging.getLogger("gatewayx")
 
 LIVE_NAMES = tuple(setting.name for setting in SETTINGS if setting.live)
 
@@ -39,6 +43,24 @@ def changes(old: Settings, new: Settings) -> Changes:
         if getattr(old, setting.name) != getattr(new, setting.name):
             (found.live if setting.live else found.restart).append(setting.key)
     return found
+
+
+def read_again(settings: Settings, load: Callable[[], Settings]) -> Settings | None:
+    """What a running gateway goes on with, or None for what it has; the log tells which, and what else differs."""
+    try:
+        loaded = load()
+        check_files(loaded)
+    except (SettingError, StartError) as error:
+        logger.error("SIGHUP: no setting changes: %s", error)  # noqa: TRY400
+        return None
+    except Exception:
+        logger.exception("SIGHUP: no setting changes")
+        return None
+    found = changes(settings, loaded)
+    logger.info("SIGHUP: %s", f"changed: {', '.join(found.live)}" if found.live else "no live setting differs")
+    if found.restart:
+        logger.warning("SIGHUP: these need a restart and stay as they were: %s", ", ".join(found.restart))
+    return with_live_of(settings, loaded)
 
 
 def with_live_of(old: Settings, new: Settings) -> Settings:
