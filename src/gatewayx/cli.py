@@ -12,7 +12,16 @@ import click
 from gatewayx import __version__
 from gatewayx.address import Address, AddressError
 from gatewayx.config.kinds import AddressList, FunctionList, Switch
-from gatewayx.config.loading import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, NO_ENTRIES, Loaded, describe, load, load_again
+from gatewayx.config.loading import (
+    CONFIG_FLAG,
+    CONFIG_HELP,
+    CONFIG_VARIABLE,
+    NO_ENTRIES,
+    Loaded,
+    describe,
+    load,
+    load_again,
+)
 from gatewayx.config.settings import SETTINGS, Setting
 from gatewayx.errors import SettingError, StartError
 
@@ -43,7 +52,9 @@ class SettingsCommand(click.Command):
 def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
     bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
     default = setting.default_text or NO_ENTRIES
-    help_text = f"{setting.help}  [default: {default}{bounds}; TOML: {setting.key}; {setting.variable}; {setting.change}]"
+    help_text = (
+        f"{setting.help}  [default: {default}{bounds}; TOML: {setting.key}; {setting.variable}; {setting.change}]"
+    )
     if isinstance(setting.kind, Switch):
         return click.option(f"{setting.flag}/--no-{setting.key}", setting.name, default=None, help=help_text)
     return click.option(

@@ -47,8 +47,8 @@ class EachAddress:
     next; it is kept while one of them is connected. An address that the name has no more gets no new jobs and is closed
     when its jobs have ended. An answer that is empty or an error changes nothing.
 
-    pool: gets and loses the job servers. roster: knows what other entries have. entry: this one's number in it. address:
-    as configured.
+    pool: gets and loses the job servers. roster: knows what other entries have. entry: this one's number in it.
+    address: as configured.
     """
 
     def __init__(
@@ -226,7 +226,9 @@ class EachAddress:
         for host in self.servers.keys() - set(used):
             self._leave(host)
             logger.info(
-                "job server %s is no address of %s any more: it gets no new jobs", self.leaving[host][0].name, self.address
+                "job server %s is no address of %s any more: it gets no new jobs",
+                self.leaving[host][0].name,
+                self.address,
             )
         self._short = False
         for host in used:

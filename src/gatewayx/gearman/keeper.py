@@ -152,7 +152,7 @@ class Keeper:
         self._changed: asyncio.Future[None] = loop.create_future()
         # Called after each loss of a connection.
         self.on_loss: Callable[[], None] = lambda: None
-        # Done after the first attempt of each connection.
+        # Done after the first attempt of each connection; some of those that are done are no longer there.
         self.tried: list[asyncio.Future[None]] = []
         # Not set while it leaves: no further attempts.
         self._wanted = asyncio.Event()
@@ -172,6 +172,11 @@ class Keeper:
         self._have_connections()
         return self.tried
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it keeps connections."""
+        return bool(self._tasks)
+
     def adjust(self) -> None:
         """The upkeep has changed: connections that are too many are closed when their jobs have ended."""
         if self.closing or not self._tasks:
@@ -184,7 +189,13 @@ class Keeper:
         self._changed.set_result(None)
         self._changed = self.loop.create_future()
 
+    def _check_is_kept(self) -> None:
+        """In a Task that was cancelled as one too many and does not know, as in _connect(), cancel it again."""
+        if asyncio.current_task() not in self._tasks:
+            raise asyncio.CancelledError
+
     def _have_connections(self) -> None:
+        self.tried = [attempt for attempt in self.tried if not attempt.done()]
         for number in range(len(self._tasks) - 1, self.upkeep.connections):
             self.tried.append(self._keep(partial(self.pool.job_connection, self.server, number), is_text=False))
 
@@ -230,9 +241,7 @@ class Keeper:
             connection = None
             try:
                 connection = await self._connect(make_connection, is_text=is_text)
-                if asyncio.current_task() not in self._tasks:
-                    # As in _connect(): one that was cancelled as one too many, and does not know.
-                    raise asyncio.CancelledError
+                self._check_is_kept()
                 up_at_s = self.loop.time()
                 self._came_up(connection)
                 if not tried.done():

@@ -97,8 +97,8 @@ class Pool(JobRouter):
     ) -> None:
         """Be as if it had been made with these, but for the jobs under way, which stay where they are.
 
-        Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as start()
-        does; only then do those leave that are no more, and functions go to others.
+        Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as
+        start() does; only then do those leave that are no more, and functions go to others.
         """
 
     def admit(

@@ -217,8 +217,8 @@ cdef class Pool(JobRouter):
     ):
         """Be as if it had been made with these, but for the jobs under way, which stay where they are.
 
-        Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as start()
-        does; only then do those leave that are no more, and functions go to others.
+        Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as
+        start() does; only then do those leave that are no more, and functions go to others.
         """
         self.balance = BALANCES[balance]
         self.cancel_abandoned = cancel_abandoned
@@ -584,6 +584,8 @@ cdef class Pool(JobRouter):
             server.status.connection = connection
         else:
             server.connections.append(connection)
+            # The bound may have changed since it was made.
+            connection.bound_results(self.max_result_bytes)
 
     def went_down(self, PooledServer server, connection):
         """A connection that had come up is gone."""

@@ -1,9 +1,9 @@
 """The configured job servers: they come and go as the settings do, without touching the others' jobs.
 
-Theory of operation. An entry of the settings is a SoleAddress, or with `each://` an EachAddress; either has job servers in
-the pool. When the settings change, the entries that are new begin to connect while all others still get jobs. Once the new
-ones were tried, those that are no more get no new jobs, and their connections are closed when their jobs have ended. So
-there is always somebody to take a job, also when all job servers are replaced by others.
+Theory of operation. An entry of the settings is a SoleAddress, or with `each://` an EachAddress; either has job servers
+in the pool. When the settings change, the entries that are new begin to connect while all others still get jobs. Once
+the new ones were tried, those that are no more get no new jobs, and their connections are closed when their jobs have
+ended. So there is somebody to take a job also while all job servers are replaced by others.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SoleAddress:
             self._waits = self.loop.create_task(self._wait_for_number())
             return []
         keeper = self.pool.keeper(self.server)
-        return [] if keeper.tried else keeper.start()
+        return [] if keeper.is_started else keeper.start()
 
     def first_attempt_over(self) -> None:
         """Say that it is down if that is so."""
@@ -126,8 +126,9 @@ class SoleAddress:
 class Roster:
     """The entries of the settings, in their order.
 
-    pool: gets and loses the job servers. resolver: finds the addresses of names. dialer: makes connections. addresses: of
-    the configured job servers, 1 to 64; each entry has its place in them as its number, and later ones go on from there.
+    pool: gets and loses the job servers. resolver: finds the addresses of names. dialer: makes connections. addresses:
+    of the configured job servers, 1 to 64. The entries have their places in them as numbers, later ones those that
+    follow.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Roster:
     async def change(
         self, addresses: Sequence[ServerAddress], function_servers: Iterable[tuple[bytes, Iterable[int]]]
     ) -> None:
-        """Have these job servers from now on, and functions that go to some of them, as their places in `addresses` say.
+        """Have these job servers from now on, and functions that go to some of them: to places in `addresses`.
 
         Not to be called before another call has returned.
         """
@@ -185,7 +186,9 @@ class Roster:
         self._entries = entries
         for position, entry in enumerate(entries):
             entry.place(position)
-        self.pool.map_functions([(name, [entries[place].entry for place in places]) for name, places in function_servers])
+        self.pool.map_functions(
+            [(name, [entries[place].entry for place in places]) for name, places in function_servers]
+        )
         for entry in going:
             entry.leave()
         self._leaving = [entry for entry in (*self._leaving, *going) if not entry.is_gone]

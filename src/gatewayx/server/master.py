@@ -109,8 +109,8 @@ def _bind(sockets: BoundSockets, address: Address | UnixAddress, settings: Setti
 class Master:
     """Keeps a worker process at each place.
 
-    load: reads the settings again. sockets: bound. processes: how many worker processes there are to be, and why. log: of this process, and of those
-    that are forked.
+    load: reads the settings again. sockets: bound. processes: how many worker processes there are to be, and why. log:
+    of this process, and of those that are forked.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def with_live_of(old: Settings, new: Settings) -> Settings:
 
 
 def check_files(settings: Settings) -> None:
-    """Find out whether what the settings name can be used: files of TLS, an owner of unix sockets. Raises StartError."""
+    """Find out whether what settings name can be used: files of TLS, an owner of unix sockets. Raises StartError."""
     tls_context(settings)
     if any(isinstance(address, UnixAddress) for address in settings.listen):
         from gatewayx.server.unix_sockets import owner_numbers
@@ -96,7 +96,7 @@ def send(connection: socket.socket, packet: bytes, settings: Settings) -> None:
     live = {name: getattr(settings, name) for name in LIVE_NAMES}
     descriptor = os.memfd_create("gatewayx-settings", os.MFD_CLOEXEC)
     try:
-        with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123
+        with open(descriptor, "wb", closefd=False) as file:
             file.write(msgspec.msgpack.encode(live))
         socket.send_fds(connection, [packet], [descriptor])
     finally:

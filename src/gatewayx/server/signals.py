@@ -1,4 +1,4 @@
-"""What the signals that people send to servers do to `gatewayx serve`: they stop it, change its settings, or do nothing.
+"""What the signals that people send to servers do to `gatewayx serve`: they stop it, change its settings or do nothing.
 
 `prepare` is called as early as may be. The master waits for them from `take_over` on, without handlers; its worker
 processes obey the master alone. SIGPIPE is ignored by Python itself.

@@ -35,8 +35,8 @@ MAX_PACKET_BYTES = 4096
 class Control:
     """The worker process's end of its connection with the master.
 
-    `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which. `changed`
-    is set when `settings` are others.
+    `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
+    `changed` is set when `settings` are others.
     """
 
     def __init__(self, connection: socket.socket, settings: Settings) -> None:
