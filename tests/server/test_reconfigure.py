@@ -18,6 +18,7 @@ from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
 from support.lookups import numeric
+from support.tls import Authority, TlsTerminator
 
 pytestmark = pytest.mark.anyio
 
@@ -378,6 +379,19 @@ class TestJobServers:
             name = f"localhost:{embedded.address[1]}"
             await eventually(lambda: gateway.process.pool.servers_now().get(name, {}).get("connections") == 2)
             await eventually(lambda: len(gateway.process.pool.servers_now()) == 64)
+
+    async def test_a_file_of_tls_with_another_content_is_read_again(self, embedded, tmp_path):
+        right, wrong = Authority(tmp_path), Authority(tmp_path, "stranger")
+        trusted = tmp_path / "trusted.pem"
+        trusted.write_bytes(wrong.file.read_bytes())
+        with TlsTerminator(embedded.address, right.certificate("localhost")) as terminator:
+            async with running_gateway(
+                [ServerAddress("localhost", terminator.port, tls=True)], server_ca=str(trusted)
+            ) as gateway:
+                assert gateway.count("pool.connections") == 0
+                trusted.write_bytes(right.file.read_bytes())
+                await change(gateway)
+                await gateway.reaches("pool.connections", 2)
 
     async def test_the_addresses_of_a_name_go_and_come_back_with_it(self, monkeypatch):
         monkeypatch.setattr(names, "look_up", lambda host: numeric("127.0.0.1" if host == "jobs" else host))

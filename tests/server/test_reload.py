@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from gatewayx.config.settings import Settings
 from gatewayx.gearman.packet import PacketType
+from gatewayx.server import reloading, worker
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
@@ -177,7 +180,7 @@ async def test_flags_of_the_start_win_over_the_file_as_they_did_then(embedded, t
 async def test_after_a_storm_all_have_the_last_settings_and_no_request_has_failed(embedded, tmp_path):
     server = servers(embedded.address)
     async with (
-        hand_worker(embedded.address, b"f") as worker,
+        hand_worker(embedded.address, b"f") as does,
         configured(tmp_path, server) as gateway,
         HttpClient(gateway.address) as client,
     ):
@@ -186,7 +189,7 @@ async def test_after_a_storm_all_have_the_last_settings_and_no_request_has_faile
             gateway.write(server, f"max-body = {1000 + number}", f"connections-per-server = {1 + number % 3}")
             gateway.served.signal(signal.SIGHUP)
             client.send(post(b"/f"))
-            worker.complete((await worker.take())[0])
+            does.complete((await does.take())[0])
             assert (await client.response()).status == 200
         gateway.write(server, "max-body = 3")
         gateway.served.signal(signal.SIGHUP)
@@ -239,6 +242,25 @@ async def test_more_functions_than_fit_into_a_packet(embedded, tmp_path):
         assert await gateway.statuses(post(b"/f")) == {404}
 
 
+async def test_settings_for_which_no_descriptor_was_left_are_asked_for_again():
+    master_end, own_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with master_end, own_end:
+        for end in (master_end, own_end):
+            end.setblocking(False)
+        loop = asyncio.get_running_loop()
+        control = worker.Control(own_end, Settings())
+        # What the kernel leaves of such a packet.
+        master_end.send(worker.SETTINGS)
+        assert await loop.sock_recv(master_end, 100) == worker.AGAIN
+        assert not control.changed.is_set()
+        reloading.send(master_end, worker.SETTINGS, Settings(max_jobs=3, max_connections=3))
+        await asyncio.wait_for(control.changed.wait(), PROCESS_S)
+        assert control.settings == Settings(max_jobs=3)
+        master_end.send(worker.DRAIN)
+        await asyncio.wait_for(control.asked.wait(), PROCESS_S)
+        assert not control.orphaned
+
+
 async def test_in_a_stop_nothing_changes_any_more(embedded, tmp_path):
     async with configured(tmp_path, servers(embedded.address), "shutdown-delay = 0.5") as gateway:
         gateway.served.signal(signal.SIGTERM)
@@ -251,13 +273,13 @@ async def test_in_a_stop_nothing_changes_any_more(embedded, tmp_path):
 async def test_the_time_for_the_last_answers_is_the_new_one(embedded, tmp_path):
     server = servers(embedded.address)
     async with (
-        hand_worker(embedded.address, b"f") as worker,
+        hand_worker(embedded.address, b"f") as does,
         configured(tmp_path, server) as gateway,
         HttpClient(gateway.address) as client,
     ):
         await gateway.reload(server, "drain-timeout = 0.1")
         client.send(post(b"/f"))
-        await worker.take()
+        await does.take()
         gateway.served.signal(signal.SIGTERM)
         assert "for up to 0.1 s" in await gateway.served.until("stopping")
         assert (await client.response()).status == 502

@@ -107,6 +107,7 @@ class EachAddress:
         self._short = False
         self._wanted = []
         self._reasons = Reasons()
+        logger.info("the job servers of %s are configured no more: they get no new jobs", self.address)
         for host in list(self.servers):
             self._leave(host)
 

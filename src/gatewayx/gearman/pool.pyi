@@ -12,6 +12,7 @@ from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.job import JobRouter
 from gatewayx.gearman.keeper import Keeper
+from gatewayx.gearman.roster import MOST_SERVERS as MOST_SERVERS
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import Resolver
 

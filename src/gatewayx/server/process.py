@@ -253,7 +253,7 @@ class GatewayProcess:
                 example.decode("latin-1"),
                 extra={"about": kind},
             )
-        unserved = self.http.counters()["connections_unserved"]
+        unserved = self.counted_in.read()["connections_unserved"]
         if unserved > self._told_unserved:
             closed = unserved - self._told_unserved
             logger.warning("closed %d connections for which no file descriptor or no memory was left", closed)
