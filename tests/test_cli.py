@@ -1,5 +1,6 @@
 """The command line: flags, help, exit codes, and what stays unloaded."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from gatewayx.address import Address, ServerAddress
 from gatewayx.cli import main
 from gatewayx.config.loading import NO_ENTRIES
 from gatewayx.config.settings import SETTINGS, Setting, Settings
-from gatewayx.errors import StartError
+from gatewayx.errors import SettingError, StartError
 from gatewayx.server import processors
 from gatewayx.server.processors import WorkerProcesses
 from support.setting_samples import SAMPLES
@@ -29,8 +30,8 @@ def invoke(*arguments: str, environ: dict[str, str] | None = None) -> Result:
 
 
 def row_of(output: str, key: str) -> list[str]:
-    """Return value and origin of one setting in the output of `check`."""
-    return next(line.split(maxsplit=2)[1:] for line in output.splitlines() if line.split()[0] == key)
+    """Return value, change and origin of one setting in the output of `check`."""
+    return next(line.split(maxsplit=3)[1:] for line in output.splitlines() if line.split()[0] == key)
 
 
 @pytest.fixture
@@ -38,7 +39,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Stands in for the gateway's master: `run` notes what it was given and returns 0."""
     module = ModuleType("gatewayx.server.master")
     module.given = []
-    module.run = lambda settings: module.given.append(settings) or 0
+    module.loads = []
+    module.run = lambda settings, load: module.given.append(settings) or module.loads.append(load) or 0
     monkeypatch.setitem(sys.modules, "gatewayx.server.master", module)
     return module
 
@@ -85,7 +87,7 @@ def test_every_flag_reaches_the_settings(setting: Setting) -> None:
     result = invoke("check", *sample.arguments)
 
     assert result.exit_code == 0
-    assert row_of(result.output, setting.key) == [sample.shown, f"flag {setting.flag}"]
+    assert row_of(result.output, setting.key) == [sample.shown, setting.change, f"flag {setting.flag}"]
     assert result.output.count("default") == len(SETTINGS) - 1
 
 
@@ -98,9 +100,8 @@ def test_help_shows_flag_key_and_variable(setting: Setting) -> None:
         assert result.exit_code == 0
         bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
         assert re.search(rf"{setting.flag} [^.]*{re.escape(setting.help)}", text)
-        assert (
-            f"[default: {setting.default_text or NO_ENTRIES}{bounds}; TOML: {setting.key}; {setting.variable}]" in text
-        )
+        default = setting.default_text or NO_ENTRIES
+        assert f"[default: {default}{bounds}; TOML: {setting.key}; {setting.variable}; {setting.change}]" in text
 
 
 def test_help_groups_the_settings() -> None:
@@ -118,9 +119,9 @@ def test_check_reads_the_file_and_the_environment(tmp_path: Path) -> None:
     by_flag = invoke("check", "--config", str(path), environ={"GATEWAYX_MAX_HEADERS": "4"})
     by_variable = invoke("check", environ={"GATEWAYX_CONFIG": str(path)})
 
-    assert row_of(by_flag.output, "max-body") == ["1MiB", f"file {path}"]
-    assert row_of(by_flag.output, "max-headers") == ["4", "environment GATEWAYX_MAX_HEADERS"]
-    assert row_of(by_variable.output, "max-headers") == ["3", f"file {path}"]
+    assert row_of(by_flag.output, "max-body") == ["1MiB", "live", f"file {path}"]
+    assert row_of(by_flag.output, "max-headers") == ["4", "live", "environment GATEWAYX_MAX_HEADERS"]
+    assert row_of(by_variable.output, "max-headers") == ["3", "live", f"file {path}"]
 
 
 def test_check_tells_how_many_worker_processes_that_makes_and_what_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_check_tells_how_many_worker_processes_that_makes_and_what_decided(monke
 def test_a_switch_that_a_lower_level_turned_on_can_be_turned_off() -> None:
     result = invoke("check", "--no-plugin-compat", environ={"GATEWAYX_PLUGIN_COMPAT": "true"})
 
-    assert row_of(result.output, "plugin-compat") == ["false", "flag --plugin-compat"]
+    assert row_of(result.output, "plugin-compat") == ["false", "live", "flag --plugin-compat"]
 
 
 def test_check_finds_a_file_of_TLS_that_cannot_be_used(tmp_path: Path) -> None:  # noqa: N802
@@ -229,8 +230,25 @@ def test_serve_runs_the_gateway_with_the_effective_settings(server: ModuleType) 
     assert server.given == [Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)]
 
 
+def test_serve_can_read_the_file_again_with_the_flags_it_has(server: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "gatewayx.toml"
+    path.write_text("max-jobs = 1\nmax-headers = 1\n")
+    assert invoke("serve", "--config", str(path), "--max-headers", "9").exit_code == 0
+
+    path.write_text("max-jobs = 2\nmax-headers = 2\n")
+    assert server.loads[0]() == Settings(max_jobs=2, max_headers=9)
+    path.write_text("max-jobs = 0\n")
+    with pytest.raises(SettingError, match="max-jobs = 0"):
+        server.loads[0]()
+    path.unlink()
+    # Whoever reads it would wait for somebody who writes.
+    os.mkfifo(path)
+    with pytest.raises(SettingError, match="no file that can be read twice"):
+        server.loads[0]()
+
+
 def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
-    server.run = lambda settings: 1
+    server.run = lambda settings, load: 1
 
     assert invoke("serve").exit_code == 1
 

@@ -10,9 +10,18 @@ from typing import NoReturn, TypeVar
 import click
 
 from gatewayx import __version__
-from gatewayx.address import Address, AddressError, UnixAddress
+from gatewayx.address import Address, AddressError
 from gatewayx.config.kinds import AddressList, FunctionList, Switch
-from gatewayx.config.loading import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, NO_ENTRIES, Loaded, describe, load
+from gatewayx.config.loading import (
+    CONFIG_FLAG,
+    CONFIG_HELP,
+    CONFIG_VARIABLE,
+    NO_ENTRIES,
+    Loaded,
+    describe,
+    load,
+    load_again,
+)
 from gatewayx.config.settings import SETTINGS, Setting
 from gatewayx.errors import SettingError, StartError
 
@@ -43,7 +52,9 @@ class SettingsCommand(click.Command):
 def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
     bounds = f"; {setting.kind.bounds}" if setting.kind.bounds else ""
     default = setting.default_text or NO_ENTRIES
-    help_text = f"{setting.help}  [default: {default}{bounds}; TOML: {setting.key}; {setting.variable}]"
+    help_text = (
+        f"{setting.help}  [default: {default}{bounds}; TOML: {setting.key}; {setting.variable}; {setting.change}]"
+    )
     if isinstance(setting.kind, Switch):
         return click.option(f"{setting.flag}/--no-{setting.key}", setting.name, default=None, help=help_text)
     return click.option(
@@ -95,12 +106,15 @@ def serve(config_path: str | None, **flags: object) -> None:
 
     Every setting is a flag, a TOML key and an environment variable of the same name. Flags win over variables,
     variables over the file.
+
+    At SIGHUP the file is read again: settings marked live change in place, those marked restart when serve is started
+    the next time. If anything is wrong, nothing changes.
     """
     settings = _load(config_path, flags).settings
 
     from gatewayx.server.master import run
 
-    _finish(lambda: run(settings))
+    _finish(lambda: run(settings, lambda: load_again(config_path, os.environ, flags).settings))
 
 
 @main.command()
@@ -122,6 +136,7 @@ def demo(listen: str) -> None:
 def check(config_path: str | None, **flags: object) -> None:
     """Print the effective settings and where each came from, and how many worker processes that makes here.
 
+    Whether a running gateway takes a change at SIGHUP (live) or a start does (restart) stands beside each.
     A setting that cannot be used, a file of TLS or an owner of unix sockets, is told in one line on standard error, and
     the exit code is 2.
     """
@@ -130,15 +145,10 @@ def check(config_path: str | None, **flags: object) -> None:
 
     settings = loaded.settings
     _print(f"{describe(loaded)}\n\n{worker_processes(settings.workers).told}")
+    from gatewayx.server.reloading import check_files
+
     try:
-        if any(server.tls for server in settings.server):
-            from gatewayx.gearman.tls import client_context
-
-            client_context(settings.server_ca, settings.server_certificate, settings.server_key)
-        if any(isinstance(address, UnixAddress) for address in settings.listen):
-            from gatewayx.server.unix_sockets import owner_numbers
-
-            owner_numbers(settings.socket_owner)
+        check_files(settings)
     except StartError as error:
         _stop(error, EXIT_WRONG_USE)
 

@@ -318,10 +318,12 @@ def test_describe_aligns_settings_values_and_origins() -> None:
 
     rows = [re.split(r" {2,}", line) for line in describe(loaded).splitlines()]
 
-    assert rows[0] == ["setting", "value", "from"]
+    assert rows[0] == ["setting", "value", "change", "from"]
     assert [row[0] for row in rows[1:]] == [setting.key for setting in SETTINGS]
-    assert ["listen", "[::1]:80,a:81", "flag --listen"] in rows
-    assert ["max-body", "64KiB", "environment GATEWAYX_MAX_BODY"] in rows
-    assert ["header-timeout", "2.5", "flag --header-timeout"] in rows
-    assert ["plugin-compat", "false", "default"] in rows
-    assert len({line.index(row[2], 40) for line, row in zip(describe(loaded).splitlines(), rows, strict=True)}) == 1
+    assert ["listen", "[::1]:80,a:81", "restart", "flag --listen"] in rows
+    assert ["max-body", "64KiB", "live", "environment GATEWAYX_MAX_BODY"] in rows
+    assert ["header-timeout", "2.5", "live", "flag --header-timeout"] in rows
+    assert ["plugin-compat", "false", "live", "default"] in rows
+    lines = describe(loaded).splitlines()
+    for column in (2, 3):
+        assert len({line.index(row[column], 40) for line, row in zip(lines, rows, strict=True)}) == 1

@@ -16,13 +16,16 @@ def test_every_setting_stands_once_below_its_group_with_its_default_and_preceden
         if line.startswith("### "):
             group = line.removeprefix("### ")
         if line.startswith("| `--") and not line.startswith("| `--config "):
-            flag, variable, default, allowed, meaning, precedent = (cell.strip() for cell in BAR.split(line)[1:-1])
+            flag, variable, default, allowed, change, meaning, precedent = (
+                cell.strip() for cell in BAR.split(line)[1:-1]
+            )
             setting = next(setting for setting in SETTINGS if re.match(rf"`{setting.flag}[` ]", flag))
             found.append(setting)
             assert group == setting.group
             assert variable == f"`{setting.variable}`"
             assert default == f"`{setting.default_text or 'none'}`"
             assert (allowed, meaning, precedent) == (setting.kind.allowed, setting.help, setting.precedent)
+            assert change == ("live" if setting.live else "restart")
 
     assert sorted(setting.name for setting in found) == sorted(setting.name for setting in SETTINGS)
 

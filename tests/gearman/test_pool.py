@@ -12,7 +12,7 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.config.kinds import FunctionServer
 from gatewayx.core.deadlines import DeadlineWheel
-from gatewayx.gearman import keeper, pool
+from gatewayx.gearman import keeper, roster
 from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
 from gatewayx.gearman.pool import Pool
@@ -182,7 +182,7 @@ class TestServersThatGoAndCome:
         assert gateway.count("pool.outstanding_jobs") == 0
 
     async def test_a_start_without_any_still_starts_at_once_and_finds_one_later(self, monkeypatch):
-        monkeypatch.setattr(pool, "FIRST_ATTEMPT_S", 3600.0)
+        monkeypatch.setattr(roster, "FIRST_ATTEMPT_S", 3600.0)
         server = ScriptedJobServer(port=nobody_listens()[1])
         async with running_gateway([server.address], connections_per_server=1) as gateway:
             assert (await ask(gateway.address, post(b"/f"))).status == 503
@@ -234,7 +234,7 @@ class TestServersThatGoAndCome:
 class TestClosing:
     @pytest.mark.parametrize("turns", range(1, 10))
     async def test_it_ends_at_any_moment_of_a_start(self, monkeypatch, turns):
-        monkeypatch.setattr(pool, "FIRST_ATTEMPT_S", 3600.0)
+        monkeypatch.setattr(roster, "FIRST_ATTEMPT_S", 3600.0)
         loop = asyncio.get_running_loop()
         starting_pool = Pool(
             loop,

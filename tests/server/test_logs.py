@@ -490,7 +490,7 @@ def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
             reader.until(b"listens on")
             reader.fill()
             for _ in range(3):
-                process.send_signal(signal.SIGHUP)
+                process.send_signal(signal.SIGUSR1)
                 # Signals are asked for ten times a second.
                 time.sleep(0.3)
                 ask(listen)

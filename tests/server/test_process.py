@@ -259,7 +259,7 @@ class TestStart:
             async with ServeProcess(
                 *("--listen", f"127.0.0.1:{listen[1]}", *server_at(silent.address), *server_at(other.address)),
                 *("--workers", "1"),
-                before="from gatewayx.gearman import pool\npool.FIRST_ATTEMPT_S = 3600.0",
+                before="from gatewayx.gearman import roster\nroster.FIRST_ATTEMPT_S = 3600.0",
             ) as served:
                 upstreams = [await silent.connection() for _ in range(2)]
                 await other.connection()

@@ -70,6 +70,17 @@ def load(config_path: str | os.PathLike[str] | None, environ: Mapping[str, str],
     return loaded
 
 
+def load_again(
+    config_path: str | os.PathLike[str] | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> Loaded:
+    """load() in a process that serves, which no file may hold up. Raises SettingError."""
+    path = environ.get(CONFIG_VARIABLE) if config_path is None else os.fspath(config_path)
+    if path is not None and os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        # A pipe is empty when it has been read, and is waited at until somebody writes.
+        raise SettingError(f"config = {escaped(path)} is no file that can be read twice")
+    return load(config_path, environ, flags)
+
+
 def _check_function_servers(loaded: Loaded) -> None:
     for entry in loaded.settings.function_server:
         if entry.server not in loaded.settings.server:
@@ -106,13 +117,15 @@ def _told(loaded: Loaded, name: str) -> str:
 
 
 def describe(loaded: Loaded) -> str:
-    """Return the effective settings as aligned lines of setting, value and origin, under a heading."""
-    rows = [("setting", "value", "from")]
+    """Return the effective settings as aligned lines of setting, value, kind of change and origin, under a heading."""
+    rows = [("setting", "value", "change", "from")]
     for setting in SETTINGS:
         value = setting.kind.show(getattr(loaded.settings, setting.name)) or NO_ENTRIES
-        rows.append((setting.key, value, loaded.origins[setting.name]))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{key:{widths[0]}}  {value:{widths[1]}}  {origin}" for key, value, origin in rows)
+        rows.append((setting.key, value, setting.change, loaded.origins[setting.name]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        f"{key:{widths[0]}}  {value:{widths[1]}}  {change:{widths[2]}}  {origin}" for key, value, change, origin in rows
+    )
 
 
 def _from_file(

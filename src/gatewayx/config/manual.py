@@ -6,7 +6,7 @@ from gatewayx.config.kinds import Switch
 from gatewayx.config.loading import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, NO_ENTRIES
 from gatewayx.config.settings import SETTINGS, Setting
 
-HEADER = ("Flag", "Variable", "Default", "Allowed", "Meaning", "Precedent")
+HEADER = ("Flag", "Variable", "Default", "Allowed", "Change", "Meaning", "Precedent")
 
 
 def markdown_tables() -> str:
@@ -29,7 +29,7 @@ def _line(row: tuple[str, ...]) -> str:
 
 
 def _file_row() -> tuple[str, ...]:
-    return (f"`{CONFIG_FLAG} FILE`", f"`{CONFIG_VARIABLE}`", NO_ENTRIES, "a readable TOML file", CONFIG_HELP, "")
+    return (f"`{CONFIG_FLAG} FILE`", f"`{CONFIG_VARIABLE}`", NO_ENTRIES, "a readable TOML file", "", CONFIG_HELP, "")
 
 
 def _row(setting: Setting) -> tuple[str, ...]:
@@ -39,6 +39,7 @@ def _row(setting: Setting) -> tuple[str, ...]:
         f"`{setting.variable}`",
         f"`{setting.default_text or NO_ENTRIES}`",
         setting.kind.allowed,
+        setting.change,
         setting.help,
         setting.precedent,
     )

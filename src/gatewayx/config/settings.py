@@ -113,6 +113,8 @@ class Setting(msgspec.Struct, frozen=True):
     help: str
     # Who else bounds the same thing, and how; empty where nobody does.
     precedent: str = ""
+    # A running gateway takes a change of it, at SIGHUP; else a change needs a restart.
+    live: bool = True
 
     @property
     def flag(self) -> str:
@@ -123,6 +125,11 @@ class Setting(msgspec.Struct, frozen=True):
     def variable(self) -> str:
         """The environment variable, such as `GATEWAYX_MAX_BODY`."""
         return VARIABLE_PREFIX + self.key.upper().replace("-", "_")
+
+    @property
+    def change(self) -> str:
+        """How a change of it comes about, in a word."""
+        return "live" if self.live else "restart"
 
     @property
     def default(self) -> object:
@@ -154,6 +161,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Addresses",
         "Where HTTP clients connect; may be repeated. Port 0 lets the kernel choose. With unix: before a path it is "
         "a unix socket, whose clients have no address.",
+        live=False,
     ),
     Setting(
         "socket_mode",
@@ -162,6 +170,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Addresses",
         "Permissions of the unix sockets of listen: who may write to one may connect.",
         "nginx: 0666; systemd SocketMode: 0666; HAProxy mode: as the umask says",
+        live=False,
     ),
     Setting(
         "socket_owner",
@@ -170,6 +179,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Addresses",
         "User and group of the unix sockets of listen; without it those of the gateway.",
         "HAProxy user, group; systemd SocketUser, SocketGroup",
+        live=False,
     ),
     Setting(
         "server",
@@ -184,9 +194,9 @@ SETTINGS: tuple[Setting, ...] = (
         "workers",
         AutoInteger(1, MOST_WORKERS),
         "Processes",
-        "Worker processes; auto for one a processor, by the smaller of CPU affinity and cgroup quota, rounded up. A "
-        "change needs a restart.",
+        "Worker processes; auto for one a processor, by the smaller of CPU affinity and cgroup quota, rounded up.",
         "nginx worker_processes: 1; gunicorn workers: 1; Envoy concurrency: one a hardware thread",
+        live=False,
     ),
     Setting(
         "connections_per_server",
@@ -316,6 +326,8 @@ SETTINGS: tuple[Setting, ...] = (
         "Client connections open at once. For a further one room is made: by one that lingers, the longest idle, or "
         "the one that stands still in an unfinished request; if there is none, it is answered 503.",
         "nginx worker_connections: 512, reusing idle ones; HAProxy maxconn",
+        # The table of addresses in the memory that all processes share is made for so many.
+        live=False,
     ),
     Setting(
         "max_connections_per_address",

@@ -23,5 +23,8 @@ class ByteBudget:
     ) -> None: ...
     @property
     def max_bytes(self) -> int: ...
+    def change(self, max_bytes: int) -> None:
+        """Have this bound from now on. If more is held already, it stays, and nothing more fits."""
+
     def counters(self) -> dict[str, int]:
         """What is held now and was counted since the start, by name."""

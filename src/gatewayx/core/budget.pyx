@@ -42,22 +42,26 @@ cdef class ByteBudget:
     """
 
     def __init__(self, long long max_bytes=256 * 1024 * 1024, Counters counters=None, Shared shared=None):
-        cdef Account account
         self.counted_in = Counters() if counters is None else counters
         self.counts = self.counted_in.row
+        self.alone = shared is None or shared.places == 1
+        self.shared = shared
+        self.change(max_bytes)
+
+    def change(self, long long max_bytes):
+        """Have this bound from now on. If more is held already, it stays, and nothing more fits."""
+        cdef Account account
         self.max_bytes = max_bytes
         self.bounds[SMALL] = max_bytes * SMALL_SHARE // SHARES
         self.bounds[BODIES] = max_bytes * BODIES_SHARE // SHARES
         self.bounds[RESULTS] = max_bytes * RESULTS_SHARE // SHARES
-        self.alone = shared is None or shared.places == 1
-        self.shared = shared
         for account in range(ACCOUNTS):
             if self.alone:
                 self.granted[account] = self.bounds[account]
                 self.most_spare[account] = LLONG_MAX
                 continue
             # All spare portions together are a sixteenth of the account at most.
-            self.portions[account] = max(1, min(<long long> PORTION_BYTES, self.bounds[account] // (32 * shared.places)))
+            self.portions[account] = max(1, min(<long long> PORTION_BYTES, self.bounds[account] // (32 * self.shared.places)))
             self.most_spare[account] = 2 * self.portions[account]
 
     def counters(self):

@@ -15,10 +15,10 @@ FUNCTION_SLOTS: Final[int]
 def address_slots(connections: int) -> int:
     """How large a table is to be for the addresses of so many connections; 0 for none."""
 
-def alone(bounded_connections: int = 0) -> Shared:
+def alone(connections: int = 0) -> Shared:
     """The totals of a process that shares them with nobody.
 
-    bounded_connections: of how many each address may have its own bound; 0 if it has none.
+    connections: of how many each address may have its own bound; 0 if it has none.
     """
 
 def shared_bytes(places: int, function_slots: int, address_slots: int) -> int:

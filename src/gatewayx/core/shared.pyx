@@ -67,16 +67,20 @@ def shared_bytes(int places, int function_slots, int address_slots):
 
 
 def address_slots(int connections):
-    """How large a table is to be for the addresses of so many connections; 0 for none."""
+    """How large a table is to be for the addresses of so many connections; 0 for none.
+
+    It is there whether an address has a bound or not, since it may get one while the gateway runs. What is never used of
+    it takes no memory.
+    """
     return max(2 * connections, 2 * WINDOW) if connections else 0
 
 
-def alone(int bounded_connections=0):
+def alone(int connections=0):
     """The totals of a process that shares them with nobody.
 
-    bounded_connections: of how many each address may have its own bound; 0 if it has none.
+    connections: of at most how many the addresses may be counted; 0 for none.
     """
-    slots = address_slots(bounded_connections)
+    slots = address_slots(connections)
     return Shared(bytearray(shared_bytes(1, FUNCTION_SLOTS, slots)), 1, 0, FUNCTION_SLOTS, slots)
 
 
@@ -341,7 +345,11 @@ cdef class KeyTable:
     def keys(self):
         """How many keys have a count."""
         cdef int slot
-        return sum(1 for slot in range(self.slots) if shared_load(&self.words[slot]) & COUNTS)
+        cdef int found = 0
+        for slot in range(self.slots):
+            if shared_load(&self.words[slot]) & COUNTS:
+                found += 1
+        return found
 
     cdef void give_back(self, int place) noexcept:
         cdef uint32_t* shares = &self.shares[place * self.slots]

@@ -21,6 +21,20 @@ class Admission:
         counters: Counters | None = None,
         shared: Shared | None = None,
     ) -> None: ...
+    def change(
+        self,
+        *,
+        functions: Iterable[bytes],
+        max_jobs: int,
+        max_function_jobs: Iterable[tuple[bytes, int]],
+        max_queued: Iterable[tuple[bytes, int]],
+        require_worker: bool,
+    ) -> None:
+        """Be as if it had been made with these.
+
+        Jobs in flight go on, whatever they are. Those that had no bound as a function's count in none of it.
+        """
+
     @property
     def max_jobs(self) -> int: ...
     @property

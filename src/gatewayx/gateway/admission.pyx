@@ -40,12 +40,25 @@ cdef class Admission:
     ):
         self.counted_in = Counters() if counters is None else counters
         self.counts = self.counted_in.row
+        self.shared = alone() if shared is None else shared
+        self.change(
+            functions=functions,
+            max_jobs=max_jobs,
+            max_function_jobs=max_function_jobs,
+            max_queued=max_queued,
+            require_worker=require_worker,
+        )
+
+    def change(self, *, functions, Py_ssize_t max_jobs, max_function_jobs, max_queued, bint require_worker):
+        """Be as if it had been made with these.
+
+        Jobs in flight go on, whatever they are. Those that had no bound as a function's count in none of it.
+        """
         self.functions = FunctionTable([(name, True) for name in functions])
         self.max_jobs = max_jobs
         self.job_bounds = FunctionTable(max_function_jobs)
         self.queue_bounds = FunctionTable(max_queued)
         self.require_worker = require_worker
-        self.shared = alone() if shared is None else shared
 
     def counters(self):
         """What is held now and was counted since the start, by name."""

@@ -42,6 +42,8 @@ cdef class Exchange(JobRequest):
     cdef Request request
     # None until the request is complete and its job submitted.
     cdef Job job
+    # What the gateway's field was when it began.
+    cdef bint plugin_compat
     # Its job counts in flight.
     cdef bint entered
     # Where it counts among the jobs of its function, as Admission.enter() has told.

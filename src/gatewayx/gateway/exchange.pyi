@@ -23,6 +23,17 @@ class Gateway(RequestHandler):
         refuse_client_unique: bool = False,
         plugin_compat: bool = False,
     ) -> None: ...
+    def change(
+        self,
+        *,
+        content_type: bytes,
+        job_timeout_s: float,
+        max_function_bytes: int,
+        refuse_client_unique: bool,
+        plugin_compat: bool,
+    ) -> None:
+        """Be as if it had been made with these, for requests that begin from now on; the Content-Type for all."""
+
     @property
     def open_exchanges(self) -> int: ...
     def counters(self) -> dict[str, int]: ...

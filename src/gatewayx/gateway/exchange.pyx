@@ -75,17 +75,36 @@ cdef class Gateway(RequestHandler):
     ):
         self.pool = pool
         self.admission = admission
-        self.max_function_bytes = max_function_bytes
-        self.content_type = content_type
-        self.job_timeout_s = job_timeout_s
-        self.refuse_client_unique = refuse_client_unique
-        self.plugin_compat = plugin_compat
-        self.recent_paths = [None] * RECENT_FUNCTIONS
-        self.recent_functions = [None] * RECENT_FUNCTIONS
+        self.change(
+            content_type=content_type,
+            job_timeout_s=job_timeout_s,
+            max_function_bytes=max_function_bytes,
+            refuse_client_unique=refuse_client_unique,
+            plugin_compat=plugin_compat,
+        )
         # 100 random bits tell processes, hosts and restarts apart.
         process = base64.b32encode(os.urandom(15))[:20].lower()
         prefix = UNIQUE_PREFIX + process + b"-"
         self.own_unique.size = put_bytes(put_bytes(self.own_unique.text, prefix), FIRST_NUMBER) - self.own_unique.text
+
+    def change(
+        self,
+        *,
+        bytes content_type,
+        double job_timeout_s,
+        Py_ssize_t max_function_bytes,
+        bint refuse_client_unique,
+        bint plugin_compat,
+    ):
+        """Be as if it had been made with these, for requests that begin from now on; the Content-Type for all."""
+        self.content_type = content_type
+        self.job_timeout_s = job_timeout_s
+        self.max_function_bytes = max_function_bytes
+        self.refuse_client_unique = refuse_client_unique
+        self.plugin_compat = plugin_compat
+        # A path that came lately may be too long now.
+        self.recent_paths = [None] * RECENT_FUNCTIONS
+        self.recent_functions = [None] * RECENT_FUNCTIONS
 
     def counters(self):
         """What is held now, by name."""
@@ -128,6 +147,7 @@ cdef class Gateway(RequestHandler):
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)
             exchange.gateway = self
+            exchange.plugin_compat = self.plugin_compat
             exchange.request = request
             request.context = exchange
             self.open_exchanges += 1
@@ -209,11 +229,11 @@ cdef class Exchange(JobRequest):
         submission.workload_bytes = request.body_bytes
         self.workload = request.body
         if request.method == METHOD_GET or request.method == METHOD_HEAD:
-            if request.body_bytes and not self.gateway.plugin_compat:
+            if request.body_bytes and not self.plugin_compat:
                 # A chunked body shows its length only now.
                 return self._answer_problem(None, UNEXPECTED_BODY, None, None)
             # A body that came with its head was read before anybody knew that the plugin drops it.
-            self.workload = b"" if request.query is None or self.gateway.plugin_compat else request.query
+            self.workload = b"" if request.query is None or self.plugin_compat else request.query
             submission.workload = PyBytes_AS_STRING(self.workload)
             submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
         refusal = self.gateway.admission.enter(self.function, pool, &self.job_place)
@@ -305,14 +325,14 @@ cdef class Exchange(JobRequest):
 
     cdef int job_failed(self, Job job, bytes reason) except -1:
         cdef str detail = JOB_FAILED.detail
-        if self.gateway.plugin_compat:
+        if self.plugin_compat:
             return self._answer(job, 200, b"WORK_FAIL", b"")
         if reason:
             detail += f": {printable(reason)}"
         return self._answer_problem(job, JOB_FAILED, detail, self._headers(job, b"WORK_FAIL"))
 
     cdef int job_exception(self, Job job, bytes data) except -1:
-        if self.gateway.plugin_compat:
+        if self.plugin_compat:
             return self._answer(job, 200, b"WORK_EXCEPTION", b"")
         return self._answer(job, 500, b"WORK_EXCEPTION", data)
 

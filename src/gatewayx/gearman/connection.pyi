@@ -44,6 +44,9 @@ class JobServerConnection(JobCarrier):
     def idle(self) -> bool: ...
     @property
     def unanswered(self) -> str | None: ...
+    def bound_results(self, max_result_bytes: int) -> None:
+        """From now on a job's result has at most so many bytes."""
+
     def retire(self) -> None:
         """Take no more jobs, but those that are merged with one that is under way here."""
 

@@ -113,6 +113,11 @@ cdef class JobServerConnection(JobCarrier):
         )
         self.asks_option = True
 
+    def bound_results(self, Py_ssize_t max_result_bytes):
+        """From now on a job's result has at most so many bytes."""
+        self.table.max_result_bytes = max_result_bytes
+        self.reader.max_body_bytes = max_result_bytes + MAX_FIRST_ARGUMENT_BYTES
+
     def retire(self):
         """Take no more jobs, but those that are merged with one that is under way here."""
         if not self.is_closed():

@@ -24,6 +24,7 @@ from gatewayx.net.names import NumericHost, Resolver
 
 if TYPE_CHECKING:
     from gatewayx.gearman.pool import Pool, PooledServer
+    from gatewayx.gearman.roster import Roster
 
 logger = logging.getLogger("gatewayx.gearman")
 
@@ -46,13 +47,15 @@ class EachAddress:
     next; it is kept while one of them is connected. An address that the name has no more gets no new jobs and is closed
     when its jobs have ended. An answer that is empty or an error changes nothing.
 
-    pool: gets and loses the job servers. entry: which of the configured ones this is, from 0. address: as configured.
+    pool: gets and loses the job servers. roster: knows what other entries have. entry: this one's number in it.
+    address: as configured.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
+        roster: Roster,
         resolver: Resolver,
         dialer: Dialer,
         entry: int,
@@ -60,10 +63,13 @@ class EachAddress:
     ) -> None:
         self.loop = loop
         self.pool = pool
+        self.roster = roster
         self.resolver = resolver
         self.dialer = dialer
         self.entry = entry
         self.address = address
+        # Which of the configured ones this is, from 0.
+        self.position = entry
         # The job servers that get jobs, and those that get none any more, with the Task that waits for their ends.
         self.servers: dict[NumericHost, PooledServer] = {}
         self.leaving: dict[NumericHost, tuple[PooledServer, asyncio.Task[None]]] = {}
@@ -76,27 +82,56 @@ class EachAddress:
         self._reasons = Reasons()
         self._interval_s = REFRESH_S
         self._again: asyncio.Future[None] = loop.create_future()
-        self._task: asyncio.Task[None] | None = None
+        # What looks the name up; one that was cancelled is there for a moment beside its successor.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def start(self) -> asyncio.Future[None]:
+    def start(self) -> list[asyncio.Future[None]]:
         """Begin; the future is done after the first lookup and the first attempts on what it has found."""
         tried: asyncio.Future[None] = self.loop.create_future()
-        self._task = self.loop.create_task(self._run(tried))
-        return tried
+        task = self.loop.create_task(self._run(tried))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return [tried]
+
+    def place(self, position: int) -> None:
+        """It is this one of the configured ones from now on, from 0."""
+        self.position = position
+        for host, server in self.servers.items():
+            self.pool.place(server, (position, *sort_key(host)))
+
+    def leave(self) -> None:
+        """It is configured no more: its job servers get no new jobs, and are closed when theirs have ended."""
+        for task in self._tasks:
+            task.cancel()
+        self._short = False
+        self._wanted = []
+        self._reasons = Reasons()
+        logger.info("the job servers of %s are configured no more: they get no new jobs", self.address)
+        for host in list(self.servers):
+            self._leave(host)
+
+    def stay(self) -> bool:
+        """Undo leave(), before start(): whoever is still there is used again."""
+        return True
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left of it, after leave()."""
+        return not self.leaving and not self._tasks
 
     async def close(self) -> None:
         """Change nothing any more; the connections are closed by the pool."""
         self._closing = True
-        tasks = [task for _, task in self.leaving.values()]
-        if self._task is not None:
-            tasks.append(self._task)
+        tasks = [*self._tasks, *(task for _, task in self.leaving.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def first_attempt_over(self) -> None:
-        """Say that no address is known if that is so."""
+        """Say that no address is known, or that its job servers are down, if that is so."""
+        for server in self.servers.values():
+            self.pool.keeper(server).first_attempt_over()
         if not self._wanted and not self._reasons:
             self._tell("no answer yet")
 
@@ -187,10 +222,15 @@ class EachAddress:
         """Bring the job servers into line with the addresses, as far as there are numbers for them."""
         if self._closing:
             return
-        most = self.pool.most_servers(self.entry)
+        most = self.roster.most_servers(self)
         used = self._wanted[:most]
         for host in self.servers.keys() - set(used):
             self._leave(host)
+            logger.info(
+                "job server %s is no address of %s any more: it gets no new jobs",
+                self.leaving[host][0].name,
+                self.address,
+            )
         self._short = False
         for host in used:
             if host not in self.servers and not self._join(host):
@@ -217,8 +257,11 @@ class EachAddress:
             task.cancel()
             del self.leaving[host]
             self.pool.readmit(server)
+            self.pool.place(server, (self.position, *sort_key(host)))
         else:
-            admitted = self.pool.admit(self.entry, host, self.address)
+            order = (self.position, *sort_key(host))
+            address = self.address
+            admitted = self.pool.admit(self.entry, order, str(host), address.port, address.tls, address.host)
             if admitted is None:
                 return False
             server = admitted
@@ -232,7 +275,6 @@ class EachAddress:
     def _leave(self, host: NumericHost) -> None:
         server = self.servers.pop(host)
         self.pool.retire(server)
-        logger.info("job server %s is no address of %s any more: it gets no new jobs", server.name, self.address)
         self.leaving[host] = (server, self.loop.create_task(self._retire(host, server)))
 
     async def _retire(self, host: NumericHost, server: PooledServer) -> None:

@@ -89,14 +89,41 @@ class Reasons:
         self._told_at_s.clear()
 
 
+class Upkeep:
+    """How connections are kept, to all job servers alike; changed in place, as the settings are.
+
+    connections: how many for jobs to each; one for text commands comes with them. status_interval_s: how often `status`
+    is asked for. check_interval_s: how often each connection must give a sign of life. tls_context: for the job servers
+    with TLS; None without any.
+    """
+
+    def __init__(
+        self,
+        connections: int,
+        *,
+        status_interval_s: float,
+        check_interval_s: float,
+        tls_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.connections = connections
+        self.status_interval_s = status_interval_s
+        self.check_interval_s = check_interval_s
+        self.tls_context = tls_context
+
+    def change(self, connections: int, status_interval_s: float, check_interval_s: float) -> bool:
+        """Whether this makes a difference to connections that are there."""
+        before = (self.connections, self.status_interval_s, self.check_interval_s)
+        self.connections = connections
+        self.status_interval_s = status_interval_s
+        self.check_interval_s = check_interval_s
+        return before != (connections, status_interval_s, check_interval_s)
+
+
 class Keeper:
     """Connections to one job server.
 
     pool: hears of each connection that comes up or goes down. resolver: finds the addresses of the job server's name.
-    dialer: makes the connections.
-    connections: how many for jobs; one for text commands comes with them. status_interval_s: how often `status` is
-    asked for. check_interval_s: how often each connection must give a sign of life. tls_context: for a job server with
-    TLS; None otherwise.
+    dialer: makes the connections. upkeep: how many, and how they are kept.
     """
 
     def __init__(
@@ -106,31 +133,26 @@ class Keeper:
         resolver: Resolver,
         dialer: Dialer,
         server: PooledServer,
-        *,
-        connections: int,
-        status_interval_s: float,
-        check_interval_s: float,
-        tls_context: ssl.SSLContext | None,
+        upkeep: Upkeep,
     ) -> None:
         self.loop = loop
         self.pool = pool
         self.server = server
         self.resolver = resolver
         self.dialer = dialer
-        self.connections = connections
-        self.status_interval_s = status_interval_s
-        self.check_interval_s = check_interval_s
-        self.tls_context = tls_context
+        self.upkeep = upkeep
         self.closing = False
         # The next attempt sends OPTION_REQ. One that was hung up on before it was up is followed by one of the other
         # kind: there are job servers that hang up on what they do not know.
         self._asks_option = True
         self._told_without_exceptions = False
-        # Connections that are still there for the jobs they have.
+        # What ends connections that are still there for the jobs they have.
         self._retired: set[asyncio.Task[None]] = set()
+        # Done when the upkeep has changed, and then another one.
+        self._changed: asyncio.Future[None] = loop.create_future()
         # Called after each loss of a connection.
         self.on_loss: Callable[[], None] = lambda: None
-        # Done after the first attempt of each connection.
+        # Done after the first attempt of each connection; some of those that are done are no longer there.
         self.tried: list[asyncio.Future[None]] = []
         # Not set while it leaves: no further attempts.
         self._wanted = asyncio.Event()
@@ -141,14 +163,41 @@ class Keeper:
         self._text_reasons = Reasons()
         # The log has said that many jobs are queued, and since then there always were.
         self._told_queued = False
+        # That of the text connection, then one for each of the others, by its number.
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> list[asyncio.Future[None]]:
         """Begin to connect; each future is done after a connection's first attempt."""
         self.tried.append(self._keep(partial(self.pool.admin_connection, self.server), is_text=True))
-        for number in range(self.connections):
-            self.tried.append(self._keep(partial(self.pool.job_connection, self.server, number), is_text=False))
+        self._have_connections()
         return self.tried
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it keeps connections."""
+        return bool(self._tasks)
+
+    def adjust(self) -> None:
+        """The upkeep has changed: connections that are too many are closed when their jobs have ended."""
+        if self.closing or not self._tasks:
+            return
+        while len(self._tasks) - 1 > self.upkeep.connections:
+            task = self._tasks.pop()
+            task.cancel()
+            self._let_end(task)
+        self._have_connections()
+        self._changed.set_result(None)
+        self._changed = self.loop.create_future()
+
+    def _check_is_kept(self) -> None:
+        """In a Task that was cancelled as one too many and does not know, as in _connect(), cancel it again."""
+        if asyncio.current_task() not in self._tasks:
+            raise asyncio.CancelledError
+
+    def _have_connections(self) -> None:
+        self.tried = [attempt for attempt in self.tried if not attempt.done()]
+        for number in range(len(self._tasks) - 1, self.upkeep.connections):
+            self.tried.append(self._keep(partial(self.pool.job_connection, self.server, number), is_text=False))
 
     async def leave(self) -> None:
         """Make no new connections, and close those that there are once no job is outstanding on them."""
@@ -192,12 +241,13 @@ class Keeper:
             connection = None
             try:
                 connection = await self._connect(make_connection, is_text=is_text)
+                self._check_is_kept()
                 up_at_s = self.loop.time()
                 self._came_up(connection)
                 if not tried.done():
                     tried.set_result(None)
                 while successor := await self._watch(connection, make_connection):
-                    self._retire(connection)
+                    self._retire(connection, "one that was asked for exceptions has taken its place")
                     connection = successor
                     self._came_up(connection)
                 reason = str(connection.close_reason)
@@ -211,6 +261,12 @@ class Keeper:
             except Exception as error:
                 logger.exception("an attempt to connect to job server %s failed", self.server.name)
                 reason = str(error) or type(error).__name__
+            except asyncio.CancelledError:
+                if connection is not None and not self.closing:
+                    # It is one too many.
+                    self._retire(connection, "fewer connections are kept")
+                    connection = None
+                raise
             finally:
                 if connection is not None:
                     connection.close("the gateway is stopping")
@@ -266,7 +322,7 @@ class Keeper:
             self.server.port,
             write_high_bytes=WRITE_HIGH_WATER_BYTES,
             options=TCP_KEEPALIVE,
-            tls_context=self.tls_context if self.server.tls else None,
+            tls_context=self.upkeep.tls_context if self.server.tls else None,
             tls_name=self.server.tls_name,
         )
         await asyncio.wait((connection.came_up, connection.gone), return_when=asyncio.FIRST_COMPLETED)
@@ -278,17 +334,22 @@ class Keeper:
 
         If another connection is to take its place, that one is returned, and is up; None otherwise.
         """
-        interval_s = self.check_interval_s
         retry_at_s = self.loop.time() + OPTION_RETRY_S
         if isinstance(connection, AdminConnection):
-            interval_s = min(interval_s, self.status_interval_s)
-            connection.ask_status(self.status_interval_s)
+            connection.ask_status(self.upkeep.status_interval_s)
         while not connection.closed:
-            await asyncio.wait((connection.gone,), timeout=interval_s)
-            connection.check(self.check_interval_s)
+            interval_s = self.upkeep.check_interval_s
+            if isinstance(connection, AdminConnection):
+                interval_s = min(interval_s, self.upkeep.status_interval_s)
+            changed = self._changed
+            await asyncio.wait((connection.gone, changed), timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
+            if changed.done() and not connection.closed:
+                # It has had no full interval for its sign of life.
+                continue
+            connection.check(self.upkeep.check_interval_s)
             if isinstance(connection, AdminConnection):
                 self._look_at_queue(connection.status.queued_jobs)
-                connection.ask_status(self.status_interval_s)
+                connection.ask_status(self.upkeep.status_interval_s)
             elif not connection.closed and not connection.asks_option and self.loop.time() >= retry_at_s:
                 retry_at_s = self.loop.time() + OPTION_RETRY_S
                 successor = await self._asking_again(make_connection)
@@ -319,25 +380,27 @@ class Keeper:
         self._asks_option = True
         return connection
 
-    def _retire(self, connection: Connection) -> None:
+    def _retire(self, connection: Connection, reason: str) -> None:
         if isinstance(connection, AdminConnection):
-            raise TypeError("a text connection has no successor")
+            raise TypeError("a text connection is closed at once")
         connection.retire()
-        task = self.loop.create_task(self._end_retired(connection))
+        self._let_end(self.loop.create_task(self._end_retired(connection, reason)))
+
+    def _let_end(self, task: asyncio.Task[None]) -> None:
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
-    async def _end_retired(self, connection: JobServerConnection) -> None:
+    async def _end_retired(self, connection: JobServerConnection, reason: str) -> None:
         """Close a connection that takes no more jobs once those it has have ended."""
         checked_at_s = self.loop.time()
         try:
             while not connection.closed and not connection.idle:
                 await asyncio.wait((connection.gone,), timeout=RETIRED_CHECK_S)
-                if self.loop.time() - checked_at_s >= self.check_interval_s:
+                if self.loop.time() - checked_at_s >= self.upkeep.check_interval_s:
                     checked_at_s = self.loop.time()
-                    connection.check(self.check_interval_s)
+                    connection.check(self.upkeep.check_interval_s)
         finally:
-            connection.close("one that was asked for exceptions has taken its place")
+            connection.close(reason)
             self.pool.went_down(self.server, connection)
 
     def _came_up(self, connection: Connection) -> None:
@@ -347,7 +410,7 @@ class Keeper:
             if not self.server.connected:
                 logger.info("job server %s is connected", self.server.name, extra={"about": self.server.name})
                 self._reasons.forget()
-            if self.server.connected == self.connections - 1:
+            if self.server.connected == self.upkeep.connections - 1:
                 self._further_reasons.forget()
             if not connection.sends_exceptions and not self._told_without_exceptions:
                 self._told_without_exceptions = True

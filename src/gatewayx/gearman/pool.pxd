@@ -10,8 +10,6 @@ from gatewayx.gearman.job cimport Job, JobListener, JobRouter, Submission
 from gatewayx.core.keyed_hash cimport KeyedHash
 
 cdef enum:
-    # Job servers, since each has a bit of Job.refused_by.
-    MAX_SERVERS = 64
     # So many jobs more than the others a server may have, while jobs of this loop turn are about to leave for it: those
     # that leave together cost one system call on either side.
     TURN_JOBS = 16
@@ -43,7 +41,8 @@ cdef class PooledServer:
     # Which one it is, from 0, and its bit.
     cdef readonly int number
     cdef unsigned long long bit
-    # Which of the configured ones it is or belongs to, from 0, and by what they are sorted: that, then the address.
+    # The entry of the roster that it is or belongs to, and by what they are sorted: which of the configured ones that is,
+    # then the address.
     cdef readonly int entry
     cdef tuple order
     # It has left for good.
@@ -86,18 +85,20 @@ cdef class Pool(JobRouter):
     cdef list leaving
     # Numbers that no server has, the one that has been free for longest first.
     cdef object free_numbers
-    # (name, which of the configured servers) pairs, and the servers that they come to, as bits; any for a function that
-    # is not in it.
+    # (name, entries of the roster) pairs, and the servers that they come to, as bits; any for a function that is not in
+    # it.
     cdef list mapping
     cdef FunctionTable function_servers
     cdef Balance balance
     cdef bint cancel_abandoned
     cdef Py_ssize_t max_result_bytes
-    # PooledServer to its Keeper, and what makes one.
+    # PooledServer to its Keeper, and what keepers need: the Upkeep is the same for all.
     cdef dict keepers
-    cdef object make_keeper
-    # EachAddress, by which of the configured servers it is.
-    cdef dict names
+    cdef object upkeep
+    cdef object resolver
+    cdef object dialer
+    # The configured job servers.
+    cdef object roster
     # Connections that go down now are closed by us.
     cdef bint closing
     # Where the next search begins, so that equals take turns.

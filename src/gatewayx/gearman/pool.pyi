@@ -5,7 +5,6 @@ import ssl
 from collections.abc import Iterable, Sequence
 from typing import final
 
-from gatewayx.address import ServerAddress
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
@@ -13,18 +12,17 @@ from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.job import JobRouter
 from gatewayx.gearman.keeper import Keeper
+from gatewayx.gearman.roster import MOST_SERVERS as MOST_SERVERS
 from gatewayx.net.dialing import Dialer
-from gatewayx.net.names import NumericHost, Resolver
+from gatewayx.net.names import Resolver
 
-FIRST_ATTEMPT_S: float
-MOST_SERVERS: int
 BALANCES: dict[str, int]
 
 @final
 class PooledServer:
     """One job server at host:port.
 
-    number: which one it is, from 0. entry: which of the configured ones it belongs to. tls_name: what its certificate
+    number: which one it is, from 0. entry: which of the roster it belongs to. tls_name: what its certificate
     must be good for, if not for its host.
     """
 
@@ -80,11 +78,35 @@ class Pool(JobRouter):
     async def start(self) -> None:
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
 
+    @property
+    def is_closing(self) -> bool: ...
     async def close(self) -> None:
         """Close every connection; jobs that have not ended are lost."""
 
-    def most_servers(self, entry: int) -> int: ...
-    def admit(self, entry: int, host: NumericHost, address: ServerAddress) -> PooledServer | None: ...
+    async def change(
+        self,
+        servers: Iterable[Sequence[object]],
+        *,
+        connections_per_server: int,
+        max_result_bytes: int,
+        balance: str,
+        function_servers: Iterable[tuple[bytes, Iterable[int]]],
+        cancel_abandoned: bool,
+        status_interval_s: float,
+        check_interval_s: float,
+        tls_context: ssl.SSLContext | None,
+    ) -> None:
+        """Be as if it had been made with these, but for the jobs under way, which stay where they are.
+
+        Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as
+        start() does; only then do those leave that are no more, and functions go to others.
+        """
+
+    def admit(
+        self, entry: int, order: tuple[object, ...], host: str, port: int, tls: bool, tls_name: str | None
+    ) -> PooledServer | None: ...
+    def place(self, server: PooledServer, order: tuple[object, ...]) -> None: ...
+    def map_functions(self, mapping: list[tuple[bytes, Iterable[int]]]) -> None: ...
     def keeper(self, server: PooledServer) -> Keeper: ...
     def retire(self, server: PooledServer) -> None: ...
     def readmit(self, server: PooledServer) -> None: ...

@@ -1,7 +1,8 @@
 """The job servers behind this process.
 
 gearmand does not cluster: each job server is on its own, and a job goes to one of them. A Keeper keeps the connections
-to each, and an EachAddress the job servers of a name with `each://`, which come and go.
+to each. The Roster has the configured ones, which come and go with the settings, those of a name with `each://` by
+themselves.
 
 A job server has a number, whose bit stands for it in Job.refused_by and in the table of functions. One that leaves keeps
 its number until its jobs have ended; the next one gets it only when no job that may still move has its bit.
@@ -15,7 +16,6 @@ full, goes to the next one in the same way (`move`).
 import asyncio
 import os
 from collections import OrderedDict, deque
-from functools import partial
 
 cimport cython
 
@@ -32,15 +32,9 @@ from gatewayx.gearman.upstream cimport UpstreamState
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
 from gatewayx.address import ServerAddress
-from gatewayx.gearman.each import EachAddress, sort_key
-from gatewayx.gearman.keeper import Keeper
+from gatewayx.gearman.keeper import Keeper, Upkeep
+from gatewayx.gearman.roster import MOST_SERVERS, Roster
 from gatewayx.net.names import Resolver
-
-# A start waits this long for each job server's first answer.
-FIRST_ATTEMPT_S = 1.0
-
-# As MAX_SERVERS, for Python.
-MOST_SERVERS = MAX_SERVERS
 
 BALANCES = {"fewest": FEWEST, "rotation": ROTATION, "in-order": IN_ORDER}
 
@@ -51,7 +45,7 @@ cdef unsigned long long ALL_SERVERS = 0xFFFFFFFFFFFFFFFF
 cdef class PooledServer:
     """One job server at host:port.
 
-    number: which one it is, from 0. entry: which of the configured ones it belongs to. tls_name: what its certificate
+    number: which one it is, from 0. entry: which of the roster it belongs to. tls_name: what its certificate
     must be good for, if not for its host.
     """
 
@@ -174,74 +168,80 @@ cdef class Pool(JobRouter):
         self.balance = BALANCES[balance]
         self.cancel_abandoned = cancel_abandoned
         self.max_result_bytes = max_result_bytes
-        resolver = Resolver(loop) if resolver is None else resolver
-        self.make_keeper = partial(
-            Keeper,
-            loop,
-            self,
-            resolver,
-            dialer,
-            connections=connections_per_server,
+        self.resolver = Resolver(loop) if resolver is None else resolver
+        self.dialer = dialer
+        self.upkeep = Upkeep(
+            connections_per_server,
             status_interval_s=status_interval_s,
             check_interval_s=check_interval_s,
             tls_context=tls_context,
         )
         self.identity_key = os.urandom(KEY_BYTES)
         self.known_backgrounds = OrderedDict()
-        self.mapping = [(name, frozenset(entries)) for name, entries in function_servers]
+        self.mapping = list(function_servers)
         self.servers = []
         self.leaving = []
         self.keepers = {}
-        self.free_numbers = deque(range(MAX_SERVERS))
-        self.names = {}
+        self.free_numbers = deque(range(MOST_SERVERS))
         self._map()
-        addresses = [ServerAddress(*server) for server in servers]
-        if not 1 <= len(addresses) <= MAX_SERVERS:
-            raise ValueError(f"there must be 1 to {MAX_SERVERS} job servers")
-        for entry, address in enumerate(addresses):
-            if address.each:
-                self.names[entry] = EachAddress(loop, self, resolver, dialer, entry, address)
-            else:
-                self._add(entry, address.host, address.port, address.tls, None, (entry,))
+        self.roster = Roster(loop, self, self.resolver, dialer, [ServerAddress(*server) for server in servers])
 
     async def start(self):
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
-        tried = [attempt for keeper in list(self.keepers.values()) for attempt in keeper.start()]
-        tried.extend([name.start() for name in self.names.values()])
-        await asyncio.wait(tried, timeout=FIRST_ATTEMPT_S)
-        for part in (*self.keepers.values(), *self.names.values()):
-            part.first_attempt_over()
+        await self.roster.start()
+
+    @property
+    def is_closing(self):
+        """Whether its connections are closed."""
+        return self.closing
 
     async def close(self):
         """Close every connection; jobs that have not ended are lost."""
         self.closing = True
-        # The names first: they make keepers.
-        await asyncio.gather(*[name.close() for name in self.names.values()])
+        # The roster first: it makes keepers.
+        await self.roster.close()
         await asyncio.gather(*[keeper.close() for keeper in self.keepers.values()])
+
+    async def change(
+        self,
+        servers,
+        *,
+        int connections_per_server,
+        Py_ssize_t max_result_bytes,
+        str balance,
+        function_servers,
+        bint cancel_abandoned,
+        double status_interval_s,
+        double check_interval_s,
+        tls_context,
+    ):
+        """Be as if it had been made with these, but for the jobs under way, which stay where they are.
+
+        Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as
+        start() does; only then do those leave that are no more, and functions go to others.
+        """
+        self.balance = BALANCES[balance]
+        self.cancel_abandoned = cancel_abandoned
+        self.max_result_bytes = max_result_bytes
+        for server in self.servers + self.leaving:
+            for connection in (<PooledServer> server).connections:
+                (<JobServerConnection> connection).bound_results(max_result_bytes)
+        self.upkeep.tls_context = tls_context
+        if self.upkeep.change(connections_per_server, status_interval_s, check_interval_s):
+            for keeper in self.keepers.values():
+                keeper.adjust()
+        await self.roster.change([ServerAddress(*server) for server in servers], list(function_servers))
 
     # Job servers that come and go.
 
-    def most_servers(self, int entry):
-        """How many job servers the name with `each://` may have: those that the others leave, which have one at least."""
-        taken = sum([1 for server in self.servers if server.entry not in self.names])
-        for other, name in self.names.items():
-            if other != entry:
-                taken += max(1, len(name.servers))
-        return MAX_SERVERS - taken
-
-    def admit(self, int entry, host, address):
-        """A job server at an address of a configured name; None while no number is free."""
-        return self._add(
-            entry, str(host), address.port, address.tls, address.host, (entry, *sort_key(host))
-        )
-
-    def _add(self, int entry, str host, int port, bint tls, tls_name, tuple order):
+    def admit(self, int entry, tuple order, str host, int port, bint tls, tls_name):
+        """A job server of this entry of the roster, which is sorted by `order`; None while no number is free."""
         number = self._take_number()
         if number is None:
             return None
         cdef PooledServer server = PooledServer(number, entry, host, port, tls, tls_name)
         server.order = order
-        self.keepers[server] = self.make_keeper(server)
+        self.keepers[server] = Keeper(self.loop, self, self.resolver, self.dialer, server, self.upkeep)
         self._serve(server)
         return server
 
@@ -256,6 +256,16 @@ cdef class Pool(JobRouter):
                 self.free_numbers.remove(number)
                 return number
         return None
+
+    def place(self, PooledServer server, tuple order):
+        """Sort the server by something else."""
+        server.order = order
+        self.servers.sort(key=_order)
+
+    def map_functions(self, list mapping):
+        """Jobs go where the (name, entries of the roster) pairs say from now on."""
+        self.mapping = mapping
+        self._map()
 
     def keeper(self, server):
         """The Keeper of the connections to the server."""
@@ -574,6 +584,8 @@ cdef class Pool(JobRouter):
             server.status.connection = connection
         else:
             server.connections.append(connection)
+            # The bound may have changed since it was made.
+            connection.bound_results(self.max_result_bytes)
 
     def went_down(self, PooledServer server, connection):
         """A connection that had come up is gone."""

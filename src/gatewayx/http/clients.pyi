@@ -65,6 +65,9 @@ class Clients:
     def emptied(self) -> asyncio.Event: ...
     @property
     def requests_in_flight(self) -> int: ...
+    def change(self, answers_half_closed: bool) -> None:
+        """Be as if it had been made with this, and with the limits as they are now."""
+
     def drain(self, idle_s: float = 0) -> None:
         """No new connections: the next answer on each is its last one, and closes it once its client has that.
 

@@ -69,21 +69,25 @@ cdef class Clients:
         bint answers_half_closed=False,
         Shared shared=None,
     ):
-        self.answers_half_closed = answers_half_closed
         self.loop = loop
         self.wheel = wheel
         self.limits = limits
-        self.body_linger_bytes = max(<long long> BODY_LINGER_BYTES, BODY_LINGER_BODIES * limits.max_body_bytes)
+        self.change(answers_half_closed)
         self.handler = handler
         self.builder = builder
         self.counted_in = counters
         self.counts = counters.row
         self.room = Room(budget, wheel, counters)
         self.refusals = Refusals(loop, wheel, counters)
-        self.shared = alone(limits.max_connections_per_address and limits.max_connections) if shared is None else shared
+        self.shared = alone(limits.max_connections) if shared is None else shared
         self.turn = turn
         self.idle_parsers = []
         self.emptied = asyncio.Event()
+
+    def change(self, bint answers_half_closed):
+        """Be as if it had been made with this, and with the limits as they are now."""
+        self.answers_half_closed = answers_half_closed
+        self.body_linger_bytes = max(<long long> BODY_LINGER_BYTES, BODY_LINGER_BODIES * self.limits.max_body_bytes)
 
     def drain(self, double idle_s=0):
         """No new connections: the next answer on each is its last one, and closes it once its client has that.

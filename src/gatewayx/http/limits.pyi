@@ -41,6 +41,9 @@ class Limits:
     """Bounds on a client, in C. settings: has them as attributes, as gatewayx.config.settings.Settings does."""
 
     def __init__(self, settings: _Bounds) -> None: ...
+    def change(self, settings: _Bounds) -> None:
+        """Be as these say, for requests that are under way as well."""
+
     @property
     def max_target_bytes(self) -> int: ...
     @property

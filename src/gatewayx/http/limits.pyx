@@ -16,6 +16,10 @@ cdef class Limits:
     """Bounds on a client, in C. settings: has them as attributes, as gatewayx.config.settings.Settings does."""
 
     def __init__(self, settings):
+        self.change(settings)
+
+    def change(self, settings):
+        """Be as these say, for requests that are under way as well."""
         self.max_target_bytes = settings.max_target_bytes
         self.max_header_bytes = settings.max_header_bytes
         self.max_headers = settings.max_headers

@@ -16,7 +16,7 @@ cdef class ResponseBuilder:
     # The second, since the epoch, for which they were made.
     cdef long long common_second
     # Errors are answered without a body, as gearmand's HTTP plugin does.
-    cdef readonly bint empty_error_bodies
+    cdef public bint empty_error_bodies
 
     # What compose() has made last; of the builder, until the next one.
     cdef char* composed

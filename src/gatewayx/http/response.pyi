@@ -14,8 +14,7 @@ class ResponseBuilder:
     """
 
     def __init__(self, *, empty_error_bodies: bool = False, now_s: float = 0) -> None: ...
-    @property
-    def empty_error_bodies(self) -> bool: ...
+    empty_error_bodies: bool
     def refresh(self, now_s: float) -> bool:
         """Let Date say now_s, seconds since the epoch; returns whether it changed."""
 

@@ -82,6 +82,14 @@ class BoundSockets:
         self.shared.append(self._files[-1].socket)
         self.addresses.append(address)
 
+    def set_write_timeout(self, write_timeout_s: float) -> None:
+        """Have the kernel wait so long for clients that are accepted from now on, in every process."""
+        for sockets in self.by_place:
+            for bound in sockets:
+                # One that this process has closed is another's.
+                if bound.fileno() >= 0:
+                    _set_write_timeout(bound, write_timeout_s)
+
     def leave_files(self) -> None:
         """In a process that was forked: the files of the unix sockets are the master's to remove."""
         for file in self._files:
@@ -233,6 +241,11 @@ def _address_of(bound: socket.socket) -> Address | UnixAddress:
     return UnixAddress(name) if bound.family == socket.AF_UNIX else Address(*name[:2])
 
 
+def _set_write_timeout(bound: socket.socket, write_timeout_s: float) -> None:
+    user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
+
+
 def _bind(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool) -> socket.socket:
     """One socket. Raises OSError.
 
@@ -246,8 +259,7 @@ def _bind(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool)
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOTSENT_BYTES)
-        user_timeout_s = write_timeout_s + USER_TIMEOUT_GRACE_S
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
+        _set_write_timeout(bound, write_timeout_s)
         if host.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((host.host, port, 0, host.scope))

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
@@ -25,7 +26,7 @@ from gatewayx.core.jitter import random_part
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
-from gatewayx.server import logs, signals, worker
+from gatewayx.server import logs, reloading, signals, worker
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
@@ -58,6 +59,9 @@ class Child(msgspec.Struct):
     ready_s: float | None = None
     aborted_s: float | None = None
     reason: str = ""
+    # It is to be sent the settings; it was, and has not said yet that it has taken them.
+    needs_settings: bool = False
+    takes_settings: bool = False
 
 
 class Post(msgspec.Struct):
@@ -69,8 +73,11 @@ class Post(msgspec.Struct):
     due_s: float = 0.0
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal stops it; returns the exit code. Raises StartError."""
+def run(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Serve until a signal stops it; returns the exit code. Raises StartError.
+
+    load: reads the settings again; raises SettingError.
+    """
     signals.prepare()
     log = logs.configure()
     make_room_for_connections(settings)
@@ -79,7 +86,7 @@ def run(settings: Settings) -> int:
     try:
         for address in settings.listen:
             _bind(sockets, address, settings)
-        return Master(settings, sockets, processes, log).run()
+        return Master(settings, load, sockets, processes, log).run()
     finally:
         sockets.close()
         log.finish()
@@ -102,14 +109,22 @@ def _bind(sockets: BoundSockets, address: Address | UnixAddress, settings: Setti
 class Master:
     """Keeps a worker process at each place.
 
-    sockets: bound. processes: how many worker processes there are to be, and why. log: of this process, and of those
-    that are forked.
+    load: reads the settings again. sockets: bound. processes: how many worker processes there are to be, and why. log:
+    of this process, and of those that are forked.
     """
 
     def __init__(
-        self, settings: Settings, sockets: BoundSockets, processes: WorkerProcesses, log: logs.EventLog
+        self,
+        settings: Settings,
+        load: Callable[[], Settings],
+        sockets: BoundSockets,
+        processes: WorkerProcesses,
+        log: logs.EventLog,
     ) -> None:
         self._settings = settings
+        self._load = load
+        # Whether it was told that all worker processes have the settings.
+        self._told_settings = True
         self._sockets = sockets
         self._log = log
         self._processes = processes
@@ -156,6 +171,7 @@ class Master:
                 self._hear(number, post, post.child, now_s)
         self._uncertain = [intent for intent in self._uncertain if not self._shared.reconcile(intent)]
         self._tell_start()
+        self._hand_out_settings()
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
             self._drain(now_s)
         if self._kill_s is not None:
@@ -171,7 +187,7 @@ class Master:
         return False
 
     def _pause_s(self) -> float:
-        changing = self._kill_s is not None and not self._told_stop
+        changing = (self._kill_s is not None and not self._told_stop) or not self._told_settings
         if changing or any(post.child is not None and post.child.ready_s is None for post in self._posts):
             return EARLY_LOOK_S
         now_s = time.monotonic()
@@ -183,7 +199,10 @@ class Master:
     def _signalled(self, number: signal.Signals | None) -> None:
         if number in signals.TOLD:
             self._told_at_s = time.monotonic() + TOLD_EVERY_S
-            logger.info("%s has no effect", number.name)
+            if number is signal.SIGHUP and self._drain_s is None:
+                self._reload()
+            else:
+                logger.info("%s has no effect%s", number.name, " in a stop" if number is signal.SIGHUP else "")
         elif number in signals.STOPPING:
             if self._drain_s is not None:
                 # The operator has asked twice.
@@ -191,6 +210,33 @@ class Master:
                 self._log.finish()
                 os._exit(1)
             self._stop()
+
+    def _reload(self) -> None:
+        settings = reloading.read_again(self._settings, self._load)
+        if settings is None:
+            return
+        self._settings = settings
+        make_room_for_connections(settings)
+        self._told_settings = False
+        for post in self._posts:
+            if post.child is not None:
+                post.child.needs_settings = True
+
+    def _hand_out_settings(self) -> None:
+        """Send the settings to whoever needs them and can take them now; say so once all have them."""
+        if self._told_settings:
+            return
+        children = [post.child for post in self._posts if post.child is not None]
+        for child in children:
+            if child.needs_settings and not child.takes_settings:
+                # One that has no room for them now gets them later, and one that is gone none.
+                with contextlib.suppress(OSError):
+                    reloading.send(child.connection, worker.SETTINGS, self._settings)
+                    child.needs_settings = False
+                    child.takes_settings = True
+        if not any(child.needs_settings or child.takes_settings for child in children):
+            self._told_settings = True
+            logger.info("all worker processes have the settings")
 
     def _stop(self) -> None:
         delay_s = self._settings.shutdown_delay_s if self._listens else 0.0
@@ -200,6 +246,8 @@ class Master:
 
     def _drain(self, now_s: float) -> None:
         self._kill_s = now_s + LAST_ACCEPTS_S + self._settings.drain_timeout_s + LAST_ANSWERS_S + OVERDUE_S
+        # Whoever has not taken the last settings yet ends with those that it has.
+        self._told_settings = True
         # From here on each socket is closed as soon as the worker process there has served who waits.
         self._sockets.close()
         for post in self._posts:
@@ -261,6 +309,9 @@ class Master:
                 self._listens = True
                 if self._mending == number:
                     self._mending = None
+            elif packet in (worker.TAKEN, worker.AGAIN):
+                child.takes_settings = False
+                child.needs_settings |= packet == worker.AGAIN
             elif packet.startswith(worker.FAILED):
                 child.reason = packet.removeprefix(worker.FAILED).decode()
             else:

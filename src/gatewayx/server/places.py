@@ -75,14 +75,14 @@ class Place:
 class Places:
     """All rows, and the bounds.
 
-    count: of worker processes, above 0. bounded_connections: of how many each address may have its own bound; 0 if it
-    has none. Raises OSError if the memory cannot be had.
+    count: of worker processes, above 0. connections: of at most how many the addresses may be counted; 0 for none.
+    Raises OSError if the memory cannot be had.
     """
 
-    def __init__(self, count: int, bounded_connections: int = 0) -> None:
+    def __init__(self, count: int, connections: int = 0) -> None:
         row_bytes = -(WORDS * WORD_BYTES + ROW_BYTES) // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
         rows_bytes = count * row_bytes
-        self._address_slots = address_slots(bounded_connections)
+        self._address_slots = address_slots(connections)
         memory = mmap.mmap(-1, rows_bytes + shared_bytes(count, FUNCTION_SLOTS, self._address_slots))
         self._memory = memory
         self._shared_at = rows_bytes

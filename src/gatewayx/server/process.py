@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gatewayx.address import Address, UnixAddress
 from gatewayx.core.budget import ByteBudget
@@ -15,7 +15,8 @@ from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError, StateError
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
-from gatewayx.gearman.pool import MOST_SERVERS, Pool
+from gatewayx.gearman.pool import Pool
+from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
@@ -27,10 +28,9 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.places import Places
+from gatewayx.server.reloading import tls_context, with_live_of
 
 if TYPE_CHECKING:
-    import ssl
-
     from gatewayx.config.settings import Settings
 
 logger = logging.getLogger("gatewayx")
@@ -88,48 +88,26 @@ class GatewayProcess:
             self.loop,
             self.wheel,
             settings.server,
-            connections_per_server=settings.connections_per_server,
-            max_result_bytes=settings.max_result_bytes,
             budget=self.budget,
             turn=self.turn,
-            balance=settings.balance,
-            function_servers=_servers_by_function(settings),
-            cancel_abandoned=settings.cancel_abandoned,
-            status_interval_s=settings.status_interval_s,
-            check_interval_s=settings.server_check_interval_s,
-            tls_context=_tls_context(settings),
             resolver=self.resolver,
             dialer=dialer,
+            **_for_pool(settings),
         )
-        self.admission = Admission(
-            functions=[name.encode() for name in settings.function],
-            max_jobs=settings.max_jobs,
-            max_function_jobs=[(bound.name.encode(), bound.jobs) for bound in settings.max_function_jobs],
-            max_queued=[(bound.name.encode(), bound.jobs) for bound in settings.max_queued],
-            require_worker=settings.require_worker,
-            counters=self.counted_in,
-            shared=self.shared,
-        )
-        self.gateway = Gateway(
-            self.pool,
-            self.admission,
-            content_type=settings.content_type.encode("latin-1"),
-            job_timeout_s=settings.job_timeout_s,
-            max_function_bytes=settings.max_function_bytes,
-            refuse_client_unique=settings.refuse_client_unique,
-            plugin_compat=settings.plugin_compat,
-        )
+        self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
+        self.gateway = Gateway(self.pool, self.admission, **_for_gateway(settings))
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
+        self.limits = Limits(settings)
         self.http = HttpServer(
             self.loop,
             self.wheel,
-            Limits(settings),
+            self.limits,
             self.gateway,
             self.builder,
             self.budget,
             self.turn,
             self.counted_in,
-            answers_half_closed=settings.half_closed == "answer",
+            answers_half_closed=_answers_half_closed(settings),
             shared=self.shared,
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
@@ -188,6 +166,26 @@ class GatewayProcess:
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
         sockets.bind(address, hosts[0], self.settings)
+
+    async def reconfigure(self, settings: Settings) -> None:
+        """Go on with the live ones of these settings. Raises StartError, and then nothing has changed.
+
+        What is under way keeps deadlines that it has, and its job server. Returns once the job servers are those of the
+        settings; not to be called before another call has returned.
+        """
+        settings = with_live_of(self.settings, settings)
+        for_pool = _for_pool(settings)
+        raise_open_files(open_files_for(settings))
+        self.settings = settings
+        self.limits.change(settings)
+        self.http.change(_answers_half_closed(settings))
+        self.builder.empty_error_bodies = settings.plugin_compat
+        self.budget.change(settings.max_held_bytes)
+        self.admission.change(**_for_admission(settings))
+        self.gateway.change(**_for_gateway(settings))
+        if self._sockets is not None:
+            self._sockets.set_write_timeout(settings.write_timeout_s)
+        await self.pool.change(settings.server, **for_pool)
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
@@ -257,7 +255,7 @@ class GatewayProcess:
                 example.decode("latin-1"),
                 extra={"about": kind},
             )
-        unserved = self.http.counters()["connections_unserved"]
+        unserved = self.counted_in.read()["connections_unserved"]
         if unserved > self._told_unserved:
             closed = unserved - self._told_unserved
             logger.warning("closed %d connections for which no file descriptor or no memory was left", closed)
@@ -266,7 +264,45 @@ class GatewayProcess:
 
 def places_for(settings: Settings, count: int) -> Places:
     """What so many worker processes share with these settings. Raises OSError."""
-    return Places(count, settings.max_connections if settings.max_connections_per_address else 0)
+    return Places(count, settings.max_connections)
+
+
+def _for_pool(settings: Settings) -> dict[str, Any]:
+    """What the pool is made with and changed to. Raises StartError."""
+    return {
+        "connections_per_server": settings.connections_per_server,
+        "max_result_bytes": settings.max_result_bytes,
+        "balance": settings.balance,
+        "function_servers": _servers_by_function(settings),
+        "cancel_abandoned": settings.cancel_abandoned,
+        "status_interval_s": settings.status_interval_s,
+        "check_interval_s": settings.server_check_interval_s,
+        "tls_context": tls_context(settings),
+    }
+
+
+def _for_admission(settings: Settings) -> dict[str, Any]:
+    return {
+        "functions": [name.encode() for name in settings.function],
+        "max_jobs": settings.max_jobs,
+        "max_function_jobs": [(bound.name.encode(), bound.jobs) for bound in settings.max_function_jobs],
+        "max_queued": [(bound.name.encode(), bound.jobs) for bound in settings.max_queued],
+        "require_worker": settings.require_worker,
+    }
+
+
+def _for_gateway(settings: Settings) -> dict[str, Any]:
+    return {
+        "content_type": settings.content_type.encode("latin-1"),
+        "job_timeout_s": settings.job_timeout_s,
+        "max_function_bytes": settings.max_function_bytes,
+        "refuse_client_unique": settings.refuse_client_unique,
+        "plugin_compat": settings.plugin_compat,
+    }
+
+
+def _answers_half_closed(settings: Settings) -> bool:
+    return settings.half_closed == "answer"
 
 
 def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
@@ -277,20 +313,11 @@ def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
     return list(numbers.items())
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """For the job servers with TLS; None without any. Raises StartError."""
-    if not any(server.tls for server in settings.server):
-        return None
-    from gatewayx.gearman.tls import client_context
-
-    return client_context(settings.server_ca, settings.server_certificate, settings.server_key)
-
-
-def make_room_for_connections(settings: Settings) -> None:
-    """Let as many files be open as the bounds need, or say that the hard limit is in the way."""
+def open_files_for(settings: Settings) -> int:
+    """How many files a process may have open by these bounds."""
     # The addresses of names with each:// may fill what is left.
     servers = MOST_SERVERS if any(server.each for server in settings.server) else len(settings.server)
-    needed = (
+    return (
         settings.max_connections
         + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
@@ -300,6 +327,11 @@ def make_room_for_connections(settings: Settings) -> None:
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS
     )
+
+
+def make_room_for_connections(settings: Settings) -> None:
+    """Let as many files be open as the bounds need, or say that the hard limit is in the way."""
+    needed = open_files_for(settings)
     possible = raise_open_files(needed)
     if possible < needed:
         logger.warning(

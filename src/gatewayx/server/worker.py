@@ -13,7 +13,7 @@ import uvloop
 from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.net.sockets import give_memory_back
-from gatewayx.server import logs
+from gatewayx.server import logs, reloading
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.places import Places
 from gatewayx.server.process import GatewayProcess
@@ -25,6 +25,10 @@ DRAIN = b"drain"
 READY = b"ready"
 # And the reason.
 FAILED = b"failed "
+# Settings come with it; the answer is that they were taken, or that they are to come again.
+SETTINGS = b"settings"
+TAKEN = b"taken"
+AGAIN = b"again"
 MAX_PACKET_BYTES = 4096
 
 
@@ -32,9 +36,12 @@ class Control:
     """The worker process's end of its connection with the master.
 
     `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
+    `changed` is set when `settings` are others.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, settings: Settings) -> None:
+        self.settings = settings
+        self.changed = asyncio.Event()
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
@@ -50,11 +57,19 @@ class Control:
 
     def _hear(self) -> None:
         try:
-            packet = self._connection.recv(MAX_PACKET_BYTES)
+            packet, settings = reloading.receive(self._connection, MAX_PACKET_BYTES, self.settings)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             packet = b""
+        if packet == SETTINGS:
+            if settings is None:
+                # No descriptor was left for them.
+                self.tell(AGAIN)
+            else:
+                self.settings = settings
+                self.changed.set()
+            return
         self._end(orphaned=packet != DRAIN)
 
     def _end(self, *, orphaned: bool) -> None:
@@ -93,7 +108,7 @@ async def _serve(
     log: logs.EventLog,
 ) -> int:
     log.follow(asyncio.get_running_loop())
-    control = Control(connection)
+    control = Control(connection, settings)
     try:
         process = GatewayProcess(settings, sockets=sockets, places=places, place=place)
         if not await _started(process, control):
@@ -106,11 +121,30 @@ async def _serve(
     gc.freeze()
     give_memory_back()
     control.tell(READY)
+    following = asyncio.create_task(_follow(process, control))
     await control.asked.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
     if control.orphaned:
-        logger.error("the master is gone: answering what is in flight, for up to %g s", settings.drain_timeout_s)
+        drain_s = process.settings.drain_timeout_s
+        logger.error("the master is gone: answering what is in flight, for up to %g s", drain_s)
     await process.drain()
     return int(control.orphaned)
+
+
+async def _follow(process: GatewayProcess, control: Control) -> None:
+    """Take settings as they come."""
+    while True:
+        await control.changed.wait()
+        control.changed.clear()
+        try:
+            await process.reconfigure(control.settings)
+        except StartError as error:
+            # The master could use the files a moment ago.
+            logger.error("worker process %d keeps its settings: %s", process.place, error)  # noqa: TRY400
+        except Exception:
+            logger.exception("worker process %d has not taken all settings", process.place)
+        control.tell(TAKEN)
 
 
 async def _started(process: GatewayProcess, control: Control) -> bool:
