@@ -96,11 +96,11 @@ def serve(config_path: str | None, **flags: object) -> None:
     Every setting is a flag, a TOML key and an environment variable of the same name. Flags win over variables,
     variables over the file.
     """
-    settings = _load(config_path, flags).settings
+    loaded = _load(config_path, flags)
 
     from gatewayx.server.master import run
 
-    _finish(lambda: run(settings))
+    _finish(lambda: run(loaded.settings, listen_is_default=loaded.origins["listen"] == "default"))
 
 
 @main.command()
