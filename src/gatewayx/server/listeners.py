@@ -64,9 +64,9 @@ class BoundSockets:
 
     def inherit(self, sockets: Sequence[socket.socket], settings: Settings) -> None:
         """Take sockets that listen already. Raises StartError."""
+        self.shared += sockets
         for inherited in sockets:
             address = _address_of(inherited)
-            self.shared.append(inherited)
             self.addresses.append(address)
             self._inherited.append(address)
             if inherited.family != socket.AF_UNIX:

@@ -138,6 +138,7 @@ class Master:
         self._exit_code = 0
         # When a worker process was last seen that had turned its loop within the worker timeout.
         self._alive_s = time.monotonic()
+        self._told_dead = False
 
     def run(self) -> int:
         """Return the exit code, once nobody is left. Raises StartError if no worker process could begin."""
@@ -334,7 +335,12 @@ class Master:
             is_ready = post.child is not None and post.child.ready_s is not None
             if is_ready and self._watch.still_s[number] < self._settings.worker_timeout_s:
                 self._alive_s = now_s
-        return self._kill_s is not None or now_s - self._alive_s < self._settings.worker_timeout_s + OVERDUE_S
+        dead_s = now_s - self._alive_s
+        is_alive = self._kill_s is not None or dead_s < self._settings.worker_timeout_s + OVERDUE_S
+        if not is_alive and not self._told_dead:
+            logger.critical("no worker process has turned its loop for %.0f s: the watchdog is left to act", dead_s)
+        self._told_dead = not is_alive
+        return is_alive
 
     def _abort_one(self, now_s: float) -> None:
         """End one that hangs, with its traceback; the next only when another is ready in its place.

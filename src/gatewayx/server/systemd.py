@@ -21,6 +21,7 @@ logger = logging.getLogger("gatewayx")
 # sd_listen_fds(3): the first of the inherited descriptors.
 FIRST_DESCRIPTOR = 3
 LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
+FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 # Longer numbers are none of these variables'.
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -141,6 +142,8 @@ def listen_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socke
         try:
             sockets.append(_inherited(descriptor))
         except (OSError, ValueError) as error:
+            for found in sockets:
+                found.close()
             shown = f"{descriptor} ({name!a})" if name else str(descriptor)
             reason = getattr(error, "strerror", None) or str(error)
             raise StartError(f"cannot listen on descriptor {shown} of LISTEN_FDS: {reason}") from error
@@ -150,15 +153,24 @@ def listen_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socke
 def _inherited(descriptor: int) -> socket.socket:
     """Raises OSError if there is no socket, ValueError if it cannot be served."""
     found = socket.socket(fileno=descriptor)
-    if found.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or found.type != socket.SOCK_STREAM:
-        raise ValueError("it is no stream socket of IPv4, IPv6 or unix")
-    if found.family != socket.AF_UNIX and found.proto != socket.IPPROTO_TCP:
-        raise ValueError("it does not speak TCP")
-    if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise ValueError("it does not listen (a .socket unit needs ListenStream= and Accept=no)")
+    fault = _fault(found)
+    if fault:
+        found.close()
+        raise ValueError(fault)
     found.set_inheritable(False)
     found.setblocking(False)
     return found
+
+
+def _fault(found: socket.socket) -> str:
+    """Why a socket cannot be served; empty if it can."""
+    if found.family not in FAMILIES or found.type != socket.SOCK_STREAM:
+        return "it is no stream socket of IPv4, IPv6 or unix"
+    if found.family != socket.AF_UNIX and found.proto != socket.IPPROTO_TCP:
+        return "it does not speak TCP"
+    if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return "it does not listen (a .socket unit needs ListenStream= and Accept=no)"
+    return ""
 
 
 def _number(text: str) -> int | None:
