@@ -123,6 +123,7 @@ def handing_over(*sockets: socket.socket) -> Callable[[], None]:
         copies = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, SPARE_DESCRIPTOR) for each in sockets]
         for number, copy in enumerate(copies):
             os.dup2(copy, 3 + number)
+            os.close(copy)
 
     return hand_over
 
@@ -461,23 +462,21 @@ def queue_length(listens: socket.socket) -> int:
 
 async def test_a_restart_on_the_same_sockets_refuses_and_resets_nobody(folder, embedded, samples):
     path = f"{folder}/http.sock"
+    answered = 0
+    asking = True
+
+    async def ask_again_and_again(address: tuple[str, int] | str) -> None:
+        nonlocal answered
+        while asking:
+            await one_request(address)
+            answered += 1
+
+    async def more_are_answered() -> None:
+        enough = answered + 100
+        await eventually(lambda: answered >= enough or any(client.done() for client in clients), PROCESS_S)
+
     with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp, listening(socket.AF_UNIX, path) as unix:
         sockets = (tcp, unix)
-        answered = 0
-
-        async def ask_again_and_again(address: tuple[str, int] | str) -> None:
-            nonlocal answered
-            while True:
-                await one_request(address)
-                answered += 1
-
-        async def more_are_answered() -> None:
-            enough = answered + 100
-            await eventually(lambda: answered >= enough or any(client.done() for client in clients), PROCESS_S)
-            for client in clients:
-                if client.done():
-                    client.result()
-
         async with activated(*server_at(embedded), "--workers", "2", sockets=sockets) as first:
             await first.until("listens on")
             clients = [
@@ -488,14 +487,12 @@ async def test_a_restart_on_the_same_sockets_refuses_and_resets_nobody(folder, e
             await more_are_answered()
             first.signal(signal.SIGTERM)
             assert await first.ended() == 0
-        between = asyncio.create_task(one_request(tcp.getsockname()))
-        async with activated(*server_at(embedded), "--workers", "2", sockets=sockets):
+        between = asyncio.create_task(one_request(path))
+        async with activated(*server_at(embedded), "--workers", "2", sockets=sockets) as second:
+            await second.until("listens on")
             await more_are_answered()
-            await between
-            for client in clients:
-                client.cancel()
-            ends = await asyncio.gather(*clients, return_exceptions=True)
-            assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+            asking = False
+            await asyncio.gather(*clients, between)
 
 
 async def one_request(address: tuple[str, int] | str) -> None:
