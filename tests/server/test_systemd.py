@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,8 +27,8 @@ from gatewayx.errors import StartError
 from gatewayx.server import systemd
 from gatewayx.server.listeners import MAX_NOTSENT_BYTES, USER_TIMEOUT_GRACE_S
 from gatewayx.server.systemd import Manager, listen_sockets, watchdog_interval_s
-from support.gateway import PROCESS_S, ServeProcess, eventually
-from support.gearmand import LIBC, die_with_parent
+from support.gateway import PROCESS_S, ServeProcess, children_of, eventually
+from support.gearmand import LIBC, PR_SET_PDEATHSIG, die_with_parent
 from support.http import HttpClient, head, post
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +36,9 @@ pytestmark = pytest.mark.anyio
 LISTEN = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWPID = 0x20000000
+# An exit code that no gateway has.
+NOT_PERMITTED = 77
 # Above every descriptor that a test has open.
 SPARE_DESCRIPTOR = 200
 # tcp_info.tcpi_sacked, which is the length of the queue of a socket that listens.
@@ -575,25 +580,57 @@ async def test_a_socket_that_cannot_be_served_ends_the_start(embedded):
     ]
 
 
-def leave_orphans_to_it() -> None:
+# A child of a child, whose parent ends first.
+LEAVES_AN_ORPHAN = """
+import os, signal
+if os.fork() == 0:
+    if os.fork() == 0:
+        signal.pause()
+    os._exit(0)
+os.wait()
+"""
+# The process goes on as the first one of a namespace, and ends as that does.
+IN_A_NAMESPACE = f"""
+import ctypes, os, signal
+libc = ctypes.CDLL(None)
+if libc.unshare({CLONE_NEWPID}) != 0:
+    os._exit({NOT_PERMITTED})
+first = os.fork()
+if first != 0:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
+libc.prctl({PR_SET_PDEATHSIG}, signal.SIGKILL)
+assert os.getpid() == 1
+"""
+
+
+def as_subreaper() -> None:
     """In the child: be given the orphans below it, as the first process of a container is."""
     die_with_parent()
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-async def test_orphans_that_are_left_to_the_master_are_reaped(embedded):
-    # A child of a child, whose parent ends first.
-    before = "import os, signal\nif os.fork() == 0:\n  if os.fork() == 0: signal.pause()\n  os._exit(0)\nos.wait()\n"
-    async with ServeProcess(
-        *LISTEN, *server_at(embedded), "--workers", "2", before=before, preexec=leave_orphans_to_it
-    ) as served:
+def kinds_of_reapers() -> list[str]:
+    """Namespaces are for root, or for whom else the machine lets make them."""
+    tried = subprocess.run([sys.executable, "-c", IN_A_NAMESPACE], check=False)
+    return ["subreaper"] if tried.returncode == NOT_PERMITTED else ["subreaper", "first process"]
+
+
+@pytest.mark.parametrize("kind", kinds_of_reapers())
+async def test_orphans_that_are_left_to_the_master_are_reaped(kind, embedded):
+    before = (IN_A_NAMESPACE if kind == "first process" else "") + LEAVES_AN_ORPHAN
+    arguments = (*LISTEN, *server_at(embedded), "--workers", "2")
+    async with ServeProcess(*arguments, before=before, preexec=as_subreaper) as served:
         address = await served.address()
-        orphan, *workers = served.workers()
+        master = served.process.pid if kind == "subreaper" else children_of(served.process.pid)[0]
+        orphan, *workers = children_of(master)
         assert len(workers) == 2
         os.kill(orphan, signal.SIGKILL)
-        await eventually(lambda: served.workers() == workers)
+        await eventually(lambda: children_of(master) == workers)
+        os.kill(workers[0], signal.SIGKILL)
+        await served.until("was ended by SIGKILL")
+        await eventually(lambda: len(children_of(master)) == 2)
         async with HttpClient(address) as client:
             assert (await client.ask(OPTIONS)).status == 204
-        served.signal(signal.SIGTERM)
+        os.kill(master, signal.SIGTERM)
         assert await served.ended() == 0
-    assert not [line for line in served.lines if "ERROR" in line]
+    assert sum("ERROR" in line for line in served.lines) == 1
