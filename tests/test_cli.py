@@ -38,7 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Stands in for the gateway's master: `run` notes what it was given and returns 0."""
     module = ModuleType("gatewayx.server.master")
     module.given = []
-    module.run = lambda settings: module.given.append(settings) or 0
+    module.run = lambda settings, **others: module.given.append((settings, others)) or 0
     monkeypatch.setitem(sys.modules, "gatewayx.server.master", module)
     return module
 
@@ -226,11 +226,19 @@ def test_serve_runs_the_gateway_with_the_effective_settings(server: ModuleType) 
 
     assert result.exit_code == 0
     assert result.output == ""
-    assert server.given == [Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)]
+    settings = Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)
+    assert server.given == [(settings, {"listen_is_default": True})]
+
+
+def test_where_it_listens_is_no_default_if_it_was_set_even_to_that(server: ModuleType) -> None:
+    invoke("serve", "--listen", "127.0.0.1:8080")
+    invoke("serve", environ={"GATEWAYX_LISTEN": "127.0.0.1:8080"})
+
+    assert server.given == 2 * [(Settings(), {"listen_is_default": False})]
 
 
 def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
-    server.run = lambda settings: 1
+    server.run = lambda *_, **__: 1
 
     assert invoke("serve").exit_code == 1
 
@@ -239,7 +247,7 @@ def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
 def test_an_expected_failure_to_start_is_one_line_and_exit_code_1(
     server: ModuleType, demo: ModuleType, command: str
 ) -> None:
-    def fail(*_: object) -> int:
+    def fail(*_: object, **__: object) -> int:
         raise StartError("cannot listen at 127.0.0.1:8080: address already in use")
 
     server.run = demo.run = fail
