@@ -40,7 +40,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module = ModuleType("gatewayx.server.master")
     module.given = []
     module.loads = []
-    module.run = lambda settings, load: module.given.append(settings) or module.loads.append(load) or 0
+    module.run = lambda settings, load, **others: (
+        module.given.append((settings, others)) or module.loads.append(load) or 0
+    )
     monkeypatch.setitem(sys.modules, "gatewayx.server.master", module)
     return module
 
@@ -227,7 +229,15 @@ def test_serve_runs_the_gateway_with_the_effective_settings(server: ModuleType) 
 
     assert result.exit_code == 0
     assert result.output == ""
-    assert server.given == [Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)]
+    settings = Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)
+    assert server.given == [(settings, {"listen_is_default": True})]
+
+
+def test_where_it_listens_is_no_default_if_it_was_set_even_to_that(server: ModuleType) -> None:
+    invoke("serve", "--listen", "127.0.0.1:8080")
+    invoke("serve", environ={"GATEWAYX_LISTEN": "127.0.0.1:8080"})
+
+    assert server.given == 2 * [(Settings(), {"listen_is_default": False})]
 
 
 def test_serve_can_read_the_file_again_with_the_flags_it_has(server: ModuleType, tmp_path: Path) -> None:
@@ -248,7 +258,7 @@ def test_serve_can_read_the_file_again_with_the_flags_it_has(server: ModuleType,
 
 
 def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
-    server.run = lambda settings, load: 1
+    server.run = lambda *_, **__: 1
 
     assert invoke("serve").exit_code == 1
 
@@ -257,7 +267,7 @@ def test_what_the_gateway_returns_is_the_exit_code(server: ModuleType) -> None:
 def test_an_expected_failure_to_start_is_one_line_and_exit_code_1(
     server: ModuleType, demo: ModuleType, command: str
 ) -> None:
-    def fail(*_: object) -> int:
+    def fail(*_: object, **__: object) -> int:
         raise StartError("cannot listen at 127.0.0.1:8080: address already in use")
 
     server.run = demo.run = fail

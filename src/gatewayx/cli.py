@@ -110,11 +110,17 @@ def serve(config_path: str | None, **flags: object) -> None:
     At SIGHUP the file is read again: settings marked live change in place, those marked restart when serve is started
     the next time. If anything is wrong, nothing changes.
     """
-    settings = _load(config_path, flags).settings
+    loaded = _load(config_path, flags)
 
     from gatewayx.server.master import run
 
-    _finish(lambda: run(settings, lambda: load_again(config_path, os.environ, flags).settings))
+    _finish(
+        lambda: run(
+            loaded.settings,
+            lambda: load_again(config_path, os.environ, flags).settings,
+            listen_is_default=loaded.origins["listen"] == "default",
+        )
+    )
 
 
 @main.command()

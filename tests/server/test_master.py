@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -13,7 +15,8 @@ import pytest
 
 from gatewayx.core.counters import NAMES
 from gatewayx.server.places import Places, State, Watch
-from support.gateway import SOON_S, ServeProcess, eventually
+from support.gateway import SOON_S, ServeProcess, children_of, eventually
+from support.gearmand import LIBC, PR_SET_PDEATHSIG, die_with_parent
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker, nobody_listens
 
@@ -21,6 +24,10 @@ pytestmark = pytest.mark.anyio
 
 LISTEN = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")
+PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWPID = 0x20000000
+# An exit code that no gateway has.
+NOT_PERMITTED = 77
 
 
 def server_at(address: tuple[str, int]) -> tuple[str, str]:
@@ -252,6 +259,62 @@ async def test_one_that_does_not_end_in_time_is_killed(embedded):
         served.signal(signal.SIGTERM)
         await served.until("worker processes that have not ended in time are killed")
         assert await served.ended() == 1
+
+
+# A child of a child, whose parent ends first.
+LEAVES_AN_ORPHAN = """
+import os, signal
+if os.fork() == 0:
+    if os.fork() == 0:
+        signal.pause()
+    os._exit(0)
+os.wait()
+"""
+# The process goes on as the first one of a namespace, and ends as that does.
+IN_A_NAMESPACE = f"""
+import ctypes, os, signal
+libc = ctypes.CDLL(None)
+if libc.unshare({CLONE_NEWPID}) != 0:
+    os._exit({NOT_PERMITTED})
+first = os.fork()
+if first != 0:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
+libc.prctl({PR_SET_PDEATHSIG}, signal.SIGKILL)
+assert os.getpid() == 1
+"""
+
+
+def as_subreaper() -> None:
+    """In the child: be given the orphans below it, as the first process of a container is."""
+    die_with_parent()
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kinds_of_reapers() -> list[str]:
+    """Namespaces are for root, or for whom else the machine lets make them."""
+    tried = subprocess.run([sys.executable, "-c", IN_A_NAMESPACE], check=False)
+    return ["subreaper"] if tried.returncode == NOT_PERMITTED else ["subreaper", "first process"]
+
+
+@pytest.mark.parametrize("kind", kinds_of_reapers())
+async def test_orphans_that_are_left_to_the_master_are_reaped(kind, embedded):
+    before = (IN_A_NAMESPACE if kind == "first process" else "") + LEAVES_AN_ORPHAN
+    arguments = (*LISTEN, *server_at(embedded.address), "--workers", "2")
+    async with ServeProcess(*arguments, before=before, preexec=as_subreaper) as served:
+        address = await served.address()
+        master = served.process.pid if kind == "subreaper" else children_of(served.process.pid)[0]
+        orphan, *workers = children_of(master)
+        assert len(workers) == 2
+        os.kill(orphan, signal.SIGKILL)
+        await eventually(lambda: children_of(master) == workers)
+        os.kill(workers[0], signal.SIGKILL)
+        await served.until("was ended by SIGKILL")
+        await eventually(lambda: len(children_of(master)) == 2)
+        async with HttpClient(address) as client:
+            assert (await client.ask(OPTIONS)).status == 204
+        os.kill(master, signal.SIGTERM)
+        assert await served.ended() == 0
+    assert sum("ERROR" in line for line in served.lines) == 1
 
 
 class TestWatch:

@@ -48,6 +48,7 @@ cdef extern from "<netinet/in.h>" nogil:
     unsigned short htons(unsigned short value)
     unsigned short ntohs(unsigned short value)
     uint32_t htonl(uint32_t value)
+    bint IN6_IS_ADDR_V4MAPPED(const in6_addr* address)
     enum:
         AF_INET
         AF_INET6
@@ -239,6 +240,11 @@ cdef void _compact(const sockaddr_storage* address, CompactAddress* compact) noe
         compact.family = AF_INET
         compact.port = ntohs(ipv4.sin_port)
         memcpy(compact.host, &ipv4.sin_addr, 4)
+    elif address.ss_family == AF_INET6 and IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr):
+        # A client of IPv4 at a socket that takes both: all of them would pass for one /64.
+        compact.family = AF_INET
+        compact.port = ntohs(ipv6.sin6_port)
+        memcpy(compact.host, &ipv6.sin6_addr.s6_addr[12], 4)
     elif address.ss_family == AF_INET6:
         compact.family = AF_INET6
         compact.port = ntohs(ipv6.sin6_port)

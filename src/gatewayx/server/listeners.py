@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ WANT_RETRY_S = 0.05
 class BoundSockets:
     """Every socket of a gateway on which it listens or will, in each of its processes.
 
-    places: how many there are. An address has a socket for each; a unix socket is one for all of them.
+    places: how many there are. An address has a socket for each; a unix socket is one for all of them, and so is an
+    inherited one.
     """
 
     def __init__(self, places: int) -> None:
@@ -56,13 +58,31 @@ class BoundSockets:
         self.by_place: list[list[socket.socket]] = [[] for _ in range(places)]
         self.shared: list[socket.socket] = []
         self._files: list[UnixSocket] = []
+        # Where the sockets listen that somebody else has bound, who may keep them: they are only closed here, and their
+        # files are the other's to remove.
+        self._inherited: list[Address | UnixAddress] = []
+
+    def inherit(self, sockets: Sequence[socket.socket], settings: Settings) -> None:
+        """Take sockets that listen already. Raises StartError."""
+        self.shared += sockets
+        for inherited in sockets:
+            address = _address_of(inherited)
+            self.addresses.append(address)
+            self._inherited.append(address)
+            if inherited.family != socket.AF_UNIX:
+                try:
+                    _set_options(inherited, settings.write_timeout_s)
+                except OSError as error:
+                    raise StartError(f"cannot listen on {address}: {error.strerror}") from error
 
     def bind(self, address: Address, host: NumericHost, settings: Settings) -> None:
         """Bind a socket for each place to the address of this host. Raises StartError.
 
         An address at which anybody else listens is refused, though such sockets could share it: this is why the first
-        one is bound without SO_REUSEPORT.
+        one is bound without SO_REUSEPORT. Nothing happens if it was inherited.
         """
+        if Address(host.host, address.port) in self._inherited:
+            return
         try:
             bound = _bind(host, address.port, settings.write_timeout_s, shared=False)
             self.addresses.append(_address_of(bound))
@@ -77,7 +97,9 @@ class BoundSockets:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
     def bind_file(self, address: UnixAddress, settings: Settings) -> None:
-        """Bind a unix socket. Raises StartError."""
+        """Bind a unix socket. Raises StartError. Nothing happens if it was inherited."""
+        if address in self._inherited:
+            return
         self._files.append(bind_unix_socket(address, settings.socket_mode, owner_numbers(settings.socket_owner)))
         self.shared.append(self._files[-1].socket)
         self.addresses.append(address)
@@ -143,7 +165,9 @@ class Listeners:
         """Let clients in at the own place. Raises StartError."""
         for bound in (*self._sockets.by_place[self._own], *self._sockets.shared):
             try:
-                bound.listen(BACKLOG)
+                # The queue of a socket that was inherited is as long as its owner wants it.
+                if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    bound.listen(BACKLOG)
                 self._serve(self._own, bound)
             except OSError as error:
                 raise StartError(f"cannot listen on {_address_of(bound)}: {error.strerror}") from error
@@ -238,7 +262,10 @@ def _close(sockets: Sequence[socket.socket]) -> None:
 
 def _address_of(bound: socket.socket) -> Address | UnixAddress:
     name = bound.getsockname()
-    return UnixAddress(name) if bound.family == socket.AF_UNIX else Address(*name[:2])
+    if bound.family == socket.AF_UNIX:
+        # An abstract name, which only a socket can have that was inherited, comes as bytes, with a NUL before it.
+        return UnixAddress(name if isinstance(name, str) else f"@{os.fsdecode(name[1:])}")
+    return Address(*name[:2])
 
 
 def _set_write_timeout(bound: socket.socket, write_timeout_s: float) -> None:
@@ -247,19 +274,13 @@ def _set_write_timeout(bound: socket.socket, write_timeout_s: float) -> None:
 
 
 def _bind(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool) -> socket.socket:
-    """One socket. Raises OSError.
-
-    What is set here the kernel sets for every connection that is accepted (tcp(7)): answers that lie in its buffers
-    and are not read for write_timeout_s end the connection, even one that is closed on our side.
-    """
+    """One socket. Raises OSError."""
     bound = socket.socket(host.family, socket.SOCK_STREAM)
     try:
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_options(bound, write_timeout_s)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOTSENT_BYTES)
-        _set_write_timeout(bound, write_timeout_s)
         if host.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((host.host, port, 0, host.scope))
@@ -270,3 +291,14 @@ def _bind(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool)
         raise
     bound.setblocking(False)
     return bound
+
+
+def _set_options(bound: socket.socket, write_timeout_s: float) -> None:
+    """Set what the kernel then sets for every connection that is accepted (tcp(7)). Raises OSError.
+
+    Answers that lie in its buffers and are not read for write_timeout_s end the connection, even one that is closed on
+    our side.
+    """
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOTSENT_BYTES)
+    _set_write_timeout(bound, write_timeout_s)

@@ -26,7 +26,7 @@ from gatewayx.core.jitter import random_part
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
-from gatewayx.server import logs, reloading, signals, worker
+from gatewayx.server import logs, reloading, signals, systemd, worker
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
@@ -73,10 +73,11 @@ class Post(msgspec.Struct):
     due_s: float = 0.0
 
 
-def run(settings: Settings, load: Callable[[], Settings]) -> int:
+def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: bool = False) -> int:
     """Serve until a signal stops it; returns the exit code. Raises StartError.
 
-    load: reads the settings again; raises SettingError.
+    load: reads the settings again; raises SettingError. listen_is_default: nobody has set where it listens, so that
+    inherited sockets take the place of that.
     """
     signals.prepare()
     log = logs.configure()
@@ -84,8 +85,10 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     processes = worker_processes(settings.workers)
     sockets = BoundSockets(processes.count)
     try:
-        for address in settings.listen:
-            _bind(sockets, address, settings)
+        sockets.inherit(systemd.listen_sockets(), settings)
+        if not (listen_is_default and sockets.addresses):
+            for address in settings.listen:
+                _bind(sockets, address, settings)
         return Master(settings, load, sockets, processes, log).run()
     finally:
         sockets.close()
@@ -127,6 +130,7 @@ class Master:
         self._told_settings = True
         self._sockets = sockets
         self._log = log
+        self._manager = systemd.Manager()
         self._processes = processes
         self._places = places_for(settings, processes.count)
         self._shared = self._places.shared()
@@ -145,6 +149,9 @@ class Master:
         self._kill_s: float | None = None
         self._told_at_s = 0.0
         self._exit_code = 0
+        # When a worker process was last seen that had turned its loop within the worker timeout.
+        self._alive_s = time.monotonic()
+        self._told_dead = False
 
     def run(self) -> int:
         """Return the exit code, once nobody is left. Raises StartError if no worker process could begin."""
@@ -172,6 +179,7 @@ class Master:
         self._uncertain = [intent for intent in self._uncertain if not self._shared.reconcile(intent)]
         self._tell_start()
         self._hand_out_settings()
+        self._manager.tick(now_s, alive=self._is_alive(now_s))
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
             self._drain(now_s)
         if self._kill_s is not None:
@@ -192,6 +200,7 @@ class Master:
             return EARLY_LOOK_S
         now_s = time.monotonic()
         due_s = [post.due_s - now_s for post in self._posts if post.child is None]
+        due_s.append(max(EARLY_LOOK_S, self._manager.pause_s(now_s)))
         if self._drain_s is not None:
             due_s.append(self._drain_s - now_s)
         return max(0.0, min([LOOK_S, *due_s])) if self._kill_s is None else LOOK_S
@@ -199,10 +208,16 @@ class Master:
     def _signalled(self, number: signal.Signals | None) -> None:
         if number in signals.TOLD:
             self._told_at_s = time.monotonic() + TOLD_EVERY_S
-            if number is signal.SIGHUP and self._drain_s is None:
+            if number is not signal.SIGHUP:
+                logger.info("%s has no effect", number.name)
+                return
+            # With Type=notify-reload systemd waits for both, in a stop as well.
+            self._manager.reloading()
+            if self._drain_s is None:
                 self._reload()
             else:
-                logger.info("%s has no effect%s", number.name, " in a stop" if number is signal.SIGHUP else "")
+                logger.info("%s has no effect in a stop", number.name)
+            self._manager.reloaded()
         elif number in signals.STOPPING:
             if self._drain_s is not None:
                 # The operator has asked twice.
@@ -241,11 +256,15 @@ class Master:
     def _stop(self) -> None:
         delay_s = self._settings.shutdown_delay_s if self._listens else 0.0
         self._drain_s = time.monotonic() + delay_s
+        self._manager.stopping("answering what is in flight", delay_s + self._longest_drain_s())
         if delay_s:
             logger.info("stopping in %g s: accepting and serving as before until then", delay_s)
 
+    def _longest_drain_s(self) -> float:
+        return LAST_ACCEPTS_S + self._settings.drain_timeout_s + LAST_ANSWERS_S + OVERDUE_S
+
     def _drain(self, now_s: float) -> None:
-        self._kill_s = now_s + LAST_ACCEPTS_S + self._settings.drain_timeout_s + LAST_ANSWERS_S + OVERDUE_S
+        self._kill_s = now_s + self._longest_drain_s()
         # Whoever has not taken the last settings yet ends with those that it has.
         self._told_settings = True
         # From here on each socket is closed as soon as the worker process there has served who waits.
@@ -357,6 +376,23 @@ class Master:
         delay_s = 0.0 if post.failures == 1 else min(BACKOFF_FIRST_S * 2.0 ** (post.failures - 2), BACKOFF_MAX_S)
         post.due_s = now_s + delay_s / 2 + random_part(delay_s / 2)
 
+    def _is_alive(self, now_s: float) -> bool:
+        """Whether the gateway serves, or may yet: what the watchdog is told.
+
+        One worker process that hangs, or several, are this process's to replace: the manager would end the others with
+        them. So it is left to the manager only when the loop of none has turned for as long as a hang and its end take.
+        """
+        for number, post in enumerate(self._posts):
+            is_ready = post.child is not None and post.child.ready_s is not None
+            if is_ready and self._watch.still_s[number] < self._settings.worker_timeout_s:
+                self._alive_s = now_s
+        dead_s = now_s - self._alive_s
+        is_alive = self._kill_s is not None or dead_s < self._settings.worker_timeout_s + OVERDUE_S
+        if not is_alive and not self._told_dead:
+            logger.critical("no worker process has turned its loop for %.0f s: the watchdog is left to act", dead_s)
+        self._told_dead = not is_alive
+        return is_alive
+
     def _abort_one(self, now_s: float) -> None:
         """End one that hangs, with its traceback; the next only when another is ready in its place.
 
@@ -370,7 +406,7 @@ class Master:
             if child.aborted_s is not None:
                 if now_s - child.aborted_s >= ABORT_S:
                     os.kill(child.process_id, signal.SIGKILL)
-            elif self._mending is None and self._watch.still_s[number] >= self._settings.worker_timeout_s:
+            elif self._mending in (None, number) and self._watch.still_s[number] >= self._settings.worker_timeout_s:
                 logger.error(
                     "worker process %d (pid %d) has not turned its loop for %.0f s: it is aborted",
                     number,
@@ -395,6 +431,7 @@ class Master:
             for address in self._sockets.addresses
         )
         logger.info("gatewayx %s listens on %s; %s", __version__, addresses, self._processes.told)
+        self._manager.ready(f"listens on {addresses}; {self._processes.told}")
 
     def _tell_stop(self) -> None:
         """Tell that it stops, once all worker processes have begun to."""
