@@ -271,7 +271,7 @@ process.GatewayProcess.start = start
         await receiver.until("READY")
         await receiver.until("WATCHDOG")
         os.kill(served.workers()[0], signal.SIGSTOP)
-        await served.until("no worker process has turned its loop")
+        await served.until("no worker process has served for")
         receiver.waiting()
         # Between these is the whole worker timeout, in which several would be due.
         await served.until("it is aborted")

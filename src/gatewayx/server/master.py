@@ -149,7 +149,7 @@ class Master:
         self._kill_s: float | None = None
         self._told_at_s = 0.0
         self._exit_code = 0
-        # When a worker process was last seen that had turned its loop within the worker timeout.
+        # By time.monotonic(): when one was last seen that was ready and had turned its loop within the worker timeout.
         self._alive_s = time.monotonic()
         self._told_dead = False
 
@@ -389,14 +389,15 @@ class Master:
         dead_s = now_s - self._alive_s
         is_alive = self._kill_s is not None or dead_s < self._settings.worker_timeout_s + OVERDUE_S
         if not is_alive and not self._told_dead:
-            logger.critical("no worker process has turned its loop for %.0f s: the watchdog is left to act", dead_s)
+            logger.critical("no worker process has served for %.0f s", dead_s)
         self._told_dead = not is_alive
         return is_alive
 
     def _abort_one(self, now_s: float) -> None:
         """End one that hangs, with its traceback; the next only when another is ready in its place.
 
-        If all of them hang it is not their fault, and one that is replaced shows whether it helps.
+        If all of them hang it is not their fault, and one that is replaced shows whether it helps. Should that one hang
+        before it is ready, it is replaced in its turn.
         """
         self._watch.look(now_s)
         for number, post in enumerate(self._posts):
