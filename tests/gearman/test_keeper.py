@@ -165,7 +165,7 @@ names.look_up = look_up
 
     async def test_many_that_are_away_together_are_told_each(self):
         servers = [argument for port in range(1, 21) for argument in ("--server", f"127.0.0.1:{port}")]
-        async with ServeProcess("--listen", "127.0.0.1:0", *servers) as served:
+        async with ServeProcess("--listen", "127.0.0.1:0", "--workers", "1", *servers) as served:
             await served.address()
             served.signal(signal.SIGTERM)
             assert await served.ended() == 0

@@ -41,7 +41,10 @@ class Configured:
 
     def write(self, *lines: str) -> None:
         """What the file says from now on."""
-        self.path.write_text("\n".join(lines), encoding="utf-8")
+        # It may be read at any moment of a storm, and an empty one is sound.
+        beside = self.path.with_suffix(".new")
+        beside.write_text("\n".join(lines), encoding="utf-8")
+        beside.replace(self.path)
 
     async def reload(self, *lines: str) -> str:
         """Let it read these lines, and return what it has said once all have them."""
