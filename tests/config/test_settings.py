@@ -34,6 +34,16 @@ def test_defaults_are_the_documented_ones() -> None:
     assert loaded.origins == dict.fromkeys(BY_NAME, "default")
 
 
+def test_what_sockets_processes_and_shared_memory_are_made_of_needs_a_restart() -> None:
+    assert {setting.key for setting in SETTINGS if not setting.live} == {
+        "listen",
+        "socket-mode",
+        "socket-owner",
+        "workers",
+        "max-connections",
+    }
+
+
 @every_setting
 def test_names_follow_from_the_key(setting: Setting) -> None:
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", setting.key)

@@ -15,7 +15,7 @@ import pytest
 
 from gatewayx.core.counters import NAMES
 from gatewayx.server.places import Places, State, Watch
-from support.gateway import SOON_S, ServeProcess, children_of, eventually
+from support.gateway import PROCESS_S, SOON_S, ServeProcess, children_of, eventually
 from support.gearmand import LIBC, PR_SET_PDEATHSIG, die_with_parent
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker, nobody_listens
@@ -75,6 +75,17 @@ async def test_one_that_is_killed_is_replaced_and_the_log_says_so(served):
     await all_answer(address)
     served.signal(signal.SIGTERM)
     assert await served.ended() == 0
+
+
+async def test_one_that_crashes_is_replaced_though_nobody_reads_the_log(embedded):
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2") as served:
+        await served.address()
+        # Each leaves a traceback, of which the pipe holds a few dozen.
+        for _ in range(60):
+            before = served.workers()
+            os.kill(before[0], signal.SIGSEGV)
+            await eventually(lambda before=before: before[0] not in served.workers())
+            await eventually(lambda: len(served.workers()) == 2, PROCESS_S)
 
 
 async def test_who_waits_at_the_place_of_one_that_was_killed_is_not_reset(served):

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from gatewayx.config.settings import Settings
+from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server import reloading, worker
 from support.gateway import PROCESS_S, ServeProcess, eventually
@@ -39,7 +41,10 @@ class Configured:
 
     def write(self, *lines: str) -> None:
         """What the file says from now on."""
-        self.path.write_text("\n".join(lines), encoding="utf-8")
+        # It may be read at any moment of a storm, and an empty one is sound.
+        beside = self.path.with_suffix(".new")
+        beside.write_text("\n".join(lines), encoding="utf-8")
+        beside.replace(self.path)
 
     async def reload(self, *lines: str) -> str:
         """Let it read these lines, and return what it has said once all have them."""
@@ -199,6 +204,55 @@ async def test_after_a_storm_all_have_the_last_settings_and_no_request_has_faile
             assert time.monotonic() < ends_s
         assert gateway.served.all() == processes
         assert not [line for line in gateway.served.lines if "ERROR" in line]
+
+
+async def test_no_request_fails_while_limits_functions_and_job_servers_change(tmp_path):
+    async def work(job: AssignedJob) -> bytes:
+        await asyncio.sleep(0.02)
+        return job.workload
+
+    async with contextlib.AsyncExitStack() as stack:
+        addresses = []
+        for _ in range(3):
+            job_server = JobServer()
+            await job_server.start()
+            stack.push_async_callback(job_server.close)
+            done_by = Worker(job_server.address, {b"f": work})
+            await done_by.start()
+            stack.push_async_callback(done_by.close)
+            addresses.append(job_server.address)
+        gateway = await stack.enter_async_context(configured(tmp_path, servers(addresses[0])))
+        ended = asyncio.Event()
+        counts = [0, 0]
+
+        async def ask_on() -> set[int]:
+            found = set()
+            async with HttpClient(gateway.address) as client:
+                while not ended.is_set():
+                    answer = await client.ask(post(b"/f", b"w"))
+                    found.add(answer.status)
+                    counts[answer.body == b"w"] += 1
+            return found
+
+        clients = [asyncio.create_task(ask_on()) for _ in range(CLIENTS)]
+        # The log tells of no more of one kind in ten seconds.
+        for number in range(1, 10):
+            used = [addresses[(number + further) % 3] for further in range(1 + number % 2)]
+            mapped = "{}:{}".format(*used[0])
+            told = await gateway.reload(
+                servers(*used),
+                f"max-body = {1000 + number}",
+                f"connections-per-server = {1 + number % 3}",
+                f"balance = '{('fewest', 'rotation', 'in-order')[number % 3]}'",
+                f"function-server = ['{('f', 'g')[number % 2]}={mapped}']",
+                f"function = ['f', 'g{number}']",
+            )
+            assert "changed: server," in told
+            answered = counts[1]
+            await eventually(lambda before=answered: counts[1] > before + 10 * CLIENTS)
+        ended.set()
+        assert set().union(*await asyncio.gather(*clients)) == {200}
+        assert counts[0] == 0 < counts[1]
 
 
 async def test_one_that_is_replaced_meanwhile_has_the_new_settings_as_well(embedded, tmp_path):

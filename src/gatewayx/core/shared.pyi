@@ -18,7 +18,7 @@ def address_slots(connections: int) -> int:
 def alone(connections: int = 0) -> Shared:
     """The totals of a process that shares them with nobody.
 
-    connections: of how many each address may have its own bound; 0 if it has none.
+    connections: of at most how many the addresses may be counted; 0 for none.
     """
 
 def shared_bytes(places: int, function_slots: int, address_slots: int) -> int:

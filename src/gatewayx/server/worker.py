@@ -91,8 +91,8 @@ def run(
 
     connection: with the master, of packets, non-blocking.
     """
-    # The master ends a process that hangs by SIGABRT.
-    faulthandler.enable(file=2)
+    # The master ends a process that hangs by SIGABRT. Nobody may have to wait until a traceback is read.
+    faulthandler.enable(file=log.writer.descriptor)
     try:
         return uvloop.run(_serve(settings, sockets, places, place, connection, log))
     finally:
