@@ -78,7 +78,8 @@ async def test_one_that_is_killed_is_replaced_and_the_log_says_so(served):
 
 
 async def test_one_that_crashes_is_replaced_though_nobody_reads_the_log(embedded):
-    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2") as served:
+    at_once = "from gatewayx.server import master\nmaster.BACKOFF_FIRST_S = 0.0"
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2", before=at_once) as served:
         await served.address()
         # Each leaves a traceback, of which the pipe holds a few dozen.
         for _ in range(60):
