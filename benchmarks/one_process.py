@@ -29,7 +29,7 @@ def main(config_path: str | None, **flags: object) -> None:
         sockets.bind(address, resolve_at_start(address.host, print)[0], settings)
     _master, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)
-    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, log))
+    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log))
 
 
 if __name__ == "__main__":

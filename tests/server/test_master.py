@@ -122,9 +122,9 @@ async def test_one_that_hangs_is_ended_with_its_traceback_and_replaced(served):
     os.kill(hangs, signal.SIGSTOP)
     line = await served.until("has not turned its loop")
     assert f"worker process 2 (pid {hangs})" in line
+    await served.until(f"worker process 2 (pid {hangs}) was ended by SIGABRT")
     await served.until("Fatal Python error: Aborted")
     await served.until("worker.py")
-    await served.until(f"worker process 2 (pid {hangs}) was ended by SIGABRT")
     await eventually(lambda: len(served.workers()) == 3 and hangs not in served.workers())
 
 

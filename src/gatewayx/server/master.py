@@ -46,6 +46,8 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 # A worker process that hangs has so long for its traceback.
 ABORT_S = 2.0
+# What is read of its traceback; a pipe holds no more by default.
+MAX_LAST_WORDS_BYTES = 64 * 1024
 # One that should have ended by its own times has so much longer.
 OVERDUE_S = 10.0
 
@@ -55,6 +57,8 @@ class Child(msgspec.Struct):
 
     process_id: int
     connection: socket.socket
+    # The end of a pipe from which its last words are read, if it crashes.
+    last_words: int
     # By time.monotonic(): when it became ready, and when it was aborted; None if not.
     ready_s: float | None = None
     aborted_s: float | None = None
@@ -288,18 +292,22 @@ class Master:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for end in (ours, theirs):
                 end.setblocking(False)
+            last_words, own_words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             process_id = os.fork()
         except OSError as error:
             logger.error("worker process %d cannot be started: %s", number, error.strerror)  # noqa: TRY400
             self._delay(post, now_s)
             return
         if process_id == 0:
-            self._become_worker(number, ours, theirs)
+            self._become_worker(number, ours, theirs, own_words)
         theirs.close()
-        post.child = Child(process_id, ours)
+        os.close(own_words)
+        post.child = Child(process_id, ours, last_words)
         self._watch.forgive(number)
 
-    def _become_worker(self, number: int, master_end: socket.socket, own_end: socket.socket) -> NoReturn:
+    def _become_worker(
+        self, number: int, master_end: socket.socket, own_end: socket.socket, own_words: int
+    ) -> NoReturn:
         exit_code = 1
         try:
             signals.leave_to_master()
@@ -310,7 +318,7 @@ class Master:
                 if post.child is not None:
                     post.child.connection.close()
             self._sockets.leave_files()
-            exit_code = worker.run(self._settings, self._sockets, self._places, number, own_end, self._log)
+            exit_code = worker.run(self._settings, self._sockets, self._places, number, own_end, own_words, self._log)
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
         finally:
@@ -353,6 +361,7 @@ class Master:
     def _ended(self, number: int, post: Post, child: Child, status: int, now_s: float) -> None:
         post.child = None
         child.connection.close()
+        last_words = _last_words(child.last_words)
         self._places[number].state = State.EMPTY
         self._uncertain.append(self._shared.give_back(number))
         if self._mending == number and child.aborted_s is None:
@@ -369,7 +378,11 @@ class Master:
             self._delay(post, now_s)
         if not self._listens and self._kill_s is None and all(post.failures for post in self._posts):
             raise StartError(reason)
-        logger.error("worker process %d (pid %d) %s", number, child.process_id, reason)
+        told = "worker process %d (pid %d) %s"
+        arguments = (number, child.process_id, reason)
+        logger.handle(
+            logger.makeRecord(logger.name, logging.ERROR, __file__, 0, told, arguments, None, sinfo=last_words or None)
+        )
 
     def _delay(self, post: Post, now_s: float) -> None:
         post.failures += 1
@@ -445,6 +458,16 @@ class Master:
         if self._listens:
             drain_s = self._settings.drain_timeout_s
             logger.info("stopping: answering what is in flight, for up to %g s", drain_s)
+
+
+def _last_words(pipe: int) -> str:
+    """What a process that is gone has left in its pipe, which is read once."""
+    try:
+        return os.read(pipe, MAX_LAST_WORDS_BYTES).decode("ascii", "replace").rstrip()
+    except BlockingIOError:
+        return ""
+    finally:
+        os.close(pipe)
 
 
 def _reason(exit_code: int, child: Child) -> str:

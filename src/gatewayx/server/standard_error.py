@@ -38,7 +38,6 @@ class RecordWriter:
     def __init__(self, descriptor: int, tell_lost: Callable[[int, str], bytes]) -> None:
         # A descriptor or socket that the writer has opened itself; None while it uses `descriptor`.
         self._opened: socket.socket | int | None = None
-        self._given = descriptor
         self._send = self._sender(descriptor)
         self._tell_lost = tell_lost
         # The rest of a record of which a part was written; no other record may be written before it.
@@ -52,11 +51,6 @@ class RecordWriter:
     def lost(self) -> int:
         """Records that were lost and of which nothing was told yet."""
         return self._lost
-
-    @property
-    def descriptor(self) -> int:
-        """For what writes by itself, as faulthandler does: no write waits for the reader, but that of a socket."""
-        return self._opened if isinstance(self._opened, int) else self._given
 
     def begin_anew(self) -> None:
         """Forget what is not written yet."""

@@ -85,14 +85,15 @@ def run(
     places: Places,
     place: int,
     connection: socket.socket,
+    last_words: int,
     log: logs.EventLog,
 ) -> int:
     """Serve at this place until the master ends it or is gone; returns the exit code.
 
-    connection: with the master, of packets, non-blocking.
+    connection: with the master, of packets, non-blocking. last_words: a descriptor for the traceback of a crash.
     """
-    # The master ends a process that hangs by SIGABRT. Nobody may have to wait until a traceback is read.
-    faulthandler.enable(file=log.writer.descriptor)
+    # The master ends a process that hangs by SIGABRT. It logs the traceback: a crash waits for no reader.
+    faulthandler.enable(file=last_words)
     try:
         return uvloop.run(_serve(settings, sockets, places, place, connection, log))
     finally:
