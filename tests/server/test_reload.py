@@ -19,6 +19,7 @@ from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server import reloading, worker
+from gatewayx.server.master import Child
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
@@ -313,6 +314,34 @@ async def test_settings_for_which_no_descriptor_was_left_are_asked_for_again():
         master_end.send(worker.DRAIN)
         await asyncio.wait_for(control.asked.wait(), PROCESS_S)
         assert not control.orphaned
+
+
+def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
+    master_end, own_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with master_end, own_end:
+        for end in (master_end, own_end):
+            end.setblocking(False)
+        child = Child(process_id=0, connection=master_end)
+        child.offer(Settings(max_jobs=1))
+        for jobs in (2, 3, 4):
+            child.needs_settings = True
+            child.offer(Settings(max_jobs=jobs))
+        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=2))
+        with pytest.raises(BlockingIOError):
+            own_end.recv(100)
+        child.takes_settings = False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                master_end.send(bytes(1000))
+        # It has no room for them now.
+        child.offer(Settings(max_jobs=4))
+        assert child.needs_settings
+        with contextlib.suppress(BlockingIOError):
+            while own_end.recv(1000):
+                pass
+        child.offer(Settings(max_jobs=4))
+        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=4))
+        assert not child.needs_settings
 
 
 async def test_in_a_stop_nothing_changes_any_more(embedded, tmp_path):

@@ -67,6 +67,15 @@ class Child(msgspec.Struct):
     needs_settings: bool = False
     takes_settings: bool = False
 
+    def offer(self, settings: Settings) -> None:
+        """Send it the settings if it needs them and has taken those before."""
+        if self.needs_settings and not self.takes_settings:
+            # One that has no room for them now gets them later, and one that is gone none.
+            with contextlib.suppress(OSError):
+                reloading.send(self.connection, worker.SETTINGS, settings)
+                self.needs_settings = False
+                self.takes_settings = True
+
 
 class Post(msgspec.Struct):
     """A place, and who is to be there."""
@@ -247,12 +256,7 @@ class Master:
             return
         children = [post.child for post in self._posts if post.child is not None]
         for child in children:
-            if child.needs_settings and not child.takes_settings:
-                # One that has no room for them now gets them later, and one that is gone none.
-                with contextlib.suppress(OSError):
-                    reloading.send(child.connection, worker.SETTINGS, self._settings)
-                    child.needs_settings = False
-                    child.takes_settings = True
+            child.offer(self._settings)
         if not any(child.needs_settings or child.takes_settings for child in children):
             self._told_settings = True
             logger.info("all worker processes have the settings")
