@@ -321,7 +321,7 @@ def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
     with master_end, own_end:
         for end in (master_end, own_end):
             end.setblocking(False)
-        child = Child(process_id=0, connection=master_end, -1)
+        child = Child(process_id=0, connection=master_end, last_words=-1)
         child.offer(Settings(max_jobs=1))
         for jobs in (2, 3, 4):
             child.needs_settings = True
