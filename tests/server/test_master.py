@@ -334,12 +334,28 @@ class TestWatch:
         places = Places(2)
         watch = Watch(places, 0.1, 100.0)
         for step in range(1, 11):
-            places[0].beat()
+            places[0].beat(100.0 + step / 10)
             watch.look(100.0 + step / 10)
         assert watch.still_s[0] == 0.0
         assert watch.still_s[1] == pytest.approx(1.0)
         watch.forgive(1)
         assert watch.still_s[1] == 0.0
+
+    def test_a_place_is_still_since_its_last_beat_and_not_since_that_was_seen(self):
+        places = Places(1)
+        watch = Watch(places, 0.5, 100.0)
+        places[0].beat(100.1)
+        watch.look(100.5)
+        assert watch.still_s == [pytest.approx(0.4)]
+        watch.look(101.0)
+        assert watch.still_s == [pytest.approx(0.9)]
+
+    def test_a_beat_before_a_pause_of_the_looker_is_no_older_than_the_looker_ran(self):
+        places = Places(1)
+        watch = Watch(places, 0.1, 100.0)
+        places[0].beat(100.1)
+        watch.look(160.0)
+        assert watch.still_s == [pytest.approx(0.2)]
 
     def test_a_pause_of_the_looker_counts_as_two_looks(self):
         watch = Watch(Places(1), 0.1, 100.0)
@@ -350,7 +366,7 @@ class TestWatch:
         places = Places(3)
         places[1].state = State.SERVING
         places[1].listens = True
-        assert [(place.state, place.listens, place.beats) for place in places.rows] == [
+        assert [(place.state, place.listens, place.beat_s) for place in places.rows] == [
             (State.EMPTY, False, 0),
             (State.SERVING, True, 0),
             (State.EMPTY, False, 0),

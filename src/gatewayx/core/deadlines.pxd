@@ -39,3 +39,5 @@ cdef class DeadlineWheel:
     cdef int _sweep(self, Expiring sentinel) except -1
     cpdef int advance(self, double now_s) except -1
     cpdef int fire(self, int most) except -1
+    # How many of the next sweeps, up to so many, have nothing to do.
+    cpdef int quiet_ticks(self, int most) except -1

@@ -34,3 +34,5 @@ class DeadlineWheel:
         """Make due what is so at loop time now_s, to be fired by fire(); returns how many those are."""
     def fire(self, most: int) -> int:
         """Fire what is due, at most so many; returns how many fired. An entry's exception is logged, not raised."""
+    def quiet_ticks(self, most: int) -> int:
+        """How many of the next sweeps, up to so many, would find nothing; 0 while what is due has not fired."""

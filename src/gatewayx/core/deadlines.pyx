@@ -144,6 +144,18 @@ cdef class DeadlineWheel:
                 logger.exception("a deadline's handler failed")
         return fired
 
+    cpdef int quiet_ticks(self, int most) except -1:
+        """How many of the next sweeps, up to `most`, would find nothing; 0 while what is due has not fired."""
+        cdef Expiring sentinel = self.due
+        cdef int quiet
+        if sentinel.next_expiring is not sentinel:
+            return 0
+        for quiet in range(min(most, <int> WHEEL_SLOTS)):
+            sentinel = <Expiring> self.slots[(self.tick + 1 + quiet) % WHEEL_SLOTS]
+            if sentinel.next_expiring is not sentinel:
+                return quiet
+        return most
+
 
 cdef Expiring _ring():
     cdef Expiring sentinel = Expiring()

@@ -87,6 +87,8 @@ class Clients:
     def take_events(self) -> dict[str, tuple[int, bytes, str]]:
         """Refusals.take_events()."""
 
+    def is_at_rest(self) -> bool:
+        """Whether ticks have nothing to do here until a byte comes or a deadline passes."""
     def make_places(self) -> None:
         """Close those that are needed least for connections that found no place in other processes.
 

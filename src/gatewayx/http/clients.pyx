@@ -15,7 +15,7 @@ import socket
 
 cimport cython
 
-from gatewayx.core.budget cimport RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
+from gatewayx.core.budget cimport ACCOUNTS, RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.shared cimport CONNECTIONS, Shared, hash_of
@@ -146,6 +146,16 @@ cdef class Clients:
     def relieve(self, int most):
         """Room.relieve()."""
         return self.room.relieve(most)
+
+    def is_at_rest(self):
+        """Whether ticks have nothing to do here until a byte comes or a deadline passes."""
+        cdef Account account
+        for account in range(ACCOUNTS):
+            if self.room.budget.held[account]:
+                return False
+        if self.shared.places > 1 and self.shared.taken(CONNECTIONS) >= <uint64_t> self.limits.max_connections:
+            return False
+        return not self.draining
 
     def make_places(self):
         """Close those that are needed least for connections that found no place in other processes.

@@ -96,6 +96,8 @@ cdef class TurnPoller(Poller):
     # A turn is due in the loop, or is under way; and whether the loop has a callback for one.
     cdef bint woken
     cdef bint queued
+    # Called without arguments before the next turn, once; None for nothing.
+    cdef public object before_turn
     # Counts the turns: a socket is read once in each.
     cdef readonly unsigned int number
     # Those that are ready though no event will tell, in the order in which they came. In a turn those are served that
@@ -116,6 +118,7 @@ cdef class TurnPoller(Poller):
     # Connections wait at its socket: let it leave() its line at the end of the turn, when those that leave have left.
     cdef int add_accepting(self, Polled owner) except -1
     cdef int _wake(self) except -1
+    cdef int _prepare(self) except -1
     cdef int _serve_ready(self, long long ends_ns) except -1
     cdef int _gather(self, long long ends_ns) except -1
     cdef int _let_go(self) except -1

@@ -27,6 +27,8 @@ class Poller:
 class TurnPoller(Poller):
     """The poller of a process that serves; what its sockets gather is written by `turn`."""
 
+    # Called before the next turn, once.
+    before_turn: Callable[[], object] | None
     def __init__(self, loop: AbstractEventLoop, turn: Turn) -> None: ...
     @property
     def number(self) -> int: ...

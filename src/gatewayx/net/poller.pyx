@@ -258,6 +258,8 @@ cdef class TurnPoller(Poller):
         if self.descriptor < 0:
             # It was closed when this turn was due already.
             return
+        if self.before_turn is not None:
+            self._prepare()
         cdef long long ends_ns = now_ns() + TURN_NS
         # Whoever wants a turn now is in this one.
         self.woken = True
@@ -274,6 +276,14 @@ cdef class TurnPoller(Poller):
             self.woken = self.queued
             if self.first_ready is not None:
                 self._wake()
+
+    cdef int _prepare(self) except -1:
+        before_turn, self.before_turn = self.before_turn, None
+        try:
+            before_turn()
+        except Exception:
+            logger.exception("what is done before a turn failed")
+        return 0
 
     cdef int _serve_ready(self, long long ends_ns) except -1:
         cdef Polled owner = self.first_ready

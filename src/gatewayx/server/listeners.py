@@ -38,6 +38,8 @@ BACKLOG = 4096
 MAX_NOTSENT_BYTES = 256 * 1024
 # The kernel ends a connection whose answer lies unread in its buffers so much later than we would.
 USER_TIMEOUT_GRACE_S = 1.0
+# The loop's timers are a millisecond coarse: this one is not early.
+TIMER_SLACK_S = 0.002
 # In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
 LAST_ACCEPTS_S = 1.0
 # Errors of accept(2) for want of descriptors or memory, which may pass; how soon it is tried again.
@@ -175,7 +177,10 @@ class Listeners:
         self._places[self._own].state = State.SERVING
 
     def tick(self, now_s: float) -> None:
-        """Accept again after a want of descriptors, and take care of places that are still."""
+        """Accept again after a want of descriptors, and take care of places that are still.
+
+        now_s: by time.monotonic().
+        """
         if len(self._places) > 1:
             self._watch.look(now_s)
             if self._own in self._served:
@@ -183,6 +188,18 @@ class Listeners:
         for listeners in self._served.values():
             for listener in listeners:
                 listener.resume()
+
+    def rest_s(self, most_s: float) -> float:
+        """How soon the next tick is to be if nothing happens, at most `most_s`: in time for whoever is still by then."""
+        rest_s = most_s
+        if len(self._served) > 1 or any(listener.waits for listener in self._served.get(self._own, ())):
+            rest_s = TICK_S
+        elif len(self._places) > 1:
+            for number, place in enumerate(self._places.rows):
+                if number != self._own and place.listens:
+                    rest_s = min(rest_s, STILL_S - self._watch.still_s[number] + TIMER_SLACK_S)
+        self._watch.every_s = rest_s = max(rest_s, TICK_S)
+        return rest_s
 
     def stop(self) -> None:
         """Accept no more by itself; what waits is for finish()."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
@@ -18,8 +17,6 @@ INTERVAL_S = 10.0
 # as one.
 MAX_KINDS = 1024
 OTHER_KINDS = ("gatewayx", "a line of any other kind", "")
-# How often the log looks whether a stalled reader reads again, and whether lines that were left out are to be told.
-TICK_S = 0.5
 # Stands before each line of a traceback, so that no part of an exception's message begins a line.
 TRACEBACK_INDENT = "    "
 LONGEST_KIND = 200
@@ -109,7 +106,6 @@ class EventLog(logging.Handler):
         self.limit = RateLimit()
         self.addFilter(self.limit)
         self.writer = RecordWriter(descriptor, self._lost)
-        self._next_tick: asyncio.TimerHandle | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
@@ -118,13 +114,8 @@ class EventLog(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell what is to be told later, while the loop runs."""
-        self._next_tick = loop.call_later(TICK_S, self.follow, loop)
-        self.tick()
-
     def tick(self) -> None:
-        """Tell what is to be told later, in a process without a loop."""
+        """Tell what is to be told later: what its reader had no room for, and what was left out."""
         self.writer.catch_up()
         self._tell_left_out()
 
@@ -139,8 +130,6 @@ class EventLog(logging.Handler):
 
     def finish(self) -> None:
         """Tell what was left out so far, as the last thing."""
-        if self._next_tick is not None:
-            self._next_tick.cancel()
         self._tell_left_out(ended=False)
         self.writer.catch_up()
 

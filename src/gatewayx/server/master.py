@@ -34,8 +34,10 @@ from gatewayx.server.processors import WorkerProcesses, worker_processes
 
 logger = logging.getLogger("gatewayx")
 
-# How often the master looks at everything; while somebody starts or ends, more often.
-LOOK_S = 0.25
+# How often the master looks at everything, and for a short worker timeout so much of it; while somebody starts or ends,
+# more often.
+LOOK_S = 1.0
+LOOK_PART = 0.25
 EARLY_LOOK_S = 0.02
 # A signal that is only told is told at most so often.
 TOLD_EVERY_S = 0.1
@@ -149,7 +151,7 @@ class Master:
         self._shared = self._places.shared()
         # What worker processes were about to change when they died, which is looked at until it is known.
         self._uncertain: list[int] = []
-        self._watch = Watch(self._places, LOOK_S, time.monotonic())
+        self._watch = Watch(self._places, self._look_s(), time.monotonic())
         self._posts = [Post() for _ in range(processes.count)]
         # Whether a worker process has ever been ready, and whether that was told.
         self._listens = False
@@ -207,16 +209,25 @@ class Master:
                 self._fork(number, post, now_s)
         return False
 
+    def _look_s(self) -> float:
+        return min(LOOK_S, LOOK_PART * self._settings.worker_timeout_s)
+
     def _pause_s(self) -> float:
+        self._watch.every_s = look_s = self._look_s()
         changing = (self._kill_s is not None and not self._told_stop) or not self._told_settings
         if changing or any(post.child is not None and post.child.ready_s is None for post in self._posts):
             return EARLY_LOOK_S
         now_s = time.monotonic()
-        due_s = [post.due_s - now_s for post in self._posts if post.child is None]
+        due_s = [look_s]
+        for post in self._posts:
+            if post.child is None:
+                due_s.append(post.due_s - now_s)
+            elif post.child.aborted_s is not None:
+                due_s.append(post.child.aborted_s + ABORT_S - now_s)
         due_s.append(max(EARLY_LOOK_S, self._manager.pause_s(now_s)))
         if self._drain_s is not None:
             due_s.append(self._drain_s - now_s)
-        return max(0.0, min([LOOK_S, *due_s])) if self._kill_s is None else LOOK_S
+        return max(0.0, min(due_s)) if self._kill_s is None else look_s
 
     def _signalled(self, number: signal.Signals | None) -> None:
         if number in signals.TOLD:

@@ -15,7 +15,7 @@ from gatewayx.core.counters import ROW_BYTES, Counters
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
 
 # Words of eight bytes at the beginning of a row, before the counters.
-BEATS, STATE, LISTENS, WORDS = range(4)
+BEAT_NS, STATE, LISTENS, WORDS = range(4)
 WORD_BYTES = 8
 # No two rows have a cache line in common.
 CACHE_LINE_BYTES = 64
@@ -44,14 +44,14 @@ class Place:
         """What is counted here; from where it stands, if somebody had the place before."""
         return Counters(self._memory, self._counts_at)
 
-    def beat(self) -> None:
-        """The loop of the worker process has turned."""
-        self._words[BEATS] += 1
+    def beat(self, now_s: float) -> None:
+        """The loop of the worker process has turned; by time.monotonic()."""
+        self._words[BEAT_NS] = int(now_s * 1e9)
 
     @property
-    def beats(self) -> int:
-        """How often it has, in all processes that have had the place."""
-        return self._words[BEATS]
+    def beat_s(self) -> float:
+        """When it last did; 0 if never."""
+        return self._words[BEAT_NS] / 1e9
 
     @property
     def state(self) -> State:
@@ -104,25 +104,25 @@ class Watch:
 
     Only time counts in which the looker ran itself: when the machine or the container was paused, nobody turned.
 
-    every_s: how often it looks. A longer pause counts as twice that.
+    every_s: how often it looks, or will look next. A longer pause counts as twice that.
     """
 
     def __init__(self, places: Places, every_s: float, now_s: float) -> None:
         self._places = places
-        self._most_s = 2 * every_s
+        self.every_s = every_s
         self._looked_s = now_s
-        self._beats = [place.beats for place in places.rows]
+        self._beats_s = [place.beat_s for place in places.rows]
         self.still_s = [0.0] * len(places)
 
     def look(self, now_s: float) -> None:
         """Look at all of them."""
-        passed_s = min(now_s - self._looked_s, self._most_s)
+        passed_s = min(now_s - self._looked_s, 2 * self.every_s)
         self._looked_s = now_s
         for number, place in enumerate(self._places.rows):
-            beats = place.beats
-            if beats != self._beats[number]:
-                self._beats[number] = beats
-                self.still_s[number] = 0.0
+            beat_s = place.beat_s
+            if beat_s != self._beats_s[number]:
+                self._beats_s[number] = beat_s
+                self.still_s[number] = max(0.0, min(now_s - beat_s, passed_s))
             else:
                 self.still_s[number] += passed_s
 

@@ -38,6 +38,8 @@ logger = logging.getLogger("gatewayx")
 # Deadlines that fire in one turn of the loop, and slow clients that are ended for want of room; those of ten thousand
 # clients that are late together take several.
 DEADLINES_PER_TURN = 32
+# While nothing happens a tick comes in the place of so many: the row of a place tells that its loop turns.
+REST_TICKS = 5
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
 # The part of the drain timeout over which it closes idle connections, if they are many.
@@ -58,7 +60,7 @@ class GatewayProcess:
 
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
-    one is alone. place: its own among them.
+    one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class GatewayProcess:
         sockets: BoundSockets | None = None,
         places: Places | None = None,
         place: int = 0,
+        log: logs.EventLog | None = None,
     ) -> None:
+        self._log = log
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
@@ -116,6 +120,8 @@ class GatewayProcess:
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
         self._next_tick: asyncio.TimerHandle | None = None
+        # How many turns the sockets had had at the last tick.
+        self._turns = 0
         # Deadlines that are due are left for the next turn of the loop.
         self._catching_up = False
 
@@ -209,6 +215,8 @@ class GatewayProcess:
             self._sockets.close()
         await self.pool.close()
         self.http.abort()
+        if self.poller is not None:
+            self.poller.before_turn = None
         if self._next_tick is not None:
             self._next_tick.cancel()
         # One turn of the loop, in which closed streams tell of their end.
@@ -221,9 +229,37 @@ class GatewayProcess:
             await asyncio.wait_for(self.http.emptied.wait(), timeout_s)
 
     def _tick(self) -> None:
-        self._next_tick = self.loop.call_later(TICK_S, self._tick)
         now_s = self.loop.time()
-        self.places[self.place].beat()
+        rest_s = TICK_S
+        try:
+            self._do_ticks_work(now_s)
+            rest_s = self._rest_s()
+        finally:
+            self._next_tick = self.loop.call_later(rest_s, self._tick)
+
+    def _rest_s(self) -> float:
+        """How soon the next tick is to be: while nobody asks anything, less often."""
+        if self.poller is None or self._listeners is None:
+            return TICK_S
+        turns, self._turns = self._turns, self.poller.number
+        rest_s = TICK_S
+        if turns == self._turns and not self._catching_up and self.http.is_at_rest():
+            rest_s += TICK_S * self.wheel.quiet_ticks(REST_TICKS - 1)
+        rest_s = self._listeners.rest_s(rest_s)
+        self.poller.before_turn = self._end_rest if rest_s > TICK_S else None
+        return rest_s
+
+    def _end_rest(self) -> None:
+        """Something happens: do the work of the ticks that were left out, before anybody asks what time it is."""
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        # This is followed by a tick soon, whatever becomes of the turn, which does not count as another one.
+        self._turns = -1
+        self._tick()
+        self._turns += 1
+
+    def _do_ticks_work(self, now_s: float) -> None:
+        self.places[self.place].beat(time.monotonic())
         self.builder.refresh(time.time())
         self.wheel.advance(now_s)
         if not self._catching_up:
@@ -231,7 +267,9 @@ class GatewayProcess:
         if len(self.places) > 1:
             self.http.make_places()
         if self._listeners is not None:
-            self._listeners.tick(now_s)
+            self._listeners.tick(time.monotonic())
+        if self._log is not None:
+            self._log.tick()
         if now_s >= self._events_at_s:
             self._events_at_s = now_s + logs.INTERVAL_S
             self.log_refusals()

@@ -108,10 +108,9 @@ async def _serve(
     connection: socket.socket,
     log: logs.EventLog,
 ) -> int:
-    log.follow(asyncio.get_running_loop())
     control = Control(connection, settings)
     try:
-        process = GatewayProcess(settings, sockets=sockets, places=places, place=place)
+        process = GatewayProcess(settings, sockets=sockets, places=places, place=place, log=log)
         if not await _started(process, control):
             return int(control.orphaned)
     except StartError as error:
