@@ -130,12 +130,23 @@ def test_check_tells_how_many_worker_processes_that_makes_and_what_decided(monke
     by_quota = WorkerProcesses(2, "cgroup quota of 1.5 processors in /sys/fs/cgroup/cpu.max")
     monkeypatch.setattr(processors, "worker_processes", {None: by_quota}.__getitem__)
 
-    told = invoke("check").output.splitlines()[-2:]
+    told = invoke("check").output.splitlines()[-3:-1]
     assert told == ["", "2 worker processes: cgroup quota of 1.5 processors in /sys/fs/cgroup/cpu.max"]
     monkeypatch.undo()
-    assert invoke("check", "--workers", "4").output.splitlines()[-1] == "4 worker processes: as set"
+    assert invoke("check", "--workers", "4").output.splitlines()[-2] == "4 worker processes: as set"
     assert re.fullmatch(
-        r"\d+ worker process(es)?: (CPU affinity|cgroup quota) of .+", invoke("check").output.splitlines()[-1]
+        r"\d+ worker process(es)?: (CPU affinity|cgroup quota) of .+", invoke("check").output.splitlines()[-2]
+    )
+
+
+def test_check_tells_how_many_connections_to_job_servers_that_makes() -> None:
+    servers = ("--server", "a:1", "--server", "b:1")
+    assert invoke("check", "--workers", "4", *servers, "--connections-per-server", "3").output.splitlines()[-1] == (
+        "16 connections to each job server: 3 for jobs and 1 for text from each worker process; 32 in all"
+    )
+    assert invoke("check", "--workers", "1", "--server", "each://a:1").output.splitlines()[-1] == (
+        "3 connections to each job server: 2 for jobs and 1 for text from each worker process; 3 in all, "
+        "and with each:// as many more as a name has further addresses"
     )
 
 

@@ -140,17 +140,18 @@ def demo(listen: str) -> None:
 @main.command(cls=SettingsCommand)
 @settings_options
 def check(config_path: str | None, **flags: object) -> None:
-    """Print the effective settings and where each came from, and how many worker processes that makes here.
+    """Print the effective settings and where each came from, and how many worker processes and connections that makes.
 
     Whether a running gateway takes a change at SIGHUP (live) or a start does (restart) stands beside each.
     A setting that cannot be used, a file of TLS or an owner of unix sockets, is told in one line on standard error, and
     the exit code is 2.
     """
     loaded = _load(config_path, flags)
-    from gatewayx.server.processors import worker_processes
+    from gatewayx.server.processors import connections_told, worker_processes
 
     settings = loaded.settings
-    _print(f"{describe(loaded)}\n\n{worker_processes(settings.workers).told}")
+    processes = worker_processes(settings.workers)
+    _print(f"{describe(loaded)}\n\n{processes.told}\n{connections_told(settings, processes.count)}")
     from gatewayx.server.reloading import check_files
 
     try:

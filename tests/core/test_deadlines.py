@@ -285,3 +285,24 @@ def test_whatever_is_armed_put_off_and_disarmed_fires_once_in_its_time(steps):
 def test_a_tick_is_above_zero(tick_s):
     with pytest.raises(ValueError, match="tick_s"):
         DeadlineWheel(tick_s, 0)
+
+
+class TestQuiet:
+    def test_as_many_as_there_are_before_the_sweep_that_finds_something(self, wheel, fired):
+        assert wheel.quiet_ticks(4) == 4
+        wheel.arm(Deadline(fired), 3 * TICK_S)
+        # One tick more, since the current one has partly gone by.
+        assert wheel.quiet_ticks(10) == 3
+        assert wheel.quiet_ticks(2) == 2
+        advance(wheel, 3)
+        assert wheel.quiet_ticks(10) == 0
+        assert not fired
+        wheel.advance(START_S + 4 * TICK_S)
+        assert wheel.quiet_ticks(10) == 0
+        wheel.fire(1)
+        assert wheel.quiet_ticks(10) == 10
+
+    def test_a_revolution_at_most(self, wheel, fired):
+        assert wheel.quiet_ticks(10 * REVOLUTION_TICKS) == 10 * REVOLUTION_TICKS
+        wheel.arm(Deadline(fired), (REVOLUTION_TICKS + 2) * TICK_S)
+        assert wheel.quiet_ticks(10) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -113,6 +114,19 @@ async def test_it_is_the_same_in_pieces(size):
     connection.ask_status(0)
     connection.receive(b"f\t1\t0\t1\r\n.\r\n")
     assert known.answered == 2
+    connection.close("over")
+
+
+async def test_what_a_status_costs_is_how_much_longer_it_takes_than_the_quickest_answer():
+    connection, known, _ = asked()
+    assert connection.status_cost_s == 0
+    time.sleep(0.05)  # noqa: ASYNC251 (the job server takes so long)
+    connection.receive(b".\n")
+    assert known.answered == 1
+    assert 0.04 < connection.status_cost_s < 5
+    connection.ask_status(0)
+    connection.receive(b".\n")
+    assert connection.status_cost_s < 0.04
     connection.close("over")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import signal
 import socket
+import time
 
 import pytest
 
 from gatewayx.gearman import keeper
-from gatewayx.gearman.keeper import MAX_REASONS, REPEAT_S, Reasons
+from gatewayx.gearman.keeper import MAX_REASONS, REPEAT_S, Reasons, Upkeep
 from gatewayx.net import names
 from support.gateway import ServeProcess, eventually, running_gateway
 from support.http import ask, post
@@ -230,3 +232,30 @@ class TestLongQueues:
                 answer = await ask(gateway.address, post(b"/" + function, b"", b"X-Gearman-Background: true"))
                 assert answer.status == 200
             await eventually(lambda: lines(caplog, self.LINE))
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "askers", "pause_s"), [(0.0, 16, 2.0), (0.01, 1, 2.0), (0.01, 16, 8.0), (0.1, 2, 10.0)]
+)
+def test_all_together_take_a_fiftieth_of_the_job_servers_time(cost_s, askers, pause_s):
+    upkeep = Upkeep(connections_per_server=1, status_interval_s=2.0, askers=askers)
+    assert upkeep.status_pause_s(cost_s) == pytest.approx(pause_s)
+
+
+@pytest.mark.anyio
+async def test_a_job_server_that_takes_long_for_its_status_is_asked_less_often(caplog):
+    caplog.set_level(logging.INFO, "gatewayx.gearman")
+
+    def slow() -> list[bytes]:
+        time.sleep(0.02)
+        return []
+
+    async with ScriptedJobServer() as server:
+        server.status_lines = slow
+        async with running_gateway([server.address], connections_per_server=1, status_interval_s=0.05):
+            await eventually(lambda: "it is asked for every" in caplog.text)
+            seen = server.statuses
+            await asyncio.sleep(1.5)
+            # One each 50 ms would be 30.
+            assert server.statuses <= seen + 3
+    assert caplog.text.count("it is asked for every") == 1

@@ -69,6 +69,11 @@ cdef class AdminConnection(UpstreamConnection):
     # Loop time of the last byte, or of the last question when nothing was due.
     cdef double heard_at_s
     cdef double asked_at_s
+    # When the last `version` or `status` was asked for; the shortest time in which one was answered, and how much longer than
+    # that the last one took: about what it costs the job server.
+    cdef long long question_at_ns
+    cdef double quickest_s
+    cdef readonly double status_cost_s
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
@@ -78,5 +83,6 @@ cdef class AdminConnection(UpstreamConnection):
     cdef int _ask(self, int answer, bytes command) except -1
     cdef int _read_lines(self) except -1
     cdef int _line(self, const char* line, Py_ssize_t line_bytes) except -1
+    cdef int _time_answer(self) except -1
     cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1
     cdef int _status_ends(self) except -1

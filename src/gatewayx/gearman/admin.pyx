@@ -21,6 +21,7 @@ from libc.string cimport memchr
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.turns cimport Turn
 from gatewayx.gearman.upstream cimport UpstreamConnection
+from gatewayx.net.sockets cimport now_ns
 
 # What answers a command.
 cdef enum:
@@ -106,6 +107,7 @@ cdef class AdminConnection(UpstreamConnection):
         # A timer may be early by the loop's clock.
         if self.is_up() and now_s - self.asked_at_s >= 0.9 * interval_s and STATUS not in self.due:
             self.asked_at_s = now_s
+            self.question_at_ns = now_ns()
             self.status.asked += 1
             self._ask(STATUS, b"status\n")
 
@@ -146,6 +148,8 @@ cdef class AdminConnection(UpstreamConnection):
 
     cdef int greet(self) except -1:
         self.asked_at_s = float("-inf")
+        self.question_at_ns = now_ns()
+        self.quickest_s = float("inf")
         return self._ask(VERSION, b"version\n")
 
     cdef int received(self, const char* data, Py_ssize_t size) except -1:
@@ -207,10 +211,19 @@ cdef class AdminConnection(UpstreamConnection):
         self.due.popleft()
         if answer == CANCELLATION:
             self.pending_cancels -= 1
-        elif answer == STATUS:
+            return 0
+        self._time_answer()
+        if answer == STATUS:
             self._status_ends()
         else:
             self.come_up()
+        return 0
+
+    cdef int _time_answer(self) except -1:
+        cdef double took_s = (now_ns() - self.question_at_ns) / 1e9
+        # The way to the job server and back is in each answer.
+        self.quickest_s = min(self.quickest_s, took_s)
+        self.status_cost_s = took_s - self.quickest_s
         return 0
 
     cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1:

@@ -38,6 +38,8 @@ STEADY_S = 1.0
 # have taken its place; and a connection that was replaced by such a one is looked at so often.
 OPTION_RETRY_S = 60.0
 RETIRED_CHECK_S = 0.5
+# A job server works in one thread: of its time all processes together take at most this part with `status`.
+STATUS_PART = 0.02
 # A reason that holds is logged again so often; so many different ones meanwhile, each up to so many characters.
 REPEAT_S = 60.0
 MAX_REASONS = 16
@@ -92,31 +94,47 @@ class Reasons:
 class Upkeep:
     """How connections are kept, to all job servers alike; changed in place, as the settings are.
 
-    connections: how many for jobs to each; one for text commands comes with them. status_interval_s: how often `status`
-    is asked for. check_interval_s: how often each connection must give a sign of life. tls_context: for the job servers
-    with TLS; None without any.
+    connections_per_server: how many for jobs, 1 or more; one for text commands comes with them. status_interval_s: how
+    often `status` is asked for. askers: how many processes ask each job server so. check_interval_s: how often each
+    connection must give a sign of life. tls_context: for the job servers with TLS; None without any.
     """
 
     def __init__(
         self,
-        connections: int,
         *,
-        status_interval_s: float,
-        check_interval_s: float,
+        connections_per_server: int,
+        status_interval_s: float = 2.0,
+        askers: int = 1,
+        check_interval_s: float = 5.0,
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
-        self.connections = connections
+        self.connections = connections_per_server
         self.status_interval_s = status_interval_s
+        self.askers = askers
         self.check_interval_s = check_interval_s
         self.tls_context = tls_context
 
-    def change(self, connections: int, status_interval_s: float, check_interval_s: float) -> bool:
+    def change(
+        self,
+        *,
+        connections_per_server: int,
+        status_interval_s: float,
+        askers: int,
+        check_interval_s: float,
+        tls_context: ssl.SSLContext | None,
+    ) -> bool:
         """Whether this makes a difference to connections that are there."""
         before = (self.connections, self.status_interval_s, self.check_interval_s)
-        self.connections = connections
+        self.connections = connections_per_server
         self.status_interval_s = status_interval_s
+        self.askers = askers
         self.check_interval_s = check_interval_s
-        return before != (connections, status_interval_s, check_interval_s)
+        self.tls_context = tls_context
+        return before != (connections_per_server, status_interval_s, check_interval_s)
+
+    def status_pause_s(self, cost_s: float) -> float:
+        """How long after one `status` the next is asked for, if the last took so much of the job server's time."""
+        return max(self.status_interval_s, cost_s * self.askers / STATUS_PART)
 
 
 class Keeper:
@@ -163,6 +181,8 @@ class Keeper:
         self._text_reasons = Reasons()
         # The log has said that many jobs are queued, and since then there always were.
         self._told_queued = False
+        # The log has said that `status` is asked for less often than is set.
+        self._told_rarer = False
         # That of the text connection, then one for each of the others, by its number.
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -336,11 +356,11 @@ class Keeper:
         """
         retry_at_s = self.loop.time() + OPTION_RETRY_S
         if isinstance(connection, AdminConnection):
-            connection.ask_status(self.upkeep.status_interval_s)
+            connection.ask_status(self._status_pause_s(connection))
         while not connection.closed:
             interval_s = self.upkeep.check_interval_s
             if isinstance(connection, AdminConnection):
-                interval_s = min(interval_s, self.upkeep.status_interval_s)
+                interval_s = min(interval_s, self._status_pause_s(connection))
             changed = self._changed
             await asyncio.wait((connection.gone, changed), timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
             if changed.done() and not connection.closed:
@@ -349,13 +369,27 @@ class Keeper:
             connection.check(self.upkeep.check_interval_s)
             if isinstance(connection, AdminConnection):
                 self._look_at_queue(connection.status.queued_jobs)
-                connection.ask_status(self.upkeep.status_interval_s)
+                connection.ask_status(self._status_pause_s(connection))
             elif not connection.closed and not connection.asks_option and self.loop.time() >= retry_at_s:
                 retry_at_s = self.loop.time() + OPTION_RETRY_S
                 successor = await self._asking_again(make_connection)
                 if successor is not None:
                     return successor
         return None
+
+    def _status_pause_s(self, connection: AdminConnection) -> float:
+        pause_s = self.upkeep.status_pause_s(connection.status_cost_s)
+        is_rarer = pause_s > self.upkeep.status_interval_s
+        if is_rarer and not self._told_rarer:
+            logger.info(
+                "job server %s takes %.0f ms for `status`: it is asked for every %.1f s",
+                self.server.name,
+                connection.status_cost_s * 1000,
+                pause_s,
+                extra={"about": self.server.name},
+            )
+        self._told_rarer |= is_rarer
+        return pause_s
 
     def _look_at_queue(self, queued_jobs: int) -> None:
         """Say that so many jobs are queued that gearmand's hash chains are long: once, until there were fewer."""

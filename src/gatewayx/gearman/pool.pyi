@@ -1,9 +1,8 @@
 """The job servers behind this process; the .pxd has the C-level interface."""
 
 import asyncio
-import ssl
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import Any, final
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
@@ -62,18 +61,15 @@ class Pool(JobRouter):
         wheel: DeadlineWheel,
         servers: Iterable[Sequence[object]],
         *,
-        connections_per_server: int,
         max_result_bytes: int,
         budget: ByteBudget | None = None,
         turn: Turn | None = None,
         balance: str = "fewest",
         function_servers: Iterable[tuple[bytes, Iterable[int]]] = (),
         cancel_abandoned: bool = True,
-        status_interval_s: float = 2,
-        check_interval_s: float = 5,
-        tls_context: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
         dialer: Dialer,
+        **upkeep: Any,
     ) -> None: ...
     async def start(self) -> None:
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
@@ -87,14 +83,11 @@ class Pool(JobRouter):
         self,
         servers: Iterable[Sequence[object]],
         *,
-        connections_per_server: int,
         max_result_bytes: int,
         balance: str,
         function_servers: Iterable[tuple[bytes, Iterable[int]]],
         cancel_abandoned: bool,
-        status_interval_s: float,
-        check_interval_s: float,
-        tls_context: ssl.SSLContext | None,
+        **upkeep: Any,
     ) -> None:
         """Be as if it had been made with these, but for the jobs under way, which stay where they are.
 

@@ -133,13 +133,12 @@ cdef class Pool(JobRouter):
     """Connections to all job servers.
 
     loop: the event loop. wheel: where the jobs' deadlines hang. servers: the ServerAddress, or its fields, of each
-    configured job server, 1 to 64. connections_per_server: 1 or more. max_result_bytes: most bytes of one job's result. budget: where
-    packets and results are counted; without one they have a budget of their own. turn: where connections write what was
-    gathered in a turn of the loop; without one they have one of their own. balance: one of BALANCES.
-    function_servers: (name, which of the servers) pairs, the name as in FunctionTable. cancel_abandoned: ask the job server
-    to drop jobs that nobody waits for. status_interval_s: how often each job server's `status` is read. check_interval_s:
-    how often each connection must give a sign of life. tls_context: an ssl.SSLContext, for servers with tls. resolver:
-    finds the addresses of names; without one they have one of their own. dialer: makes the connections.
+    configured job server, 1 to 64. max_result_bytes: most bytes of one job's result. budget: where packets and results are
+    counted; without one they have a budget of their own. turn: where connections write what was gathered in a turn of the
+    loop; without one they have one of their own. balance: one of BALANCES. function_servers: (name, which of the servers)
+    pairs, the name as in FunctionTable. cancel_abandoned: ask the job server to drop jobs that nobody waits for. resolver:
+    finds the addresses of names; without one they have one of their own. dialer: makes the connections. upkeep: the
+    arguments of Upkeep.
     """
 
     def __init__(
@@ -148,18 +147,15 @@ cdef class Pool(JobRouter):
         DeadlineWheel wheel,
         servers,
         *,
-        int connections_per_server,
         Py_ssize_t max_result_bytes,
         ByteBudget budget=None,
         Turn turn=None,
         str balance="fewest",
         function_servers=(),
         bint cancel_abandoned=True,
-        double status_interval_s=2,
-        double check_interval_s=5,
-        tls_context=None,
         resolver=None,
         dialer,
+        **upkeep,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -170,12 +166,7 @@ cdef class Pool(JobRouter):
         self.max_result_bytes = max_result_bytes
         self.resolver = Resolver(loop) if resolver is None else resolver
         self.dialer = dialer
-        self.upkeep = Upkeep(
-            connections_per_server,
-            status_interval_s=status_interval_s,
-            check_interval_s=check_interval_s,
-            tls_context=tls_context,
-        )
+        self.upkeep = Upkeep(**upkeep)
         self.identity_key = os.urandom(KEY_BYTES)
         self.known_backgrounds = OrderedDict()
         self.mapping = list(function_servers)
@@ -206,14 +197,11 @@ cdef class Pool(JobRouter):
         self,
         servers,
         *,
-        int connections_per_server,
         Py_ssize_t max_result_bytes,
         str balance,
         function_servers,
         bint cancel_abandoned,
-        double status_interval_s,
-        double check_interval_s,
-        tls_context,
+        **upkeep,
     ):
         """Be as if it had been made with these, but for the jobs under way, which stay where they are.
 
@@ -226,8 +214,7 @@ cdef class Pool(JobRouter):
         for server in self.servers + self.leaving:
             for connection in (<PooledServer> server).connections:
                 (<JobServerConnection> connection).bound_results(max_result_bytes)
-        self.upkeep.tls_context = tls_context
-        if self.upkeep.change(connections_per_server, status_interval_s, check_interval_s):
+        if self.upkeep.change(**upkeep):
             for keeper in self.keepers.values():
                 keeper.adjust()
         await self.roster.change([ServerAddress(*server) for server in servers], list(function_servers))

@@ -190,7 +190,7 @@ class Listeners:
                 listener.resume()
 
     def rest_s(self, most_s: float) -> float:
-        """How soon the next tick is to be if nothing happens, at most `most_s`: in time for whoever is still by then."""
+        """How soon the next tick is to be if nothing happens, at most `most_s`: in time for whoever is still then."""
         rest_s = most_s
         if len(self._served) > 1 or any(listener.waits for listener in self._served.get(self._own, ())):
             rest_s = TICK_S

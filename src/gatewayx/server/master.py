@@ -30,7 +30,7 @@ from gatewayx.server import logs, reloading, signals, systemd, worker
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
-from gatewayx.server.processors import WorkerProcesses, worker_processes
+from gatewayx.server.processors import WorkerProcesses, connections_told, worker_processes
 
 logger = logging.getLogger("gatewayx")
 
@@ -141,6 +141,7 @@ class Master:
     ) -> None:
         self._settings = settings
         self._load = load
+        self._told_connections = ""
         # Whether it was told that all worker processes have the settings.
         self._told_settings = True
         self._sockets = sockets
@@ -271,6 +272,7 @@ class Master:
         if not any(child.needs_settings or child.takes_settings for child in children):
             self._told_settings = True
             logger.info("all worker processes have the settings")
+            self._tell_connections()
 
     def _stop(self) -> None:
         delay_s = self._settings.shutdown_delay_s if self._listens else 0.0
@@ -460,7 +462,14 @@ class Master:
             for address in self._sockets.addresses
         )
         logger.info("gatewayx %s listens on %s; %s", __version__, addresses, self._processes.told)
+        self._tell_connections()
         self._manager.ready(f"listens on {addresses}; {self._processes.told}")
+
+    def _tell_connections(self) -> None:
+        told = connections_told(self._settings, self._processes.count)
+        if told != self._told_connections:
+            logger.info("%s", told)
+        self._told_connections = told
 
     def _tell_stop(self) -> None:
         """Tell that it stops, once all worker processes have begun to."""

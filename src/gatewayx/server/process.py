@@ -96,7 +96,7 @@ class GatewayProcess:
             turn=self.turn,
             resolver=self.resolver,
             dialer=dialer,
-            **_for_pool(settings),
+            **self._for_pool(settings),
         )
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
         self.gateway = Gateway(self.pool, self.admission, **_for_gateway(settings))
@@ -180,7 +180,7 @@ class GatewayProcess:
         settings; not to be called before another call has returned.
         """
         settings = with_live_of(self.settings, settings)
-        for_pool = _for_pool(settings)
+        for_pool = self._for_pool(settings)
         raise_open_files(open_files_for(settings))
         self.settings = settings
         self.limits.change(settings)
@@ -227,6 +227,20 @@ class GatewayProcess:
     async def _connections_closed(self, timeout_s: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.http.emptied.wait(), timeout_s)
+
+    def _for_pool(self, settings: Settings) -> dict[str, Any]:
+        """What the pool is made with and changed to. Raises StartError."""
+        return {
+            "connections_per_server": settings.connections_per_server,
+            "max_result_bytes": settings.max_result_bytes,
+            "balance": settings.balance,
+            "function_servers": _servers_by_function(settings),
+            "cancel_abandoned": settings.cancel_abandoned,
+            "status_interval_s": settings.status_interval_s,
+            "askers": len(self.places),
+            "check_interval_s": settings.server_check_interval_s,
+            "tls_context": tls_context(settings),
+        }
 
     def _tick(self) -> None:
         now_s = self.loop.time()
@@ -303,20 +317,6 @@ class GatewayProcess:
 def places_for(settings: Settings, count: int) -> Places:
     """What so many worker processes share with these settings. Raises OSError."""
     return Places(count, settings.max_connections)
-
-
-def _for_pool(settings: Settings) -> dict[str, Any]:
-    """What the pool is made with and changed to. Raises StartError."""
-    return {
-        "connections_per_server": settings.connections_per_server,
-        "max_result_bytes": settings.max_result_bytes,
-        "balance": settings.balance,
-        "function_servers": _servers_by_function(settings),
-        "cancel_abandoned": settings.cancel_abandoned,
-        "status_interval_s": settings.status_interval_s,
-        "check_interval_s": settings.server_check_interval_s,
-        "tls_context": tls_context(settings),
-    }
 
 
 def _for_admission(settings: Settings) -> dict[str, Any]:

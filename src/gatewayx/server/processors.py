@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gatewayx.config.settings import MOST_WORKERS
+from gatewayx.config.settings import MOST_WORKERS, Settings
 
 # So much of a file is read. The cgroups are mounted early, before what may fill the list of mounts.
 MOST_FILE_BYTES = 64 * 1024
@@ -47,6 +47,19 @@ class WorkerProcesses(msgspec.Struct, frozen=True):
     def told(self) -> str:
         """Both, as in "2 worker processes: CPU affinity of 2 processors"."""
         return f"{self.count} worker {'process' if self.count == 1 else 'processes'}: {self.decided_by}"
+
+
+def connections_told(settings: Settings, processes: int) -> str:
+    """How many connections to job servers so many worker processes make, for operators."""
+    for_jobs = settings.connections_per_server
+    to_each = processes * (for_jobs + 1)
+    told = (
+        f"{to_each} connections to each job server: {for_jobs} for jobs and 1 for text from each worker process; "
+        f"{to_each * len(settings.server)} in all"
+    )
+    if any(server.each for server in settings.server):
+        told += ", and with each:// as many more as a name has further addresses"
+    return told
 
 
 class _Quota(NamedTuple):
