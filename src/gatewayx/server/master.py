@@ -461,8 +461,8 @@ class Master:
             str(address) if isinstance(address, UnixAddress) else f"http://{address}"
             for address in self._sockets.addresses
         )
-        logger.info("gatewayx %s listens on %s; %s", __version__, addresses, self._processes.told)
         self._tell_connections()
+        logger.info("gatewayx %s listens on %s; %s", __version__, addresses, self._processes.told)
         self._manager.ready(f"listens on {addresses}; {self._processes.told}")
 
     def _tell_connections(self) -> None:
