@@ -25,6 +25,8 @@ cdef class Admission:
     cdef FunctionTable queue_bounds
     # Refuse jobs for which no job server has a worker.
     cdef bint require_worker
+    # Either depends on what the job servers have told.
+    cdef bint asks_servers
     cdef Counters counted_in
     cdef Counts* counts
 

@@ -59,6 +59,7 @@ cdef class Admission:
         self.job_bounds = FunctionTable(max_function_jobs)
         self.queue_bounds = FunctionTable(max_queued)
         self.require_worker = require_worker
+        self.asks_servers = require_worker or not self.queue_bounds.empty
 
     def counters(self):
         """What is held now and was counted since the start, by name."""
@@ -68,7 +69,7 @@ cdef class Admission:
         return self.functions.empty or self.functions.find(function) is not None
 
     cdef object refusal(self, bytes function, Pool pool):
-        cdef object found = self._unserved(function, pool)
+        cdef object found = self._unserved(function, pool) if self.asks_servers else None
         if found is None:
             if <Py_ssize_t> self.shared.taken(JOBS) >= self.max_jobs:
                 found = TOO_MANY_JOBS
@@ -81,7 +82,7 @@ cdef class Admission:
         return found
 
     cdef object enter(self, bytes function, Pool pool, int* place):
-        cdef object found = self._unserved(function, pool)
+        cdef object found = self._unserved(function, pool) if self.asks_servers else None
         place[0] = NO_PLACE
         if found is None:
             found = self._take(function, place)

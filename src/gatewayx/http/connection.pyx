@@ -157,7 +157,7 @@ cdef class HttpConnection(AnsweringClient):
         self.parsing = True
         while offset < end and self.state == READING:
             parser = self.parser
-            if (parser is None or not parser.begun()) and self.in_flight >= self.max_in_flight():
+            if (parser is None or not parser.begun()) and self.in_flight > 0 and self.has_enough():
                 waits = True
                 break
             if parser is None:
@@ -199,9 +199,9 @@ cdef class HttpConnection(AnsweringClient):
             self.follow_arrival()
         return self.arm_for_reading()
 
-    cdef int max_in_flight(self) noexcept:
-        """Requests that the connection may have under way: the answers to more would be held, too."""
-        return 1 if self.clients.room.budget.full(SMALL) else self.clients.limits.max_pipelined
+    cdef bint has_enough(self) noexcept:
+        """Whether further requests wait behind those that are under way: where nothing fits any more, behind any."""
+        return self.in_flight >= self.clients.limits.max_pipelined or self.clients.room.budget.full(SMALL)
 
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1:
         """The head is there, and so many bytes of what follows. parser: who has read it."""
@@ -327,7 +327,7 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
-        cdef bint pause = self.write_paused or (not self.has_begun() and self.in_flight >= self.max_in_flight())
+        cdef bint pause = self.write_paused or (self.in_flight > 0 and not self.has_begun() and self.has_enough())
         cdef Py_ssize_t offset
         cdef bytes tail
         if self.state != READING:
