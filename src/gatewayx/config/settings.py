@@ -160,7 +160,7 @@ SETTINGS: tuple[Setting, ...] = (
         ListenList(lowest_port=0),
         "Addresses",
         "Where HTTP clients connect; may be repeated. Port 0 lets the kernel choose. With unix: before a path it is "
-        "a unix socket, whose clients have no address.",
+        "a unix socket, whose clients have no address. Sockets that systemd hands over take the place of the default.",
         live=False,
     ),
     Setting(
