@@ -1,5 +1,6 @@
 """What the settings are: their names, their defaults, and that each is described."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gatewayx.config.settings import SETTINGS, Setting, Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
+from gatewayx.gearman.keeper import Upkeep
 from gatewayx.gearman.pool import Pool
 from support.setting_samples import SAMPLES
 
@@ -77,5 +79,11 @@ def test_no_part_has_a_default_that_differs_from_the_settings() -> None:
             if setting in defaults and not text.startswith("("):
                 found.append(setting)
                 assert eval(text, {}) == defaults[setting], f"{part.__name__}: {name}={text}"
+    for name, parameter in inspect.signature(Upkeep).parameters.items():
+        setting = other_names.get(name, name)
+        if setting in defaults and parameter.default is not parameter.empty:
+            found.append(setting)
+            assert parameter.default == defaults[setting], name
 
     assert {"max_held_bytes", "max_jobs", "max_function_bytes", "server_check_interval_s", "balance"} <= set(found)
+    assert "status_interval_s" in found
