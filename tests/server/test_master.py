@@ -332,37 +332,33 @@ async def test_orphans_that_are_left_to_the_master_are_reaped(kind, embedded):
 
 
 class TestWatch:
-    def test_a_place_is_still_for_as_long_as_the_looker_ran_without_a_beat(self):
+    def test_a_place_is_still_since_its_last_beat(self):
         places = Places(2)
-        watch = Watch(places, 0.1, 100.0)
+        watch = Watch(places, 0.5, 100.0)
         for step in range(1, 11):
-            places[0].beat(100.0 + step / 10)
+            places[0].beat(99.95 + step / 10)
             watch.look(100.0 + step / 10)
-        assert watch.still_s[0] == 0.0
-        assert watch.still_s[1] == pytest.approx(1.0)
-        watch.forgive(1)
-        assert watch.still_s[1] == 0.0
+        assert watch.still_s(0) == pytest.approx(0.05)
+        assert watch.still_s(1) == pytest.approx(1.0)
 
-    def test_a_place_is_still_since_its_last_beat_and_not_since_that_was_seen(self):
+    def test_after_a_pause_of_the_looker_counting_begins_anew(self):
         places = Places(1)
         watch = Watch(places, 0.5, 100.0)
-        places[0].beat(100.1)
-        watch.look(100.5)
-        assert watch.still_s == [pytest.approx(0.4)]
-        watch.look(101.0)
-        assert watch.still_s == [pytest.approx(0.9)]
+        places[0].beat(100.0)
+        watch.look(100.4)
+        watch.look(160.0)
+        assert watch.still_s(0) == 0.0
+        watch.look(160.3)
+        assert watch.still_s(0) == pytest.approx(0.3)
+        places[0].beat(160.2)
+        assert watch.still_s(0) == pytest.approx(0.1)
 
-    def test_a_beat_before_a_pause_of_the_looker_is_no_older_than_the_looker_ran(self):
+    def test_a_beat_after_the_look_is_no_time_to_come(self):
         places = Places(1)
-        watch = Watch(places, 0.1, 100.0)
-        places[0].beat(100.1)
-        watch.look(160.0)
-        assert watch.still_s == [pytest.approx(0.2)]
-
-    def test_a_pause_of_the_looker_counts_as_two_looks(self):
-        watch = Watch(Places(1), 0.1, 100.0)
-        watch.look(160.0)
-        assert watch.still_s == [pytest.approx(0.2)]
+        watch = Watch(places, 0.5, 100.0)
+        places[0].beat(100.2)
+        watch.look(100.1)
+        assert watch.still_s(0) == 0.0
 
     def test_rows_are_apart_and_begin_with_nothing(self):
         places = Places(3)

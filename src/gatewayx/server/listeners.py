@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import time
@@ -38,6 +39,8 @@ BACKLOG = 4096
 MAX_NOTSENT_BYTES = 256 * 1024
 # The kernel ends a connection whose answer lies unread in its buffers so much later than we would.
 USER_TIMEOUT_GRACE_S = 1.0
+# A worker process that has not looked for so long was paused itself.
+PATIENCE_S = 1.5
 # The loop's timers are a millisecond coarse: this one is not early.
 TIMER_SLACK_S = 0.002
 # In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
@@ -154,7 +157,7 @@ class Listeners:
         self._counters = counters
         self._own = own
         self._places = places
-        self._watch = Watch(places, TICK_S, time.monotonic())
+        self._watch = Watch(places, PATIENCE_S, time.monotonic())
         # Of the places that this process serves, its own among them, which has the shared ones as well.
         self._served: dict[int, list[Listener]] = {}
 
@@ -191,15 +194,13 @@ class Listeners:
 
     def rest_s(self, most_s: float) -> float:
         """How soon the next tick is to be if nothing happens, at most `most_s`: in time for whoever is still then."""
-        rest_s = most_s
         if len(self._served) > 1 or any(listener.waits for listener in self._served.get(self._own, ())):
-            rest_s = TICK_S
-        elif len(self._places) > 1:
-            for number, place in enumerate(self._places.rows):
-                if number != self._own and place.listens:
-                    rest_s = min(rest_s, STILL_S - self._watch.still_s[number] + TIMER_SLACK_S)
-        self._watch.every_s = rest_s = max(rest_s, TICK_S)
-        return rest_s
+            return TICK_S
+        if len(self._places) == 1:
+            return most_s
+        # Whoever is further back is this one's to serve only once this neighbour is still.
+        still_s = self._watch.still_s((self._own - 1) % len(self._places))
+        return max(TICK_S, min(most_s, STILL_S - still_s + TIMER_SLACK_S))
 
     def stop(self) -> None:
         """Accept no more by itself; what waits is for finish()."""
@@ -236,25 +237,20 @@ class Listeners:
         self._served.setdefault(number, []).append(listener)
 
     def _tend(self) -> None:
-        for number, place in enumerate(self._places.rows):
-            if number == self._own:
-                continue
-            if place.listens and self._is_still(number) and self._nearest(number) == self._own:
-                if number not in self._served:
-                    for bound in self._sockets.by_place[number]:
-                        self._serve(number, bound)
-            elif number in self._served:
-                for listener in self._served.pop(number):
-                    listener.stop()
+        """Serve the places before the own one that are still, back to the first that is not, and no others."""
+        count = len(self._places)
+        before = ((self._own - step) % count for step in range(1, count))
+        still = set(itertools.takewhile(self._is_still, before))
+        for number in still - self._served.keys():
+            if self._places[number].listens:
+                for bound in self._sockets.by_place[number]:
+                    self._serve(number, bound)
+        for number in self._served.keys() - still - {self._own}:
+            for listener in self._served.pop(number):
+                listener.stop()
 
     def _is_still(self, number: int) -> bool:
-        return self._places[number].state is not State.SERVING or self._watch.still_s[number] >= STILL_S
-
-    def _nearest(self, number: int) -> int:
-        """The next place in turn that is not still, which is the own one at last."""
-        count = len(self._places)
-        following = ((number + step) % count for step in range(1, count))
-        return next(place for place in following if place == self._own or not self._is_still(place))
+        return self._places[number].state is not State.SERVING or self._watch.still_s(number) >= STILL_S
 
     async def _accept_waiting(self, listener: Listener, ends_s: float) -> None:
         with contextlib.closing(listener):

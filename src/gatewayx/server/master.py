@@ -37,7 +37,7 @@ logger = logging.getLogger("gatewayx")
 # How often the master looks at everything, and for a short worker timeout so much of it; while somebody starts or ends,
 # more often.
 LOOK_S = 1.0
-LOOK_PART = 0.25
+LOOK_PART = 0.2
 EARLY_LOOK_S = 0.02
 # A signal that is only told is told at most so often.
 TOLD_EVERY_S = 0.1
@@ -152,7 +152,7 @@ class Master:
         self._shared = self._places.shared()
         # What worker processes were about to change when they died, which is looked at until it is known.
         self._uncertain: list[int] = []
-        self._watch = Watch(self._places, self._look_s(), time.monotonic())
+        self._watch = Watch(self._places, 2 * self._look_s(), time.monotonic())
         self._posts = [Post() for _ in range(processes.count)]
         # Whether a worker process has ever been ready, and whether that was told.
         self._listens = False
@@ -214,7 +214,8 @@ class Master:
         return min(LOOK_S, LOOK_PART * self._settings.worker_timeout_s)
 
     def _pause_s(self) -> float:
-        self._watch.every_s = look_s = self._look_s()
+        look_s = self._look_s()
+        self._watch.patience_s = 2 * look_s
         changing = (self._kill_s is not None and not self._told_stop) or not self._told_settings
         if changing or any(post.child is not None and post.child.ready_s is None for post in self._posts):
             return EARLY_LOOK_S
@@ -310,6 +311,8 @@ class Master:
             for end in (ours, theirs):
                 end.setblocking(False)
             last_words, own_words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            # Its loop has as long for the first turn as for any other.
+            self._places[number].beat(now_s)
             process_id = os.fork()
         except OSError as error:
             logger.error("worker process %d cannot be started: %s", number, error.strerror)  # noqa: TRY400
@@ -320,7 +323,6 @@ class Master:
         theirs.close()
         os.close(own_words)
         post.child = Child(process_id, ours, last_words)
-        self._watch.forgive(number)
 
     def _become_worker(
         self, number: int, master_end: socket.socket, own_end: socket.socket, own_words: int
@@ -414,7 +416,7 @@ class Master:
         """
         for number, post in enumerate(self._posts):
             is_ready = post.child is not None and post.child.ready_s is not None
-            if is_ready and self._watch.still_s[number] < self._settings.worker_timeout_s:
+            if is_ready and self._watch.still_s(number) < self._settings.worker_timeout_s:
                 self._alive_s = now_s
         dead_s = now_s - self._alive_s
         is_alive = self._kill_s is not None or dead_s < self._settings.worker_timeout_s + OVERDUE_S
@@ -437,12 +439,12 @@ class Master:
             if child.aborted_s is not None:
                 if now_s - child.aborted_s >= ABORT_S:
                     os.kill(child.process_id, signal.SIGKILL)
-            elif self._mending in (None, number) and self._watch.still_s[number] >= self._settings.worker_timeout_s:
+            elif self._mending in (None, number) and self._watch.still_s(number) >= self._settings.worker_timeout_s:
                 logger.error(
                     "worker process %d (pid %d) has not turned its loop for %.0f s: it is aborted",
                     number,
                     child.process_id,
-                    self._watch.still_s[number],
+                    self._watch.still_s(number),
                 )
                 self._mending = number
                 child.aborted_s = now_s

@@ -104,28 +104,22 @@ class Watch:
 
     Only time counts in which the looker ran itself: when the machine or the container was paused, nobody turned.
 
-    every_s: how often it looks, or will look next. A longer pause counts as twice that.
+    patience_s: after a longer time between two looks, which is a pause, counting begins anew.
     """
 
-    def __init__(self, places: Places, every_s: float, now_s: float) -> None:
+    def __init__(self, places: Places, patience_s: float, now_s: float) -> None:
         self._places = places
-        self.every_s = every_s
+        self.patience_s = patience_s
         self._looked_s = now_s
-        self._beats_s = [place.beat_s for place in places.rows]
-        self.still_s = [0.0] * len(places)
+        # Since when the looker has run without a pause.
+        self._since_s = now_s
 
     def look(self, now_s: float) -> None:
-        """Look at all of them."""
-        passed_s = min(now_s - self._looked_s, 2 * self.every_s)
+        """It is so late; by time.monotonic()."""
+        if now_s - self._looked_s > self.patience_s:
+            self._since_s = now_s
         self._looked_s = now_s
-        for number, place in enumerate(self._places.rows):
-            beat_s = place.beat_s
-            if beat_s != self._beats_s[number]:
-                self._beats_s[number] = beat_s
-                self.still_s[number] = max(0.0, min(now_s - beat_s, passed_s))
-            else:
-                self.still_s[number] += passed_s
 
-    def forgive(self, number: int) -> None:
-        """Somebody else has the place now."""
-        self.still_s[number] = 0.0
+    def still_s(self, number: int) -> float:
+        """For how long the loop of the process at this place had not turned at the last look."""
+        return max(0.0, self._looked_s - max(self._since_s, self._places[number].beat_s))
