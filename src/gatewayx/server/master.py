@@ -234,6 +234,7 @@ class Master:
         elif number in signals.STOPPING:
             if self._drain_s is not None:
                 # The operator has asked twice.
+                self._sockets.remove_files()
                 self._kill()
                 self._log.finish()
                 os._exit(1)
