@@ -322,8 +322,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
         + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
         + servers * (settings.connections_per_server + 1)
-        # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has two
-        # for each worker process.
+        # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
+        # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
