@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,11 @@ async def served(embedded, arguments) -> AsyncIterator[ServeProcess]:
     """Three worker processes in front of the embedded job server."""
     async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "3", *arguments) as served:
         yield served
+
+
+def descriptors_of(process_id: int) -> int:
+    """How many files the process has open."""
+    return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
 
 
 async def all_answer(address: tuple[str, int], count: int = 60) -> None:
@@ -273,6 +280,60 @@ async def test_one_that_does_not_end_in_time_is_killed(embedded):
         served.signal(signal.SIGTERM)
         await served.until("worker processes that have not ended in time are killed")
         assert await served.ended() == 1
+
+
+# So many forks succeed, further ones do not.
+FORKS_FAIL = """
+import errno, os
+forks, may_fork = os.fork, [{succeed}]
+def fork():
+    may_fork[0] -= 1
+    if may_fork[0] < 0:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return forks()
+os.fork = fork
+"""
+
+
+async def test_a_start_without_any_process_ends_with_the_reason(embedded):
+    arguments = (*LISTEN, *server_at(embedded.address), "--workers", "2")
+    async with ServeProcess(*arguments, before=FORKS_FAIL.format(succeed=0)) as served:
+        assert await served.ended() == 1
+    assert served.lines[-1] == ("gatewayx: a worker process cannot be started: Resource temporarily unavailable\n")
+
+
+async def test_a_process_that_cannot_be_started_leaves_no_descriptor(embedded):
+    before = FORKS_FAIL.format(succeed=2) + "from gatewayx.server import master\nmaster.BACKOFF_MAX_S = 0.01\n"
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2", before=before) as served:
+        address = await served.address()
+        descriptors = descriptors_of(served.process.pid)
+        os.kill(served.workers()[0], signal.SIGKILL)
+        for _ in range(8):
+            await served.until("worker process 0 cannot be started: Resource temporarily unavailable")
+        # The one that is gone had two.
+        await eventually(lambda: descriptors_of(served.process.pid) == descriptors - 2)
+        await all_answer(address)
+
+
+async def test_a_process_has_no_descriptors_of_the_others(embedded):
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "4") as served:
+        await served.address()
+        counts = {descriptors_of(process_id) for process_id in served.workers()}
+        assert len(counts) == 1
+
+
+def few_open_files() -> None:
+    """In the child: be allowed to raise the limit."""
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+
+
+async def test_room_is_made_for_the_files_of_many_processes(embedded):
+    arguments = (*LISTEN, *LISTEN, *server_at(embedded.address), "--workers", "32", "--max-connections", "1")
+    async with ServeProcess(*arguments, preexec=few_open_files) as served:
+        await served.address()
+        [limit] = {resource.prlimit(each, resource.RLIMIT_NOFILE)[0] for each in served.all()}
+        assert limit == 1 + 256 + 3 + 32 * 2 * 3 + 64
 
 
 # A child of a child, whose parent ends first.

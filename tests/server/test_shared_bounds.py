@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 
 from gatewayx.address import Address, ServerAddress
@@ -181,6 +182,19 @@ async def test_bytes_held_are_never_more_than_the_bound_and_all_come_back(embedd
             assert two.shared.read()[name] <= 2 * 2 * (bound // 64)
         assert [two.shared.give_back(place) for place in range(2)] == [0, 0]
         assert set(two.shared.read().values()) == {0}
+
+
+async def test_a_lowered_bound_leaves_nobody_a_portion_of_the_old_one(embedded):
+    async with two_processes(embedded.address) as two, AsyncExitStack() as stack:
+        for client in await clients_of(stack, two, 2):
+            client.send(head(b"POST", b"/f", b"Content-Length: 1000000"), bytes(100_000))
+        await eventually(lambda: all(each.counters()["budget.bodies_bytes"] >= 100_000 for each in two.processes))
+        assert two.shared.read()["bodies_bytes"] > two.count("budget.bodies_bytes")
+        lowered = msgspec.structs.replace(two.processes[0].settings, max_held_bytes=MEBIBYTE // 4)
+        for process in two.processes:
+            await process.reconfigure(lowered)
+        # More than the bound is held, and nothing else is granted.
+        assert two.shared.read()["bodies_bytes"] == two.count("budget.bodies_bytes") > lowered.max_held_bytes * 3 // 8
 
 
 async def test_a_level_that_others_have_made_ends_the_slow_here_as_well(embedded):

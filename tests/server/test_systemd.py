@@ -131,6 +131,20 @@ class TestManager:
         assert not receiver.waiting()
         assert not caplog.records
 
+    def test_what_waits_for_a_full_queue_keeps_its_order(self, receiver):
+        manager = Manager({"NOTIFY_SOCKET": receiver.name})
+        manager.ready("serves")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"OTHER=1", receiver.socket.getsockname())
+        manager.reloading()
+        receiver.waiting()
+        manager.reloaded()
+        manager.tick(100.0, alive=True)
+        assert [next(iter(found)) for found in receiver.waiting()] == ["RELOADING", "READY"]
+
     def test_signs_of_life_come_twice_in_the_time_while_it_is_alive(self, receiver):
         manager = Manager({"NOTIFY_SOCKET": receiver.name, "WATCHDOG_USEC": "2000000"})
         told = []

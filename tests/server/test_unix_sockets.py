@@ -353,6 +353,15 @@ class TestServe:
                     assert await served.ended() == 0
                     assert (await ask(str(path), OPTIONS)).status == 204
 
+    async def test_nothing_is_left_when_a_second_signal_ends_it_before_the_drain(self, embedded, path):
+        async with ServeProcess(*unix(path), "--shutdown-delay", "3600", *server_at(embedded)) as served:
+            await served.until("listens on")
+            served.signal(signal.SIGTERM)
+            await served.until("stopping in 3600 s")
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 1
+        assert files_in(path) == []
+
     async def test_what_a_killed_gateway_leaves_is_replaced(self, embedded, path):
         async with ServeProcess(*unix(path), *server_at(embedded)) as served:
             await served.until("listens on")

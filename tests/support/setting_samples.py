@@ -132,7 +132,7 @@ BAD_MODES = [
     "\uff16" * 3,
 ]
 BAD_OWNERS = [":", "a:", "a:b:c", ":a:b", "a b", " a", "a\n", "a\x00", "a\x7f", "\udcff", "a" * 257]
-BAD_PATHS = ["a\x00", "a\n", "\x7f", "a" * 4097]
+BAD_PATHS = ["a\x00", "a\n", "\x7f", "\udcff", "a" * 4097]
 
 SAMPLES = {
     "listen": Sample(

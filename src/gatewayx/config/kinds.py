@@ -470,7 +470,7 @@ class FilePath(Kind):
     @property
     def allowed(self) -> str:
         """See Kind."""
-        return f"a path of at most {self.longest} bytes without control characters"
+        return f"a path of at most {self.longest} bytes, in UTF-8 and without control characters"
 
     def parse(self, value: object) -> str | None:
         """See Kind."""
@@ -478,7 +478,12 @@ class FilePath(Kind):
             return None
         if not isinstance(value, str) or any(char < " " or char == "\x7f" for char in value):
             raise DisallowedValueError
-        if len(value.encode(errors="surrogateescape")) > self.longest:
+        try:
+            length = len(value.encode())
+        except UnicodeEncodeError:
+            # Settings that change are sent to the worker processes as UTF-8.
+            raise DisallowedValueError from None
+        if length > self.longest:
             raise DisallowedValueError
         return value
 

@@ -63,6 +63,9 @@ cdef class ByteBudget:
             # All spare portions together are a sixteenth of the account at most.
             self.portions[account] = max(1, min(<long long> PORTION_BYTES, self.bounds[account] // (32 * self.shared.places)))
             self.most_spare[account] = 2 * self.portions[account]
+            # What was granted by another bound and is not held would fit although nothing more may.
+            self.shared.give(FIRST_ACCOUNT + account, self.granted[account] - self.held[account])
+            self.granted[account] = self.held[account]
 
     def counters(self):
         """What is held now and was counted since the start, by name."""

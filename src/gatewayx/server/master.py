@@ -96,8 +96,8 @@ def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: 
     """
     signals.prepare()
     log = logs.configure()
-    make_room_for_connections(settings)
     processes = worker_processes(settings.workers)
+    make_room_for_connections(settings, processes.count)
     sockets = BoundSockets(processes.count)
     try:
         sockets.inherit(systemd.listen_sockets(), settings)
@@ -247,6 +247,7 @@ class Master:
         elif number in signals.STOPPING:
             if self._drain_s is not None:
                 # The operator has asked twice.
+                self._sockets.remove_files()
                 self._kill()
                 self._log.finish()
                 os._exit(1)
@@ -257,7 +258,7 @@ class Master:
         if settings is None:
             return
         self._settings = settings
-        make_room_for_connections(settings)
+        make_room_for_connections(settings, len(self._posts))
         self._told_settings = False
         for post in self._posts:
             if post.child is not None:
@@ -306,18 +307,24 @@ class Master:
                 self._exit_code = 1
 
     def _fork(self, number: int, post: Post, now_s: float) -> None:
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            for end in (ours, theirs):
-                end.setblocking(False)
-            last_words, own_words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            # Its loop has as long for the first turn as for any other.
-            self._places[number].beat(now_s)
-            process_id = os.fork()
-        except OSError as error:
-            logger.error("worker process %d cannot be started: %s", number, error.strerror)  # noqa: TRY400
-            self._delay(post, now_s)
-            return
+        with contextlib.ExitStack() as undo:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                for end in (ours, theirs):
+                    undo.callback(end.close)
+                    end.setblocking(False)
+                last_words, own_words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                undo.callback(os.close, last_words)
+                undo.callback(os.close, own_words)
+                # Its loop has as long for the first turn as for any other.
+                self._places[number].beat(now_s)
+                process_id = os.fork()
+            except OSError as error:
+                self._delay(post, now_s)
+                self._give_up_start(f"a worker process cannot be started: {error.strerror}")
+                logger.error("worker process %d cannot be started: %s", number, error.strerror)  # noqa: TRY400
+                return
+            undo.pop_all()
         if process_id == 0:
             self._become_worker(number, ours, theirs, own_words)
         theirs.close()
@@ -336,6 +343,7 @@ class Master:
             for post in self._posts:
                 if post.child is not None:
                     post.child.connection.close()
+                    os.close(post.child.last_words)
             self._sockets.leave_files()
             exit_code = worker.run(self._settings, self._sockets, self._places, number, own_end, own_words, self._log)
         except BaseException:
@@ -395,13 +403,17 @@ class Master:
             post.due_s = now_s
         else:
             self._delay(post, now_s)
-        if not self._listens and self._kill_s is None and all(post.failures for post in self._posts):
-            raise StartError(reason)
+        self._give_up_start(reason)
         told = "worker process %d (pid %d) %s"
         arguments = (number, child.process_id, reason)
         logger.handle(
             logger.makeRecord(logger.name, logging.ERROR, __file__, 0, told, arguments, None, sinfo=last_words or None)
         )
+
+    def _give_up_start(self, reason: str) -> None:
+        """Raise StartError if each place has failed and none has ever served."""
+        if not self._listens and self._kill_s is None and all(post.failures for post in self._posts):
+            raise StartError(reason)
 
     def _delay(self, post: Post, now_s: float) -> None:
         post.failures += 1

@@ -181,7 +181,7 @@ class GatewayProcess:
         """
         settings = with_live_of(self.settings, settings)
         for_pool = self._for_pool(settings)
-        raise_open_files(open_files_for(settings))
+        raise_open_files(open_files_for(settings, len(self.places)))
         self.settings = settings
         self.limits.change(settings)
         self.http.change(_answers_half_closed(settings))
@@ -351,8 +351,8 @@ def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
     return list(numbers.items())
 
 
-def open_files_for(settings: Settings) -> int:
-    """How many files a process may have open by these bounds."""
+def open_files_for(settings: Settings, processes: int) -> int:
+    """How many files each of so many worker processes, and the master, may have open by these bounds."""
     # The addresses of names with each:// may fill what is left.
     servers = MOST_SERVERS if any(server.each for server in settings.server) else len(settings.server)
     return (
@@ -360,21 +360,24 @@ def open_files_for(settings: Settings) -> int:
         + MAX_REFUSED_CONNECTIONS
         # And one text connection to each job server.
         + servers * (settings.connections_per_server + 1)
-        + 2 * len(settings.listen)
+        # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
+        # two for each worker process.
+        + processes * 2 * (len(settings.listen) + 1)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS
     )
 
 
-def make_room_for_connections(settings: Settings) -> None:
-    """Let as many files be open as the bounds need, or say that the hard limit is in the way."""
-    needed = open_files_for(settings)
+def make_room_for_connections(settings: Settings, processes: int) -> None:
+    """Let as many files be open as the bounds of so many processes need, or say that the hard limit is in the way."""
+    needed = open_files_for(settings, processes)
     possible = raise_open_files(needed)
     if possible < needed:
         logger.warning(
-            "max-connections %d needs %d open files, but the hard limit is %d",
+            "max-connections %d with %d worker processes needs %d open files, but the hard limit is %d",
             settings.max_connections,
+            processes,
             needed,
             possible,
         )

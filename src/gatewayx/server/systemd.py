@@ -73,9 +73,8 @@ class Manager:
 
     def tick(self, now_s: float, *, alive: bool) -> None:
         """Send what was not taken before, and a sign of life if one is due and the gateway is alive."""
-        unsent, self._unsent = self._unsent, []
-        for message in unsent:
-            self.notify(message)
+        while self._unsent and self._sent(self._unsent[0]):
+            del self._unsent[0]
         if self._interval_s and alive and now_s >= self._due_s:
             self._due_s = now_s + self._interval_s
             self.notify("WATCHDOG=1", again=False)
@@ -92,16 +91,24 @@ class Manager:
         if not self._address:
             return
         message = "\n".join(assignments)
+        if not again:
+            self._sent(message)
+        # What waits goes first: a reload of whose begin the manager hears after its end would never end.
+        elif self._unsent or not self._sent(message):
+            self._unsent.append(message)
+
+    def _sent(self, message: str) -> bool:
+        """Whether there is no more to do for it: it was sent, or cannot be."""
         try:
             _send(self._address, message)
         except BlockingIOError:
-            if again:
-                self._unsent.append(message)
+            return False
         except (OSError, ValueError) as error:
             if not self._told_failure:
                 self._told_failure = True
                 reason = getattr(error, "strerror", None) or str(error)
                 logger.warning("NOTIFY_SOCKET = %s cannot be used: %s", self._address, reason)
+        return True
 
 
 def _send(address: str, message: str) -> None:
