@@ -15,6 +15,7 @@ from support.gateway import PROCESS_S, eventually
 from support.http import Response, post
 
 TICK_S = 0.005
+AGAIN_S = 0.02
 LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]+)\r\n")
 TCP_ESTABLISHED = "01"
 
@@ -43,7 +44,7 @@ class OpenLoop:
         # By the port of the client.
         self.open: dict[int, Connection] = {}
         self.losses: list[Loss] = []
-        # How many connections came up, and what became of those that did not.
+        # How many connections came up, and why others did not, which are tried again.
         self.connected = 0
         self.refused: list[OSError] = []
         # Answers that closed their connection.
@@ -67,10 +68,14 @@ class OpenLoop:
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self) -> None:
-        try:
-            await asyncio.get_running_loop().create_connection(lambda: Connection(self), *self.address)
-        except OSError as error:
-            self.refused.append(error)
+        while not self.ends:
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: Connection(self), *self.address)
+            except OSError as error:
+                self.refused.append(error)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def run(self, duration_s: float) -> None:
         """Send all that is due within so long, and return once everything is answered or lost."""
