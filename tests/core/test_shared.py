@@ -16,6 +16,8 @@ from support.gearmand import die_with_parent
 
 PLACES = 4
 SLOTS = 128
+# The mark of a word that is about to count, above the 20 bits of its count.
+CLAIMED = 1 << 20
 
 
 def memory() -> memoryview:
@@ -103,6 +105,29 @@ class TestKeys:
         taken = [functions.take(key, 5) for key in keys]
         assert NO_SLOT in taken
         assert all(functions.take(key, 5) >= 0 for key, slot in zip(keys, taken, strict=True) if slot >= 0)
+
+    def test_who_claims_a_key_and_has_no_processor_is_waited_for(self):
+        shared_memory = memory()
+        functions = at(0, shared_memory).functions
+        slot = functions.take(hashed(7), 2)
+        words = shared_memory.cast("Q")
+        [at_word] = [number for number, word in enumerate(words) if word == hashed(7) | 1]
+        words[at_word] = hashed(7) | CLAIMED
+
+        def count() -> None:
+            time.sleep(0.02)
+            words[at_word] = hashed(7) | 1
+            signal.pause()
+
+        claims = forked(count)
+        try:
+            assert functions.take(hashed(7), 2) == slot
+            assert functions.taken(hashed(7)) == 2
+        finally:
+            end(claims)
+        # For ever nobody is waited for.
+        words[at_word] = hashed(7) | CLAIMED
+        assert functions.take(hashed(7), 2) == NO_SLOT
 
     def test_no_bound_at_all_is_full(self):
         assert at(0, memory()).functions.take(hashed(1), 0) == FULL

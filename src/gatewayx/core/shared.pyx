@@ -25,6 +25,7 @@ from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 cdef extern from *:
     """
     #include <stdint.h>
+    #include <time.h>
     static inline uint64_t shared_load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
     static inline void shared_store(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
     static inline int shared_swap(uint64_t *word, uint64_t expected, uint64_t wanted) {
@@ -33,16 +34,23 @@ cdef extern from *:
     static inline void shared_subtract(uint64_t *word, uint64_t amount) {
         __atomic_sub_fetch(word, amount, __ATOMIC_SEQ_CST);
     }
+    static inline void shared_rest(long ns) { nanosleep(&(struct timespec) {.tv_nsec = ns}, NULL); }
     """
     uint64_t shared_load(const uint64_t* word) noexcept nogil
     void shared_store(uint64_t* word, uint64_t value) noexcept nogil
     bint shared_swap(uint64_t* word, uint64_t expected, uint64_t wanted) noexcept nogil
     void shared_subtract(uint64_t* word, uint64_t amount) noexcept nogil
+    void shared_rest(long ns) noexcept nogil
 
 cdef enum:
     COUNT_BITS = 20
-    # How often a word that somebody else claims is looked at before it passes for full.
+    # How often a word that others change is tried before it passes for full.
     PATIENCE = 10_000
+    # A claim is held for some nanoseconds, or for as long as who holds it has no processor: after so many looks at it
+    # each further one comes so much later, so that the holder may have this one. After so many of those it is full.
+    LOOKS = 100
+    RESTS = 1000
+    REST_NS = 50_000
 
 cdef uint64_t CLAIMED = (<uint64_t> 1) << COUNT_BITS
 cdef uint64_t COUNTS = CLAIMED - 1
@@ -258,6 +266,7 @@ cdef class KeyTable:
         cdef int found
         cdef int free
         cdef int step
+        cdef int looks = 0
         if self.slots == 0 or bound == 0:
             return NO_SLOT if self.slots == 0 else FULL
         # A word of zeros is nobody's.
@@ -278,8 +287,16 @@ cdef class KeyTable:
                     free = slot
             if found >= 0:
                 seen = shared_load(&self.words[found])
-                if seen & KEYS != key or seen & CLAIMED:
-                    # It became another's, or somebody is about to have it.
+                if seen & KEYS != key:
+                    # It became another's.
+                    continue
+                if seen & CLAIMED:
+                    # Somebody is about to have it.
+                    looks += 1
+                    if looks == LOOKS + RESTS:
+                        return NO_SLOT
+                    if looks > LOOKS:
+                        shared_rest(REST_NS)
                     continue
                 if seen & COUNTS:
                     if seen & COUNTS >= bound or seen & COUNTS == COUNTS:

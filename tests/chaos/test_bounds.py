@@ -1,0 +1,319 @@
+"""The bounds of a gateway of several worker processes that are killed again and again: exact afterwards, never passed.
+
+CHAOS=1 (`make chaos`) runs it for a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import mmap
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from gatewayx.bench.flood import FloodGenerator, flood_kinds
+from gatewayx.embedded.worker import AssignedJob, Worker
+from gatewayx.net.sockets import Peer, clock_ns
+from support.account import Gearmands
+from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gearmand import die_with_parent
+from support.http import HttpClient, head, post
+from support.open_loop import clients_of
+from support.shared_memory import SharedMemory
+
+pytestmark = pytest.mark.anyio
+
+FULL_LENGTH = os.environ.get("CHAOS") == "1"
+DURATION_S = 60.0 if FULL_LENGTH else 6.0
+REFILLS = 30 if FULL_LENGTH else 4
+WORKERS = 4
+MEBIBYTE = 1 << 20
+MAX_CONNECTIONS = 200
+MAX_CONNECTIONS_PER_ADDRESS = 25
+MAX_JOBS = 25
+MAX_HELD = 16 * MEBIBYTE
+ACCOUNTS = {"small_bytes": MAX_HELD // 8, "bodies_bytes": MAX_HELD * 3 // 8, "results_bytes": MAX_HELD // 2}
+BOUNDS = {"connections": MAX_CONNECTIONS, "jobs": MAX_JOBS, **ACCOUNTS}
+HELD = ("--max-held", "16MiB", "--max-body", "2MiB", "--max-result", "4MiB")
+BODY_BYTES = 1_500_000
+LARGE_BYTES = MEBIBYTE
+SAMPLE_S = 0.0001
+FLOODS = {"mixed": (100, 500), "slow": (100, 100), "no-read": (20, 50)}
+SLOW = ("slow-head", "slow-body")
+UNREACHED = (OSError, EOFError)
+
+
+@asynccontextmanager
+async def serving(*arguments: str, max_connections: int) -> AsyncIterator[tuple[ServeProcess, SharedMemory]]:
+    """A gateway that listens, and its shared memory."""
+    with SharedMemory(WORKERS, max_connections) as memory:
+        options = ("--listen", "127.0.0.1:0", "--workers", str(WORKERS), "--max-connections", str(max_connections))
+        async with ServeProcess(*options, *arguments, before=memory.before) as served:
+            address = await served.address()
+            memory.attach()
+            served.listens_at = address
+            yield served, memory
+
+
+async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_path):
+    each, addresses = 10, [f"127.0.1.{number}" for number in range(1, 5)]
+    most = each * len(addresses)
+    chance = random.Random(14)
+    with Gearmands(tmp_path, 1) as gearmands:
+        options = ("--server", "{}:{}".format(*gearmands.addresses[0]), "--max-connections-per-address", str(each))
+        async with serving(*options, max_connections=most) as (served, memory), AsyncExitStack() as stack:
+            address = served.listens_at
+            clients: dict[int, tuple[str, HttpClient]] = {}
+
+            async def come(source: str) -> HttpClient:
+                return await stack.enter_async_context(HttpClient(address, source=source))
+
+            async def fill() -> None:
+                counts = Counter(source for source, _ in clients.values())
+                for source in addresses:
+                    for _ in range(each - counts[source]):
+                        client = await come(source)
+                        # No worker does it, so it is never idle and makes room for nobody.
+                        client.send(post(b"/wait", b"w"))
+                        clients[client.writer.get_extra_info("sockname")[1]] = (source, client)
+                await eventually(lambda: memory.taken()["connections"] == memory.taken()["jobs"] == most)
+
+            await fill()
+            for _ in range(REFILLS):
+                full = await come("127.0.2.1")
+                assert (await full.response()).kind() == "too-many-connections"
+                victim = chance.choice(served.workers())
+                lost = clients_of(victim, address[1])
+                os.kill(victim, signal.SIGKILL)
+                for port in lost:
+                    source, client = clients.pop(port)
+                    with contextlib.suppress(ConnectionError):
+                        assert await client.rest() == b""
+                await eventually(lambda lost=lost: memory.taken()["connections"] == most - len(lost), PROCESS_S)
+                assert memory.taken()["jobs"] == most - len(lost)
+                # An address that has lost none has as many as it may.
+                counts = Counter(source for source, _ in clients.values())
+                for source in addresses:
+                    if counts[source] == each and lost:
+                        further = await come(source)
+                        assert (await further.response()).kind() == "too-many-connections-per-address"
+                await fill()
+                assert set(clients) == set().union(*(clients_of(process, address[1]) for process in served.workers()))
+
+
+class Sampler:
+    """A process that looks all the time at what is taken, for the highest of each; a context manager."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+        self._seen = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+    def _look(self) -> None:
+        while True:
+            for number, count in enumerate(self._memory.taken().values()):
+                self._seen[number] = max(self._seen[number], count)
+            self._seen[len(BOUNDS)] += 1
+            time.sleep(SAMPLE_S)
+
+    @property
+    def most(self) -> dict[str, int]:
+        """What was seen so far, by the name of the bound."""
+        return dict(zip(self._memory.taken(), self._seen, strict=False))
+
+    @property
+    def looks(self) -> int:
+        """How often it has looked."""
+        return self._seen[len(BOUNDS)]
+
+    def __enter__(self) -> Sampler:
+        self._process_id = os.fork()
+        if self._process_id == 0:
+            die_with_parent()
+            try:
+                self._look()
+            finally:
+                os._exit(1)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.kill(self._process_id, signal.SIGKILL)
+        os.waitpid(self._process_id, 0)
+
+
+class Runs:
+    """When a worker ran which job, and which requests were lost with a killed process."""
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count()
+        self.times: dict[str, list[tuple[float, float, bytes]]] = {"one": [], "many": []}
+        self.lost: set[bytes] = set()
+        self.answers: Counter[tuple[str, int | str]] = Counter()
+
+    def does(self, name: str, job_s: float) -> Callable[[AssignedJob], Awaitable[bytes]]:
+        """What the worker does."""
+
+        async def do(job: AssignedJob) -> bytes:
+            began_s = time.monotonic()
+            await asyncio.sleep(job_s)
+            self.times[name].append((began_s, time.monotonic(), job.workload[:8]))
+            return b""
+
+        return do
+
+    def most_at_once(self, name: str, *, with_lost: bool = False) -> int:
+        """How many ran at once at most, of those whose gateway process lived on: nobody can end the others."""
+        changes = []
+        for began_s, ended_s, number in self.times[name]:
+            if with_lost or number not in self.lost:
+                changes += [(began_s, 1), (ended_s, -1)]
+        return max(itertools.accumulate(change for _, change in sorted(changes)))
+
+
+async def again_and_again(
+    runs: Runs, name: str, address: tuple[str, int], ask: Callable[[HttpClient, bytes], Awaitable[int]], source: str
+) -> None:
+    """Ask over one new connection after the other; whatever comes is noted."""
+    while True:
+        number = b"%08d" % next(runs.numbers)
+        client = HttpClient(address, source=source, receive_buffer_bytes=4096)
+        try:
+            await client.connect()
+            try:
+                runs.answers[name, await ask(client, number)] += 1
+            finally:
+                # Closing it would wait for what the gateway has not read and may never read.
+                client.reset()
+        except UNREACHED as error:
+            runs.lost.add(number)
+            runs.answers[name, type(error).__name__] += 1
+        await asyncio.sleep(0.005)
+
+
+async def small(client: HttpClient, number: bytes) -> int:
+    """A job with a small workload."""
+    return (await client.ask(post(b"/many", number))).status
+
+
+async def one(client: HttpClient, number: bytes) -> int:
+    """A job of the function of which one may run: its head is let in while none does, its body comes a little later."""
+    client.send(head(b"POST", b"/one", b"Content-Length: %d" % len(number)))
+    await asyncio.sleep(0.002)
+    if client.writer.is_closing():
+        raise ConnectionResetError
+    client.send(number)
+    return (await client.response()).status
+
+
+async def large_body(client: HttpClient, number: bytes) -> int:
+    """Half of a large body, and after a while the rest."""
+    client.send(head(b"POST", b"/many", b"Content-Length: %d" % BODY_BYTES), number.ljust(BODY_BYTES // 2))
+    await asyncio.sleep(0.3)
+    if client.writer.is_closing():
+        raise ConnectionResetError
+    client.send(bytes(BODY_BYTES - BODY_BYTES // 2))
+    return (await client.response()).status
+
+
+async def large_result(client: HttpClient, number: bytes) -> int:
+    """A large result that is not read for a while."""
+    client.send(post(b"/large", number))
+    await asyncio.sleep(0.3)
+    return (await client.response()).status
+
+
+async def flood(address: tuple[str, int], name: str) -> None:
+    """Connections that no good client makes, from two hundred addresses, until it is cancelled."""
+    known = flood_kinds(b"/many", b"gateway")
+    kinds = list(known) if name == "mixed" else SLOW if name == "slow" else [name]
+    if name == "mixed":
+        kinds = [kind for kind in kinds if kind not in (*SLOW, "no-read")]
+    connections, rate = FLOODS[name]
+    generator = FloodGenerator(
+        asyncio.get_running_loop(),
+        Peer(*address, 200),
+        [known[kind] for kind in kinds],
+        connections=connections,
+        rate=rate,
+    )
+    now_ns = clock_ns()
+    generator.begin(now_ns, now_ns + round((DURATION_S + PROCESS_S) * 1e9))
+    try:
+        while True:
+            await asyncio.sleep(0.05)
+            generator.sweep()
+    finally:
+        generator.stop()
+        generator.finish()
+
+
+async def cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks that have no end of their own."""
+    pending = set(tasks)
+    while pending:
+        # asyncio.wait_for forgets a cancellation that comes together with its result (before Python 3.12).
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+    for task in tasks:
+        assert task.cancelled(), task.exception()
+
+
+async def test_no_bound_is_ever_passed_under_floods_though_processes_are_killed(tmp_path):
+    runs = Runs()
+    functions = {b"one": runs.does("one", 0.004), b"many": runs.does("many", 0.02), b"large": large}
+    with Gearmands(tmp_path, 1) as gearmands:
+        worker = Worker(gearmands.addresses[0], functions, concurrency=100)
+        await worker.start()
+        options = (
+            *("--server", "{}:{}".format(*gearmands.addresses[0]), "--max-jobs", str(MAX_JOBS), *HELD),
+            *("--max-function-jobs", "one=1", "--max-connections-per-address", str(MAX_CONNECTIONS_PER_ADDRESS)),
+        )
+        async with serving(*options, max_connections=MAX_CONNECTIONS) as (served, memory):
+            address = served.listens_at
+            actors = {"one": (one, 12), "small": (small, 30), "body": (large_body, 30), "result": (large_result, 30)}
+            with Sampler(memory) as sampler:
+                tasks = [asyncio.create_task(flood(address, name)) for name in FLOODS]
+                for name, (ask, count) in actors.items():
+                    for number in range(count):
+                        source = f"127.0.3.{number % 4 + 1}"
+                        tasks.append(asyncio.create_task(again_and_again(runs, name, address, ask, source)))
+                ends_s = time.monotonic() + DURATION_S
+                kills = 0
+                while time.monotonic() < ends_s:
+                    done, _ = await asyncio.wait(tasks, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                    assert not done, [task.exception() for task in done]
+                    os.kill(served.workers()[0], signal.SIGKILL)
+                    kills += 1
+                    await eventually(lambda: len(served.workers()) == WORKERS, PROCESS_S)
+                await cancel(tasks)
+                most = sampler.most
+                ones, with_lost = runs.most_at_once("one"), runs.most_at_once("one", with_lost=True)
+                many = runs.most_at_once("many")
+                print(f"{kills} kills, {sampler.looks} looks: at most {most}, bounds {BOUNDS}")
+                print(f"at once {ones} of `one` ({with_lost} with those of killed processes), {many} of `many`")
+                print(f"{dict(runs.answers)}; {dict(+memory.counters())}")
+                assert {name: most[name] for name in most if most[name] > BOUNDS[name]} == {}
+                # They were reached, or nearly: a large thing fits no more before an account is full.
+                assert (most["connections"], most["jobs"]) == (MAX_CONNECTIONS, MAX_JOBS)
+                assert all(most[name] > bound / 2 for name, bound in ACCOUNTS.items() if name != "small_bytes")
+                assert ones == 1
+                assert many <= MAX_JOBS
+            await eventually(lambda: (memory.taken()["connections"], memory.taken()["jobs"]) == (0, 0), PROCESS_S)
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+            # To the last byte.
+            assert set(memory.taken().values()) == {0}
+        await worker.close()
+
+
+async def large(job: AssignedJob) -> bytes:
+    """A result that takes much room."""
+    return bytes(LARGE_BYTES)

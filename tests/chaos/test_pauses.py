@@ -1,0 +1,130 @@
+"""Worker processes that stand still, one or all of them with their master, under load: who serves meanwhile, and who is
+there afterwards.
+
+CHAOS=1 (`make chaos`) does it more often, and for a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from support.account import Account, Gearmands, KeptWorker
+from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.http import HttpClient, head
+from support.open_loop import OpenLoop
+from support.shared_memory import SharedMemory
+
+pytestmark = pytest.mark.anyio
+
+FULL_LENGTH = os.environ.get("CHAOS") == "1"
+TRIES = 20 if FULL_LENGTH else 4
+NEWCOMERS = 30
+WORKERS = 3
+# A place is left to its neighbour after 1 s, as ticks of 0.1 s tell.
+ADOPTED_WITHIN_S = 1.2
+# For a machine that has much else to do: what is measured is printed.
+SLACK_S = 1.0
+PAUSE_S = 60.0 if FULL_LENGTH else 3.0
+PAUSES = 1 if FULL_LENGTH else 2
+WORKER_TIMEOUT_S = 5.0 if FULL_LENGTH else 1.0
+CONNECTIONS = 24
+RATE = 300
+
+
+async def served_after(address: tuple[str, int]) -> float:
+    """How long a new client waits for its answer."""
+    began_s = time.monotonic()
+    async with HttpClient(address) as client:
+        assert (await client.ask(head(b"OPTIONS", b"*"))).status == 204
+    return time.monotonic() - began_s
+
+
+def beats(memory: SharedMemory) -> list[int]:
+    """How often the loop of each place has turned."""
+    return [place.beats for place in memory.places.rows]
+
+
+async def ticked(memory: SharedMemory, times: int) -> None:
+    """Return once the loop of each place has turned so often from now on."""
+    wanted = [count + times for count in beats(memory)]
+    await eventually(lambda: all(count >= least for count, least in zip(beats(memory), wanted, strict=True)))
+
+
+async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(embedded):
+    chance = random.Random(14)
+    options = ("--listen", "127.0.0.1:0", "--server", "{}:{}".format(*embedded.address), "--workers", str(WORKERS))
+    with SharedMemory(WORKERS) as memory:
+        async with ServeProcess(*options, before=memory.before) as served:
+            address = await served.address()
+            memory.attach()
+            workers = served.workers()
+            longest_s = []
+            for _ in range(TRIES):
+                stopped = chance.choice(workers)
+                os.kill(stopped, signal.SIGSTOP)
+                try:
+                    waited_s = await asyncio.gather(*(served_after(address) for _ in range(NEWCOMERS)))
+                    # By now its place is known to be still.
+                    late_s = await asyncio.gather(*(served_after(address) for _ in range(NEWCOMERS)))
+                finally:
+                    os.kill(stopped, signal.SIGCONT)
+                # Some came to its place, of which the kernel gives each of three a third.
+                assert max(waited_s) > ADOPTED_WITHIN_S / 2
+                assert max(late_s) < ADOPTED_WITHIN_S / 2
+                longest_s.append(max(waited_s))
+                # Once all have ticked they know that it serves its place itself: the next try begins as this one did.
+                await ticked(memory, 3)
+            longest_s.sort()
+            print(f"{TRIES} tries, the longest of {NEWCOMERS} each: {longest_s[0]:.3f} to {longest_s[-1]:.3f} s")
+            assert longest_s[-1] < ADOPTED_WITHIN_S + SLACK_S
+            assert served.workers() == workers
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+
+
+async def test_when_all_are_paused_nobody_is_ended_and_all_go_on(tmp_path):
+    chance = random.Random(14)
+    account = Account()
+    with Gearmands(tmp_path, 1) as gearmands, SharedMemory(WORKERS) as memory:
+        options = ("--server", "{}:{}".format(*gearmands.addresses[0]), "--worker-timeout", f"{WORKER_TIMEOUT_S:g}")
+        async with (
+            KeptWorker(gearmands.addresses[0], account) as worker,
+            ServeProcess(
+                "--listen", "127.0.0.1:0", "--workers", str(WORKERS), *options, before=memory.before
+            ) as served,
+        ):
+            await worker.registered.wait()
+            address = await served.address()
+            memory.attach()
+            processes = served.all()
+            load = OpenLoop(address, account, CONNECTIONS, RATE)
+            await load.start()
+            running = asyncio.create_task(load.run(PAUSES * (PAUSE_S + 1.0)))
+            for _ in range(PAUSES):
+                answered = len(load.latencies_s)
+                await eventually(lambda answered=answered: len(load.latencies_s) > answered + RATE / 2)
+                for process_id in chance.sample(processes, len(processes)):
+                    os.kill(process_id, signal.SIGSTOP)
+                before = beats(memory)
+                await asyncio.sleep(PAUSE_S)
+                assert beats(memory) == before
+                for process_id in chance.sample(processes, len(processes)):
+                    os.kill(process_id, signal.SIGCONT)
+                await ticked(memory, 1)
+            await running
+            # Whoever was late would be ended by now.
+            assert max(await asyncio.gather(*(served_after(address) for _ in range(NEWCOMERS)))) < PROCESS_S
+            assert served.all() == processes
+            print(f"{PAUSES} pauses of {PAUSE_S:g} s: {load.told()}")
+            assert set(account.check()) == {(200, "")}
+            assert (load.refused, load.losses, load.closing) == ([], [], 0)
+            load.close()
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+            assert not [line for line in served.lines if "ERROR" in line or "CRITICAL" in line]
