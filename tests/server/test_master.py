@@ -302,6 +302,14 @@ async def test_a_start_without_any_process_ends_with_the_reason(embedded):
     assert served.lines[-1] == ("gatewayx: a worker process cannot be started: Resource temporarily unavailable\n")
 
 
+async def test_a_start_in_which_all_crash_says_who_and_shows_where(embedded):
+    crashes = "import os\nfrom gatewayx.server import worker\nworker.GatewayProcess = lambda *a, **k: os.abort()\n"
+    async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "1", before=crashes) as served:
+        assert await served.ended() == 1
+    assert served.lines[-1] == "gatewayx: worker process 0 was ended by SIGABRT\n"
+    assert any("Fatal Python error: Aborted" in line for line in served.lines)
+
+
 async def test_a_process_that_cannot_be_started_leaves_no_descriptor(embedded):
     before = FORKS_FAIL.format(succeed=2) + "from gatewayx.server import master\nmaster.BACKOFF_MAX_S = 0.01\n"
     async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2", before=before) as served:

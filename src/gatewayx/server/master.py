@@ -403,12 +403,15 @@ class Master:
             post.due_s = now_s
         else:
             self._delay(post, now_s)
-        self._give_up_start(reason)
+        if child.reason:
+            # It says all that there is to say.
+            self._give_up_start(reason)
         told = "worker process %d (pid %d) %s"
         arguments = (number, child.process_id, reason)
         logger.handle(
             logger.makeRecord(logger.name, logging.ERROR, __file__, 0, told, arguments, None, sinfo=last_words or None)
         )
+        self._give_up_start(f"worker process {number} {reason}")
 
     def _give_up_start(self, reason: str) -> None:
         """Raise StartError if each place has failed and none has ever served."""

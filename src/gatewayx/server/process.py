@@ -375,7 +375,7 @@ def make_room_for_connections(settings: Settings, processes: int) -> None:
     possible = raise_open_files(needed)
     if possible < needed:
         logger.warning(
-            "max-connections %d with %d worker processes needs %d open files, but the hard limit is %d",
+            "max-connections %d and workers %d need %d open files, but the hard limit is %d",
             settings.max_connections,
             processes,
             needed,
