@@ -45,15 +45,16 @@ async def served_after(address: tuple[str, int]) -> float:
     return time.monotonic() - began_s
 
 
-def beats(memory: SharedMemory) -> list[int]:
-    """How often the loop of each place has turned."""
-    return [place.beats for place in memory.places.rows]
+def beats(memory: SharedMemory) -> list[float]:
+    """When the loop of each place has turned last."""
+    return [place.beat_s for place in memory.places.rows]
 
 
 async def ticked(memory: SharedMemory, times: int) -> None:
     """Return once the loop of each place has turned so often from now on."""
-    wanted = [count + times for count in beats(memory)]
-    await eventually(lambda: all(count >= least for count, least in zip(beats(memory), wanted, strict=True)))
+    for _ in range(times):
+        seen = beats(memory)
+        await eventually(lambda seen=seen: all(now > then for now, then in zip(beats(memory), seen, strict=True)))
 
 
 async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(embedded):
@@ -75,7 +76,7 @@ async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(em
                 finally:
                     os.kill(stopped, signal.SIGCONT)
                 # Some came to its place, of which the kernel gives each of three a third.
-                assert max(waited_s) > ADOPTED_WITHIN_S / 2
+                assert max(waited_s) > ADOPTED_WITHIN_S / 4
                 assert max(late_s) < ADOPTED_WITHIN_S / 2
                 longest_s.append(max(waited_s))
                 # Once all have ticked they know that it serves its place itself: the next try begins as this one did.

@@ -221,6 +221,9 @@ class Master:
             return EARLY_LOOK_S
         now_s = time.monotonic()
         due_s = [look_s]
+        if now_s < self._told_at_s:
+            # Signals that are only told wait until then.
+            due_s.append(self._told_at_s - now_s)
         for post in self._posts:
             if post.child is None:
                 due_s.append(post.due_s - now_s)
