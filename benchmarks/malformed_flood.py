@@ -1,6 +1,6 @@
 """The same floods of malformed and hostile connections against gatewayx and gearmand's HTTP plugin, in one run.
 
-    python benchmarks/malformed_flood.py [--rounds 5] [--only share,steady,...] [--strict]
+    python benchmarks/malformed_flood.py [--rounds 5] [--only share,steady,...] [--workers 1] [--strict]
 
 Starts one gearmand with its HTTP plugin, two echo workers and a gateway, all on loopback, lets flood.c loose on each in
 turns, and measures good traffic, memory and log meanwhile. The sections are share, steady, each, slow, declared,
@@ -109,6 +109,7 @@ class Settings:
     body_clients: int
     sections: tuple[str, ...]
     max_disturbance: float
+    workers: int
 
 
 @dataclass
@@ -135,8 +136,11 @@ class Comparison:
         self._program = compile_program(processes, "flood.c")
         self._plugin, self._server_port, self._plugin_port = start_gearmand(processes, "-t 4")
         start_echo_workers(processes, self._server_port, FUNCTION, 2)
-        self._gateway, self._gateway_port = start_gateway(processes, GATEWAY, self._server_port)
+        self._gateway, self._gateway_port = self._start_gateway(GATEWAY)
         self._targets = {self._plugin_port: self._plugin, self._gateway_port: self._gateway}
+
+    def _start_gateway(self, command: str) -> tuple[Process, int]:
+        return start_gateway(self._processes, f"{command} --workers {self.settings.workers}", self._server_port)
 
     def _flood(self, port: int, kind: str, connections: int, seconds: float, rate: float = 0, count: int = 0) -> Flood:
         return Flood(self._program, port, kind, connections, seconds, rate, count)
@@ -248,7 +252,7 @@ class Comparison:
     def slow(self) -> None:
         """As many heads that never end as there may be connections; then heads and bodies at a byte a second."""
         count = self.settings.slow_heads
-        gateway, port = start_gateway(self._processes, GATEWAY_COMMAND, self._server_port)
+        gateway, port = self._start_gateway(GATEWAY_COMMAND)
         try:
             calm = good_traffic(port, self.settings.duration_s)
             resting_bytes = gateway.memory().private_bytes
@@ -331,7 +335,7 @@ class Comparison:
     ) -> list[dict[str, Any]]:
         """Good traffic at a gateway during a flood at it, and during the same flood at an nginx, in turns."""
         duration_s = self.settings.duration_s
-        gateway, gateway_port = start_gateway(self._processes, GATEWAY_COMMAND, self._server_port)
+        gateway, gateway_port = self._start_gateway(GATEWAY_COMMAND)
         nginx, nginx_port = start_nginx_that_waits(self._processes, LARGE_BYTES, DECLARED_WAIT_S)
         worker = self._start_sink()
         turns: list[dict[str, Any]] = []
@@ -379,7 +383,7 @@ class Comparison:
 
     def bodies(self) -> None:
         """Many clients that send bodies up to the limit, half of it first, the rest after a pause."""
-        gateway, port = start_gateway(self._processes, GATEWAY, self._server_port)
+        gateway, port = self._start_gateway(GATEWAY)
         worker = self._start_sink()
         try:
             resting_bytes = gateway.memory().private_bytes
@@ -414,7 +418,7 @@ class Comparison:
     def mixed(self) -> None:
         """A million malformed connections of all quick kinds in turn."""
         count = self.settings.mixed_connections
-        gateway, port = start_gateway(self._processes, GATEWAY, self._server_port)
+        gateway, port = self._start_gateway(GATEWAY)
         try:
             with self._flood(port, "mixed", 2000, 900, count=min(50_000, count)):
                 pass
@@ -504,6 +508,7 @@ def main() -> int:
     parser.add_argument(
         "--max-disturbance", type=float, default=0.05, help="repeat a turn when others used more of the machine"
     )
+    parser.add_argument("--workers", type=int, default=1, help="worker processes of each gateway")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--output", type=Path, default=BENCHMARKS / "results")
     parser.add_argument("--strict", action="store_true", help="status 1 when a bar is missed")
@@ -519,6 +524,7 @@ def main() -> int:
         arguments.body_clients,
         sections,
         arguments.max_disturbance,
+        arguments.workers,
     )
     require_programs({"gearmand": "gearman-job-server", "wrk": "wrk", "nginx": "nginx-light", "cc": "gcc"})
     raise_open_file_limit(16_000)

@@ -23,10 +23,10 @@ from gatewayx.bench.flood import FloodGenerator, flood_kinds
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.net.sockets import Peer, clock_ns
 from support.account import Gearmands
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import PROCESS_S, ServeProcess, cancelled, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, head, post
-from support.open_loop import clients_of
+from support.open_loop import Name, clients_of
 from support.shared_memory import SharedMemory
 
 pytestmark = pytest.mark.anyio
@@ -71,19 +71,19 @@ async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_pa
         options = ("--server", "{}:{}".format(*gearmands.addresses[0]), "--max-connections-per-address", str(each))
         async with serving(*options, max_connections=most) as (served, memory), AsyncExitStack() as stack:
             address = served.listens_at
-            clients: dict[int, tuple[str, HttpClient]] = {}
+            clients: dict[Name, HttpClient] = {}
 
             async def come(source: str) -> HttpClient:
                 return await stack.enter_async_context(HttpClient(address, source=source))
 
             async def fill() -> None:
-                counts = Counter(source for source, _ in clients.values())
+                counts = Counter(host for host, _ in clients)
                 for source in addresses:
                     for _ in range(each - counts[source]):
                         client = await come(source)
                         # No worker does it, so it is never idle and makes room for nobody.
                         client.send(post(b"/wait", b"w"))
-                        clients[client.writer.get_extra_info("sockname")[1]] = (source, client)
+                        clients[client.writer.get_extra_info("sockname")] = client
                 await eventually(lambda: memory.taken()["connections"] == memory.taken()["jobs"] == most)
 
             await fill()
@@ -93,20 +93,21 @@ async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_pa
                 victim = chance.choice(served.workers())
                 lost = clients_of(victim, address[1])
                 os.kill(victim, signal.SIGKILL)
-                for port in lost:
-                    source, client = clients.pop(port)
+                for name in lost:
                     with contextlib.suppress(ConnectionError):
-                        assert await client.rest() == b""
+                        assert await clients.pop(name).rest() == b""
                 await eventually(lambda lost=lost: memory.taken()["connections"] == most - len(lost), PROCESS_S)
                 assert memory.taken()["jobs"] == most - len(lost)
                 # An address that has lost none has as many as it may.
-                counts = Counter(source for source, _ in clients.values())
+                counts = Counter(host for host, _ in clients)
                 for source in addresses:
                     if counts[source] == each and lost:
                         further = await come(source)
                         assert (await further.response()).kind() == "too-many-connections-per-address"
                 await fill()
-                assert set(clients) == set().union(*(clients_of(process, address[1]) for process in served.workers()))
+                await eventually(
+                    lambda: set(clients) == set().union(*(clients_of(each, address[1]) for each in served.workers()))
+                )
 
 
 class Sampler:
@@ -254,18 +255,6 @@ async def flood(address: tuple[str, int], name: str) -> None:
         generator.finish()
 
 
-async def cancel(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks that have no end of their own."""
-    pending = set(tasks)
-    while pending:
-        # asyncio.wait_for forgets a cancellation that comes together with its result (before Python 3.12).
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.1)
-    for task in tasks:
-        assert task.cancelled(), task.exception()
-
-
 async def test_no_bound_is_ever_passed_under_floods_though_processes_are_killed(tmp_path):
     runs = Runs()
     functions = {b"one": runs.does("one", 0.004), b"many": runs.does("many", 0.02), b"large": large}
@@ -293,7 +282,7 @@ async def test_no_bound_is_ever_passed_under_floods_though_processes_are_killed(
                     os.kill(served.workers()[0], signal.SIGKILL)
                     kills += 1
                     await eventually(lambda: len(served.workers()) == WORKERS, PROCESS_S)
-                await cancel(tasks)
+                await cancelled(tasks)
                 most = sampler.most
                 ones, with_lost = runs.most_at_once("one"), runs.most_at_once("one", with_lost=True)
                 many = runs.most_at_once("many")

@@ -16,7 +16,7 @@ import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
 from support.gateway import PROCESS_S, ServeProcess, eventually
-from support.open_loop import OpenLoop, clients_of
+from support.open_loop import Name, OpenLoop, clients_of
 from support.shared_memory import SharedMemory
 
 pytestmark = pytest.mark.anyio
@@ -38,15 +38,15 @@ class Loaded:
         self.account = account
         self.load = load
 
-    def by_process(self) -> dict[int, set[int]]:
-        """The ports of the clients that each worker process serves."""
+    def by_process(self) -> dict[int, set[Name]]:
+        """The clients that each worker process serves."""
         return {each: clients_of(each, self.load.address[1]) for each in self.served.workers()}
 
     def all_are_served(self) -> bool:
         """Whether every worker process is there, and has accepted every connection that clients have."""
         served = self.by_process()
-        ports = set().union(*served.values())
-        return len(served) == WORKERS and len(ports) == CONNECTIONS and ports == set(self.load.open)
+        clients = set().union(*served.values())
+        return len(served) == WORKERS and len(clients) == CONNECTIONS and clients == set(self.load.open)
 
     async def nothing_is_taken(self) -> None:
         """Close the clients' connections, and return once no connection and no job is taken of the bounds."""
@@ -88,16 +88,16 @@ async def test_while_a_process_is_killed_each_second_only_what_is_in_flight_in_i
                 known = len(load.losses)
                 # Of those that are killed in turn, the oldest was ready for long enough to be replaced at once.
                 victim = gateway.served.workers()[0]
-                ports = clients_of(victim, load.address[1])
+                had = clients_of(victim, load.address[1])
                 # Until its sockets are closed, which takes the kernel a while, clients go on asking it.
-                in_flight += sum(load.open[port].workload is not None for port in ports)
+                in_flight += sum(load.open[client].workload is not None for client in had)
                 os.kill(victim, signal.SIGKILL)
                 kills += 1
-                await eventually(lambda known=known, ports=ports: len(load.losses) >= known + len(ports))
+                await eventually(lambda known=known, had=had: len(load.losses) >= known + len(had))
                 await eventually(gateway.all_are_served, PROCESS_S)
                 # All connections that it had, and no other.
-                assert {loss.port for loss in load.losses[known:]} == ports
-                assert len(load.losses) == known + len(ports)
+                assert {loss.client for loss in load.losses[known:]} == had
+                assert len(load.losses) == known + len(had)
             await running
             took_s = asyncio.get_running_loop().time() - began_s
             print(f"{kills} kills, {in_flight} requests in flight, {load.sent / took_s:.0f}/s: {load.told()}")

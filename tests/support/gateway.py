@@ -41,6 +41,18 @@ async def eventually(condition: Callable[[], object], within_s: float = WAIT_S) 
         await asyncio.sleep(POLL_S)
 
 
+async def cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks that have no end of their own; fails if one of them has ended otherwise."""
+    pending = set(tasks)
+    while pending:
+        # asyncio.wait_for forgets a cancellation that comes together with its result (before Python 3.12).
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+    for task in tasks:
+        assert task.cancelled(), task.exception()
+
+
 class RunningGateway:
     """A started gateway: where it listens and what it counts."""
 

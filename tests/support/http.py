@@ -66,12 +66,19 @@ class HttpClient:
 
     address: a host and a port, or the path of a unix socket. receive_buffer_bytes: of the kernel; small for a client
     that shall not take much without reading. source: the host to connect from; None leaves it to the kernel.
+    source_port: the port likewise, by which a place of a worker process is chosen; 0 leaves it to the kernel.
     """
 
     def __init__(
-        self, address: tuple[str, int] | str, *, receive_buffer_bytes: int | None = None, source: str | None = None
+        self,
+        address: tuple[str, int] | str,
+        *,
+        receive_buffer_bytes: int | None = None,
+        source: str | None = None,
+        source_port: int = 0,
     ) -> None:
         self.source = source
+        self.source_port = source_port
         self.address = address
         self.receive_buffer_bytes = receive_buffer_bytes
 
@@ -83,7 +90,9 @@ class HttpClient:
         if self.receive_buffer_bytes is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
         if self.source is not None:
-            connected.bind((self.source, 0))
+            if self.source_port:
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connected.bind((self.source, self.source_port))
         try:
             await asyncio.get_running_loop().sock_connect(connected, self.address if unix else tuple(self.address))
         except BaseException:

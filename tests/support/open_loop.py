@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
+import struct
 import time
 from collections import deque
 from pathlib import Path
@@ -20,10 +22,14 @@ LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]+)\r\n")
 TCP_ESTABLISHED = "01"
 
 
+# A client's host and port.
+Name = tuple[str, int]
+
+
 class Loss(NamedTuple):
     """A connection that has ended without an answer that said so. workload: of the request under way, if any."""
 
-    port: int
+    client: Name
     workload: bytes | None
     # Whether it had ever been answered anything.
     was_served: bool
@@ -41,8 +47,7 @@ class OpenLoop:
         self.rate = rate
         self.count = connections
         self.idle: deque[Connection] = deque()
-        # By the port of the client.
-        self.open: dict[int, Connection] = {}
+        self.open: dict[Name, Connection] = {}
         self.losses: list[Loss] = []
         # How many connections came up, and why others did not, which are tried again.
         self.connected = 0
@@ -118,9 +123,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """asyncio: it is up."""
         self.transport = transport
-        self.port: int = transport.get_extra_info("sockname")[1]
+        self.name: Name = transport.get_extra_info("sockname")
         self.load.connected += 1
-        self.load.open[self.port] = self
+        self.load.open[self.name] = self
         self.load.idle.append(self)
 
     def ask(self, due_s: float) -> None:
@@ -156,34 +161,38 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """asyncio: it is gone."""
-        if self.load.open.get(self.port) is not self:
+        if self.load.open.get(self.name) is not self:
             return
         if self.workload is not None:
             self.load.account.abandoned.add(self.workload)
         elif self in self.load.idle:
             self.load.idle.remove(self)
         if not self.load.ends:
-            self.load.losses.append(Loss(self.port, self.workload, self.answers > 0))
+            self.load.losses.append(Loss(self.name, self.workload, self.answers > 0))
         self._leave()
 
     def _leave(self) -> None:
-        del self.load.open[self.port]
+        del self.load.open[self.name]
         if not self.load.ends:
             self.load.connect()
 
 
-def clients_of(process_id: int, port: int) -> set[int]:
-    """The ports of the clients whose connections with 127.0.0.1:`port` this process has accepted."""
+def clients_of(process_id: int, port: int) -> set[Name]:
+    """The clients whose connections with 127.0.0.1:`port` this process has accepted."""
     inodes = set()
-    for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            target = str(descriptor.readlink())
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+    # Descriptors go meanwhile, and so may the process.
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
     own = f"0100007F:{port:04X}"
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, _, _, _, _, _, inode, *_ = line.split()
         if (local, state) == (own, TCP_ESTABLISHED) and inode in inodes:
-            found.add(int(remote.rpartition(":")[2], 16))
+            host, _, client_port = remote.partition(":")
+            # The address stands there as the machine has it in memory.
+            found.add((socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(client_port, 16)))
     return found

@@ -55,6 +55,8 @@ cdef class ByteBudget:
     cdef long long[ACCOUNTS] portions
     cdef Shared shared
     cdef bint alone
+    # Moves under way, in which bytes leave one entry and enter another: what is released is not given to others meanwhile.
+    cdef int moves
     # Where refusals for want of room are counted, by whoever refuses.
     cdef Counters counted_in
     cdef Counts* counts
@@ -90,6 +92,12 @@ cdef class ByteBudget:
     cdef inline bint fits(self, Account account, long long more_bytes) noexcept:
         return self.level(account) + more_bytes <= self.bounds[account]
 
+    # The same, and they fit still when they are held before anything else is, whatever other processes do.
+    cdef inline bint reserve(self, Account account, long long more_bytes) noexcept:
+        if self.alone:
+            return self.fits(account, more_bytes)
+        return self.held[account] + more_bytes <= self.granted[account] or self.grow(account, more_bytes)
+
     # Above three quarters of its bound: whoever is slow is ended.
     cdef inline bint crowded(self, Account account) noexcept:
         return self.level(account) * 4 > self.bounds[account] * 3
@@ -103,9 +111,19 @@ cdef class ByteBudget:
             return self.held[account]
         return <long long> self.shared.taken(FIRST_ACCOUNT + account) - self.granted[account] + self.held[account]
 
+    # Around the release of an entry and the hold of the next one that has its bytes, which takes no turn of the loop.
+    cdef inline void begin_move(self) noexcept:
+        self.moves += 1
+
+    cdef inline void end_move(self) noexcept:
+        self.moves -= 1
+        if not self.moves and not self.alone:
+            self.give_spare()
+
     # Be granted so much that more_bytes fit; False if they do not.
     cdef bint grow(self, Account account, long long more_bytes) noexcept
     # What is held is more than was granted, and cannot be refused.
     cdef void overdraw(self, Account account) noexcept
-    # Give back what is not held, but for a portion.
+    # Give back what is not held, but for a portion; in a move, once it has ended.
     cdef void give(self, Account account) noexcept
+    cdef void give_spare(self) noexcept

@@ -7,7 +7,8 @@ while room is asked for.
 
 The processes of a gateway share the accounts. Each is granted portions of them, so that what it holds changes without a
 word to the others for most of the time, and asks for what just fits when no portion is left. So what all of them hold is
-never above the bound, except for what is here already and cannot be refused.
+never above the bound, except for what is here already and cannot be refused. While bytes change hands, between the release
+of one entry and the growth of the next, the process keeps what it was granted: another would take it.
 
 Who is ended when an account is crowded or full is the
 business of the entries' owners.
@@ -97,7 +98,15 @@ cdef class ByteBudget:
         self.shared.take(FIRST_ACCOUNT + account, missing_bytes, ULLONG_MAX)
         self.granted[account] += missing_bytes
 
+    cdef void give_spare(self) noexcept:
+        cdef Account account
+        for account in range(ACCOUNTS):
+            if self.granted[account] - self.held[account] > self.most_spare[account]:
+                self.give(account)
+
     cdef void give(self, Account account) noexcept:
+        if self.moves:
+            return
         cdef long long spare_bytes = self.granted[account] - self.held[account] - self.portions[account]
         self.shared.give(FIRST_ACCOUNT + account, spare_bytes)
         self.granted[account] -= spare_bytes

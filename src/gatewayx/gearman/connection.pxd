@@ -85,6 +85,7 @@ cdef class JobServerConnection(JobCarrier):
     cdef int _forget_abandoned(self) except -1
     cdef int _settle(self, Job job, bint queued) except -1
     cdef int _packet(self) except -1
+    cdef int _take_packet(self) except -1
     cdef int _large_packet(self) except -1
     cdef int _drop_large(self) except -1
     cdef int _error(self, bytes code, bytes text) except -1

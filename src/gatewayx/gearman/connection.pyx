@@ -337,12 +337,20 @@ cdef class JobServerConnection(JobCarrier):
     # Reading.
 
     cdef int _packet(self) except -1:
+        if self.large_job is None:
+            return self._take_packet()
+        # This is the large packet that was gathered: from here on its bytes count as the job's result.
+        self.large_job = None
+        self.budget.begin_move()
+        try:
+            self.budget.release(&self.large_held)
+            return self._take_packet()
+        finally:
+            self.budget.end_move()
+
+    cdef int _take_packet(self) except -1:
         cdef PacketReader reader = self.reader
         cdef int packet_type = reader.type
-        if self.large_job is not None:
-            # This is the large packet that was gathered: from here on its bytes count as the job's result.
-            self.large_job = None
-            self.budget.release(&self.large_held)
         if packet_type == PacketType.JOB_CREATED:
             self._job_created(reader.starts[0], reader.lengths[0])
         elif is_work(packet_type):

@@ -40,6 +40,7 @@ cdef class JobTable:
     # The connection is gone: every job that is still known is told that it is lost.
     cdef int lose_all(self) except -1
     cdef int _tell_all(self, Job original, int packet_type, bytes data, bytes denominator) except -1
+    cdef int _tell_each(self, Job original, int packet_type, bytes data, bytes denominator) except -1
     cdef int _tell_all_too_large(self, Job original, int packet_type) except -1
     cdef int _forget(self, Job original) except -1
     cdef int _forgotten(self, Job original) except -1

@@ -164,11 +164,19 @@ cdef class JobTable:
         return self._tell_all(original, packet_type, data, None)
 
     cdef int _tell_all(self, Job original, int packet_type, bytes data, bytes denominator) except -1:
-        cdef list merged
-        if ends_job(packet_type):
-            original.waiting = 0
+        if not ends_job(packet_type):
+            return self._tell_each(original, packet_type, data, denominator)
+        original.waiting = 0
+        self.budget.begin_move()
+        try:
             # From here on the result counts as its listeners' answers.
             self.budget.release(&original.result_held)
+            return self._tell_each(original, packet_type, data, denominator)
+        finally:
+            self.budget.end_move()
+
+    cdef int _tell_each(self, Job original, int packet_type, bytes data, bytes denominator) except -1:
+        cdef list merged
         if original.merged is None:
             return original.tell(packet_type, data, denominator)
         merged = list(original.merged)

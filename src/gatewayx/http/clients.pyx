@@ -363,7 +363,7 @@ cdef class Client(Occupant):
         cdef long long size_bytes = self.answers_held.size_bytes + more_bytes
         cdef Account account = self.answers_held.account if self.answers_held.size_bytes else SMALL
         # Many small answers become a large one if there is room; otherwise they stay where they were let in.
-        if size_bytes > SMALL_BYTES and (more_bytes > SMALL_BYTES or budget.fits(RESULTS, size_bytes)):
+        if size_bytes > SMALL_BYTES and (more_bytes > SMALL_BYTES or budget.reserve(RESULTS, size_bytes)):
             account = RESULTS
         budget.hold(&self.answers_held, account, size_bytes)
         return 0

@@ -17,4 +17,5 @@ cdef class HttpConnection(AnsweringClient):
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1
     cdef int _completed(self, Request request) except -1
     cdef int _hand_over(self, Request request) except -1
+    cdef int _handle(self, Request request) except -1
     cdef int _refuse_for_place(self) except -1

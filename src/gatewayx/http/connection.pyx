@@ -13,7 +13,7 @@ whom is in `idle`.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, account_for
+from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, ByteBudget, account_for
 from gatewayx.http.answering cimport AnsweringClient
 from gatewayx.http.clients cimport (
     ANSWERING,
@@ -221,7 +221,7 @@ cdef class HttpConnection(AnsweringClient):
         elif (
             request.complete
             and request.content_length <= SMALL_BYTES
-            and self.clients.room.budget.fits(SMALL, parser.head_bytes + request.body_bytes)
+            and self.clients.room.budget.reserve(SMALL, parser.head_bytes + request.body_bytes)
         ):
             # It came whole: entries would live no longer than this call, for what the handler takes counts on its side.
             pass
@@ -261,31 +261,42 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int _hand_over(self, Request request) except -1:
         """The whole request is there."""
-        cdef Py_ssize_t kept_bytes
+        cdef ByteBudget budget = self.clients.room.budget
         if not request.complete:
             self._completed(request)
         if self.arrival is not None:
             self.forget_arrival()
-        if self.unfinished is not None:
-            # What the handler takes over counts on its side.
-            self.let_arrival_go()
-        if not request.answered():
-            request.continue_due = False
-            try:
-                self.clients.handler.handle(request)
-            except Exception:
-                self.internal_error(request)
-            if request.body is None:
-                # It stood in what was received, which is gone soon.
-                request.body_start = NULL
-                request.body_bytes = 0
-            if not request.answered():
-                kept_bytes = request.kept_bytes()
-                self.clients.room.budget.hold(&request.held, account_for(BODIES, kept_bytes), kept_bytes)
+        budget.begin_move()
+        try:
+            if self.unfinished is not None:
+                # What the handler takes over counts on its side.
+                self.let_arrival_go()
+            self._handle(request)
+        finally:
+            budget.end_move()
         if self.parser is not None:
             self.parser.start_next()
             self.clients.give_back_parser(self.parser)
             self.parser = None
+        return 0
+
+    cdef int _handle(self, Request request) except -1:
+        """The handler takes it over, or has its bytes count with the request."""
+        cdef Py_ssize_t kept_bytes
+        if request.answered():
+            return 0
+        request.continue_due = False
+        try:
+            self.clients.handler.handle(request)
+        except Exception:
+            self.internal_error(request)
+        if request.body is None:
+            # It stood in what was received, which is gone soon.
+            request.body_start = NULL
+            request.body_bytes = 0
+        if not request.answered():
+            kept_bytes = request.kept_bytes()
+            self.clients.room.budget.hold(&request.held, account_for(BODIES, kept_bytes), kept_bytes)
         return 0
 
     cdef int stop_reading(self) except -1:
