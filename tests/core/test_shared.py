@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gatewayx.core.shared import CONNECTIONS, FULL, JOBS, NO_SLOT, Shared, shared_bytes
+from gatewayx.config.settings import Settings
+from gatewayx.core.shared import CONNECTIONS, FULL, JOBS, NO_SLOT, Shared, alone, shared_bytes
 from support.gearmand import die_with_parent
 
 PLACES = 4
@@ -206,3 +207,13 @@ def test_bounds_hold_and_totals_are_exact_again_whoever_is_killed():
     assert [master.functions.taken(hashed(key)) for key in range(1, keys + 1)] == [0] * keys
     # Nothing is claimed for ever.
     assert all(master.functions.take(hashed(key), 1) >= 0 for key in range(1, keys + 1))
+
+
+def test_as_many_functions_as_jobs_may_run_have_room_at_once():
+    chance = random.Random(14)
+    table = alone().functions
+    slots = [table.take(chance.getrandbits(64), 1) for _ in range(Settings().max_jobs)]
+    assert min(slots) >= 0
+    for slot in slots:
+        table.give(slot)
+    assert table.keys() == 0

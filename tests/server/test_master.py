@@ -20,7 +20,8 @@ from gatewayx.server.places import Places, State, Watch
 from support.gateway import PROCESS_S, SOON_S, ServeProcess, children_of, eventually
 from support.gearmand import LIBC, PR_SET_PDEATHSIG, die_with_parent
 from support.http import HttpClient, head, post
-from support.job_servers import hand_worker, nobody_listens
+from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
+from support.tls import Authority
 
 pytestmark = pytest.mark.anyio
 
@@ -227,6 +228,50 @@ async def test_an_address_that_is_taken_ends_the_start(embedded):
         ) as served:
             assert await served.ended() == 1
     assert served.lines == [f"gatewayx: cannot listen on 127.0.0.1:{port}: Address already in use\n"]
+
+
+async def test_of_two_that_start_at_once_on_an_address_one_listens_and_the_other_says_why():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Each waits a second for the job server before it listens.
+    async with ScriptedJobServer(greets=False) as silent:
+        arguments = ("--listen", f"127.0.0.1:{port}", *server_at(silent.address), "--workers", "2")
+        async with ServeProcess(*arguments) as first, ServeProcess(*arguments) as second:
+            ended = [asyncio.create_task(each.process.wait()) for each in (first, second)]
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED, timeout=PROCESS_S)
+            other, ends = (first, second) if ended[1].done() else (second, first)
+            assert await ends.ended() == 1
+            assert ends.lines[-1] == f"gatewayx: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+            assert await other.address() == ("127.0.0.1", port)
+            await all_answer(("127.0.0.1", port), 10)
+            other.signal(signal.SIGTERM)
+            assert await other.ended() == 0
+
+
+async def test_a_worker_process_needs_no_files_of_tls_that_were_read_at_the_start(tmp_path):
+    authority = Authority(tmp_path)
+    async with ServeProcess(
+        *LISTEN, "--server", "tls://127.0.0.1:1", "--server-ca", str(authority.file), "--workers", "2"
+    ) as served:
+        address = await served.address()
+        authority.file.write_text("no certificate", encoding="utf-8")
+        before = served.workers()
+        for victim in before:
+            os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: len(served.workers()) == 2 and not set(served.workers()) & set(before), PROCESS_S)
+        await all_answer(address, 10)
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+
+
+async def test_the_stop_is_told_though_one_stands_still(served):
+    await served.address()
+    os.kill(served.workers()[0], signal.SIGSTOP)
+    served.signal(signal.SIGTERM)
+    await served.until("stopping: answering what is in flight")
+    os.kill(served.workers()[0], signal.SIGCONT)
+    assert await served.ended() == 0
 
 
 async def test_if_none_can_begin_it_ends_with_the_reason():

@@ -324,7 +324,8 @@ SETTINGS: tuple[Setting, ...] = (
         Integer(1, 1_000_000),
         "Limits",
         "Client connections open at once. For a further one room is made: by one that lingers, the longest idle, or "
-        "the one that stands still in an unfinished request; if there is none, it is answered 503.",
+        "the one that stands still in an unfinished request, of the same worker process; if there is none, it is "
+        "answered 503, and another process makes room for the next.",
         "nginx worker_connections: 512, reusing idle ones; HAProxy maxconn",
         # The table of addresses in the memory that all processes share is made for so many.
         live=False,

@@ -60,7 +60,7 @@ cdef uint64_t KEYS = ~(CLAIMED | COUNTS)
 cdef bytes HASH_KEY = os.urandom(KEY_BYTES)
 
 # Functions with a bound that have jobs in flight at one time.
-FUNCTION_SLOTS = 8192
+FUNCTION_SLOTS = 65536
 
 NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes")
 

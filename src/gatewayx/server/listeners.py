@@ -43,6 +43,8 @@ USER_TIMEOUT_GRACE_S = 1.0
 PATIENCE_S = 1.5
 # The loop's timers are a millisecond coarse: this one is not early.
 TIMER_SLACK_S = 0.002
+# A worker process that listens has told so by then.
+TELLING_S = 0.02
 # In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
 LAST_ACCEPTS_S = 1.0
 # Errors of accept(2) for want of descriptors or memory, which may pass; how soon it is tried again.
@@ -172,12 +174,36 @@ class Listeners:
             try:
                 # The queue of a socket that was inherited is as long as its owner wants it.
                 if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    if bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+                        self._check_is_alone(bound)
                     bound.listen(BACKLOG)
                 self._serve(self._own, bound)
             except OSError as error:
                 raise StartError(f"cannot listen on {_address_of(bound)}: {error.strerror}") from error
         self._places[self._own].listens = True
         self._places[self._own].state = State.SERVING
+
+    def _check_is_alone(self, bound: socket.socket) -> None:
+        """Raise OSError if somebody else listens here by now, such as a gateway that was started at the same time.
+
+        A socket that could share its address with one that only is bound cannot with one that listens.
+        """
+        for last in (False, False, True):
+            if any(place.listens for place in self._places.rows):
+                return
+            try:
+                with socket.socket(bound.family, socket.SOCK_STREAM) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if bound.family == socket.AF_INET6:
+                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    probe.bind(bound.getsockname())
+            except OSError:
+                if last:
+                    raise
+                # A neighbour may be between its listen() and telling so.
+                time.sleep(TELLING_S)
+            else:
+                return
 
     def tick(self, now_s: float) -> None:
         """Accept again after a want of descriptors, and take care of places that are still.

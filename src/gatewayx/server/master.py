@@ -39,6 +39,8 @@ logger = logging.getLogger("gatewayx")
 LOOK_S = 1.0
 LOOK_PART = 0.2
 EARLY_LOOK_S = 0.02
+# The stop is told so much after it began at the latest.
+TOLD_STOP_S = 1.0
 # A signal that is only told is told at most so often.
 TOLD_EVERY_S = 0.1
 # A worker process that was ready for so long is replaced at once when it ends. One that ends sooner is too; with each
@@ -141,9 +143,13 @@ class Master:
     ) -> None:
         self._settings = settings
         self._load = load
+        # For the job servers with TLS, of the files as they were read last.
+        self._context = reloading.tls_context(settings)
         self._told_connections = ""
         # Whether it was told that all worker processes have the settings.
         self._told_settings = True
+        # None has said that it could not take them.
+        self._all_took = True
         self._sockets = sockets
         self._log = log
         self._manager = systemd.Manager()
@@ -199,7 +205,7 @@ class Master:
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
             self._drain(now_s)
         if self._kill_s is not None:
-            self._tell_stop()
+            self._tell_stop(now_s)
             if now_s >= self._kill_s:
                 logger.error("worker processes that have not ended in time are killed")
                 self._kill()
@@ -257,12 +263,14 @@ class Master:
             self._stop()
 
     def _reload(self) -> None:
-        settings = reloading.read_again(self._settings, self._load)
-        if settings is None:
+        read = reloading.read_again(self._settings, self._load)
+        if read is None:
             return
+        settings, self._context = read
         self._settings = settings
         make_room_for_connections(settings, len(self._posts))
         self._told_settings = False
+        self._all_took = True
         for post in self._posts:
             if post.child is not None:
                 post.child.needs_settings = True
@@ -276,7 +284,10 @@ class Master:
             child.offer(self._settings)
         if not any(child.needs_settings or child.takes_settings for child in children):
             self._told_settings = True
-            logger.info("all worker processes have the settings")
+            if self._all_took:
+                logger.info("all worker processes have the settings")
+            else:
+                logger.error("not all worker processes have the settings: SIGHUP makes another attempt")
             self._tell_connections()
 
     def _stop(self) -> None:
@@ -348,7 +359,9 @@ class Master:
                     post.child.connection.close()
                     os.close(post.child.last_words)
             self._sockets.leave_files()
-            exit_code = worker.run(self._settings, self._sockets, self._places, number, own_end, own_words, self._log)
+            exit_code = worker.run(
+                self._settings, self._sockets, self._places, number, own_end, own_words, self._log, self._context
+            )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
         finally:
@@ -366,8 +379,9 @@ class Master:
                 self._listens = True
                 if self._mending == number:
                     self._mending = None
-            elif packet in (worker.TAKEN, worker.AGAIN):
+            elif packet in (worker.TAKEN, worker.NOT_TAKEN, worker.AGAIN):
                 child.takes_settings = False
+                self._all_took &= packet != worker.NOT_TAKEN
                 child.needs_settings |= packet == worker.AGAIN
             elif packet.startswith(worker.FAILED):
                 child.reason = packet.removeprefix(worker.FAILED).decode()
@@ -491,12 +505,13 @@ class Master:
             logger.info("%s", told)
         self._told_connections = told
 
-    def _tell_stop(self) -> None:
-        """Tell that it stops, once all worker processes have begun to."""
+    def _tell_stop(self, now_s: float) -> None:
+        """Tell that it stops, once all worker processes have begun to, or TOLD_STOP_S later."""
         if self._told_stop:
             return
+        is_early = self._drain_s is not None and now_s < self._drain_s + TOLD_STOP_S
         for number, post in enumerate(self._posts):
-            if post.child is not None and self._places[number].state is State.SERVING:
+            if is_early and post.child is not None and self._places[number].state is State.SERVING:
                 return
         self._told_stop = True
         if self._listens:

@@ -31,6 +31,8 @@ from gatewayx.server.places import Places
 from gatewayx.server.reloading import tls_context, with_live_of
 
 if TYPE_CHECKING:
+    import ssl
+
     from gatewayx.config.settings import Settings
 
 logger = logging.getLogger("gatewayx")
@@ -61,6 +63,7 @@ class GatewayProcess:
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
+    context: for the job servers with TLS; None lets the process read the files.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class GatewayProcess:
         places: Places | None = None,
         place: int = 0,
         log: logs.EventLog | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._log = log
         self.settings = settings
@@ -96,7 +100,7 @@ class GatewayProcess:
             turn=self.turn,
             resolver=self.resolver,
             dialer=dialer,
-            **self._for_pool(settings),
+            **self._for_pool(settings, context),
         )
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
         self.gateway = Gateway(self.pool, self.admission, **_for_gateway(settings))
@@ -228,8 +232,8 @@ class GatewayProcess:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.http.emptied.wait(), timeout_s)
 
-    def _for_pool(self, settings: Settings) -> dict[str, Any]:
-        """What the pool is made with and changed to. Raises StartError."""
+    def _for_pool(self, settings: Settings, context: ssl.SSLContext | None = None) -> dict[str, Any]:
+        """What the pool is made with and changed to; without a context one is made. Raises StartError."""
         return {
             "connections_per_server": settings.connections_per_server,
             "max_result_bytes": settings.max_result_bytes,
@@ -239,7 +243,7 @@ class GatewayProcess:
             "status_interval_s": settings.status_interval_s,
             "askers": len(self.places),
             "check_interval_s": settings.server_check_interval_s,
-            "tls_context": tls_context(settings),
+            "tls_context": tls_context(settings) if context is None else context,
         }
 
     def _tick(self) -> None:

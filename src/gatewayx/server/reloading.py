@@ -45,11 +45,14 @@ def changes(old: Settings, new: Settings) -> Changes:
     return found
 
 
-def read_again(settings: Settings, load: Callable[[], Settings]) -> Settings | None:
-    """What a running gateway goes on with, or None for what it has; the log tells which, and what else differs."""
+def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settings, ssl.SSLContext | None] | None:
+    """What a running gateway goes on with, or None for what it has; the log tells which, and what else differs.
+
+    With the settings comes what tls_context() makes of their files.
+    """
     try:
         loaded = load()
-        check_files(loaded)
+        context = check_files(loaded)
     except (SettingError, StartError) as error:
         logger.error("SIGHUP: no setting changes: %s", error)  # noqa: TRY400
         return None
@@ -60,7 +63,7 @@ def read_again(settings: Settings, load: Callable[[], Settings]) -> Settings | N
     logger.info("SIGHUP: %s", f"changed: {', '.join(found.live)}" if found.live else "no live setting differs")
     if found.restart:
         logger.warning("SIGHUP: these need a restart and stay as they were: %s", ", ".join(found.restart))
-    return with_live_of(settings, loaded)
+    return with_live_of(settings, loaded), context
 
 
 def with_live_of(old: Settings, new: Settings) -> Settings:
@@ -68,13 +71,17 @@ def with_live_of(old: Settings, new: Settings) -> Settings:
     return msgspec.structs.replace(old, **{name: getattr(new, name) for name in LIVE_NAMES})
 
 
-def check_files(settings: Settings) -> None:
-    """Find out whether what settings name can be used: files of TLS, an owner of unix sockets. Raises StartError."""
-    tls_context(settings)
+def check_files(settings: Settings) -> ssl.SSLContext | None:
+    """Find out whether what settings name can be used: files of TLS, an owner of unix sockets. Raises StartError.
+
+    Returns tls_context().
+    """
+    context = tls_context(settings)
     if any(isinstance(address, UnixAddress) for address in settings.listen):
         from gatewayx.server.unix_sockets import owner_numbers
 
         owner_numbers(settings.socket_owner)
+    return context
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

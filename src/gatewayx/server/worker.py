@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import logging
 import socket
+import ssl
 
 import uvloop
 
@@ -25,9 +26,10 @@ DRAIN = b"drain"
 READY = b"ready"
 # And the reason.
 FAILED = b"failed "
-# Settings come with it; the answer is that they were taken, or that they are to come again.
+# Settings come with it; the answer is that they were taken, that they could not be, or that they are to come again.
 SETTINGS = b"settings"
 TAKEN = b"taken"
+NOT_TAKEN = b"not taken"
 AGAIN = b"again"
 MAX_PACKET_BYTES = 4096
 
@@ -87,15 +89,17 @@ def run(
     connection: socket.socket,
     last_words: int,
     log: logs.EventLog,
+    context: ssl.SSLContext | None,
 ) -> int:
     """Serve at this place until the master ends it or is gone; returns the exit code.
 
+    context: for the job servers with TLS, made of the files when the settings were read.
     connection: with the master, of packets, non-blocking. last_words: a descriptor for the traceback of a crash.
     """
     # The master ends a process that hangs by SIGABRT. It logs the traceback: a crash waits for no reader.
     faulthandler.enable(file=last_words)
     try:
-        return uvloop.run(_serve(settings, sockets, places, place, connection, log))
+        return uvloop.run(_serve(settings, sockets, places, place, connection, log, context))
     finally:
         log.finish()
 
@@ -107,10 +111,11 @@ async def _serve(
     place: int,
     connection: socket.socket,
     log: logs.EventLog,
+    context: ssl.SSLContext | None,
 ) -> int:
     control = Control(connection, settings)
     try:
-        process = GatewayProcess(settings, sockets=sockets, places=places, place=place, log=log)
+        process = GatewayProcess(settings, sockets=sockets, places=places, place=place, log=log, context=context)
         if not await _started(process, control):
             return int(control.orphaned)
     except StartError as error:
@@ -137,14 +142,16 @@ async def _follow(process: GatewayProcess, control: Control) -> None:
     while True:
         await control.changed.wait()
         control.changed.clear()
+        answer = NOT_TAKEN
         try:
             await process.reconfigure(control.settings)
+            answer = TAKEN
         except StartError as error:
             # The master could use the files a moment ago.
             logger.error("worker process %d keeps its settings: %s", process.place, error)  # noqa: TRY400
         except Exception:
             logger.exception("worker process %d has not taken all settings", process.place)
-        control.tell(TAKEN)
+        control.tell(answer)
 
 
 async def _started(process: GatewayProcess, control: Control) -> bool:
