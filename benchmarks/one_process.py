@@ -23,13 +23,13 @@ def main(config_path: str | None, **flags: object) -> None:
     """Serve as the only worker process would."""
     settings = load(config_path, os.environ, flags).settings
     log = logs.configure()
-    make_room_for_connections(settings)
+    make_room_for_connections(settings, 1)
     sockets = BoundSockets(1)
     for address in settings.listen:
         sockets.bind(address, resolve_at_start(address.host, print)[0], settings)
     _master, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)
-    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log))
+    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log, None))
 
 
 if __name__ == "__main__":
