@@ -292,7 +292,7 @@ async def test_no_bound_is_ever_passed_under_floods_though_processes_are_killed(
                 assert {name: most[name] for name in most if most[name] > BOUNDS[name]} == {}
                 # They were reached, or nearly: a large thing fits no more before an account is full.
                 assert (most["connections"], most["jobs"]) == (MAX_CONNECTIONS, MAX_JOBS)
-                assert all(most[name] > bound / 2 for name, bound in ACCOUNTS.items() if name != "small_bytes")
+                assert all(most[name] > bound / 4 for name, bound in ACCOUNTS.items() if name != "small_bytes")
                 assert ones == 1
                 assert many <= MAX_JOBS
             await eventually(lambda: (memory.taken()["connections"], memory.taken()["jobs"]) == (0, 0), PROCESS_S)

@@ -29,7 +29,7 @@ WORKERS = 3
 # A place is left to its neighbour after 1 s, as ticks of 0.1 s tell.
 ADOPTED_WITHIN_S = 1.2
 # For a machine that has much else to do: what is measured is printed.
-SLACK_S = 1.0
+SLACK_S = 2.0
 PAUSE_S = 60.0 if FULL_LENGTH else 3.0
 PAUSES = 1 if FULL_LENGTH else 2
 WORKER_TIMEOUT_S = 5.0 if FULL_LENGTH else 1.0
@@ -77,7 +77,7 @@ async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(em
                     os.kill(stopped, signal.SIGCONT)
                 # Some came to its place, of which the kernel gives each of three a third.
                 assert max(waited_s) > ADOPTED_WITHIN_S / 4
-                assert max(late_s) < ADOPTED_WITHIN_S / 2
+                assert max(late_s) < ADOPTED_WITHIN_S
                 longest_s.append(max(waited_s))
                 # Once all have ticked they know that it serves its place itself: the next try begins as this one did.
                 await ticked(memory, 3)

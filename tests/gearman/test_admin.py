@@ -120,13 +120,14 @@ async def test_it_is_the_same_in_pieces(size):
 async def test_what_a_status_costs_is_how_much_longer_it_takes_than_the_quickest_answer():
     connection, known, _ = asked()
     assert connection.status_cost_s == 0
-    time.sleep(0.05)  # noqa: ASYNC251 (the job server takes so long)
+    time.sleep(0.3)  # noqa: ASYNC251 (the job server takes so long)
     connection.receive(b".\n")
     assert known.answered == 1
-    assert 0.04 < connection.status_cost_s < 5
+    cost_s = connection.status_cost_s
+    assert cost_s > 0.1
     connection.ask_status(0)
     connection.receive(b".\n")
-    assert connection.status_cost_s < 0.04
+    assert connection.status_cost_s < cost_s
     connection.close("over")
 
 
