@@ -156,7 +156,7 @@ async def test_they_starve_nobody_who_is_served_by_another(tmp_path):
             )
             print(f"{len(answers.small)} small requests, the longest {1e3 * max(answers.small_s):.0f} ms")
             print(f"{len(large_s)} large, {answers.refused} times 503 before; {median_s:.2f}, at most {most_s:.2f} s")
-            # Who attacks is where nobody else is, and there was no room for more at times: most of it on a quiet machine.
+            # Who attacks is where nobody else is, and at times there was no room for more.
             assert first == {ATTACKER}
             assert set().union(*others) == {GOOD}
             assert crowded > 0
