@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_per_address: int = 0
     max_pipelined: int = 64
     max_jobs: int = 10_000
+    max_relayed: int = 1_000
     max_function_jobs: tuple[FunctionBound, ...] = ()
     max_held_bytes: int = 256 * MEBIBYTE
     max_target_bytes: int = 8 * KIBIBYTE
@@ -345,6 +346,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Limits",
         "Jobs in flight at once: submitted and not answered; a further one is answered 503.",
         "Envoy max_requests: 1024 a cluster",
+    ),
+    Setting(
+        "max_relayed",
+        "max-relayed",
+        Integer(1, 100_000),
+        "Limits",
+        "Requests that a worker process has with others at once, which own their X-Gearman-Unique; beyond: 503.",
     ),
     Setting(
         "max_held_bytes",

@@ -12,6 +12,8 @@ cdef struct Counts:
     unsigned long long requests_answered
     unsigned long long requests_refused
     unsigned long long requests_abandoned
+    # Requests that the process which owns their key was given, by the first one.
+    unsigned long long requests_relayed
     # Refusals that did not leave at once.
     unsigned long long refusals_delayed
     # Unfinished requests, and connections with unread answers, that were ended since the byte budget was crowded or full.

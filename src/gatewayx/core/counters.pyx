@@ -17,6 +17,7 @@ NAMES = (
     "requests_answered",
     "requests_refused",
     "requests_abandoned",
+    "requests_relayed",
     "refusals_delayed",
     "arrivals_ended",
     "answers_ended",

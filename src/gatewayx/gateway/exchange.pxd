@@ -2,6 +2,7 @@
 
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.job_request cimport JobRequest, UniqueText
+from gatewayx.gateway.owners cimport Owners, Relayed
 from gatewayx.gearman.job cimport Job
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport Request, RequestHandler
@@ -11,6 +12,8 @@ cdef class Gateway(RequestHandler):
     """Makes an Exchange of every request that asks for a job; one a process."""
     cdef Pool pool
     cdef Admission admission
+    # Who else may own the key of a job; None where nobody does.
+    cdef Owners owners
     # Bytes of a function's name.
     cdef Py_ssize_t max_function_bytes
     # Content-Type of results.
@@ -42,6 +45,8 @@ cdef class Exchange(JobRequest):
     cdef Request request
     # None until the request is complete and its job submitted.
     cdef Job job
+    # The request as the process has it that owns its key; None if that is this process, and before.
+    cdef Relayed relayed
     # What the gateway's field was when it began.
     cdef bint plugin_compat
     # Its job counts in flight.
@@ -52,6 +57,8 @@ cdef class Exchange(JobRequest):
     cdef int submit(self) except -1
     cdef int abandon(self) except -1
     cdef bytes _identity(self)
+    cdef bint _relay(self, bytes identity) except -1
+    cdef int _let_go(self) except -1
     cdef bint _would_mix(self, bytes identity) except -1
     cdef int _close(self) except -1
     cdef char* _put_headers(self, char* end, const char* handle, Py_ssize_t handle_bytes, bytes command)

@@ -4,6 +4,7 @@ from typing import final
 
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.job_request import JobRequest
+from gatewayx.gateway.owners import Owners
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.problems import ALLOW as ALLOW
 from gatewayx.http.request import RequestHandler
@@ -19,6 +20,7 @@ class Gateway(RequestHandler):
         *,
         content_type: bytes,
         job_timeout_s: float,
+        owners: Owners | None = None,
         max_function_bytes: int = 512,
         refuse_client_unique: bool = False,
         plugin_compat: bool = False,

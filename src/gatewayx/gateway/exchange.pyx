@@ -56,7 +56,7 @@ cdef class Gateway(RequestHandler):
     """Makes a job of each request.
 
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
-    default and maximum of a job's wait. max_function_bytes: longest name of a function. refuse_client_unique: clients may
+    default and maximum of a job's wait. owners: of keys, where there are several processes. max_function_bytes: longest name of a function. refuse_client_unique: clients may
     not give uniques.
     plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
     gatewayx differs from it on purpose.
@@ -69,12 +69,14 @@ cdef class Gateway(RequestHandler):
         *,
         bytes content_type,
         double job_timeout_s,
+        Owners owners=None,
         Py_ssize_t max_function_bytes=512,
         bint refuse_client_unique=False,
         bint plugin_compat=False,
     ):
         self.pool = pool
         self.admission = admission
+        self.owners = owners
         self.change(
             content_type=content_type,
             job_timeout_s=job_timeout_s,
@@ -236,21 +238,24 @@ cdef class Exchange(JobRequest):
             self.workload = b"" if request.query is None or self.plugin_compat else request.query
             submission.workload = PyBytes_AS_STRING(self.workload)
             submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
+        submission.own_unique = self.unique_origin == GATEWAY
+        if not submission.own_unique:
+            if self.workload is None:
+                # The job is merged with others by it, or ranked.
+                self.workload = PyBytes_FromStringAndSize(submission.workload, submission.workload_bytes)
+            identity = self._identity()
+            if identity is not None and self._relay(identity):
+                return 0
         refusal = self.gateway.admission.enter(self.function, pool, &self.job_place)
         if refusal is not None:
             return self._answer_problem(None, refusal, None, None)
         self.entered = True
-        submission.own_unique = self.unique_origin == GATEWAY
         if submission.own_unique:
             submission.unique = self.own_unique.text
             submission.unique_bytes = self.own_unique.size
         else:
-            if self.workload is None:
-                # The job is merged with others by it, or ranked.
-                self.workload = PyBytes_FromStringAndSize(submission.workload, submission.workload_bytes)
             submission.unique = PyBytes_AS_STRING(self.unique)
             submission.unique_bytes = PyBytes_GET_SIZE(self.unique)
-            identity = self._identity()
             if self.unique_origin == CLIENT and identity is not None and self._would_mix(identity):
                 return self._answer_problem(None, UNIQUE_IN_USE, None, None)
         submission.packet_type = self.packet_type()
@@ -260,12 +265,7 @@ cdef class Exchange(JobRequest):
         if identity is not None:
             submission.rank_key = rank_key_of(self.function, self.unique, self.workload)
         self.job = pool.submit(self, self.function, identity, &submission, self.workload)
-        # The packet holds the workload now, and of the head only this is still needed.
-        self.workload = None
-        request.let_go()
-        request.context_bytes = PyBytes_GET_SIZE(self.function)
-        if self.unique is not None:
-            request.context_bytes += PyBytes_GET_SIZE(self.unique)
+        self._let_go()
         if self.job is None:
             return self._answer_problem(None, NO_JOB_SERVER, None, None)
         return 0
@@ -275,6 +275,47 @@ cdef class Exchange(JobRequest):
         if self.identity_hash is not None:
             return self.workload_identity()
         return self.gateway.pool.start_identity(self.function, self.unique).digest()
+
+    cdef bint _relay(self, bytes identity) except -1:
+        """Whether another process answers, since it owns the key: what it was asked by a process is its own to answer."""
+        cdef Owners owners = self.gateway.owners
+        cdef Request request = self.request
+        cdef int place
+        if owners is None or request.owner.is_relayed():
+            return False
+        if self.identity_hash is not None:
+            # The workload counts by what ranks it, and as strangers cannot foresee.
+            identity = self.gateway.pool.ranked_identity(self.function, self.unique, self.workload)
+        place = owners.elsewhere(identity)
+        if place < 0:
+            return False
+        self.relayed = owners.relay(place, self, request)
+        if self.request is not None:
+            self._let_go()
+        return True
+
+    cdef int _let_go(self) except -1:
+        """Workload and head are in other hands; of the head only this is still needed."""
+        cdef Request request = self.request
+        self.workload = None
+        request.let_go()
+        request.context_bytes = PyBytes_GET_SIZE(self.function)
+        if self.unique is not None:
+            request.context_bytes += PyBytes_GET_SIZE(self.unique)
+        return 0
+
+    cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1:
+        cdef Request request = self.request
+        self.relayed = None
+        if request is not None and request.owner is not None:
+            request.owner.answer(
+                request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body
+            )
+        return self._close()
+
+    cdef int relay_failed(self, object problem, str detail) except -1:
+        self.relayed = None
+        return self._answer_problem(None, problem, detail, None)
 
     cdef bint _would_mix(self, bytes identity) except -1:
         """Whether the job server would merge a foreground and a background job."""
@@ -286,7 +327,11 @@ cdef class Exchange(JobRequest):
     cdef int abandon(self) except -1:
         """No answer is wanted any more."""
         cdef Job job = self.job
+        cdef Relayed relayed = self.relayed
+        self.relayed = None
         self._close()
+        if relayed is not None:
+            return relayed.abandon()
         if job is not None:
             job.carrier.abandon(job)
         return 0

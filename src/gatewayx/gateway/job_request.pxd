@@ -50,6 +50,10 @@ cdef class JobRequest(JobListener):
     cdef inline int packet_type(self) noexcept:
         return SUBMIT_TYPES[<int> self.priority][<int> self.background]
 
+    # The process that owns its key has answered. content_type: None for none. headers: whole lines. body: bytes or bytearray.
+    cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1
+    # That process has not. problem: of http/problems.
+    cdef int relay_failed(self, object problem, str detail) except -1
     # Hash the workload with this hash, which has taken function and unique.
     cdef int hash_workload(self, KeyedHash identity_hash) except -1
     # The digest of what the job server merges by, the workload included; None if it merges nothing with this job.

@@ -18,6 +18,12 @@ SUBMIT_TYPES[<int> HIGH][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB
 cdef class JobRequest(JobListener):
     """One job as a client asks for it."""
 
+    cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1:
+        raise NotImplementedError
+
+    cdef int relay_failed(self, object problem, str detail) except -1:
+        raise NotImplementedError
+
     cdef int hash_workload(self, KeyedHash identity_hash) except -1:
         self.identity_hash = identity_hash
         self.identity_start_bytes = identity_hash.hashed_bytes

@@ -121,6 +121,8 @@ cdef class Pool(JobRouter):
     # The hash whose digest is the identity of a job with this function and unique; with the unique "-" once it has taken
     # the workload, if that is not empty: a job without one is merged with nothing.
     cdef KeyedHash start_identity(self, bytes function, bytes unique)
+    # Of the unique "-": a hash of no more than what the job servers are ranked by.
+    cdef bytes ranked_identity(self, bytes function, bytes unique, bytes workload)
     # A background job of that identity was submitted, and has not ended as far as is known.
     cdef bint knows_background(self, bytes identity, bytes function)
     # A job of that identity is under way here, or its end is still owed.

@@ -67,6 +67,7 @@ class Pool(JobRouter):
         balance: str = "fewest",
         function_servers: Iterable[tuple[bytes, Iterable[int]]] = (),
         cancel_abandoned: bool = True,
+        identity_key: bytes | None = None,
         resolver: Resolver | None = None,
         dialer: Dialer,
         **upkeep: Any,

@@ -27,7 +27,7 @@ from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
 from gatewayx.gearman.job cimport Job, JobListener, JobRouter, Submission, make_packet
 from gatewayx.gearman.packet cimport is_background
-from gatewayx.gearman.ranking cimport hash_of, mixed
+from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
 from gatewayx.gearman.upstream cimport UpstreamState
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
@@ -136,7 +136,8 @@ cdef class Pool(JobRouter):
     configured job server, 1 to 64. max_result_bytes: most bytes of one job's result. budget: where packets and results are
     counted; without one they have a budget of their own. turn: where connections write what was gathered in a turn of the
     loop; without one they have one of their own. balance: one of BALANCES. function_servers: (name, which of the servers)
-    pairs, the name as in FunctionTable. cancel_abandoned: ask the job server to drop jobs that nobody waits for. resolver:
+    pairs, the name as in FunctionTable. cancel_abandoned: ask the job server to drop jobs that nobody waits for.
+    identity_key: of the hashes of what jobs are merged by, KEY_BYTES; without one it is made here. resolver:
     finds the addresses of names; without one they have one of their own. dialer: makes the connections. upkeep: the
     arguments of Upkeep.
     """
@@ -153,6 +154,7 @@ cdef class Pool(JobRouter):
         str balance="fewest",
         function_servers=(),
         bint cancel_abandoned=True,
+        bytes identity_key=None,
         resolver=None,
         dialer,
         **upkeep,
@@ -167,7 +169,7 @@ cdef class Pool(JobRouter):
         self.resolver = Resolver(loop) if resolver is None else resolver
         self.dialer = dialer
         self.upkeep = Upkeep(**upkeep)
-        self.identity_key = os.urandom(KEY_BYTES)
+        self.identity_key = os.urandom(KEY_BYTES) if identity_key is None else identity_key
         self.known_backgrounds = OrderedDict()
         self.mapping = list(function_servers)
         self.servers = []
@@ -421,6 +423,12 @@ cdef class Pool(JobRouter):
             if not notes:
                 del self.known_backgrounds[job.identity]
         return 0
+
+    cdef bytes ranked_identity(self, bytes function, bytes unique, bytes workload):
+        cdef unsigned long long rank_key = rank_key_of(function, unique, workload)
+        cdef KeyedHash identity = KeyedHash(self.identity_key)
+        identity.take(<const char*> &rank_key, sizeof(rank_key))
+        return identity.digest()
 
     cdef KeyedHash start_identity(self, bytes function, bytes unique):
         cdef KeyedHash identity = KeyedHash(self.identity_key)

@@ -227,7 +227,7 @@ cdef class AnsweringClient(ArrivingClient):
     # Who has no answer yet, or does not take it.
 
     cdef bint only_arrives(self) noexcept:
-        return not self.read_paused and (
+        return not self.relayed and not self.read_paused and (
             self.first is None or not (self.first.complete or self.first.answered())
         )
 

@@ -16,6 +16,8 @@ cdef class Unfinished:
     cdef Held tail_held
     cdef Held head_held
     cdef Held body_held
+    # The beginning of a preamble; None for none.
+    cdef bytes preamble
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
     cdef long long body_began_tick
     cdef long long body_bytes

@@ -137,6 +137,9 @@ cdef class Client(Occupant):
     cdef Flag half_closed
     # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
     cdef Flag late
+    # It is another process of this gateway; and that has said for whom it asks next.
+    cdef Flag relayed
+    cdef Flag introduced
     # Nothing is read from the client: it does not read its answers, or too many of them are due.
     cdef Flag read_paused
     # The client does not read: the kernel's buffer for it is full.

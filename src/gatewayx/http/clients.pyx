@@ -11,6 +11,7 @@ A connection that is refused lingers at once, one without an answer that is unde
 
 import asyncio
 import logging
+import os
 import socket
 
 cimport cython
@@ -280,12 +281,18 @@ cdef class Client(Occupant):
         self.stream = stream
         if self.late:
             clients.emptied.clear()
-        problem = clients.refusal(self)
+        if self.relayed:
+            if stream.peer_user() != os.geteuid():
+                # Whoever it is, it is none of this gateway's processes.
+                return self.abort()
+            problem = None
+        else:
+            problem = clients.refusal(self)
         if problem is not None:
             clients.counts.connections_refused += 1
             return self.refuse_connection(problem)
         self.change(READING)
-        clients.counts.connections_accepted += 1
+        clients.counts.connections_accepted += not self.relayed
         clients.add(self)
         return self.arm(FIRST_BYTE)
 
@@ -517,6 +524,9 @@ cdef class Client(Occupant):
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
         cdef double left_s
+        if self.relayed and (kind == KEEPALIVE or kind == FIRST_BYTE):
+            # Another process keeps it for as long as both are there.
+            kind = NO_DEADLINE
         if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.state != CLOSED:
             return 0
         # Where it stands if it may make room for another one.

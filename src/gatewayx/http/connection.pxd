@@ -13,6 +13,7 @@ cdef class HttpServer(Clients):
 cdef class HttpConnection(AnsweringClient):
     cdef int _process(self, const char* data, Py_ssize_t offset, Py_ssize_t end, bytes kept) except -1
     cdef bint _answers_after_end(self) except -1
+    cdef Py_ssize_t _read_preamble(self, const char* data, Py_ssize_t size) except -2
     cdef bint has_enough(self) noexcept
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1
     cdef int _completed(self, Request request) except -1

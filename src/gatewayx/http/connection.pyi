@@ -14,6 +14,9 @@ class HttpServer(Clients):
     def connection(self) -> HttpConnection:
         """The owner of the stream of one accepted socket."""
 
+    def relay_connection(self) -> HttpConnection:
+        """The owner for a socket that another process of this gateway has connected to."""
+
     def late_connection(self) -> HttpConnection:
         """The owner for a socket that had waited to be accepted when the stop began."""
 

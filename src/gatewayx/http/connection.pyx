@@ -15,6 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, ByteBudget, account_for
 from gatewayx.http.answering cimport AnsweringClient
+from gatewayx.http.arriving cimport Unfinished
 from gatewayx.http.clients cimport (
     ANSWERING,
     BODY,
@@ -30,8 +31,16 @@ from gatewayx.http.clients cimport (
     Client,
     Clients,
     DeadlineKind,
+    address_key,
 )
 from gatewayx.http.parser cimport Event, RequestParser
+from gatewayx.http.preamble cimport (
+    MALFORMED_PREAMBLE,
+    MOST_PREAMBLE_BYTES,
+    UNFINISHED_PREAMBLE,
+    preamble_address,
+    preamble_bytes,
+)
 from gatewayx.http.refusals cimport EXAMPLE_BYTES
 from gatewayx.http.request cimport Request
 
@@ -59,6 +68,15 @@ cdef class HttpServer(Clients):
         """The owner of the stream of one accepted socket."""
         return HttpConnection(self)
 
+    def relay_connection(self):
+        """The owner for a socket that another process of this gateway has connected to: it counts as no connection.
+
+        Each of its requests comes behind a preamble that says who asks (http/preamble).
+        """
+        cdef HttpConnection connection = HttpConnection(self)
+        connection.relayed = True
+        return connection
+
     def late_connection(self):
         """The owner for a socket that had waited to be accepted when the stop began.
 
@@ -75,12 +93,30 @@ cdef class HttpServer(Clients):
 cdef class HttpConnection(AnsweringClient):
     """One client and its requests."""
 
+    cdef bint is_relayed(self) noexcept:
+        return self.relayed
+
+    cdef bytes asker(self):
+        return address_key(self.stream.peer()) if self.address is None and not self.relayed else self.address
+
     # What the stream tells.
 
     cdef int received(self, const char* data, Py_ssize_t size) except -1:
         cdef bytes joined
+        cdef Py_ssize_t taken
         if self.state != READING:
             return self.drop_received(size)
+        if self.relayed and not self.introduced and self.parser is None and self.tail is None:
+            if self.first is not None:
+                # One request at a time, of processes that know that.
+                return self.abort()
+            taken = self._read_preamble(data, size)
+            if taken < 0:
+                return 0
+            data += taken
+            size -= taken
+            if size == 0:
+                return 0
         if self.arrival is not None:
             self.clients.room.arrivals.moved(self.arrival, self.clients.wheel.tick)
         if self.parser is not None and self.parser.head_done:
@@ -199,6 +235,28 @@ cdef class HttpConnection(AnsweringClient):
             self.follow_arrival()
         return self.arm_for_reading()
 
+    cdef Py_ssize_t _read_preamble(self, const char* data, Py_ssize_t size) except -2:
+        """Learn who asks; returns how many of these bytes that took, -1 while more is to come, or if it is not right."""
+        cdef Py_ssize_t begun_bytes = 0
+        cdef Py_ssize_t taken
+        cdef bytes joined
+        cdef Unfinished parts = self.parts()
+        joined = data[: min(size, <Py_ssize_t> MOST_PREAMBLE_BYTES)]
+        if parts.preamble is not None:
+            begun_bytes = PyBytes_GET_SIZE(parts.preamble)
+            joined = parts.preamble + joined
+        parts.preamble = None
+        taken = preamble_bytes(joined)
+        if taken == MALFORMED_PREAMBLE:
+            self.abort()
+            return -1
+        if taken == UNFINISHED_PREAMBLE:
+            parts.preamble = joined
+            return -1
+        self.address = preamble_address(joined)
+        self.introduced = True
+        return taken - begun_bytes
+
     cdef bint has_enough(self) noexcept:
         """Whether further requests wait behind those that are under way: where nothing fits any more, behind any."""
         return self.in_flight >= self.clients.limits.max_pipelined or self.clients.room.budget.full(SMALL)
@@ -206,6 +264,8 @@ cdef class HttpConnection(AnsweringClient):
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1:
         """The head is there, and so many bytes of what follows. parser: who has read it."""
         self.append(request)
+        # The next one has a preamble of its own.
+        self.introduced = False
         if self.deadline_kind == HEAD:
             self.arm(NO_DEADLINE)
         self.head_s = -1

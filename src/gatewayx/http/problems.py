@@ -112,6 +112,23 @@ JOB_REFUSED = Problem(
     "no job server has queued the job",
 )
 
+OWNER_AWAY = Problem(
+    "owner-away",
+    503,
+    Retry.YES,
+    False,
+    "the worker process that owns the request's unique is being replaced, or does not take connections",
+    "the worker process of the gateway that owns this unique is not there at the moment; nothing was submitted",
+)
+RELAY_FULL = Problem(
+    "relay-full",
+    503,
+    Retry.YES,
+    False,
+    "a worker process has given others as many requests as `--max-relayed` allows",
+    "as many requests as may be are with the worker processes that own their uniques; nothing was submitted",
+)
+
 # What may not be submitted now.
 
 NO_WORKER = Problem(

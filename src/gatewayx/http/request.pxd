@@ -109,6 +109,10 @@ cdef Request new_request()
 
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
+    # Whether another process of this gateway asks, for a client of its own.
+    cdef bint is_relayed(self) noexcept
+    # The address that asks, as it counts; None for none.
+    cdef bytes asker(self)
     # headers: further header lines, each with its CRLF, which are the caller's. body: bytes or bytearray.
     cdef int answer(
         self,

@@ -60,6 +60,12 @@ cdef Request new_request():
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request."""
 
+    cdef bint is_relayed(self) noexcept:
+        return False
+
+    cdef bytes asker(self):
+        return None
+
     cdef int answer(
         self,
         Request request,

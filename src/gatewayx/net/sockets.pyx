@@ -28,6 +28,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
+        SO_PEERCRED
         SO_RCVBUF
         MSG_NOSIGNAL
 
@@ -250,6 +251,15 @@ cdef void _compact(const sockaddr_storage* address, CompactAddress* compact) noe
         compact.port = ntohs(ipv6.sin6_port)
         compact.scope = ipv6.sin6_scope_id
         memcpy(compact.host, &ipv6.sin6_addr, 16)
+
+
+cdef long connected_user(int descriptor) noexcept nogil:
+    # struct ucred of <sys/socket.h>: process, user, group.
+    cdef int[3] credentials
+    cdef socklen_t size = sizeof(credentials)
+    if getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, credentials, &size) < 0 or size != sizeof(credentials):
+        return -1
+    return credentials[1]
 
 
 cdef object address_tuple(const CompactAddress* address):

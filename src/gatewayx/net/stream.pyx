@@ -24,6 +24,7 @@ from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI
 from gatewayx.net.sockets cimport (
     address_tuple,
     connect_error,
+    connected_user,
     disconnect,
     end_sending,
     incoming_in,
@@ -120,6 +121,9 @@ cdef class Stream(Polled):
 
     cpdef object peer(self):
         raise NotImplementedError
+
+    cpdef long peer_user(self) except -2:
+        return -1
 
 
 @cython.final
@@ -377,6 +381,9 @@ cdef class SocketStream(Stream):
 
     cpdef object peer(self):
         return address_tuple(&self.address)
+
+    cpdef long peer_user(self) except -2:
+        return connected_user(self.descriptor)
 
 
 cdef inline char* _start(piece) except NULL:

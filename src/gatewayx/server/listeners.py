@@ -29,6 +29,7 @@ from gatewayx.server.unix_sockets import UnixSocket, bind_unix_socket, owner_num
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
     from gatewayx.http.connection import HttpServer
+    from gatewayx.server.relay_sockets import RelaySockets
 
 # The tick of a process: deadlines are swept this often, so they fire up to two of these late.
 TICK_S = 0.1
@@ -141,7 +142,7 @@ class BoundSockets:
 class Listeners:
     """What one process does with the sockets.
 
-    places: what the processes share. own: the place of this one.
+    places: what the processes share. own: the place of this one. relay_sockets: of all places, if there are several.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Listeners:
         counters: Counters,
         places: Places,
         own: int,
+        relay_sockets: RelaySockets | None = None,
     ) -> None:
         self._sockets = sockets
         self._poller = poller
@@ -162,6 +164,9 @@ class Listeners:
         self._watch = Watch(places, PATIENCE_S, time.monotonic())
         # Of the places that this process serves, its own among them, which has the shared ones as well.
         self._served: dict[int, list[Listener]] = {}
+        self._relay_sockets = relay_sockets
+        # Where other processes connect, to the end of this one.
+        self._relay: Listener | None = None
 
     @property
     def addresses(self) -> list[Address | UnixAddress]:
@@ -169,7 +174,10 @@ class Listeners:
         return self._sockets.addresses
 
     def listen(self) -> None:
-        """Let clients in at the own place. Raises StartError."""
+        """Let clients in at the own place, and the other processes. Raises StartError."""
+        if self._relay_sockets is not None:
+            bound = self._relay_sockets.listening(self._own)
+            self._relay = Listener(self._poller, bound, self._http.relay_connection, self._counters)
         for bound in (*self._sockets.by_place[self._own], *self._sockets.shared):
             try:
                 # The queue of a socket that was inherited is as long as its owner wants it.
@@ -217,6 +225,8 @@ class Listeners:
         for listeners in self._served.values():
             for listener in listeners:
                 listener.resume()
+        if self._relay is not None:
+            self._relay.resume()
 
     def rest_s(self, most_s: float) -> float:
         """How soon the next tick is to be if nothing happens, at most `most_s`: in time for whoever is still then."""
@@ -256,6 +266,8 @@ class Listeners:
             for listener in listeners:
                 listener.close()
         self._served.clear()
+        if self._relay is not None:
+            self._relay.close()
         self._sockets.close()
 
     def _serve(self, number: int, bound: socket.socket) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import mmap
+import os
 
 from gatewayx.core.counters import ROW_BYTES, Counters
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
@@ -21,6 +22,8 @@ WORD_BYTES = 8
 CACHE_LINE_BYTES = 64
 # A place whose loop has not turned for so long is still: its neighbours take care of the clients that wait there.
 STILL_S = 1.0
+# As in core/keyed_hash.pxd.
+KEY_BYTES = 16
 
 
 class State(enum.IntEnum):
@@ -84,6 +87,8 @@ class Places:
         rows_bytes = count * row_bytes
         self._address_slots = address_slots(connections)
         memory = mmap.mmap(-1, rows_bytes + shared_bytes(count, FUNCTION_SLOTS, self._address_slots))
+        # Of hashes that all of them must agree on, and that nobody else can foresee.
+        self.identity_key = os.urandom(KEY_BYTES)
         self._memory = memory
         self._shared_at = rows_bytes
         self.rows = [Place(memory, number * row_bytes) for number in range(count)]

@@ -28,12 +28,14 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.places import Places
+from gatewayx.server.relay import Relay
 from gatewayx.server.reloading import tls_context, with_live_of
 
 if TYPE_CHECKING:
     import ssl
 
     from gatewayx.config.settings import Settings
+    from gatewayx.server.relay_sockets import RelaySockets
 
 logger = logging.getLogger("gatewayx")
 
@@ -63,7 +65,8 @@ class GatewayProcess:
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
-    context: for the job servers with TLS; None lets the process read the files.
+    context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
+    processes of the gateway reach each other; None if this one is alone.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class GatewayProcess:
         place: int = 0,
         log: logs.EventLog | None = None,
         context: ssl.SSLContext | None = None,
+        relay_sockets: RelaySockets | None = None,
     ) -> None:
         self._log = log
         self.settings = settings
@@ -100,10 +104,24 @@ class GatewayProcess:
             turn=self.turn,
             resolver=self.resolver,
             dialer=dialer,
+            identity_key=self.places.identity_key,
             **self._for_pool(settings, context),
         )
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
-        self.gateway = Gateway(self.pool, self.admission, **_for_gateway(settings))
+        self.relay: Relay | None = None
+        if relay_sockets is not None and self.poller is not None:
+            addresses = [relay_sockets.address(number) for number in range(len(self.places))]
+            self.relay = Relay(
+                self.wheel,
+                self.poller,
+                self.budget,
+                self.counted_in,
+                self.places,
+                place,
+                addresses,
+                settings.max_relayed,
+            )
+        self.gateway = Gateway(self.pool, self.admission, owners=self.relay, **_for_gateway(settings))
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
         self.limits = Limits(settings)
         self.http = HttpServer(
@@ -120,6 +138,7 @@ class GatewayProcess:
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
+        self.relay_sockets = relay_sockets
         self._listeners: Listeners | None = None
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
@@ -143,6 +162,8 @@ class GatewayProcess:
             "pool": self.pool,
             "budget": self.budget,
         }
+        if self.relay is not None:
+            parts["relay"] = self.relay
         return {
             f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()
         }
@@ -156,7 +177,9 @@ class GatewayProcess:
                 self._sockets = BoundSockets(1)
                 for address in self.settings.listen:
                     await self._bind(self._sockets, address)
-            self._listeners = Listeners(self._sockets, self.poller, self.http, self.counted_in, self.places, self.place)
+            self._listeners = Listeners(
+                self._sockets, self.poller, self.http, self.counted_in, self.places, self.place, self.relay_sockets
+            )
             self._tick()
             await self.pool.start()
             self._listeners.listen()
@@ -193,6 +216,8 @@ class GatewayProcess:
         self.budget.change(settings.max_held_bytes)
         self.admission.change(**_for_admission(settings))
         self.gateway.change(**_for_gateway(settings))
+        if self.relay is not None:
+            self.relay.max_relayed = settings.max_relayed
         if self._sockets is not None:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         await self.pool.change(settings.server, **for_pool)
@@ -202,6 +227,8 @@ class GatewayProcess:
         if self._listeners is not None:
             self._listeners.stop()
         self.http.drain(self.settings.drain_timeout_s * IDLE_PART)
+        if self.relay is not None:
+            self.relay.drain()
         if self._listeners is not None:
             await self._listeners.finish()
         await self._connections_closed(self.settings.drain_timeout_s)
@@ -219,6 +246,8 @@ class GatewayProcess:
             self._sockets.close()
         await self.pool.close()
         self.http.abort()
+        if self.relay is not None:
+            self.relay.drain()
         if self.poller is not None:
             self.poller.before_turn = None
         if self._next_tick is not None:
@@ -367,6 +396,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
+        # And of several worker processes each has the relay's sockets of all.
+        + (processes if processes > 1 else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS

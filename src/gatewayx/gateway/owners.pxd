@@ -1,0 +1,18 @@
+"""Which process of a gateway owns a key, and how a request comes to it."""
+
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.http.request cimport Request
+
+
+cdef class Relayed:
+    """A request that another process answers; nobody is told of the answer any more once it is abandoned."""
+    cdef int abandon(self) except -1
+
+
+cdef class Owners:
+    """What a Gateway asks where there are several processes."""
+    # The place that owns a hash; -1 if it is that of this process.
+    cdef int elsewhere(self, bytes hashed) noexcept
+    # Have the process at the place answer the request, whose workload is in `asked`; what is known of it comes to
+    # asked.relay_answered() or asked.relay_failed(), which may be before this returns: then it returns None.
+    cdef Relayed relay(self, int place, JobRequest asked, Request request)

@@ -1,0 +1,7 @@
+"""Which process of a gateway owns a key; the .pxd has the C-level interface."""
+
+class Relayed:
+    """A request that another process answers."""
+
+class Owners:
+    """The processes of a gateway, as owners of keys."""

@@ -1,0 +1,18 @@
+"""What stands before each request that a process relays to another one of its gateway: who asks."""
+
+cdef enum:
+    # A byte that begins no request line, three letters, the version, and how long the address is that follows.
+    PREAMBLE_HEAD_BYTES = 6
+    # An IPv6 network of 64 bits, or the text of an IPv4 address.
+    MOST_ADDRESS_BYTES = 15
+    MOST_PREAMBLE_BYTES = 21
+    # In the place of a length.
+    UNFINISHED_PREAMBLE = 0
+    MALFORMED_PREAMBLE = -1
+
+# For a client of this address, as clients.address_key() tells it; None for none.
+cdef bytes make_preamble(bytes address)
+# How many bytes the preamble has with which these begin.
+cdef Py_ssize_t preamble_bytes(bytes begun) noexcept
+# Whom a whole one tells of.
+cdef bytes preamble_address(bytes begun)

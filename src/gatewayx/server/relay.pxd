@@ -1,0 +1,77 @@
+"""Hands requests to the process that owns their key, and their answers back."""
+
+from gatewayx.core.budget cimport ByteBudget, Held
+from gatewayx.core.counters cimport Counters, Counts
+from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.owners cimport Owners, Relayed
+from gatewayx.http.request cimport Request
+from gatewayx.net.poller cimport TurnPoller
+from gatewayx.net.stream cimport Stream, StreamOwner
+
+cdef enum:
+    # Of an answer's head, which is one of ours.
+    MAX_ANSWER_HEAD_BYTES = 16384
+    # Connections to a place that are kept for the next request.
+    MAX_IDLE_CONNECTIONS = 64
+    # An owner has so much longer for its answer than the job has.
+    GRACE_S = 2
+
+
+cdef class Relay(Owners):
+    cdef DeadlineWheel wheel
+    cdef TurnPoller poller
+    cdef ByteBudget budget
+    # What the processes share (server/places), and the place of this one among them.
+    cdef object places
+    cdef unsigned int own
+    cdef unsigned int count
+    # Where each place's process is connected to.
+    cdef list addresses
+    # By place: connections that no request is on.
+    cdef list idle
+    # Requests that are with others, and how many may be.
+    cdef public Py_ssize_t max_relayed
+    cdef readonly Py_ssize_t relayed
+    # Connections are not kept any more.
+    cdef bint draining
+    # Keeps the row alive to which `counts` points.
+    cdef Counters counted_in
+    cdef Counts* counts
+
+    # A connection to the process at a place; None if there is none.
+    cdef RelayConnection _connection(self, int place)
+
+
+cdef class RelayedRequest(Relayed):
+    # None once it is answered or abandoned.
+    cdef RelayConnection connection
+    cdef JobRequest asked
+
+
+cdef class RelayConnection(StreamOwner):
+    cdef Relay relay
+    cdef int place
+    # None before it is opened and once it is gone.
+    cdef Stream stream
+    # The request that is on it; None while it is idle.
+    cdef RelayedRequest current
+    # What the budget counts: of the request what the kernel has not taken, then of the answer what is here.
+    cdef Held held
+    # Of the answer: the head as far as it is here; then what it says, and the body with so many bytes of it.
+    cdef bytes head
+    cdef int status
+    cdef bytes content_type
+    cdef bytes headers
+    cdef bint closes
+    cdef object body
+    cdef Py_ssize_t body_bytes
+    cdef Py_ssize_t filled_bytes
+
+    cdef int ask(self, JobRequest asked, Request request) except -1
+    cdef int _read_head(self, bytes head) except -1
+    cdef int _answered(self, object body) except -1
+    cdef int _fail(self, object problem, str detail) except -1
+    # The request is on it no more.
+    cdef RelayedRequest _let_go(self)
+    cdef int _close(self) except -1

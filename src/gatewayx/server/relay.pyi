@@ -1,0 +1,37 @@
+"""Hands requests to the process that owns their key; the .pxd has the C-level interface."""
+
+from collections.abc import Sequence
+from typing import final
+
+from gatewayx.core.budget import ByteBudget
+from gatewayx.core.counters import Counters
+from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.gateway.owners import Owners
+from gatewayx.net.poller import TurnPoller
+from gatewayx.server.places import Places
+
+@final
+class Relay(Owners):
+    """The other processes of a gateway, as owners of keys."""
+
+    max_relayed: int
+    def __init__(
+        self,
+        wheel: DeadlineWheel,
+        poller: TurnPoller,
+        budget: ByteBudget,
+        counters: Counters,
+        places: Places,
+        own: int,
+        addresses: Sequence[str | bytes],
+        max_relayed: int,
+    ) -> None: ...
+    @property
+    def relayed(self) -> int: ...
+    def drain(self) -> None:
+        """Keep no connections from now on."""
+
+    def close(self) -> None:
+        """Close all that are idle, and keep none."""
+
+    def counters(self) -> dict[str, int]: ...

@@ -1,0 +1,321 @@
+"""Hands requests to the process that owns their key, and their answers back.
+
+Theory of operation. What is said is HTTP/1.1 over a unix socket, to the server of the other process, one request at a time
+on a connection that is kept; before each request stands a preamble (http/preamble). The request that goes is made of what
+was read of the client's: the target, the fields of the JobRequest, and the whole workload. Of the answer, whose head is one
+of ours, the status, the type, the lines that say what became of the job, and the body come back; the client's own connection
+makes the rest. What was relayed is never relayed again: the owner's Gateway is told by the connection.
+
+Nothing was submitted where no connection can be made. From the first byte on only the answer tells.
+"""
+
+import socket
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from gatewayx.core.budget cimport BODIES, RESULTS, account_for
+from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
+from gatewayx.http.preamble cimport make_preamble
+from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
+from gatewayx.net.stream cimport SocketStream
+
+from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL, RESULT_TOO_LARGE
+from gatewayx.server.places import State
+
+# Of the owner's head, what the client's connection does not make by itself.
+cdef tuple PASSED_ON = (b"x-gearman-", b"retry-after:", b"allow:")
+
+
+@cython.final
+cdef class Relay(Owners):
+    """The other processes of a gateway, as owners of keys.
+
+    wheel: where deadlines hang. poller: watches the connections. budget: where what is held is counted. counters: where
+    requests are counted. places: what the processes share. own: the place of this one. addresses: of the socket of each
+    place, as connect() takes them. max_relayed: requests that may be with others at once.
+    """
+
+    def __init__(
+        self,
+        DeadlineWheel wheel not None,
+        TurnPoller poller not None,
+        ByteBudget budget not None,
+        Counters counters not None,
+        places,
+        unsigned int own,
+        addresses,
+        Py_ssize_t max_relayed,
+    ):
+        self.wheel = wheel
+        self.poller = poller
+        self.budget = budget
+        self.counted_in = counters
+        self.counts = counters.row
+        self.places = places
+        self.own = own
+        self.addresses = list(addresses)
+        self.count = len(self.addresses)
+        self.max_relayed = max_relayed
+        self.idle = [[] for _ in self.addresses]
+
+    def drain(self):
+        """Keep no connections from now on."""
+        self.draining = True
+        for connections in self.idle:
+            for connection in list(connections):
+                (<RelayConnection> connection)._close()
+
+    def close(self):
+        """Close all that are idle, and keep none."""
+        self.drain()
+
+    def counters(self):
+        """What is held now, by name."""
+        return {"relayed": self.relayed, "idle_connections": sum(map(len, self.idle))}
+
+    cdef int elsewhere(self, bytes hashed) noexcept:
+        cdef uint64_t number
+        memcpy(&number, PyBytes_AS_STRING(hashed), sizeof(number))
+        number %= self.count
+        return -1 if number == self.own else <int> number
+
+    cdef Relayed relay(self, int place, JobRequest asked, Request request):
+        cdef RelayConnection connection
+        if self.relayed >= self.max_relayed:
+            asked.relay_failed(RELAY_FULL, None)
+            return None
+        connection = self._connection(place)
+        if connection is None:
+            asked.relay_failed(OWNER_AWAY, None)
+            return None
+        connection.ask(asked, request)
+        return connection.current
+
+    cdef RelayConnection _connection(self, int place):
+        cdef list idle = <list> self.idle[place]
+        cdef RelayConnection connection
+        if self.places[place].state == State.EMPTY:
+            return None
+        if idle:
+            return <RelayConnection> idle.pop()
+        connection = RelayConnection.__new__(RelayConnection)
+        connection.relay = self
+        connection.place = place
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connected.setblocking(False)
+            # It is made at once, or not at all: a queue that is full is EAGAIN (connect(2)).
+            connected.connect(self.addresses[place])
+            SocketStream(self.poller, connected.fileno(), connection).start()
+        except OSError:
+            connected.close()
+            return None
+        connected.detach()
+        return connection
+
+
+@cython.final
+cdef class RelayedRequest(Relayed):
+    """One request that is with another process."""
+
+    cdef int abandon(self) except -1:
+        cdef RelayConnection connection = self.connection
+        if connection is not None:
+            # Its owner hears of it by the end of the connection, and cancels as for any client.
+            connection._let_go()
+            connection._close()
+        return 0
+
+
+@cython.final
+cdef class RelayConnection(StreamOwner):
+    """A connection to the process at a place."""
+
+    cdef int ask(self, JobRequest asked, Request request) except -1:
+        cdef list lines = [make_preamble(request.owner.asker())]
+        cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
+        cdef RelayedRequest current = RelayedRequest.__new__(RelayedRequest)
+        cdef Py_ssize_t waiting_bytes
+        current.connection = self
+        current.asked = asked
+        self.current = current
+        self.relay.relayed += 1
+        self.relay.counts.requests_relayed += 1
+        # An answer to HEAD would leave out the body, whose length the client is told.
+        lines.append(b"PUT " if request.method == METHOD_PUT else b"POST " if has_body else b"GET ")
+        lines.append(request.path)
+        if request.query is not None:
+            lines.append(b"?")
+            lines.append(request.query)
+        lines.append(b" HTTP/1.1\r\nHost: relay\r\n")
+        if asked.unique_origin != PLUGIN:
+            lines.append(b"X-Gearman-Unique: %b\r\n" % asked.unique)
+        if asked.background:
+            lines.append(b"X-Gearman-Background: true\r\n")
+        if asked.priority != NORMAL:
+            lines.append(b"X-Gearman-Priority: %b\r\n" % (b"high" if asked.priority == HIGH else b"low"))
+        lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{asked.timeout_s:.6f}".encode())
+        if has_body:
+            lines.append(b"Content-Length: %d\r\n" % PyBytes_GET_SIZE(asked.workload))
+        lines.append(b"\r\n")
+        pieces = [b"".join(lines)]
+        if has_body and asked.workload:
+            pieces.append(asked.workload)
+        self.stream.write_all(pieces)
+        if self.current is None:
+            return 0
+        waiting_bytes = self.stream.pending_bytes()
+        if waiting_bytes:
+            self.relay.budget.hold(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes)
+        return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S)
+
+    # What the stream tells.
+
+    cpdef int opened(self, Stream stream) except -1:
+        self.stream = stream
+        return 0
+
+    cdef int received(self, const char* data, Py_ssize_t size) except -1:
+        cdef bytes joined
+        cdef Py_ssize_t end
+        if self.current is None:
+            # Nobody has asked for anything.
+            return self._close()
+        if self.body is not None:
+            size = min(size, self.body_bytes - self.filled_bytes)
+            memcpy(PyByteArray_AS_STRING(self.body) + self.filled_bytes, data, size)
+            self.filled_bytes += size
+            return self._answered(self.body) if self.filled_bytes == self.body_bytes else 0
+        joined = data[:size] if self.head is None else self.head + data[:size]
+        end = joined.find(b"\r\n\r\n")
+        if end < 0:
+            if PyBytes_GET_SIZE(joined) > MAX_ANSWER_HEAD_BYTES:
+                return self._fail(OUTCOME_UNKNOWN, "the worker process that owns the unique gave no answer that is one")
+            self.head = joined
+            return 0
+        self.head = None
+        try:
+            self._read_head(joined[: end + 2])
+        except ValueError:
+            return self._fail(OUTCOME_UNKNOWN, "the worker process that owns the unique gave no answer that is one")
+        joined = joined[end + 4 :]
+        if PyBytes_GET_SIZE(joined) >= self.body_bytes:
+            return self._answered(joined[: self.body_bytes])
+        self.relay.budget.release(&self.held)
+        if not self.relay.budget.resize(&self.held, account_for(RESULTS, self.body_bytes), self.body_bytes):
+            self.relay.budget.counts.budget_refused += 1
+            return self._fail(
+                RESULT_TOO_LARGE,
+                "the job ran, but its result did not fit beside what the gateway holds for others at the moment",
+            )
+        self.body = bytearray(self.body_bytes)
+        self.filled_bytes = PyBytes_GET_SIZE(joined)
+        memcpy(PyByteArray_AS_STRING(self.body), PyBytes_AS_STRING(joined), self.filled_bytes)
+        return 0
+
+    cdef int _read_head(self, bytes head) except -1:
+        """Learn what the head says, without its last line end; raises ValueError if it is none of ours."""
+        cdef list passed = []
+        cdef bytes name, value, line
+        cdef list lines = head.split(b"\r\n")
+        cdef bytes first = <bytes> lines[0]
+        if not first.startswith(b"HTTP/1.1 "):
+            raise ValueError
+        self.status = int(first[9:12])
+        self.content_type = None
+        self.closes = False
+        self.body_bytes = 0
+        for line in lines[1:]:
+            name, _, value = line.partition(b": ")
+            name = name.lower()
+            if name == b"content-length":
+                self.body_bytes = int(value)
+            elif name == b"content-type":
+                self.content_type = value
+            elif name == b"connection":
+                self.closes = value == b"close"
+            elif line.lower().startswith(PASSED_ON):
+                passed.append(line + b"\r\n")
+        self.headers = b"".join(passed)
+        return 0
+
+    cdef int _answered(self, object body) except -1:
+        cdef RelayedRequest current = self._let_go()
+        cdef Relay relay = self.relay
+        cdef int status = self.status
+        self.body = None
+        if self.closes or relay.draining or len(<list> relay.idle[self.place]) >= MAX_IDLE_CONNECTIONS:
+            self._close()
+        else:
+            (<list> relay.idle[self.place]).append(self)
+        relay.budget.begin_move()
+        try:
+            # From here on the body counts with the client's answers.
+            relay.budget.release(&self.held)
+            # 204 has no body, not even an empty one (RFC 9110 8.6).
+            return current.asked.relay_answered(status, self.content_type, self.headers, None if status == 204 else body)
+        finally:
+            relay.budget.end_move()
+
+    cdef int _fail(self, object problem, str detail) except -1:
+        cdef RelayedRequest current = self._let_go()
+        self._close()
+        return 0 if current is None else current.asked.relay_failed(problem, detail)
+
+    cdef RelayedRequest _let_go(self):
+        cdef RelayedRequest current = self.current
+        if current is not None:
+            current.connection = None
+            self.current = None
+            self.relay.relayed -= 1
+            self.relay.wheel.disarm(self)
+        return current
+
+    cdef int _close(self) except -1:
+        cdef list idle = <list> self.relay.idle[self.place]
+        self.head = None
+        self.body = None
+        self.relay.budget.release(&self.held)
+        if self in idle:
+            idle.remove(self)
+        if self.stream is not None:
+            self.stream.abort()
+        return 0
+
+    cpdef bint ended(self) except? True:
+        self._fail(
+            OUTCOME_UNKNOWN,
+            "the worker process of the gateway that owns this unique has ended, or given the request up; whether the job "
+            "ran or will run is not known",
+        )
+        return False
+
+    cpdef int hung_up(self) except -1:
+        return 0
+
+    cpdef int lost(self, error) except -1:
+        self.ended()
+        self.stream = None
+        return 0
+
+    cpdef int pause_writing(self) except -1:
+        return 0
+
+    cpdef int resume_writing(self) except -1:
+        if self.body is None:
+            # All of the request is on its way.
+            self.relay.budget.release(&self.held)
+        return 0
+
+    cpdef int deadline_passed(self) except -1:
+        return self._fail(JOB_TIMEOUT, "the worker process of the gateway that owns this unique gave no answer in time")
+
+    cdef int end_turn(self) except -1:
+        return 0
+
+    cdef int turn_failed(self) except -1:
+        return self._close()

@@ -1,0 +1,761 @@
+"""The sockets that worker processes have among each other: where they are, who may use them, and that they go."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from gatewayx.errors import StartError
+from gatewayx.server import relay_sockets
+from gatewayx.server.relay_sockets import FILE_RANDOM_BYTES, HALF_MADE, LEFT, PREFIX, RelaySockets
+from support.gateway import WAIT_S, ServeProcess, eventually
+
+NOBODY = 65534
+KINDS = ("runtime", "private", "abstract")
+# A folder that belongs to every process that looks, and in which even root can make nothing.
+UNWRITABLE = "/proc/self"
+MAX_PATH_BYTES = 107
+NAME_BYTES = len(f"{PREFIX}{'0' * 2 * FILE_RANDOM_BYTES}.0{HALF_MADE}")
+CLONE_NEWNS = 0x20000
+CLONE_NEWUSER = 0x10000000
+# An exit code that no program of these tests has otherwise.
+NOT_PERMITTED = 77
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder, with a short path and open for all to enter; the environment and `BASES` name no other."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(relay_sockets, "BASES", ())
+    with tempfile.TemporaryDirectory(prefix="gx", dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@contextlib.contextmanager
+def sockets_for(places: int = 2) -> Iterator[RelaySockets]:
+    """Sockets of this process, which are closed in the end."""
+    made = RelaySockets(places)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def sockets_of(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RelaySockets]:
+    """Sockets with names of this kind."""
+    if kind != "abstract":
+        monkeypatch.setenv("RUNTIME_DIRECTORY" if kind == "runtime" else "TMPDIR", str(folder))
+    with sockets_for() as made:
+        assert kind_of(made, folder) == kind
+        yield made
+
+
+def kind_of(made: RelaySockets, folder: Path) -> str:
+    """Of which kind the names are, all of them, of which those that are files stand in this folder."""
+    addresses = [made.address(place) for place in range(2)]
+    assert len(set(addresses)) == 2
+    if all(isinstance(address, bytes) for address in addresses):
+        assert all(re.fullmatch(rb"\0gatewayx-relay-[0-9a-f]{32}\.[01]", address) for address in addresses)
+        return "abstract"
+    assert all(LEFT.fullmatch(Path(address).name) for address in addresses)
+    [parent] = {Path(address).parent for address in addresses}
+    if parent == folder:
+        return "runtime"
+    assert re.fullmatch(r"gatewayx-[0-9a-f]{16}", parent.name)
+    assert parent.parent == folder
+    return "private"
+
+
+def names_in(folder: Path) -> list[str]:
+    """Everything below a folder."""
+    return sorted(str(found.relative_to(folder)) for found in folder.rglob("*"))
+
+
+def left_behind(path: Path) -> Path:
+    """A socket on which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        bound.listen()
+    return path
+
+
+def connected(address: str | bytes) -> socket.socket:
+    """A connection there."""
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(address)
+    return client
+
+
+def is_refused(path: Path) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
+def fork(function: Callable[[], object]) -> int:
+    """The process id of a child that does this; its exit code is 0, or the number of an OSError."""
+    process_id = os.fork()
+    if process_id:
+        return process_id
+    exit_code = 255
+    try:
+        function()
+        exit_code = 0
+    except OSError as error:
+        exit_code = error.errno
+    finally:
+        os._exit(exit_code)
+
+
+def ended(process_id: int) -> int:
+    """The exit code of a child, once it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
+
+
+class Visit(NamedTuple):
+    """What became of a process that connects: whether it was found to be ours, None if it could not; and why not."""
+
+    is_ours: bool | None
+    error: int
+
+
+def visit(made: RelaySockets, prepare: Callable[[], object] = lambda: None) -> Visit:
+    """A child of this process, which is the master, does this and connects."""
+
+    def connect() -> None:
+        prepare()
+        with connected(made.address(1)) as client:
+            # It stays for as long as it is looked at.
+            client.recv(1)
+
+    process_id = fork(connect)
+    is_ours = None
+    end = os.pidfd_open(process_id)
+    try:
+        ready, _, _ = select.select([made.listening(1), end], [], [], WAIT_S)
+        if made.listening(1) in ready:
+            connection, _ = made.listening(1).accept()
+            with connection:
+                is_ours = made.peer_is_ours(connection)
+    finally:
+        os.close(end)
+        if not ready:
+            os.kill(process_id, signal.SIGKILL)
+    return Visit(is_ours, ended(process_id))
+
+
+def become_a_grandchild() -> None:
+    """Go on in a child of this process, whose exit code becomes this one's."""
+    process_id = os.fork()
+    if process_id:
+        os._exit(ended(process_id))
+
+
+class TestRuntimeDirectory:
+    def test_has_the_sockets_which_all_listen_and_go_in_the_end(self, folder, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+        with sockets_for(12) as made:
+            assert len(names_in(folder)) == 12
+            for place in range(12):
+                with connected(made.address(place)) as client:
+                    client.sendall(b"%d" % place)
+                    accepted, _ = made.listening(place).accept()
+                    with accepted:
+                        assert accepted.recv(9) == b"%d" % place
+                assert not made.listening(place).getblocking()
+        assert names_in(folder) == []
+
+    @pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+    def test_lets_only_this_user_use_them_whatever_the_umask(self, folder, monkeypatch, umask):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+        before = os.umask(umask)
+        try:
+            with sockets_for() as made:
+                for place in range(2):
+                    found = Path(made.address(place)).lstat()
+                    assert stat.S_ISSOCK(found.st_mode)
+                    assert stat.S_IMODE(found.st_mode) == 0o600
+        finally:
+            os.umask(before)
+
+    @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o2755])
+    def test_is_the_first_of_several(self, folder, monkeypatch, mode):
+        folder.chmod(mode)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", f"{folder}:/nowhere")
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "runtime"
+
+    def test_may_be_a_link(self, folder, monkeypatch):
+        (folder / "private").mkdir()
+        (folder / "link").symlink_to("private")
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder / "link"))
+        with sockets_for() as made:
+            assert kind_of(made, folder / "link") == "runtime"
+            assert len(names_in(folder / "private")) == 2
+
+    @pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
+    def test_is_not_used_when_others_may_write_there(self, folder, monkeypatch, mode):
+        open_to_others = folder / "open"
+        open_to_others.mkdir()
+        open_to_others.chmod(mode)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(open_to_others))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "abstract"
+            assert names_in(folder) == ["open"]
+
+    def test_is_not_used_when_it_is_another_user_s(self, folder, monkeypatch):
+        other = folder / "other"
+        other.mkdir()
+        if os.geteuid() == 0:
+            os.chown(other, NOBODY, NOBODY)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(other))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "abstract"
+            assert names_in(folder) == ["other"]
+
+    @pytest.mark.parametrize("value", ["", ":{}", "relative", "./{}", "{}/none", "{}/file", UNWRITABLE])
+    def test_that_does_not_do_is_passed_over(self, folder, monkeypatch, value):
+        monkeypatch.chdir(folder)
+        (folder / "relative").mkdir(mode=0o700)
+        (folder / "file").touch(mode=0o700)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", value.format(folder))
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "private"
+        assert names_in(folder) == ["file", "relative"]
+
+    @pytest.mark.parametrize(("beyond", "kind"), [(0, "runtime"), (1, "private"), (100, "private")])
+    def test_is_passed_over_when_its_path_is_too_long_for_a_socket(self, folder, monkeypatch, beyond, kind):
+        length = MAX_PATH_BYTES - NAME_BYTES - len("/") + beyond
+        long = folder / "d".ljust(length - len(f"{folder}/"), "d")
+        long.mkdir(mode=0o700)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(long))
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, long if kind == "runtime" else folder) == kind
+        assert names_in(folder) == [long.name]
+
+    def test_has_none_of_them_when_it_cannot_have_all(self, folder, monkeypatch):
+        # The number of the eleventh place has two digits.
+        length = MAX_PATH_BYTES - NAME_BYTES - len("/")
+        long = folder / "d".ljust(length - len(f"{folder}/"), "d")
+        long.mkdir(mode=0o700)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(long))
+        with sockets_for(10) as made:
+            assert kind_of(made, long) == "runtime"
+        with sockets_for(11) as made:
+            assert kind_of(made, long) == "abstract"
+            assert made.address(10).endswith(b".10")
+            assert names_in(long) == []
+
+    def test_may_be_gone_before_the_end(self, folder, monkeypatch):
+        runtime = folder / "runtime"
+        runtime.mkdir()
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(runtime))
+        with sockets_for() as made:
+            for place in range(2):
+                Path(made.address(place)).unlink()
+            runtime.rmdir()
+        assert names_in(folder) == []
+
+
+class TestPrivateFolder:
+    def test_is_for_this_user_alone_and_goes_in_the_end(self, folder, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(folder))
+        before = os.umask(0)
+        try:
+            with sockets_for() as made:
+                assert kind_of(made, folder) == "private"
+                private = Path(made.address(0)).parent
+                assert stat.S_IMODE(private.lstat().st_mode) == 0o700
+                assert {stat.S_IMODE(found.lstat().st_mode) for found in private.iterdir()} == {0o600}
+        finally:
+            os.umask(before)
+        assert names_in(folder) == []
+
+    @pytest.mark.parametrize("temporary", ["", "relative", "{}/none", "{}/file", UNWRITABLE, "{}/" + 100 * "d"])
+    def test_is_in_the_first_that_can_be_had(self, folder, monkeypatch, temporary):
+        monkeypatch.chdir(folder)
+        for name in ("relative", "second", 100 * "d"):
+            (folder / name).mkdir()
+        (folder / "file").touch()
+        before = names_in(folder)
+        monkeypatch.setenv("TMPDIR", temporary.format(folder))
+        monkeypatch.setattr(relay_sockets, "BASES", (UNWRITABLE, str(folder / "second"), str(folder)))
+        with sockets_for() as made:
+            assert kind_of(made, folder / "second") == "private"
+        assert names_in(folder) == before
+
+    @pytest.mark.parametrize(
+        ("mode", "kind"),
+        [(0o700, "private"), (0o1777, "private"), (0o1770, "private"), (0o777, "abstract"), (0o770, "abstract")],
+    )
+    def test_is_not_where_others_could_put_another_in_its_place(self, folder, monkeypatch, mode, kind):
+        folder.chmod(mode)
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == kind
+
+    def test_is_not_in_a_folder_of_another_user_but_root(self, folder, monkeypatch):
+        base = folder / "base"
+        base.mkdir()
+        if os.geteuid() == 0:
+            os.chown(base, NOBODY, NOBODY)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        monkeypatch.setenv("TMPDIR", str(base))
+        with sockets_for() as made:
+            assert kind_of(made, base) == "abstract"
+            assert names_in(folder) == ["base"]
+
+    def test_is_not_on_a_file_system_that_has_no_modes(self, folder, monkeypatch):
+        made_by_system = os.mkdir
+
+        def without_modes(path: str, mode: int) -> None:
+            made_by_system(path, mode)
+            Path(path).chmod(0o755)
+
+        monkeypatch.setattr(os, "mkdir", without_modes)
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "abstract"
+            assert names_in(folder) == []
+
+    def test_keeps_what_somebody_else_has_put_there(self, folder, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            private = Path(made.address(0)).parent
+            (private / "precious").touch()
+        assert names_in(folder) == [private.name, f"{private.name}/precious"]
+
+
+# Makes what these folders are read-only, for itself alone, and then the sockets.
+READ_ONLY = f"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+user = 0 if os.geteuid() == 0 else {CLONE_NEWUSER}
+PRIVATE, BIND, REMOUNT, READ_ONLY, RECURSIVE = 1 << 18, 1 << 12, 1 << 5, 1, 1 << 14
+def mount(source, target, flags):
+    if libc.mount(source, target.encode(), None, flags, None) != 0:
+        os._exit({NOT_PERMITTED})
+if libc.unshare({CLONE_NEWNS} | user) != 0:
+    os._exit({NOT_PERMITTED})
+mount(None, "/", PRIVATE | RECURSIVE)
+for folder in sys.argv[1:]:
+    mount(folder.encode(), folder, BIND | RECURSIVE)
+    # Without privileges those flags have to stay which are the same in both calls: nosuid, nodev, noexec.
+    mount(None, folder, REMOUNT | BIND | READ_ONLY | os.statvfs(folder).f_flag & 0b1110)
+from gatewayx.server.relay_sockets import RelaySockets
+made = RelaySockets(2)
+print([made.address(place) for place in range(2)])
+made.close()
+"""
+
+
+def is_mounting_permitted() -> bool:
+    """Whether this process, or whom it starts, may have folders that are read-only for it alone."""
+    tried = subprocess.run([sys.executable, "-c", READ_ONLY, "/"], check=False, capture_output=True)
+    return tried.returncode != NOT_PERMITTED
+
+
+class TestReadOnly:
+    @pytest.mark.parametrize("real", [False, True] if is_mounting_permitted() else [False], ids=["answers", "mounts"])
+    @pytest.mark.parametrize("kind", ["private", "abstract"])
+    def test_file_systems_leave_names_that_need_none(self, folder, monkeypatch, real, kind):
+        read_only = ["/", "/run", "/tmp", *(["/dev/shm"] if kind == "abstract" else [])]
+        if real:
+            program = [sys.executable, "-c", READ_ONLY, *read_only]
+            environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
+            told = subprocess.run(program, env=environment, check=True, capture_output=True, text=True).stdout
+            assert told.startswith("['/dev/shm/gatewayx-" if kind == "private" else r"[b'\x00gatewayx-relay-")
+            return
+        writable = folder / "writable"
+        writable.mkdir()
+        self._answer_for_read_only(monkeypatch, [writable] if kind == "private" else [])
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+        monkeypatch.setattr(relay_sockets, "BASES", (str(folder), str(writable)))
+        with sockets_for() as made:
+            assert kind_of(made, writable) == kind
+        assert names_in(folder) == ["writable"]
+
+    @staticmethod
+    def _answer_for_read_only(monkeypatch: pytest.MonkeyPatch, writable: list[Path]) -> None:
+        make, bind = os.mkdir, socket.socket.bind
+
+        def refuse(path: str | bytes) -> None:
+            is_file = isinstance(path, str)
+            if is_file and not any(Path(path).is_relative_to(folder) for folder in writable):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        def mkdir(path: str, mode: int) -> None:
+            refuse(path)
+            make(path, mode)
+
+        def bind_there(bound: socket.socket, address: str | bytes) -> None:
+            refuse(address)
+            bind(bound, address)
+
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        monkeypatch.setattr(socket.socket, "bind", bind_there)
+
+
+class TestWhatIsLeft:
+    @pytest.fixture(autouse=True)
+    def _runtime(self, folder, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+
+    def test_of_a_gateway_that_nobody_has_any_more_is_removed(self, folder):
+        left = [left_behind(folder / f"{PREFIX}{'0a' * 8}.{place}") for place in (0, 17)]
+        with sockets_for():
+            assert not any(path.exists() for path in left)
+            assert len(names_in(folder)) == 2
+
+    @pytest.mark.parametrize("queued", [0, 3], ids=["free", "full"])
+    def test_of_a_gateway_that_somebody_still_has_stays(self, folder, queued):
+        path = folder / f"{PREFIX}{'0a' * 8}.0"
+        with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as stack:
+            other.bind(str(path))
+            other.listen(0)
+            for _ in range(queued):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    client.connect(str(path))
+            with sockets_for():
+                assert path.is_socket()
+            assert names_in(folder) == [path.name]
+
+    def test_of_others_stays(self, folder):
+        name = f"{PREFIX}{'0a' * 8}.0"
+        for other in (f"{name}{HALF_MADE}", f"x{name}", name[:-1], f"{PREFIX}0a.0", "http.sock"):
+            left_behind(folder / other)
+        (folder / f"{PREFIX}{'0b' * 8}.0").touch()
+        (folder / f"{PREFIX}{'0c' * 8}.0").symlink_to(left_behind(folder / "other"))
+        before = names_in(folder)
+        with sockets_for():
+            assert len(names_in(folder)) == len(before) + 2
+        assert names_in(folder) == before
+
+    def test_is_removed_in_bounds(self, folder, monkeypatch):
+        monkeypatch.setattr(relay_sockets, "MOST_LEFT", 3)
+        for place in range(5):
+            left_behind(folder / f"{PREFIX}{'0a' * 8}.{place}")
+        with sockets_for():
+            assert len(names_in(folder)) == 2 + 2
+        monkeypatch.setattr(relay_sockets, "MOST_ENTRIES", 1)
+        with sockets_for():
+            assert len(names_in(folder)) == 2 + 1
+        assert len(names_in(folder)) == 1
+
+    def test_does_not_look_like_a_gateway_that_is_just_starting(self, folder, monkeypatch):
+        listen, seen = socket.socket.listen, []
+
+        def look(bound: socket.socket, backlog: int) -> None:
+            [name] = names_in(folder)
+            seen.append((stat.S_IMODE((folder / name).lstat().st_mode), LEFT.fullmatch(name)))
+            listen(bound, backlog)
+
+        monkeypatch.setattr(socket.socket, "listen", look)
+        with sockets_for(1):
+            # It is closed to others before it listens, and has its name after that.
+            assert seen == [(0o600, None)]
+            assert LEFT.fullmatch(names_in(folder)[0])
+
+    def test_is_never_that_of_a_gateway_that_starts_at_the_same_time(self, folder):
+        program = """
+import os, socket
+from gatewayx.server.relay_sockets import RelaySockets
+for turn in range(100):
+    made = RelaySockets(3)
+    for place in range(3):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(made.address(place))
+    if turn % 2:
+        made.close()
+    else:
+        # As when it is killed.
+        for place in range(3):
+            made.listening(place).close()
+"""
+        processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+        try:
+            assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        with sockets_for():
+            assert len(names_in(folder)) == 2
+
+
+class TestEnd:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_of_a_forked_process_leaves_the_files_to_the_master(self, folder, monkeypatch, kind):
+        with sockets_of(kind, folder, monkeypatch) as made:
+            before = names_in(folder)
+            assert ended(fork(made.close)) == 0
+            assert names_in(folder) == before
+            assert visit(made) == Visit(True, 0)
+            made.close()
+            made.close()
+        assert names_in(folder) == []
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("call", ["socket", "listen"])
+    def test_of_a_start_that_fails_leaves_nothing_and_says_why(self, folder, monkeypatch, kind, call):
+        if kind != "abstract":
+            monkeypatch.setenv("RUNTIME_DIRECTORY" if kind == "runtime" else "TMPDIR", str(folder))
+        calls = []
+
+        def fail(*_: object) -> None:
+            calls.append(names_in(folder))
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        class Failing(socket.socket):
+            pass
+
+        setattr(Failing, "__init__" if call == "socket" else call, fail)
+        Failing.__del__ = lambda _: None
+        monkeypatch.setattr(socket, "socket", Failing)
+        with pytest.raises(StartError) as caught:
+            RelaySockets(2)
+        assert str(caught.value) == "worker processes cannot have sockets: No buffer space available"
+        assert len(calls) == (1 if kind == "abstract" else 2)
+        assert names_in(folder) == []
+
+
+class TestPeers:
+    """Who connects, and to whom; this process is the master."""
+
+    @pytest.fixture(params=KINDS)
+    def made(self, request, folder, monkeypatch) -> Iterator[RelaySockets]:
+        with sockets_of(request.param, folder, monkeypatch) as made:
+            yield made
+
+    def test_a_worker_process_is_ours(self, made):
+        assert visit(made) == Visit(True, 0)
+
+    def test_another_user_s_process_gets_nothing(self, made, monkeypatch):
+        if os.geteuid() == 0:
+            found = visit(made, lambda: os.setuid(NOBODY))
+            is_file = isinstance(made.address(1), str)
+            assert found == (Visit(None, errno.EACCES) if is_file else Visit(False, 0))
+        else:
+            # Only root can be another: it is this process that says so of itself.
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+            assert visit(made) == Visit(False, 0)
+
+    def test_another_user_s_process_gets_nothing_though_it_finds_the_files_open(self, made, monkeypatch):
+        if isinstance(made.address(1), str):
+            Path(made.address(1)).chmod(0o777)
+            Path(made.address(1)).parent.chmod(0o755)
+        if os.geteuid() == 0:
+            assert visit(made, lambda: os.setuid(NOBODY)) == Visit(False, 0)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+            assert visit(made) == Visit(False, 0)
+
+    def test_a_process_of_another_parent_is_not_ours(self, made):
+        assert visit(made, become_a_grandchild) == Visit(False, 0)
+
+    def test_a_process_of_another_group_is_not_ours(self, made):
+        assert visit(made, lambda: os.setpgid(0, 0)) == Visit(False, 0)
+
+    @pytest.mark.parametrize("hides", ["readlink", "open"])
+    def test_the_group_decides_where_proc_does_not_show_the_parent(self, made, monkeypatch, hides):
+        def hide(*_: object) -> None:
+            raise FileNotFoundError(errno.ENOENT, "hidden")
+
+        monkeypatch.setattr(*((os, "readlink") if hides == "readlink" else ("builtins.open",)), hide)
+        assert visit(made, become_a_grandchild) == Visit(True, 0)
+        assert visit(made, lambda: os.setpgid(0, 0)) == Visit(False, 0)
+
+    def test_proc_of_another_namespace_tells_nothing(self, made, monkeypatch):
+        monkeypatch.setattr(os, "readlink", lambda _: "1")
+        assert visit(made, become_a_grandchild) == Visit(True, 0)
+
+    def test_a_process_that_has_ended_is_not_ours(self, made):
+        assert ended(fork(lambda: connected(made.address(0)))) == 0
+        connection, _ = made.listening(0).accept()
+        with connection:
+            assert not made.peer_is_ours(connection)
+
+    def test_a_process_without_a_number_here_is_not_ours(self, made):
+        class FromElsewhere(socket.socket):
+            def getsockopt(self, *_: int) -> bytes:
+                return struct.pack("iII", 0, os.geteuid(), os.getegid())
+
+        with FromElsewhere(socket.AF_UNIX) as connection:
+            assert not made.peer_is_ours(connection)
+
+    @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+    def test_nobody_is_not_ours(self, made, family):
+        with socket.socket(family) as connection:
+            assert not made.peer_is_ours(connection)
+        assert not made.peer_is_ours(connection)
+
+    def test_the_master_s_socket_is_known_to_who_connects(self, made):
+        def look() -> None:
+            with connected(made.address(0)) as connection:
+                os._exit(10 if made.peer_is_ours(connection) else 11)
+
+        assert ended(fork(look)) == 10
+
+    def test_a_stranger_s_socket_is_known_to_who_connects(self, made):
+        def look() -> None:
+            with socket.socket(socket.AF_UNIX) as bound:
+                # The kernel finds a name.
+                bound.bind("")
+                told, tells = os.pipe()
+                stranger = os.fork()
+                if stranger == 0:
+                    bound.listen()
+                    os.write(tells, b"!")
+                    signal.pause()
+                os.read(told, 1)
+                with connected(bound.getsockname()) as connection:
+                    is_ours = made.peer_is_ours(connection)
+                os.kill(stranger, signal.SIGKILL)
+                os._exit(10 if is_ours else 11)
+
+        assert ended(fork(look)) == 11
+
+    def test_worker_processes_know_each_other_and_go_on_when_the_master_is_gone(self, folder):
+        program = """
+import os, socket
+from gatewayx.server.relay_sockets import RelaySockets
+made, master = RelaySockets(2), os.getpid()
+told, tells = os.pipe()
+if os.fork() == 0:
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(made.address(0))
+            client.recv(1)
+        while os.getppid() == master:
+            os.sched_yield()
+    os._exit(0)
+if os.fork() == 0:
+    os.close(told)
+    made.listening(0).setblocking(True)
+    for step in range(2):
+        connection, _ = made.listening(0).accept()
+        print(step, os.getppid() == master, made.peer_is_ours(connection), flush=True)
+        connection.close()
+        os.write(tells, b"!")
+        while os.getppid() == master:
+            os.sched_yield()
+    os._exit(0)
+os.read(told, 1)
+os._exit(0)
+"""
+        told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+        assert told.stdout == "0 True True\n1 False True\n"
+
+
+@pytest.mark.anyio
+class TestServe:
+    @pytest.fixture
+    def arguments(self, embedded) -> tuple[str, ...]:
+        return ("--listen", "127.0.0.1:0", "--server", f"127.0.0.1:{embedded.address[1]}", "--workers")
+
+    @pytest.fixture(autouse=True)
+    def _runtime(self, folder, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+
+    async def test_there_is_one_for_each_of_several_worker_processes_until_the_end(self, folder, arguments):
+        async with ServeProcess(*arguments, "3") as served:
+            await served.until("listens on")
+            names = names_in(folder)
+            assert [name.rpartition(".")[2] for name in names] == ["0", "1", "2"]
+            assert all(LEFT.fullmatch(name) for name in names)
+            with contextlib.closing(connected(str(folder / names[1]))) as client:
+                # Who waits there waits for the next one.
+                before = served.workers()
+                os.kill(before[1], signal.SIGKILL)
+                await eventually(lambda: len(served.workers()) == 3 and before[1] not in served.workers())
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    client.recv(1)
+            assert names_in(folder) == names
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+        assert names_in(folder) == []
+
+    async def test_there_is_none_for_one_worker_process(self, folder, arguments):
+        async with ServeProcess(*arguments, "1") as served:
+            await served.until("listens on")
+            assert names_in(folder) == []
+
+    async def test_two_gateways_share_a_folder(self, folder, arguments):
+        async with ServeProcess(*arguments, "2") as first, ServeProcess(*arguments, "2") as second:
+            for served in (first, second):
+                await served.until("listens on")
+            assert len(names_in(folder)) == 4
+            first.signal(signal.SIGTERM)
+            assert await first.ended() == 0
+            for name in names_in(folder):
+                connected(str(folder / name)).close()
+            assert len(names_in(folder)) == 2
+
+    @pytest.mark.parametrize("runtime", [True, False], ids=["runtime", "private"])
+    async def test_nothing_is_left_when_the_start_fails(self, folder, arguments, monkeypatch, runtime):
+        if not runtime:
+            monkeypatch.delenv("RUNTIME_DIRECTORY")
+            monkeypatch.setenv("TMPDIR", str(folder))
+        cannot_fork = f"""
+import os, pathlib
+def fork():
+    raise OSError(11, f"{{len([*pathlib.Path({str(folder)!r}).rglob('*.[0-9]')])}} sockets")
+os.fork = fork
+"""
+        async with ServeProcess(*arguments, "2", before=cannot_fork) as served:
+            assert await served.ended() == 1
+        assert served.lines[-1] == "gatewayx: a worker process cannot be started: 2 sockets\n"
+        assert names_in(folder) == []
+
+    async def test_nothing_is_left_when_a_second_signal_ends_it(self, folder, arguments):
+        async with ServeProcess(*arguments, "2", "--shutdown-delay", "3600") as served:
+            await served.until("listens on")
+            served.signal(signal.SIGTERM)
+            await served.until("stopping in 3600 s")
+            assert len(names_in(folder)) == 2
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 1
+        assert names_in(folder) == []
+
+    async def test_what_a_killed_one_leaves_goes_with_the_next(self, folder, arguments):
+        async with ServeProcess(*arguments, "3") as served:
+            await served.until("listens on")
+            left = names_in(folder)
+            workers = served.workers()
+            served.signal(signal.SIGSTOP)
+            for process_id in (*workers, served.process.pid):
+                os.kill(process_id, signal.SIGKILL)
+            await served.ended()
+        assert names_in(folder) == left
+        # The last one of them may be a moment behind.
+        await eventually(lambda: all(is_refused(folder / name) for name in left))
+        async with ServeProcess(*arguments, "2") as served:
+            await served.until("listens on")
+            assert len(names_in(folder)) == 2
+            assert not set(left) & set(names_in(folder))
