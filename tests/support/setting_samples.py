@@ -375,6 +375,15 @@ SAMPLES = {
         shown="9",
         bad=[*BAD_NUMBERS, "0", "10000001"],
     ),
+    "max_relayed": Sample(
+        default=1_000,
+        toml=("3", 3),
+        variable=("1", 1),
+        flag=("100000", 100_000),
+        arguments=["--max-relayed", "9"],
+        shown="9",
+        bad=[*BAD_NUMBERS, "0", "100001"],
+    ),
     "max_held_bytes": Sample(
         default=268_435_456,
         toml=('"1GiB"', 1_073_741_824),

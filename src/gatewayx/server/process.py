@@ -396,8 +396,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
-        # And of several worker processes each has the relay's sockets of all.
-        + (processes if processes > 1 else 0)
+        # And of several worker processes each has the relay's sockets of all, and requests with others and from others.
+        + (processes + 2 * settings.max_relayed if processes > 1 else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS
