@@ -47,6 +47,8 @@ cdef class Exchange(JobRequest):
     cdef Job job
     # The request as the process has it that owns its key; None if that is this process, and before.
     cdef Relayed relayed
+    # The answer that comes from there is being given in pieces.
+    cdef bint in_pieces
     # What the gateway's field was when it began.
     cdef bint plugin_compat
     # Its job counts in flight.

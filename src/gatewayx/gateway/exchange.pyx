@@ -20,7 +20,15 @@ from gatewayx.gateway.routes cimport function_of, plugin_function_of
 from gatewayx.gearman.job cimport Job, JobState, Submission, printable
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.gearman.ranking cimport rank_key_of
-from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER, Request, RequestHandler
+from gatewayx.http.request cimport (
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_OPTIONS,
+    METHOD_OTHER,
+    BodySource,
+    Request,
+    RequestHandler,
+)
 
 from gatewayx.http.problems import (
     ALLOW,
@@ -313,8 +321,30 @@ cdef class Exchange(JobRequest):
             )
         return self._close()
 
+    cdef bint relay_answers(
+        self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
+    ) except -1:
+        cdef Request request = self.request
+        if request is not None and request.owner is not None:
+            self.in_pieces = request.owner.answer_in_pieces(
+                request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body_bytes, source
+            )
+        if not self.in_pieces:
+            self.relayed = None
+            self._close()
+        return self.in_pieces
+
+    cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1:
+        return self.request.owner.answer_piece(self.request, data, size)
+
+    cdef int relay_ended(self) except -1:
+        self.relayed = None
+        return self._close()
+
     cdef int relay_failed(self, object problem, str detail) except -1:
         self.relayed = None
+        if self.in_pieces and self.request is not None and not self.request.owner.take_back(self.request):
+            return self._close()
         return self._answer_problem(None, problem, detail, None)
 
     cdef bint _would_mix(self, bytes identity) except -1:

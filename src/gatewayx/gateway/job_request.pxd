@@ -3,6 +3,7 @@
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport JobListener
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
+from gatewayx.http.request cimport BodySource
 
 # One of the SUBMIT_JOB* types by priority, then by whether it is a background job.
 cdef int[3][2] SUBMIT_TYPES
@@ -52,6 +53,13 @@ cdef class JobRequest(JobListener):
 
     # The process that owns its key has answered. content_type: None for none. headers: whole lines. body: bytes or bytearray.
     cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1
+    # The same for an answer whose body comes in pieces, each given to relay_piece() as `source` is told that they are wanted;
+    # and its end. Returns whether any piece is wanted.
+    cdef bint relay_answers(
+        self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
+    ) except -1
+    cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1
+    cdef int relay_ended(self) except -1
     # That process has not. problem: of http/problems.
     cdef int relay_failed(self, object problem, str detail) except -1
     # Hash the workload with this hash, which has taken function and unique.

@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport JobListener
 from gatewayx.gearman.packet cimport PacketType
+from gatewayx.http.request cimport BodySource
 
 SUBMIT_TYPES[<int> LOW][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
 SUBMIT_TYPES[<int> NORMAL][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
@@ -19,6 +20,17 @@ cdef class JobRequest(JobListener):
     """One job as a client asks for it."""
 
     cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1:
+        raise NotImplementedError
+
+    cdef bint relay_answers(
+        self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
+    ) except -1:
+        raise NotImplementedError
+
+    cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+    cdef int relay_ended(self) except -1:
         raise NotImplementedError
 
     cdef int relay_failed(self, object problem, str detail) except -1:

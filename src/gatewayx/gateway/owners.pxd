@@ -1,10 +1,10 @@
 """Which process of a gateway owns a key, and how a request comes to it."""
 
 from gatewayx.gateway.job_request cimport JobRequest
-from gatewayx.http.request cimport Request
+from gatewayx.http.request cimport BodySource, Request
 
 
-cdef class Relayed:
+cdef class Relayed(BodySource):
     """A request that another process answers; nobody is told of the answer any more once it is abandoned."""
     cdef int abandon(self) except -1
 

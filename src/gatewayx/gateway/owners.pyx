@@ -5,10 +5,10 @@ does it is not known here; server/relay is.
 """
 
 from gatewayx.gateway.job_request cimport JobRequest
-from gatewayx.http.request cimport Request
+from gatewayx.http.request cimport BodySource, Request
 
 
-cdef class Relayed:
+cdef class Relayed(BodySource):
     """A request that another process answers."""
 
     cdef int abandon(self) except -1:

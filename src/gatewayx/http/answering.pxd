@@ -25,6 +25,7 @@ cdef class AnsweringClient(ArrivingClient):
     cdef bint serves_last(self) noexcept
     cdef int internal_error(self, Request request) except -1
     cdef int drop_requests(self) except -1
+    cdef int _line_up(self, Request request, Py_ssize_t size) except -1
     cdef bint _is_only(self, Request request) noexcept
     cdef int _send(self, Request request, Py_ssize_t size) except -1
     cdef bint _answers_wait(self) noexcept

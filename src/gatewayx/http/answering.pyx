@@ -13,7 +13,7 @@ from gatewayx.core.budget cimport SMALL_BYTES, Account
 from gatewayx.http.arriving cimport ArrivingClient
 from gatewayx.http.clients cimport ANSWERING, READING
 from gatewayx.http.idle cimport PACE_GRACE_S
-from gatewayx.http.request cimport METHOD_HEAD, Request
+from gatewayx.http.request cimport METHOD_HEAD, BodySource, Request
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
 
 from gatewayx.http.problems import INTERNAL_ERROR
@@ -23,6 +23,27 @@ from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
 cdef bytes SENT = b""
 
 logger = logging.getLogger("gatewayx.http")
+
+# The value of Connection in an answer, by what _end_of() tells; NULL for no header.
+ctypedef const char* Word
+cdef Word[3] CONNECTION_WORDS
+CONNECTION_WORDS[:] = [NULL, b"close", b"keep-alive"]
+
+
+cdef inline int _end_of(AnsweringClient client, Request request) except -1:
+    """Decide whether the connection ends with the answer, and stop reading if so; an index of CONNECTION_WORDS."""
+    request.closes = request is client.last and (
+        client.state != READING
+        or not request.keep_alive
+        # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
+        or (not request.complete and (request.expects_continue or client.serves_last()))
+    )
+    if request.closes:
+        if client.state == READING:
+            client.body_coming = not request.complete and not request.expects_continue
+            client.stop_reading()
+        return 1
+    return 2 if request.minor_version == 0 else 0
 
 
 cdef class AnsweringClient(ArrivingClient):
@@ -72,24 +93,12 @@ cdef class AnsweringClient(ArrivingClient):
     ) except -1:
         cdef Py_ssize_t size
         cdef const char* body_start = NULL
-        cdef const char* connection = NULL
+        cdef const char* connection
         cdef Py_ssize_t body_bytes = -1
         cdef Py_ssize_t inline_bytes = 0
         if request.owner is None or request.answered():
             return 0
-        request.closes = request is self.last and (
-            self.state != READING
-            or not request.keep_alive
-            # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
-            or (not request.complete and (request.expects_continue or self.serves_last()))
-        )
-        if request.closes:
-            if self.state == READING:
-                self.body_coming = not request.complete and not request.expects_continue
-                self.stop_reading()
-            connection = b"close"
-        elif request.minor_version == 0:
-            connection = b"keep-alive"
+        connection = CONNECTION_WORDS[_end_of(self, request)]
         # RFC 9110 8.6: no Content-Length in a 204.
         if body is not None:
             body_bytes = len(body)
@@ -111,11 +120,15 @@ cdef class AnsweringClient(ArrivingClient):
         if not request.complete and self.parser is not None and self.parser.request is request:
             # What is still to come of its body is dropped.
             self.let_arrival_go()
+        if request.response_body is not None:
+            size += body_bytes
+        return self._line_up(request, size)
+
+    cdef int _line_up(self, Request request, Py_ssize_t size) except -1:
+        """The answer, of which so many bytes are here, leaves when it is its turn."""
         self.release(request)
         request.answer_bytes = size
-        if request.response_body is not None:
-            request.answer_bytes += body_bytes
-        self.hold_answers(request.answer_bytes)
+        self.hold_answers(size)
         request.answered_tick = self.clients.wheel.tick
         if request is self.first and not (self.refusal_waits and request is self.last):
             self.clients.turn.add_client(self)
@@ -123,6 +136,60 @@ cdef class AnsweringClient(ArrivingClient):
             # They wait for their turn, and nobody reads them meanwhile.
             self.clients.room.unread[self] = None
         return 0
+
+    cdef bint answer_in_pieces(
+        self,
+        Request request,
+        int status,
+        bytes content_type,
+        const char* headers,
+        Py_ssize_t headers_bytes,
+        long long body_bytes,
+        BodySource source,
+    ) except -1:
+        cdef Py_ssize_t size
+        if request.owner is None or request.answered():
+            return False
+        size = self.clients.builder.compose(
+            status,
+            content_type,
+            headers,
+            headers_bytes,
+            NULL,
+            body_bytes,
+            0,
+            CONNECTION_WORDS[_end_of(self, request)],
+        )
+        request.response = PyBytes_FromStringAndSize(self.clients.builder.composed, size)
+        if request.method != METHOD_HEAD:
+            request.source = source
+            request.due_bytes = body_bytes
+        self._line_up(request, size)
+        return request.source is not None
+
+    cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1:
+        request.due_bytes -= size
+        self.written_bytes += size
+        self.stream.send(data, size)
+        if self.write_paused:
+            self.unread_bytes += size
+            self.hold_answers(size)
+        if request.due_bytes > 0:
+            return not self.write_paused
+        request.source = None
+        self.clients.turn.add_client(self)
+        return False
+
+    cdef bint take_back(self, Request request) except -1:
+        if request.response is SENT:
+            # Whoever has less than was announced knows that it is not all.
+            self.abort()
+            return False
+        self.hold_answers(-request.answer_bytes)
+        request.answer_bytes = 0
+        request.response = None
+        request.source = None
+        return True
 
     cdef bint _is_only(self, Request request) noexcept:
         """Whether its small answer can leave at once: nothing else is under way, waits to leave, or is being read."""
@@ -183,6 +250,7 @@ cdef class AnsweringClient(ArrivingClient):
     cdef int end_turn(self) except -1:
         """Write what is due, in order."""
         cdef Request request = self.first
+        cdef BodySource source = None
         cdef list buffers = []
         cdef bint closes = False
         if self.state != READING and self.state != ANSWERING:
@@ -190,11 +258,17 @@ cdef class AnsweringClient(ArrivingClient):
         while request is not None and request.answered() and not closes:
             if self.refusal_waits and request is self.last:
                 break
-            buffers.append(request.response)
+            if request.response is not SENT:
+                buffers.append(request.response)
             if request.response_body is not None:
                 buffers.append(request.response_body)
             self.unread_bytes += request.answer_bytes
             request.answer_bytes = 0
+            if request.source is not None:
+                # Its head leaves, and nothing behind it before its body.
+                source = request.source
+                request.response = SENT
+                break
             closes = request.closes
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
@@ -222,7 +296,10 @@ cdef class AnsweringClient(ArrivingClient):
         if closes:
             return self.linger()
         self.update_reading()
-        return self.arm_for_reading()
+        self.arm_for_reading()
+        if source is not None and buffers and not self.write_paused:
+            return source.wanted()
+        return 0
 
     # Who has no answer yet, or does not take it.
 
@@ -272,7 +349,8 @@ cdef class AnsweringClient(ArrivingClient):
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
             self.clients.counts.requests_abandoned += 1
-            if not request.answered():
+            if not request.answered() or request.source is not None:
+                request.source = None
                 try:
                     self.clients.handler.abandon(request)
                 except Exception:

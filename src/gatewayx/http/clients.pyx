@@ -524,8 +524,8 @@ cdef class Client(Occupant):
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
         cdef double left_s
-        if self.relayed and (kind == KEEPALIVE or kind == FIRST_BYTE):
-            # Another process keeps it for as long as both are there.
+        if self.relayed and (kind == KEEPALIVE or kind == FIRST_BYTE or kind == WRITE):
+            # Another process keeps it for as long as both are there, and has a deadline for whoever takes the answer.
             kind = NO_DEADLINE
         if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.state != CLOSED:
             return 0

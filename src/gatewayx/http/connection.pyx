@@ -177,7 +177,10 @@ cdef class HttpConnection(AnsweringClient):
         if self.state == READING or self.state == ANSWERING:
             self.arm(NO_DEADLINE)
             self.update_reading()
-            return self.arm_for_reading()
+            self.arm_for_reading()
+            if self.first is not None and self.first.source is not None and not PyBytes_GET_SIZE(self.first.response):
+                # Its head has left.
+                return self.first.source.wanted()
         return 0
 
     # Reading.

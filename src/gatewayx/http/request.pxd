@@ -27,6 +27,12 @@ cdef struct HeaderSlice:
     Py_ssize_t value_bytes
 
 
+cdef class BodySource:
+    """Has the body of an answer that comes in pieces."""
+    # The client takes the next piece.
+    cdef int wanted(self) except -1
+
+
 cdef class Request:
     # What the parser has read.
 
@@ -78,6 +84,9 @@ cdef class Request:
     # The answer: head and small body in one, and a large body beside it; None until it is known.
     cdef bytes response
     cdef object response_body
+    # Who has the rest of its body, of so many bytes, once its head is known; None for nobody.
+    cdef BodySource source
+    cdef long long due_bytes
     # What the answer has of its connection's answers_held.
     cdef Py_ssize_t answer_bytes
     # The tick at which the answer was known.
@@ -123,6 +132,22 @@ cdef class RequestOwner(StreamOwner):
         Py_ssize_t headers_bytes,
         object body,
     ) except -1
+    # An answer whose body of body_bytes comes in pieces: its source is told when the client takes them. Returns whether any is
+    # wanted; not of an answer to HEAD, nor once nobody is there.
+    cdef bint answer_in_pieces(
+        self,
+        Request request,
+        int status,
+        bytes content_type,
+        const char* headers,
+        Py_ssize_t headers_bytes,
+        long long body_bytes,
+        BodySource source,
+    ) except -1
+    # A piece of it, which is wanted. Returns whether the next one is, too; if not, the source is told when it is.
+    cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1
+    # The rest of it never comes. Returns whether another answer can be given: the client has had nothing of this one.
+    cdef bint take_back(self, Request request) except -1
     # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines
     # where headers is None. A 503 or 429 gets Retry-After by itself.
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1

@@ -6,6 +6,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from gatewayx.net.stream cimport StreamOwner
 
 
+cdef class BodySource:
+    """Has the body of an answer that comes in pieces."""
+
+    cdef int wanted(self) except -1:
+        raise NotImplementedError
+
+
 @cython.final
 @cython.freelist(256)
 cdef class Request:
@@ -75,6 +82,24 @@ cdef class RequestOwner(StreamOwner):
         Py_ssize_t headers_bytes,
         object body,
     ) except -1:
+        raise NotImplementedError
+
+    cdef bint answer_in_pieces(
+        self,
+        Request request,
+        int status,
+        bytes content_type,
+        const char* headers,
+        Py_ssize_t headers_bytes,
+        long long body_bytes,
+        BodySource source,
+    ) except -1:
+        raise NotImplementedError
+
+    cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+    cdef bint take_back(self, Request request) except -1:
         raise NotImplementedError
 
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:

@@ -56,7 +56,7 @@ cdef class RelayConnection(StreamOwner):
     cdef Stream stream
     # The request that is on it; None while it is idle.
     cdef RelayedRequest current
-    # What the budget counts: of the request what the kernel has not taken, then of the answer what is here.
+    # What the budget counts: of the request what the kernel has not taken, or the first piece.
     cdef Held held
     # Of the answer: the head as far as it is here; then what it says, and the body with so many bytes of it.
     cdef bytes head
@@ -64,13 +64,20 @@ cdef class RelayConnection(StreamOwner):
     cdef bytes content_type
     cdef bytes headers
     cdef bint closes
-    cdef object body
-    cdef Py_ssize_t body_bytes
-    cdef Py_ssize_t filled_bytes
+    cdef long long body_bytes
+    # So much of the body is still to come: it goes to the client in pieces. The first one stood behind the head, and waits
+    # until it is wanted; None for none.
+    cdef long long due_bytes
+    cdef bytes first_piece
+    cdef bint paused
 
     cdef int ask(self, JobRequest asked, Request request) except -1
     cdef int _read_head(self, bytes head) except -1
     cdef int _answered(self, object body) except -1
+    cdef int _give(self, const char* data, Py_ssize_t size) except -1
+    cdef int _want(self, bint wanted) except -1
+    # Keep it for the next request.
+    cdef int _rest(self) except -1
     cdef int _fail(self, object problem, str detail) except -1
     # The request is on it no more.
     cdef RelayedRequest _let_go(self)

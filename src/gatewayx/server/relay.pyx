@@ -12,7 +12,6 @@ Nothing was submitted where no connection can be made. From the first byte on on
 import socket
 
 cimport cython
-from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
@@ -23,7 +22,7 @@ from gatewayx.http.preamble cimport make_preamble
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
 from gatewayx.net.stream cimport SocketStream
 
-from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL, RESULT_TOO_LARGE
+from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL
 from gatewayx.server.places import State
 
 # Of the owner's head, what the client's connection does not make by itself.
@@ -122,6 +121,21 @@ cdef class Relay(Owners):
 cdef class RelayedRequest(Relayed):
     """One request that is with another process."""
 
+    cdef int wanted(self) except -1:
+        cdef RelayConnection connection = self.connection
+        cdef bytes piece
+        if connection is None:
+            return 0
+        piece = connection.first_piece
+        if piece is None:
+            return connection._want(True)
+        connection.first_piece = None
+        connection.relay.budget.release(&connection.held)
+        if not piece:
+            return connection._want(True)
+        connection._want(True)
+        return connection._give(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+
     cdef int abandon(self) except -1:
         cdef RelayConnection connection = self.connection
         if connection is not None:
@@ -185,11 +199,8 @@ cdef class RelayConnection(StreamOwner):
         if self.current is None:
             # Nobody has asked for anything.
             return self._close()
-        if self.body is not None:
-            size = min(size, self.body_bytes - self.filled_bytes)
-            memcpy(PyByteArray_AS_STRING(self.body) + self.filled_bytes, data, size)
-            self.filled_bytes += size
-            return self._answered(self.body) if self.filled_bytes == self.body_bytes else 0
+        if self.due_bytes:
+            return self._give(data, min(size, <Py_ssize_t> self.due_bytes))
         joined = data[:size] if self.head is None else self.head + data[:size]
         end = joined.find(b"\r\n\r\n")
         if end < 0:
@@ -205,17 +216,36 @@ cdef class RelayConnection(StreamOwner):
         joined = joined[end + 4 :]
         if PyBytes_GET_SIZE(joined) >= self.body_bytes:
             return self._answered(joined[: self.body_bytes])
-        self.relay.budget.release(&self.held)
-        if not self.relay.budget.resize(&self.held, account_for(RESULTS, self.body_bytes), self.body_bytes):
-            self.relay.budget.counts.budget_refused += 1
-            return self._fail(
-                RESULT_TOO_LARGE,
-                "the job ran, but its result did not fit beside what the gateway holds for others at the moment",
-            )
-        self.body = bytearray(self.body_bytes)
-        self.filled_bytes = PyBytes_GET_SIZE(joined)
-        memcpy(PyByteArray_AS_STRING(self.body), PyBytes_AS_STRING(joined), self.filled_bytes)
+        # From here on its client sets the pace, by its own deadlines.
+        self.relay.wheel.disarm(self)
+        self.due_bytes = self.body_bytes
+        self.first_piece = joined
+        self._want(False)
+        self.relay.budget.hold(&self.held, account_for(RESULTS, PyBytes_GET_SIZE(joined)), PyBytes_GET_SIZE(joined))
+        if not self.current.asked.relay_answers(self.status, self.content_type, self.headers, self.body_bytes, self.current):
+            self._let_go()
+            return self._close()
         return 0
+
+    cdef int _want(self, bint wanted) except -1:
+        if self.paused == wanted:
+            self.paused = not wanted
+            if wanted:
+                self.stream.resume()
+            else:
+                self.stream.pause()
+        return 0
+
+    cdef int _give(self, const char* data, Py_ssize_t size) except -1:
+        """Give the client a piece that it wants."""
+        cdef RelayedRequest current = self.current
+        self.due_bytes -= size
+        if self.due_bytes:
+            return self._want(current.asked.relay_piece(data, size))
+        self._let_go()
+        current.asked.relay_piece(data, size)
+        current.asked.relay_ended()
+        return self._rest()
 
     cdef int _read_head(self, bytes head) except -1:
         """Learn what the head says, without its last line end; raises ValueError if it is none of ours."""
@@ -245,21 +275,19 @@ cdef class RelayConnection(StreamOwner):
 
     cdef int _answered(self, object body) except -1:
         cdef RelayedRequest current = self._let_go()
-        cdef Relay relay = self.relay
         cdef int status = self.status
-        self.body = None
-        if self.closes or relay.draining or len(<list> relay.idle[self.place]) >= MAX_IDLE_CONNECTIONS:
-            self._close()
-        else:
-            (<list> relay.idle[self.place]).append(self)
-        relay.budget.begin_move()
-        try:
-            # From here on the body counts with the client's answers.
-            relay.budget.release(&self.held)
-            # 204 has no body, not even an empty one (RFC 9110 8.6).
-            return current.asked.relay_answered(status, self.content_type, self.headers, None if status == 204 else body)
-        finally:
-            relay.budget.end_move()
+        self._rest()
+        # 204 has no body, not even an empty one (RFC 9110 8.6).
+        return current.asked.relay_answered(status, self.content_type, self.headers, None if status == 204 else body)
+
+    cdef int _rest(self) except -1:
+        cdef list idle = <list> self.relay.idle[self.place]
+        self.relay.budget.release(&self.held)
+        if self.closes or self.relay.draining or len(idle) >= MAX_IDLE_CONNECTIONS:
+            return self._close()
+        self._want(True)
+        idle.append(self)
+        return 0
 
     cdef int _fail(self, object problem, str detail) except -1:
         cdef RelayedRequest current = self._let_go()
@@ -278,7 +306,8 @@ cdef class RelayConnection(StreamOwner):
     cdef int _close(self) except -1:
         cdef list idle = <list> self.relay.idle[self.place]
         self.head = None
-        self.body = None
+        self.first_piece = None
+        self.due_bytes = 0
         self.relay.budget.release(&self.held)
         if self in idle:
             idle.remove(self)
@@ -306,8 +335,8 @@ cdef class RelayConnection(StreamOwner):
         return 0
 
     cpdef int resume_writing(self) except -1:
-        if self.body is None:
-            # All of the request is on its way.
+        # All of the request is on its way.
+        if self.first_piece is None:
             self.relay.budget.release(&self.held)
         return 0
 
