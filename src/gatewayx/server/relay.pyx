@@ -97,10 +97,10 @@ cdef class Relay(Owners):
     cdef RelayConnection _connection(self, int place):
         cdef list idle = <list> self.idle[place]
         cdef RelayConnection connection
-        if self.places[place].state == State.EMPTY:
-            return None
         if idle:
             return <RelayConnection> idle.pop()
+        if self.places[place].state == State.EMPTY:
+            return None
         connection = RelayConnection.__new__(RelayConnection)
         connection.relay = self
         connection.place = place
