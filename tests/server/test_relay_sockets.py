@@ -1,0 +1,440 @@
+"""The sockets that worker processes have among each other: where they are, how they are guarded, and that they go."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatewayx.errors import StartError
+from gatewayx.server import relay_sockets
+from gatewayx.server.relay_sockets import FILE_RANDOM_BYTES, HALF_MADE, LEFT, PREFIX, RelaySockets
+from support.relay_sockets import (
+    KINDS,
+    Visit,
+    connected,
+    empty_folder,
+    ended,
+    fork,
+    kind_of,
+    left_behind,
+    names_in,
+    sockets_for,
+    sockets_of,
+    visit,
+)
+
+NOBODY = 65534
+# A folder that belongs to every process that looks, and in which even root can make nothing.
+UNWRITABLE = "/proc/self"
+MAX_PATH_BYTES = 107
+NAME_BYTES = len(f"{PREFIX}{'0' * 2 * FILE_RANDOM_BYTES}.0{HALF_MADE}")
+CLONE_NEWNS = 0x20000
+CLONE_NEWUSER = 0x10000000
+# An exit code that no program of these tests has otherwise.
+NOT_PERMITTED = 77
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a test has the sockets, if it wants files."""
+    with empty_folder(monkeypatch) as folder:
+        yield folder
+
+
+class TestRuntimeDirectory:
+    def test_has_the_sockets_which_all_listen_and_go_in_the_end(self, folder, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+        with sockets_for(12) as made:
+            assert len(names_in(folder)) == 12
+            for place in range(12):
+                with connected(made.address(place)) as client:
+                    client.sendall(b"%d" % place)
+                    accepted, _ = made.listening(place).accept()
+                    with accepted:
+                        assert accepted.recv(9) == b"%d" % place
+                assert not made.listening(place).getblocking()
+        assert names_in(folder) == []
+
+    @pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+    def test_lets_only_this_user_use_them_whatever_the_umask(self, folder, monkeypatch, umask):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+        before = os.umask(umask)
+        try:
+            with sockets_for() as made:
+                for place in range(2):
+                    found = Path(made.address(place)).lstat()
+                    assert stat.S_ISSOCK(found.st_mode)
+                    assert stat.S_IMODE(found.st_mode) == 0o600
+        finally:
+            os.umask(before)
+
+    @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o2755])
+    def test_is_the_first_of_several(self, folder, monkeypatch, mode):
+        folder.chmod(mode)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", f"{folder}:/nowhere")
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "runtime"
+
+    def test_may_be_a_link(self, folder, monkeypatch):
+        (folder / "private").mkdir()
+        (folder / "link").symlink_to("private")
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder / "link"))
+        with sockets_for() as made:
+            assert kind_of(made, folder / "link") == "runtime"
+            assert len(names_in(folder / "private")) == 2
+
+    @pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
+    def test_is_not_used_when_others_may_write_there(self, folder, monkeypatch, mode):
+        open_to_others = folder / "open"
+        open_to_others.mkdir()
+        open_to_others.chmod(mode)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(open_to_others))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "abstract"
+            assert names_in(folder) == ["open"]
+
+    def test_is_not_used_when_it_is_another_user_s(self, folder, monkeypatch):
+        other = folder / "other"
+        other.mkdir()
+        if os.geteuid() == 0:
+            os.chown(other, NOBODY, NOBODY)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(other))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "abstract"
+            assert names_in(folder) == ["other"]
+
+    @pytest.mark.parametrize("value", ["", ":{}", "relative", "./{}", "{}/none", "{}/file", UNWRITABLE])
+    def test_that_does_not_do_is_passed_over(self, folder, monkeypatch, value):
+        monkeypatch.chdir(folder)
+        (folder / "relative").mkdir(mode=0o700)
+        (folder / "file").touch(mode=0o700)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", value.format(folder))
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "private"
+        assert names_in(folder) == ["file", "relative"]
+
+    @pytest.mark.parametrize(("beyond", "kind"), [(0, "runtime"), (1, "private"), (100, "private")])
+    def test_is_passed_over_when_its_path_is_too_long_for_a_socket(self, folder, monkeypatch, beyond, kind):
+        length = MAX_PATH_BYTES - NAME_BYTES - len("/") + beyond
+        long = folder / "d".ljust(length - len(f"{folder}/"), "d")
+        long.mkdir(mode=0o700)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(long))
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, long if kind == "runtime" else folder) == kind
+        assert names_in(folder) == [long.name]
+
+    def test_has_none_of_them_when_it_cannot_have_all(self, folder, monkeypatch):
+        # The number of the eleventh place has two digits.
+        length = MAX_PATH_BYTES - NAME_BYTES - len("/")
+        long = folder / "d".ljust(length - len(f"{folder}/"), "d")
+        long.mkdir(mode=0o700)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(long))
+        with sockets_for(10) as made:
+            assert kind_of(made, long) == "runtime"
+        with sockets_for(11) as made:
+            assert kind_of(made, long) == "abstract"
+            assert made.address(10).endswith(b".10")
+            assert names_in(long) == []
+
+    def test_may_be_gone_before_the_end(self, folder, monkeypatch):
+        runtime = folder / "runtime"
+        runtime.mkdir()
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(runtime))
+        with sockets_for() as made:
+            for place in range(2):
+                Path(made.address(place)).unlink()
+            runtime.rmdir()
+        assert names_in(folder) == []
+
+
+class TestPrivateFolder:
+    def test_is_for_this_user_alone_and_goes_in_the_end(self, folder, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(folder))
+        before = os.umask(0)
+        try:
+            with sockets_for() as made:
+                assert kind_of(made, folder) == "private"
+                private = Path(made.address(0)).parent
+                assert stat.S_IMODE(private.lstat().st_mode) == 0o700
+                assert {stat.S_IMODE(found.lstat().st_mode) for found in private.iterdir()} == {0o600}
+        finally:
+            os.umask(before)
+        assert names_in(folder) == []
+
+    @pytest.mark.parametrize("temporary", ["", "relative", "{}/none", "{}/file", UNWRITABLE, "{}/" + 100 * "d"])
+    def test_is_in_the_first_that_can_be_had(self, folder, monkeypatch, temporary):
+        monkeypatch.chdir(folder)
+        for name in ("relative", "second", 100 * "d"):
+            (folder / name).mkdir()
+        (folder / "file").touch()
+        before = names_in(folder)
+        monkeypatch.setenv("TMPDIR", temporary.format(folder))
+        monkeypatch.setattr(relay_sockets, "BASES", (UNWRITABLE, str(folder / "second"), str(folder)))
+        with sockets_for() as made:
+            assert kind_of(made, folder / "second") == "private"
+        assert names_in(folder) == before
+
+    @pytest.mark.parametrize(
+        ("mode", "kind"),
+        [(0o700, "private"), (0o1777, "private"), (0o1770, "private"), (0o777, "abstract"), (0o770, "abstract")],
+    )
+    def test_is_not_where_others_could_put_another_in_its_place(self, folder, monkeypatch, mode, kind):
+        folder.chmod(mode)
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == kind
+
+    def test_is_not_in_a_folder_of_another_user_but_root(self, folder, monkeypatch):
+        base = folder / "base"
+        base.mkdir()
+        if os.geteuid() == 0:
+            os.chown(base, NOBODY, NOBODY)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        monkeypatch.setenv("TMPDIR", str(base))
+        with sockets_for() as made:
+            assert kind_of(made, base) == "abstract"
+            assert names_in(folder) == ["base"]
+
+    def test_is_not_on_a_file_system_that_has_no_modes(self, folder, monkeypatch):
+        made_by_system = os.mkdir
+
+        def without_modes(path: str, mode: int) -> None:
+            made_by_system(path, mode)
+            Path(path).chmod(0o755)
+
+        monkeypatch.setattr(os, "mkdir", without_modes)
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            assert kind_of(made, folder) == "abstract"
+            assert names_in(folder) == []
+
+    def test_keeps_what_somebody_else_has_put_there(self, folder, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with sockets_for() as made:
+            private = Path(made.address(0)).parent
+            (private / "precious").touch()
+        assert names_in(folder) == [private.name, f"{private.name}/precious"]
+
+
+# Makes what these folders are read-only, for itself alone, and then the sockets.
+READ_ONLY = f"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+user = 0 if os.geteuid() == 0 else {CLONE_NEWUSER}
+PRIVATE, BIND, REMOUNT, READ_ONLY, RECURSIVE = 1 << 18, 1 << 12, 1 << 5, 1, 1 << 14
+def mount(source, target, flags):
+    if libc.mount(source, target.encode(), None, flags, None) != 0:
+        os._exit({NOT_PERMITTED})
+if libc.unshare({CLONE_NEWNS} | user) != 0:
+    os._exit({NOT_PERMITTED})
+mount(None, "/", PRIVATE | RECURSIVE)
+for folder in sys.argv[1:]:
+    mount(folder.encode(), folder, BIND | RECURSIVE)
+    # Without privileges those flags have to stay which are the same in both calls: nosuid, nodev, noexec.
+    mount(None, folder, REMOUNT | BIND | READ_ONLY | os.statvfs(folder).f_flag & 0b1110)
+from gatewayx.server.relay_sockets import RelaySockets
+made = RelaySockets(2)
+print([made.address(place) for place in range(2)])
+made.close()
+"""
+
+
+def kinds_of_read_only() -> list[str]:
+    """Folders that are read-only for one process are for root, or for whom else the machine lets have them."""
+    tried = subprocess.run([sys.executable, "-c", READ_ONLY, "/"], check=False, capture_output=True)
+    return ["answers"] if tried.returncode == NOT_PERMITTED else ["answers", "mounts"]
+
+
+class TestReadOnly:
+    @pytest.mark.parametrize("by", kinds_of_read_only())
+    @pytest.mark.parametrize("kind", ["private", "abstract"])
+    def test_file_systems_leave_names_that_need_none(self, folder, monkeypatch, by, kind):
+        read_only = ["/", "/run", "/tmp", *(["/dev/shm"] if kind == "abstract" else [])]
+        if by == "mounts":
+            program = [sys.executable, "-c", READ_ONLY, *read_only]
+            environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
+            told = subprocess.run(program, env=environment, check=True, capture_output=True, text=True).stdout
+            assert told.startswith("['/dev/shm/gatewayx-" if kind == "private" else r"[b'\x00gatewayx-relay-")
+            return
+        writable = folder / "writable"
+        writable.mkdir()
+        self._answer_for_read_only(monkeypatch, [writable] if kind == "private" else [])
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+        monkeypatch.setattr(relay_sockets, "BASES", (str(folder), str(writable)))
+        with sockets_for() as made:
+            assert kind_of(made, writable) == kind
+        assert names_in(folder) == ["writable"]
+
+    @staticmethod
+    def _answer_for_read_only(monkeypatch: pytest.MonkeyPatch, writable: list[Path]) -> None:
+        make, bind = os.mkdir, socket.socket.bind
+
+        def refuse(path: str | bytes) -> None:
+            is_file = isinstance(path, str)
+            if is_file and not any(Path(path).is_relative_to(folder) for folder in writable):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        def mkdir(path: str, mode: int) -> None:
+            refuse(path)
+            make(path, mode)
+
+        def bind_there(bound: socket.socket, address: str | bytes) -> None:
+            refuse(address)
+            bind(bound, address)
+
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        monkeypatch.setattr(socket.socket, "bind", bind_there)
+
+
+class TestWhatIsLeft:
+    @pytest.fixture(autouse=True)
+    def _runtime(self, folder, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+
+    def test_of_a_gateway_that_nobody_has_any_more_is_removed(self, folder):
+        left = [left_behind(folder / f"{PREFIX}{'0a' * 8}.{place}") for place in (0, 17)]
+        with sockets_for():
+            assert not any(path.exists() for path in left)
+            assert len(names_in(folder)) == 2
+
+    @pytest.mark.parametrize("queued", [0, 3], ids=["free", "full"])
+    def test_of_a_gateway_that_somebody_still_has_stays(self, folder, queued):
+        path = folder / f"{PREFIX}{'0a' * 8}.0"
+        with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as stack:
+            other.bind(str(path))
+            other.listen(0)
+            for _ in range(queued):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    client.connect(str(path))
+            with sockets_for():
+                assert path.is_socket()
+            assert names_in(folder) == [path.name]
+
+    def test_of_others_stays(self, folder):
+        name = f"{PREFIX}{'0a' * 8}.0"
+        for other in (f"{name}{HALF_MADE}", f"x{name}", name[:-1], f"{PREFIX}0a.0", "http.sock"):
+            left_behind(folder / other)
+        (folder / f"{PREFIX}{'0b' * 8}.0").touch()
+        (folder / f"{PREFIX}{'0c' * 8}.0").symlink_to(left_behind(folder / "other"))
+        before = names_in(folder)
+        with sockets_for():
+            assert len(names_in(folder)) == len(before) + 2
+        assert names_in(folder) == before
+
+    def test_is_removed_in_bounds(self, folder, monkeypatch):
+        monkeypatch.setattr(relay_sockets, "MOST_LEFT", 3)
+        for place in range(5):
+            left_behind(folder / f"{PREFIX}{'0a' * 8}.{place}")
+        with sockets_for():
+            assert len(names_in(folder)) == 2 + 2
+        monkeypatch.setattr(relay_sockets, "MOST_ENTRIES", 1)
+        with sockets_for():
+            assert len(names_in(folder)) == 2 + 1
+        assert len(names_in(folder)) == 1
+
+    def test_does_not_look_like_a_gateway_that_is_just_starting(self, folder, monkeypatch):
+        listen, seen = socket.socket.listen, []
+
+        def look(bound: socket.socket, backlog: int) -> None:
+            [name] = names_in(folder)
+            seen.append((stat.S_IMODE((folder / name).lstat().st_mode), LEFT.fullmatch(name)))
+            listen(bound, backlog)
+
+        monkeypatch.setattr(socket.socket, "listen", look)
+        with sockets_for(1):
+            # It is closed to others before it listens, and has its name after that.
+            assert seen == [(0o600, None)]
+            assert LEFT.fullmatch(names_in(folder)[0])
+
+    def test_is_never_that_of_a_gateway_that_starts_at_the_same_time(self, folder):
+        program = """
+import os, socket
+from gatewayx.server.relay_sockets import RelaySockets
+for turn in range(100):
+    made = RelaySockets(3)
+    for place in range(3):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(made.address(place))
+    if turn % 2:
+        made.close()
+    else:
+        # As when it is killed.
+        for place in range(3):
+            made.listening(place).close()
+"""
+        processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+        try:
+            assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        with sockets_for():
+            assert len(names_in(folder)) == 2
+
+
+class TestEnd:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_of_a_forked_process_leaves_the_files_to_the_master(self, folder, monkeypatch, kind):
+        with sockets_of(kind, folder, monkeypatch) as made:
+            before = names_in(folder)
+            assert ended(fork(made.close)) == 0
+            assert names_in(folder) == before
+            assert visit(made) == Visit(True, 0)
+            made.close()
+            made.close()
+        assert names_in(folder) == []
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("call", ["socket", "listen"])
+    def test_of_a_start_that_fails_leaves_nothing_and_says_why(self, folder, monkeypatch, kind, call):
+        if kind != "abstract":
+            monkeypatch.setenv("RUNTIME_DIRECTORY" if kind == "runtime" else "TMPDIR", str(folder))
+        calls = []
+
+        def fail(*_: object) -> None:
+            calls.append(names_in(folder))
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        class Failing(socket.socket):
+            pass
+
+        setattr(Failing, "__init__" if call == "socket" else call, fail)
+        Failing.__del__ = lambda _: None
+        monkeypatch.setattr(socket, "socket", Failing)
+        with pytest.raises(StartError) as caught:
+            RelaySockets(2)
+        assert str(caught.value) == "worker processes cannot have sockets: No buffer space available"
+        assert len(calls) == (1 if kind == "abstract" else 2)
+        assert names_in(folder) == []
+
+    def test_of_a_start_that_fails_half_way_leaves_no_socket_open(self, folder, monkeypatch):
+        bind, names = socket.socket.bind, []
+
+        def bind_one(bound: socket.socket, address: bytes) -> None:
+            names.append(address)
+            if len(names) == 2:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            bind(bound, address)
+
+        monkeypatch.setattr(socket.socket, "bind", bind_one)
+        with pytest.raises(StartError), sockets_for():
+            pass
+        with socket.socket(socket.AF_UNIX) as client:
+            assert client.connect_ex(names[0]) == errno.ECONNREFUSED
