@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from gatewayx.errors import StartError
 from gatewayx.server import relay_sockets
 from gatewayx.server.relay_sockets import FILE_RANDOM_BYTES, HALF_MADE, LEFT, PREFIX, RelaySockets
+from support.gateway import ServeProcess, eventually
 from support.relay_sockets import (
     KINDS,
     Visit,
@@ -24,6 +26,7 @@ from support.relay_sockets import (
     empty_folder,
     ended,
     fork,
+    is_refused,
     kind_of,
     left_behind,
     names_in,
@@ -438,3 +441,92 @@ class TestEnd:
             pass
         with socket.socket(socket.AF_UNIX) as client:
             assert client.connect_ex(names[0]) == errno.ECONNREFUSED
+
+
+@pytest.mark.anyio
+class TestServe:
+    @pytest.fixture
+    def arguments(self, embedded) -> tuple[str, ...]:
+        return ("--listen", "127.0.0.1:0", "--server", f"127.0.0.1:{embedded.address[1]}", "--workers")
+
+    @pytest.fixture(autouse=True)
+    def _runtime(self, folder, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+
+    async def test_there_is_one_for_each_of_several_worker_processes_until_the_end(self, folder, arguments):
+        async with ServeProcess(*arguments, "3") as served:
+            await served.until("listens on")
+            names = names_in(folder)
+            assert [name.rpartition(".")[2] for name in names] == ["0", "1", "2"]
+            assert all(LEFT.fullmatch(name) for name in names)
+            with contextlib.closing(connected(str(folder / names[1]))) as client:
+                # Who waits there waits for the next one.
+                before = served.workers()
+                os.kill(before[1], signal.SIGKILL)
+                await eventually(lambda: len(served.workers()) == 3 and before[1] not in served.workers())
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    client.recv(1)
+            assert names_in(folder) == names
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 0
+        assert names_in(folder) == []
+
+    async def test_there_is_none_for_one_worker_process(self, folder, arguments):
+        async with ServeProcess(*arguments, "1") as served:
+            await served.until("listens on")
+            assert names_in(folder) == []
+
+    async def test_two_gateways_share_a_folder(self, folder, arguments):
+        async with ServeProcess(*arguments, "2") as first, ServeProcess(*arguments, "2") as second:
+            for served in (first, second):
+                await served.until("listens on")
+            assert len(names_in(folder)) == 4
+            first.signal(signal.SIGTERM)
+            assert await first.ended() == 0
+            for name in names_in(folder):
+                connected(str(folder / name)).close()
+            assert len(names_in(folder)) == 2
+
+    @pytest.mark.parametrize("runtime", [True, False], ids=["runtime", "private"])
+    async def test_nothing_is_left_when_the_start_fails(self, folder, arguments, monkeypatch, runtime):
+        if not runtime:
+            monkeypatch.delenv("RUNTIME_DIRECTORY")
+            monkeypatch.setenv("TMPDIR", str(folder))
+        cannot_fork = f"""
+import os, pathlib
+def fork():
+    raise OSError(11, f"{{len([*pathlib.Path({str(folder)!r}).rglob('*.[0-9]')])}} sockets")
+os.fork = fork
+"""
+        async with ServeProcess(*arguments, "2", before=cannot_fork) as served:
+            assert await served.ended() == 1
+        assert served.lines[-1] == "gatewayx: a worker process cannot be started: 2 sockets\n"
+        assert names_in(folder) == []
+
+    async def test_nothing_is_left_when_a_second_signal_ends_it(self, folder, arguments):
+        async with ServeProcess(*arguments, "2", "--shutdown-delay", "3600") as served:
+            await served.until("listens on")
+            served.signal(signal.SIGTERM)
+            await served.until("stopping in 3600 s")
+            assert len(names_in(folder)) == 2
+            served.signal(signal.SIGTERM)
+            assert await served.ended() == 1
+        assert names_in(folder) == []
+
+    async def test_what_a_killed_one_leaves_goes_with_the_next(self, folder, arguments):
+        async with ServeProcess(*arguments, "3") as served:
+            await served.until("listens on")
+            left = names_in(folder)
+            workers = served.workers()
+            served.signal(signal.SIGSTOP)
+            for process_id in (*workers, served.process.pid):
+                os.kill(process_id, signal.SIGKILL)
+            await served.ended()
+        assert names_in(folder) == left
+        # The last one of them may be a moment behind.
+        await eventually(lambda: all(is_refused(folder / name) for name in left))
+        async with ServeProcess(*arguments, "2") as served:
+            await served.until("listens on")
+            assert len(names_in(folder)) == 2
+            assert not set(left) & set(names_in(folder))

@@ -31,6 +31,7 @@ from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
 from gatewayx.server.processors import WorkerProcesses, connections_told, worker_processes
+from gatewayx.server.relay_sockets import RelaySockets
 
 logger = logging.getLogger("gatewayx")
 
@@ -101,14 +102,19 @@ def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: 
     processes = worker_processes(settings.workers)
     make_room_for_connections(settings, processes.count)
     sockets = BoundSockets(processes.count)
+    relay_sockets: RelaySockets | None = None
     try:
         sockets.inherit(systemd.listen_sockets(), settings)
         if not (listen_is_default and sockets.addresses):
             for address in settings.listen:
                 _bind(sockets, address, settings)
-        return Master(settings, load, sockets, processes, log).run()
+        if processes.count > 1:
+            relay_sockets = RelaySockets(processes.count)
+        return Master(settings, load, sockets, processes, log, relay_sockets).run()
     finally:
         sockets.close()
+        if relay_sockets is not None:
+            relay_sockets.close()
         log.finish()
 
 
@@ -130,7 +136,7 @@ class Master:
     """Keeps a worker process at each place.
 
     load: reads the settings again. sockets: bound. processes: how many worker processes there are to be, and why. log:
-    of this process, and of those that are forked.
+    of this process, and of those that are forked. relay_sockets: of the places, if there are several.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Master:
         sockets: BoundSockets,
         processes: WorkerProcesses,
         log: logs.EventLog,
+        relay_sockets: RelaySockets | None = None,
     ) -> None:
         self._settings = settings
         self._load = load
@@ -151,6 +158,7 @@ class Master:
         # None has said that it could not take them.
         self._all_took = True
         self._sockets = sockets
+        self._relay_sockets = relay_sockets
         self._log = log
         self._manager = systemd.Manager()
         self._processes = processes
@@ -257,6 +265,8 @@ class Master:
             if self._drain_s is not None:
                 # The operator has asked twice.
                 self._sockets.remove_files()
+                if self._relay_sockets is not None:
+                    self._relay_sockets.close()
                 self._kill()
                 self._log.finish()
                 os._exit(1)
@@ -360,7 +370,15 @@ class Master:
                     os.close(post.child.last_words)
             self._sockets.leave_files()
             exit_code = worker.run(
-                self._settings, self._sockets, self._places, number, own_end, own_words, self._log, self._context
+                self._settings,
+                self._sockets,
+                self._places,
+                number,
+                own_end,
+                own_words,
+                self._log,
+                self._context,
+                self._relay_sockets,
             )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import ssl
 
     from gatewayx.config.settings import Settings
+    from gatewayx.server.relay_sockets import RelaySockets
 
 logger = logging.getLogger("gatewayx")
 
@@ -63,7 +64,8 @@ class GatewayProcess:
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
-    context: for the job servers with TLS; None lets the process read the files.
+    context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
+    processes of the gateway reach each other; None if this one is alone.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class GatewayProcess:
         place: int = 0,
         log: logs.EventLog | None = None,
         context: ssl.SSLContext | None = None,
+        relay_sockets: RelaySockets | None = None,
     ) -> None:
         self._log = log
         self.settings = settings
@@ -120,6 +123,7 @@ class GatewayProcess:
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
+        self.relay_sockets = relay_sockets
         self._listeners: Listeners | None = None
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
@@ -367,6 +371,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
+        # And of several worker processes each has the relay's sockets of all.
+        + (processes if processes > 1 else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS

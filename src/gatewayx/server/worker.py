@@ -18,6 +18,7 @@ from gatewayx.server import logs, reloading
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.places import Places
 from gatewayx.server.process import GatewayProcess
+from gatewayx.server.relay_sockets import RelaySockets
 
 logger = logging.getLogger("gatewayx")
 
@@ -90,16 +91,18 @@ def run(
     last_words: int,
     log: logs.EventLog,
     context: ssl.SSLContext | None,
+    relay_sockets: RelaySockets | None = None,
 ) -> int:
     """Serve at this place until the master ends it or is gone; returns the exit code.
 
-    context: for the job servers with TLS, made of the files when the settings were read.
+    context: for the job servers with TLS, made of the files when the settings were read. relay_sockets: None if this is
+    the only place.
     connection: with the master, of packets, non-blocking. last_words: a descriptor for the traceback of a crash.
     """
     # The master ends a process that hangs by SIGABRT. It logs the traceback: a crash waits for no reader.
     faulthandler.enable(file=last_words)
     try:
-        return uvloop.run(_serve(settings, sockets, places, place, connection, log, context))
+        return uvloop.run(_serve(settings, sockets, places, place, connection, log, context, relay_sockets))
     finally:
         log.finish()
 
@@ -112,10 +115,19 @@ async def _serve(
     connection: socket.socket,
     log: logs.EventLog,
     context: ssl.SSLContext | None,
+    relay_sockets: RelaySockets | None,
 ) -> int:
     control = Control(connection, settings)
     try:
-        process = GatewayProcess(settings, sockets=sockets, places=places, place=place, log=log, context=context)
+        process = GatewayProcess(
+            settings,
+            sockets=sockets,
+            places=places,
+            place=place,
+            log=log,
+            context=context,
+            relay_sockets=relay_sockets,
+        )
         if not await _started(process, control):
             return int(control.orphaned)
     except StartError as error:
