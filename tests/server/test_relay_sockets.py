@@ -1,32 +1,41 @@
-"""The sockets that worker processes have among each other: where they are, who may use them, and that they go."""
+"""The sockets that worker processes have among each other: where they are, how they are guarded, and that they go."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import re
-import select
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from gatewayx.errors import StartError
 from gatewayx.server import relay_sockets
 from gatewayx.server.relay_sockets import FILE_RANDOM_BYTES, HALF_MADE, LEFT, PREFIX, RelaySockets
-from support.gateway import WAIT_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
+from support.relay_sockets import (
+    KINDS,
+    Visit,
+    connected,
+    empty_folder,
+    ended,
+    fork,
+    is_refused,
+    kind_of,
+    left_behind,
+    names_in,
+    sockets_for,
+    sockets_of,
+    visit,
+)
 
 NOBODY = 65534
-KINDS = ("runtime", "private", "abstract")
 # A folder that belongs to every process that looks, and in which even root can make nothing.
 UNWRITABLE = "/proc/self"
 MAX_PATH_BYTES = 107
@@ -39,134 +48,9 @@ NOT_PERMITTED = 77
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder, with a short path and open for all to enter; the environment and `BASES` name no other."""
-    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    monkeypatch.delenv("TMPDIR", raising=False)
-    monkeypatch.setattr(relay_sockets, "BASES", ())
-    with tempfile.TemporaryDirectory(prefix="gx", dir="/tmp") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
-
-
-@contextlib.contextmanager
-def sockets_for(places: int = 2) -> Iterator[RelaySockets]:
-    """Sockets of this process, which are closed in the end."""
-    made = RelaySockets(places)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@contextlib.contextmanager
-def sockets_of(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RelaySockets]:
-    """Sockets with names of this kind."""
-    if kind != "abstract":
-        monkeypatch.setenv("RUNTIME_DIRECTORY" if kind == "runtime" else "TMPDIR", str(folder))
-    with sockets_for() as made:
-        assert kind_of(made, folder) == kind
-        yield made
-
-
-def kind_of(made: RelaySockets, folder: Path) -> str:
-    """Of which kind the names are, all of them, of which those that are files stand in this folder."""
-    addresses = [made.address(place) for place in range(2)]
-    assert len(set(addresses)) == 2
-    if all(isinstance(address, bytes) for address in addresses):
-        assert all(re.fullmatch(rb"\0gatewayx-relay-[0-9a-f]{32}\.[01]", address) for address in addresses)
-        return "abstract"
-    assert all(LEFT.fullmatch(Path(address).name) for address in addresses)
-    [parent] = {Path(address).parent for address in addresses}
-    if parent == folder:
-        return "runtime"
-    assert re.fullmatch(r"gatewayx-[0-9a-f]{16}", parent.name)
-    assert parent.parent == folder
-    return "private"
-
-
-def names_in(folder: Path) -> list[str]:
-    """Everything below a folder."""
-    return sorted(str(found.relative_to(folder)) for found in folder.rglob("*"))
-
-
-def left_behind(path: Path) -> Path:
-    """A socket on which nobody listens any more."""
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(path))
-        bound.listen()
-    return path
-
-
-def connected(address: str | bytes) -> socket.socket:
-    """A connection there."""
-    client = socket.socket(socket.AF_UNIX)
-    client.connect(address)
-    return client
-
-
-def is_refused(path: Path) -> bool:
-    """Whether nobody listens there."""
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(path)) == errno.ECONNREFUSED
-
-
-def fork(function: Callable[[], object]) -> int:
-    """The process id of a child that does this; its exit code is 0, or the number of an OSError."""
-    process_id = os.fork()
-    if process_id:
-        return process_id
-    exit_code = 255
-    try:
-        function()
-        exit_code = 0
-    except OSError as error:
-        exit_code = error.errno
-    finally:
-        os._exit(exit_code)
-
-
-def ended(process_id: int) -> int:
-    """The exit code of a child, once it has ended."""
-    return os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
-
-
-class Visit(NamedTuple):
-    """What became of a process that connects: whether it was found to be ours, None if it could not; and why not."""
-
-    is_ours: bool | None
-    error: int
-
-
-def visit(made: RelaySockets, prepare: Callable[[], object] = lambda: None) -> Visit:
-    """A child of this process, which is the master, does this and connects."""
-
-    def connect() -> None:
-        prepare()
-        with connected(made.address(1)) as client:
-            # It stays for as long as it is looked at.
-            client.recv(1)
-
-    process_id = fork(connect)
-    is_ours = None
-    end = os.pidfd_open(process_id)
-    try:
-        ready, _, _ = select.select([made.listening(1), end], [], [], WAIT_S)
-        if made.listening(1) in ready:
-            connection, _ = made.listening(1).accept()
-            with connection:
-                is_ours = made.peer_is_ours(connection)
-    finally:
-        os.close(end)
-        if not ready:
-            os.kill(process_id, signal.SIGKILL)
-    return Visit(is_ours, ended(process_id))
-
-
-def become_a_grandchild() -> None:
-    """Go on in a child of this process, whose exit code becomes this one's."""
-    process_id = os.fork()
-    if process_id:
-        os._exit(ended(process_id))
+    """Where a test has the sockets, if it wants files."""
+    with empty_folder(monkeypatch) as folder:
+        yield folder
 
 
 class TestRuntimeDirectory:
@@ -372,18 +256,18 @@ made.close()
 """
 
 
-def is_mounting_permitted() -> bool:
-    """Whether this process, or whom it starts, may have folders that are read-only for it alone."""
+def kinds_of_read_only() -> list[str]:
+    """Folders that are read-only for one process are for root, or for whom else the machine lets have them."""
     tried = subprocess.run([sys.executable, "-c", READ_ONLY, "/"], check=False, capture_output=True)
-    return tried.returncode != NOT_PERMITTED
+    return ["answers"] if tried.returncode == NOT_PERMITTED else ["answers", "mounts"]
 
 
 class TestReadOnly:
-    @pytest.mark.parametrize("real", [False, True] if is_mounting_permitted() else [False], ids=["answers", "mounts"])
+    @pytest.mark.parametrize("by", kinds_of_read_only())
     @pytest.mark.parametrize("kind", ["private", "abstract"])
-    def test_file_systems_leave_names_that_need_none(self, folder, monkeypatch, real, kind):
+    def test_file_systems_leave_names_that_need_none(self, folder, monkeypatch, by, kind):
         read_only = ["/", "/run", "/tmp", *(["/dev/shm"] if kind == "abstract" else [])]
-        if real:
+        if by == "mounts":
             program = [sys.executable, "-c", READ_ONLY, *read_only]
             environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
             told = subprocess.run(program, env=environment, check=True, capture_output=True, text=True).stdout
@@ -543,133 +427,20 @@ class TestEnd:
         assert len(calls) == (1 if kind == "abstract" else 2)
         assert names_in(folder) == []
 
+    def test_of_a_start_that_fails_half_way_leaves_no_socket_open(self, folder, monkeypatch):
+        bind, names = socket.socket.bind, []
 
-class TestPeers:
-    """Who connects, and to whom; this process is the master."""
+        def bind_one(bound: socket.socket, address: bytes) -> None:
+            names.append(address)
+            if len(names) == 2:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            bind(bound, address)
 
-    @pytest.fixture(params=KINDS)
-    def made(self, request, folder, monkeypatch) -> Iterator[RelaySockets]:
-        with sockets_of(request.param, folder, monkeypatch) as made:
-            yield made
-
-    def test_a_worker_process_is_ours(self, made):
-        assert visit(made) == Visit(True, 0)
-
-    def test_another_user_s_process_gets_nothing(self, made, monkeypatch):
-        if os.geteuid() == 0:
-            found = visit(made, lambda: os.setuid(NOBODY))
-            is_file = isinstance(made.address(1), str)
-            assert found == (Visit(None, errno.EACCES) if is_file else Visit(False, 0))
-        else:
-            # Only root can be another: it is this process that says so of itself.
-            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
-            assert visit(made) == Visit(False, 0)
-
-    def test_another_user_s_process_gets_nothing_though_it_finds_the_files_open(self, made, monkeypatch):
-        if isinstance(made.address(1), str):
-            Path(made.address(1)).chmod(0o777)
-            Path(made.address(1)).parent.chmod(0o755)
-        if os.geteuid() == 0:
-            assert visit(made, lambda: os.setuid(NOBODY)) == Visit(False, 0)
-        else:
-            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
-            assert visit(made) == Visit(False, 0)
-
-    def test_a_process_of_another_parent_is_not_ours(self, made):
-        assert visit(made, become_a_grandchild) == Visit(False, 0)
-
-    def test_a_process_of_another_group_is_not_ours(self, made):
-        assert visit(made, lambda: os.setpgid(0, 0)) == Visit(False, 0)
-
-    @pytest.mark.parametrize("hides", ["readlink", "open"])
-    def test_the_group_decides_where_proc_does_not_show_the_parent(self, made, monkeypatch, hides):
-        def hide(*_: object) -> None:
-            raise FileNotFoundError(errno.ENOENT, "hidden")
-
-        monkeypatch.setattr(*((os, "readlink") if hides == "readlink" else ("builtins.open",)), hide)
-        assert visit(made, become_a_grandchild) == Visit(True, 0)
-        assert visit(made, lambda: os.setpgid(0, 0)) == Visit(False, 0)
-
-    def test_proc_of_another_namespace_tells_nothing(self, made, monkeypatch):
-        monkeypatch.setattr(os, "readlink", lambda _: "1")
-        assert visit(made, become_a_grandchild) == Visit(True, 0)
-
-    def test_a_process_that_has_ended_is_not_ours(self, made):
-        assert ended(fork(lambda: connected(made.address(0)))) == 0
-        connection, _ = made.listening(0).accept()
-        with connection:
-            assert not made.peer_is_ours(connection)
-
-    def test_a_process_without_a_number_here_is_not_ours(self, made):
-        class FromElsewhere(socket.socket):
-            def getsockopt(self, *_: int) -> bytes:
-                return struct.pack("iII", 0, os.geteuid(), os.getegid())
-
-        with FromElsewhere(socket.AF_UNIX) as connection:
-            assert not made.peer_is_ours(connection)
-
-    @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
-    def test_nobody_is_not_ours(self, made, family):
-        with socket.socket(family) as connection:
-            assert not made.peer_is_ours(connection)
-        assert not made.peer_is_ours(connection)
-
-    def test_the_master_s_socket_is_known_to_who_connects(self, made):
-        def look() -> None:
-            with connected(made.address(0)) as connection:
-                os._exit(10 if made.peer_is_ours(connection) else 11)
-
-        assert ended(fork(look)) == 10
-
-    def test_a_stranger_s_socket_is_known_to_who_connects(self, made):
-        def look() -> None:
-            with socket.socket(socket.AF_UNIX) as bound:
-                # The kernel finds a name.
-                bound.bind("")
-                told, tells = os.pipe()
-                stranger = os.fork()
-                if stranger == 0:
-                    bound.listen()
-                    os.write(tells, b"!")
-                    signal.pause()
-                os.read(told, 1)
-                with connected(bound.getsockname()) as connection:
-                    is_ours = made.peer_is_ours(connection)
-                os.kill(stranger, signal.SIGKILL)
-                os._exit(10 if is_ours else 11)
-
-        assert ended(fork(look)) == 11
-
-    def test_worker_processes_know_each_other_and_go_on_when_the_master_is_gone(self, folder):
-        program = """
-import os, socket
-from gatewayx.server.relay_sockets import RelaySockets
-made, master = RelaySockets(2), os.getpid()
-told, tells = os.pipe()
-if os.fork() == 0:
-    for _ in range(2):
+        monkeypatch.setattr(socket.socket, "bind", bind_one)
+        with pytest.raises(StartError), sockets_for():
+            pass
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(made.address(0))
-            client.recv(1)
-        while os.getppid() == master:
-            os.sched_yield()
-    os._exit(0)
-if os.fork() == 0:
-    os.close(told)
-    made.listening(0).setblocking(True)
-    for step in range(2):
-        connection, _ = made.listening(0).accept()
-        print(step, os.getppid() == master, made.peer_is_ours(connection), flush=True)
-        connection.close()
-        os.write(tells, b"!")
-        while os.getppid() == master:
-            os.sched_yield()
-    os._exit(0)
-os.read(told, 1)
-os._exit(0)
-"""
-        told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
-        assert told.stdout == "0 True True\n1 False True\n"
+            assert client.connect_ex(names[0]) == errno.ECONNREFUSED
 
 
 @pytest.mark.anyio

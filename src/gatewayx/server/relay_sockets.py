@@ -188,8 +188,7 @@ def _runtime_directory() -> str | None:
         found = os.stat(folder)  # noqa: PTH116
     except OSError:
         return None
-    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    return folder if is_ours and not _others_may_write(found) else None
+    return folder if found.st_uid == os.geteuid() and not _others_may_write(found) else None
 
 
 def _bases() -> Iterator[str]:
@@ -245,6 +244,7 @@ def _is_refused(path: str) -> bool:
     """Whether nobody listens there. Raises OSError if that is not known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         # With a full queue a listener lets nobody wait.
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
