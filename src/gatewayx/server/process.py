@@ -110,7 +110,6 @@ class GatewayProcess:
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
         self.relay: Relay | None = None
         if relay_sockets is not None and self.poller is not None:
-            addresses = [relay_sockets.address(number) for number in range(len(self.places))]
             self.relay = Relay(
                 self.wheel,
                 self.poller,
@@ -118,7 +117,7 @@ class GatewayProcess:
                 self.counted_in,
                 self.places,
                 place,
-                addresses,
+                relay_sockets,
                 settings.max_relayed,
             )
         self.gateway = Gateway(self.pool, self.admission, owners=self.relay, **_for_gateway(settings))

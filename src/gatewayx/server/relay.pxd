@@ -26,8 +26,8 @@ cdef class Relay(Owners):
     cdef object places
     cdef unsigned int own
     cdef unsigned int count
-    # Where each place's process is connected to.
-    cdef list addresses
+    # Where each place's process is connected to (server/relay_sockets).
+    cdef object sockets
     # By place: connections that no request is on.
     cdef list idle
     # Requests that are with others, and how many may be.

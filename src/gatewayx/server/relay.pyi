@@ -1,6 +1,5 @@
 """Hands requests to the process that owns their key; the .pxd has the C-level interface."""
 
-from collections.abc import Sequence
 from typing import final
 
 from gatewayx.core.budget import ByteBudget
@@ -9,6 +8,7 @@ from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gateway.owners import Owners
 from gatewayx.net.poller import TurnPoller
 from gatewayx.server.places import Places
+from gatewayx.server.relay_sockets import RelaySockets
 
 @final
 class Relay(Owners):
@@ -23,7 +23,7 @@ class Relay(Owners):
         counters: Counters,
         places: Places,
         own: int,
-        addresses: Sequence[str | bytes],
+        sockets: RelaySockets,
         max_relayed: int,
     ) -> None: ...
     @property

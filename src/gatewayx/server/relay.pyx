@@ -34,8 +34,8 @@ cdef class Relay(Owners):
     """The other processes of a gateway, as owners of keys.
 
     wheel: where deadlines hang. poller: watches the connections. budget: where what is held is counted. counters: where
-    requests are counted. places: what the processes share. own: the place of this one. addresses: of the socket of each
-    place, as connect() takes them. max_relayed: requests that may be with others at once.
+    requests are counted. places: what the processes share. own: the place of this one. sockets: the RelaySockets.
+    max_relayed: requests that may be with others at once.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ cdef class Relay(Owners):
         Counters counters not None,
         places,
         unsigned int own,
-        addresses,
+        sockets,
         Py_ssize_t max_relayed,
     ):
         self.wheel = wheel
@@ -56,10 +56,10 @@ cdef class Relay(Owners):
         self.counts = counters.row
         self.places = places
         self.own = own
-        self.addresses = list(addresses)
-        self.count = len(self.addresses)
+        self.sockets = sockets
+        self.count = len(places)
         self.max_relayed = max_relayed
-        self.idle = [[] for _ in self.addresses]
+        self.idle = [[] for _ in range(self.count)]
 
     def drain(self):
         """Keep no connections from now on."""
@@ -108,7 +108,10 @@ cdef class Relay(Owners):
         try:
             connected.setblocking(False)
             # It is made at once, or not at all: a queue that is full is EAGAIN (connect(2)).
-            connected.connect(self.addresses[place])
+            connected.connect(self.sockets.address(place))
+            if not self.sockets.peer_is_ours(connected):
+                connected.close()
+                return None
             SocketStream(self.poller, connected.fileno(), connection).start()
         except OSError:
             connected.close()
