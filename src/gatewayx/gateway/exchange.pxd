@@ -59,6 +59,9 @@ cdef class Exchange(JobRequest):
     cdef int submit(self) except -1
     cdef int abandon(self) except -1
     cdef bytes _identity(self)
+    cdef int relay_body(self) except -1
+    cdef int _submit(self) except -1
+    cdef int _drop_body(self) except -1
     cdef bint _relay(self, bytes identity) except -1
     cdef int _let_go(self) except -1
     cdef bint _would_mix(self, bytes identity) except -1

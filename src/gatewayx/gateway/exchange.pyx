@@ -12,6 +12,7 @@ import os
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from gatewayx.core.budget cimport SMALL_BYTES
 from gatewayx.core.digits cimport put, put_bytes
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
@@ -161,6 +162,8 @@ cdef class Gateway(RequestHandler):
             exchange.request = request
             request.context = exchange
             self.open_exchanges += 1
+            if self.owners is not None and exchange.unique_origin == CLIENT and not request.complete:
+                exchange.relay_body()
         except RequestError as error:
             request.owner.answer_problem(request, error.problem, error.detail, None)
         return 0
@@ -229,7 +232,40 @@ cdef bint _is_plugin_check(Request request):
 cdef class Exchange(JobRequest):
     """One request and its job."""
 
+    cdef int relay_body(self) except -1:
+        """Have the owner take the body as it arrives, if another process owns the key and the body is not small."""
+        cdef Request request = self.request
+        cdef int place
+        if (
+            self.plugin_compat
+            or self.identity_hash is not None
+            or request.owner.is_relayed()
+            or request.method == METHOD_GET
+            or request.method == METHOD_HEAD
+            or not (request.chunked or request.content_length > SMALL_BYTES)
+        ):
+            return 0
+        place = self.gateway.owners.elsewhere(self._identity())
+        if place < 0:
+            return 0
+        self.relayed = self.gateway.owners.relay_head(place, self, request)
+        request.body_sink = self.relayed
+        return 0
+
     cdef int submit(self) except -1:
+        cdef Request request = self.request
+        if self.relayed is not None:
+            if request.body_bytes:
+                # It came at once, if behind its head.
+                self.relayed.take(request.body_start, request.body_bytes)
+            if self.relayed is not None:
+                request.body_sink = None
+                self.relayed.complete()
+                self._let_go()
+            return 0
+        return self._submit()
+
+    cdef int _submit(self) except -1:
         cdef Request request = self.request
         cdef object refusal
         cdef Pool pool = self.gateway.pool
@@ -315,6 +351,7 @@ cdef class Exchange(JobRequest):
     cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1:
         cdef Request request = self.request
         self.relayed = None
+        self._drop_body()
         if request is not None and request.owner is not None:
             request.owner.answer(
                 request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body
@@ -325,6 +362,7 @@ cdef class Exchange(JobRequest):
         self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
     ) except -1:
         cdef Request request = self.request
+        self._drop_body()
         if request is not None and request.owner is not None:
             self.in_pieces = request.owner.answer_in_pieces(
                 request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body_bytes, source
@@ -337,12 +375,28 @@ cdef class Exchange(JobRequest):
     cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1:
         return self.request.owner.answer_piece(self.request, data, size)
 
+    cdef int _drop_body(self) except -1:
+        """Nobody takes what is still to come of the body."""
+        cdef Request request = self.request
+        if request is not None and request.body_sink is not None:
+            request.body_sink = None
+            request.discards_body = True
+            if request.owner is not None:
+                request.owner.pause_body(False)
+        return 0
+
+    cdef int relay_paused(self, bint pause) except -1:
+        if self.request is not None and self.request.owner is not None:
+            self.request.owner.pause_body(pause)
+        return 0
+
     cdef int relay_ended(self) except -1:
         self.relayed = None
         return self._close()
 
     cdef int relay_failed(self, object problem, str detail) except -1:
         self.relayed = None
+        self._drop_body()
         if self.in_pieces and self.request is not None and not self.request.owner.take_back(self.request):
             return self._close()
         return self._answer_problem(None, problem, detail, None)

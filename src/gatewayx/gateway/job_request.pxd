@@ -60,6 +60,8 @@ cdef class JobRequest(JobListener):
     ) except -1
     cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1
     cdef int relay_ended(self) except -1
+    # That process takes no more of the body for now, or more again.
+    cdef int relay_paused(self, bint pause) except -1
     # That process has not. problem: of http/problems.
     cdef int relay_failed(self, object problem, str detail) except -1
     # Hash the workload with this hash, which has taken function and unique.

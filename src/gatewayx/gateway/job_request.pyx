@@ -33,6 +33,9 @@ cdef class JobRequest(JobListener):
     cdef int relay_ended(self) except -1:
         raise NotImplementedError
 
+    cdef int relay_paused(self, bint pause) except -1:
+        raise NotImplementedError
+
     cdef int relay_failed(self, object problem, str detail) except -1:
         raise NotImplementedError
 

@@ -7,6 +7,8 @@ from gatewayx.http.request cimport BodySource, Request
 cdef class Relayed(BodySource):
     """A request that another process answers; nobody is told of the answer any more once it is abandoned."""
     cdef int abandon(self) except -1
+    # All of its body was taken.
+    cdef int complete(self) except -1
 
 
 cdef class Owners:
@@ -16,3 +18,5 @@ cdef class Owners:
     # Have the process at the place answer the request, whose workload is in `asked`; what is known of it comes to
     # asked.relay_answered() or asked.relay_failed(), which may be before this returns: then it returns None.
     cdef Relayed relay(self, int place, JobRequest asked, Request request)
+    # The same for a request whose head alone is there: its body goes to the Relayed, and then its end.
+    cdef Relayed relay_head(self, int place, JobRequest asked, Request request)

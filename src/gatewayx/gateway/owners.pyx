@@ -14,6 +14,9 @@ cdef class Relayed(BodySource):
     cdef int abandon(self) except -1:
         raise NotImplementedError
 
+    cdef int complete(self) except -1:
+        raise NotImplementedError
+
 
 cdef class Owners:
     """The processes of a gateway, as owners of keys."""
@@ -22,4 +25,7 @@ cdef class Owners:
         return -1
 
     cdef Relayed relay(self, int place, JobRequest asked, Request request):
+        raise NotImplementedError
+
+    cdef Relayed relay_head(self, int place, JobRequest asked, Request request):
         raise NotImplementedError

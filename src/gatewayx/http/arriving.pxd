@@ -16,6 +16,8 @@ cdef class Unfinished:
     cdef Held tail_held
     cdef Held head_held
     cdef Held body_held
+    # The tick since which the body is paused.
+    cdef long long body_paused_tick
     # The beginning of a preamble; None for none.
     cdef bytes preamble
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.

@@ -142,6 +142,8 @@ cdef class Client(Occupant):
     cdef Flag introduced
     # Nothing is read from the client: it does not read its answers, or too many of them are due.
     cdef Flag read_paused
+    # Whoever takes the body that arrives takes no more for now.
+    cdef Flag body_paused
     # The client does not read: the kernel's buffer for it is full.
     cdef Flag write_paused
     # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.

@@ -314,6 +314,7 @@ cdef class HttpConnection(AnsweringClient):
     cdef int _completed(self, Request request) except -1:
         """All bytes of the request are there."""
         request.complete = True
+        self.body_paused = False
         # The deadline was this request's; the next one's head has its own.
         self.arm(NO_DEADLINE)
         # An answer that came before the end of the body has stopped the reading already, unless it was made before the
@@ -401,7 +402,7 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int update_reading(self) except -1:
         """Read from the client, or pause: it does not read its answers, or too many of them are due."""
-        cdef bint pause = self.write_paused or (self.in_flight > 0 and not self.has_begun() and self.has_enough())
+        cdef bint pause = self.write_paused or self.body_paused or (self.in_flight > 0 and not self.has_begun() and self.has_enough())
         cdef Py_ssize_t offset
         cdef bytes tail
         if self.state != READING:
@@ -419,6 +420,18 @@ cdef class HttpConnection(AnsweringClient):
         else:
             self.stream.resume()
         return 0
+
+    cdef int pause_body(self, bint pause) except -1:
+        if self.body_paused == pause or self.unfinished is None:
+            return 0
+        self.body_paused = pause
+        if pause:
+            self.unfinished.body_paused_tick = self.clients.wheel.tick
+        else:
+            # For that time its client was not slow.
+            self.unfinished.body_began_tick += self.clients.wheel.tick - self.unfinished.body_paused_tick
+        self.update_reading()
+        return 0 if self.parsing else self.arm_for_reading()
 
     # Deadlines of reading.
 

@@ -261,6 +261,8 @@ cdef class RequestParser:
         cdef Py_ssize_t filled_bytes = self.body_filled + piece_bytes
         if request.discards_body:
             return 0
+        if request.body_sink is not None:
+            return request.body_sink.take(piece, piece_bytes)
         if filled_bytes > self.body_room:
             if not request.chunked and filled_bytes > request.content_length:
                 raise RequestError(MALFORMED_REQUEST, "the body is longer than its Content-Length")

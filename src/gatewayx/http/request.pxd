@@ -27,7 +27,12 @@ cdef struct HeaderSlice:
     Py_ssize_t value_bytes
 
 
-cdef class BodySource:
+cdef class BodySink:
+    """Takes the body of a request as it arrives."""
+    cdef int take(self, const char* piece, Py_ssize_t piece_bytes) except -1
+
+
+cdef class BodySource(BodySink):
     """Has the body of an answer that comes in pieces."""
     # The client takes the next piece.
     cdef int wanted(self) except -1
@@ -65,6 +70,8 @@ cdef class Request:
 
     # Takes a body that comes in pieces as it arrives; None for nobody. A body that comes at once is not given to it.
     cdef KeyedHash body_hash
+    # The same, but nothing of the body is kept here; one that comes at once is not given to it either.
+    cdef BodySink body_sink
     # The body is read and dropped: nobody needs it.
     cdef bint discards_body
     # The handler's own, and what that takes beside the fields above, in bytes.
@@ -151,6 +158,8 @@ cdef class RequestOwner(StreamOwner):
     # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines
     # where headers is None. A 503 or 429 gets Retry-After by itself.
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1
+    # Whoever takes the body as it arrives takes no more for now, or more again.
+    cdef int pause_body(self, bint pause) except -1
     # The parser asks for room for a body that grows: so many bytes are needed, more are wanted. Returns how many there
     # may be; 0 if those that are needed do not fit.
     cdef Py_ssize_t body_room(self, Request request, Py_ssize_t needed_bytes, Py_ssize_t wanted_bytes) except -1

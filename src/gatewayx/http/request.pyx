@@ -6,7 +6,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from gatewayx.net.stream cimport StreamOwner
 
 
-cdef class BodySource:
+cdef class BodySink:
+    """Takes the body of a request as it arrives."""
+
+    cdef int take(self, const char* piece, Py_ssize_t piece_bytes) except -1:
+        raise NotImplementedError
+
+
+cdef class BodySource(BodySink):
     """Has the body of an answer that comes in pieces."""
 
     cdef int wanted(self) except -1:
@@ -82,6 +89,9 @@ cdef class RequestOwner(StreamOwner):
         Py_ssize_t headers_bytes,
         object body,
     ) except -1:
+        raise NotImplementedError
+
+    cdef int pause_body(self, bint pause) except -1:
         raise NotImplementedError
 
     cdef bint answer_in_pieces(

@@ -39,6 +39,7 @@ cdef class Relay(Owners):
     cdef Counters counted_in
     cdef Counts* counts
 
+    cdef RelayedRequest _begin(self, int place, JobRequest asked, Request request, bint whole)
     # A connection to the process at a place; None if there is none.
     cdef RelayConnection _connection(self, int place)
 
@@ -58,6 +59,9 @@ cdef class RelayConnection(StreamOwner):
     cdef RelayedRequest current
     # What the budget counts: of the request what the kernel has not taken, or the first piece.
     cdef Held held
+    # Its body is being given away as it arrives, each piece as a chunk if nobody knows how long it is.
+    cdef bint sending
+    cdef bint chunked
     # Of the answer: the head as far as it is here; then what it says, and the body with so many bytes of it.
     cdef bytes head
     cdef int status
@@ -71,7 +75,11 @@ cdef class RelayConnection(StreamOwner):
     cdef bytes first_piece
     cdef bint paused
 
-    cdef int ask(self, JobRequest asked, Request request) except -1
+    # Give it the request, or the head alone.
+    cdef int ask(self, JobRequest asked, Request request, bint whole) except -1
+    cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1
+    cdef int complete(self) except -1
+    cdef int _count_waiting(self) except -1
     cdef int _read_head(self, bytes head) except -1
     cdef int _answered(self, object body) except -1
     cdef int _give(self, const char* data, Py_ssize_t size) except -1

@@ -2,9 +2,9 @@
 
 Theory of operation. What is said is HTTP/1.1 over a unix socket, to the server of the other process, one request at a time
 on a connection that is kept; before each request stands a preamble (http/preamble). The request that goes is made of what
-was read of the client's: the target, the fields of the JobRequest, and the whole workload. Of the answer, whose head is one
-of ours, the status, the type, the lines that say what became of the job, and the body come back; the client's own connection
-makes the rest. What was relayed is never relayed again: the owner's Gateway is told by the connection.
+was read of the client's: the target, the fields of the JobRequest, and the workload, with the head or as it arrives. Of the
+answer, whose head is one of ours, the status, the type, the lines that say what became of the job, and the body come back, a
+large one in pieces as fast as the client takes them; the client's own connection makes the rest. What was relayed is never relayed again: the owner's Gateway is told by the connection.
 
 Nothing was submitted where no connection can be made. From the first byte on only the answer tells.
 """
@@ -83,6 +83,12 @@ cdef class Relay(Owners):
         return -1 if number == self.own else <int> number
 
     cdef Relayed relay(self, int place, JobRequest asked, Request request):
+        return self._begin(place, asked, request, True)
+
+    cdef Relayed relay_head(self, int place, JobRequest asked, Request request):
+        return self._begin(place, asked, request, False)
+
+    cdef RelayedRequest _begin(self, int place, JobRequest asked, Request request, bint whole):
         cdef RelayConnection connection
         if self.relayed >= self.max_relayed:
             asked.relay_failed(RELAY_FULL, None)
@@ -91,7 +97,7 @@ cdef class Relay(Owners):
         if connection is None:
             asked.relay_failed(OWNER_AWAY, None)
             return None
-        connection.ask(asked, request)
+        connection.ask(asked, request, whole)
         return connection.current
 
     cdef RelayConnection _connection(self, int place):
@@ -124,6 +130,12 @@ cdef class Relay(Owners):
 cdef class RelayedRequest(Relayed):
     """One request that is with another process."""
 
+    cdef int take(self, const char* piece, Py_ssize_t piece_bytes) except -1:
+        return 0 if self.connection is None else self.connection.send(piece, piece_bytes)
+
+    cdef int complete(self) except -1:
+        return 0 if self.connection is None else self.connection.complete()
+
     cdef int wanted(self) except -1:
         cdef RelayConnection connection = self.connection
         cdef bytes piece
@@ -152,11 +164,10 @@ cdef class RelayedRequest(Relayed):
 cdef class RelayConnection(StreamOwner):
     """A connection to the process at a place."""
 
-    cdef int ask(self, JobRequest asked, Request request) except -1:
+    cdef int ask(self, JobRequest asked, Request request, bint whole) except -1:
         cdef list lines = [make_preamble(request.owner.asker())]
         cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
         cdef RelayedRequest current = RelayedRequest.__new__(RelayedRequest)
-        cdef Py_ssize_t waiting_bytes
         current.connection = self
         current.asked = asked
         self.current = current
@@ -176,19 +187,47 @@ cdef class RelayConnection(StreamOwner):
         if asked.priority != NORMAL:
             lines.append(b"X-Gearman-Priority: %b\r\n" % (b"high" if asked.priority == HIGH else b"low"))
         lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{asked.timeout_s:.6f}".encode())
-        if has_body:
-            lines.append(b"Content-Length: %d\r\n" % PyBytes_GET_SIZE(asked.workload))
+        self.sending = not whole
+        self.chunked = not whole and request.chunked
+        if self.chunked:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif has_body:
+            lines.append(
+                b"Content-Length: %d\r\n" % (PyBytes_GET_SIZE(asked.workload) if whole else request.content_length)
+            )
         lines.append(b"\r\n")
         pieces = [b"".join(lines)]
-        if has_body and asked.workload:
+        if whole and has_body and asked.workload:
             pieces.append(asked.workload)
         self.stream.write_all(pieces)
-        if self.current is None:
+        self._count_waiting()
+        return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S) if whole else 0
+
+    cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1:
+        if not self.sending or piece_bytes == 0:
             return 0
-        waiting_bytes = self.stream.pending_bytes()
-        if waiting_bytes:
+        if self.chunked:
+            self.stream.write(b"%x\r\n" % piece_bytes)
+        self.stream.send(piece, piece_bytes)
+        if self.chunked:
+            self.stream.write(b"\r\n")
+        return self._count_waiting()
+
+    cdef int complete(self) except -1:
+        if not self.sending:
+            return 0
+        self.sending = False
+        if self.chunked:
+            self.stream.write(b"0\r\n\r\n")
+        self._count_waiting()
+        return self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
+
+    cdef int _count_waiting(self) except -1:
+        """What the kernel has not taken is held."""
+        cdef Py_ssize_t waiting_bytes = self.stream.pending_bytes()
+        if waiting_bytes or self.held.size_bytes:
             self.relay.budget.hold(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes)
-        return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S)
+        return 0
 
     # What the stream tells.
 
@@ -286,7 +325,8 @@ cdef class RelayConnection(StreamOwner):
     cdef int _rest(self) except -1:
         cdef list idle = <list> self.relay.idle[self.place]
         self.relay.budget.release(&self.held)
-        if self.closes or self.relay.draining or len(idle) >= MAX_IDLE_CONNECTIONS:
+        # An answer that came before the end of the body leaves the owner waiting for the rest.
+        if self.sending or self.closes or self.relay.draining or len(idle) >= MAX_IDLE_CONNECTIONS:
             return self._close()
         self._want(True)
         idle.append(self)
@@ -335,12 +375,19 @@ cdef class RelayConnection(StreamOwner):
         return 0
 
     cpdef int pause_writing(self) except -1:
+        if self.sending and self.current is not None:
+            # The owner has as long for taking more of the body as for the job.
+            self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
+            return self.current.asked.relay_paused(True)
         return 0
 
     cpdef int resume_writing(self) except -1:
-        # All of the request is on its way.
+        # All that was written is on its way.
         if self.first_piece is None:
             self.relay.budget.release(&self.held)
+        if self.sending and self.current is not None:
+            self.relay.wheel.disarm(self)
+            return self.current.asked.relay_paused(False)
         return 0
 
     cpdef int deadline_passed(self) except -1:
