@@ -1,6 +1,8 @@
 """Which process of a gateway owns a key; the .pxd has the C-level interface."""
 
-class Relayed:
+from gatewayx.http.request import BodySource
+
+class Relayed(BodySource):
     """A request that another process answers."""
 
 class Owners:

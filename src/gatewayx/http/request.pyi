@@ -4,6 +4,12 @@ from typing import final
 
 from gatewayx.net.stream import StreamOwner
 
+class BodySink:
+    """Takes the body of a request as it arrives."""
+
+class BodySource(BodySink):
+    """Has the body of an answer that comes in pieces."""
+
 @final
 class Request:
     """What Python sees of a request; the .pxd says what each field means."""

@@ -5,8 +5,9 @@ from typing import final
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
-from gatewayx.gateway.owners import Owners
+from gatewayx.gateway.owners import Owners, Relayed
 from gatewayx.net.poller import TurnPoller
+from gatewayx.net.stream import StreamOwner
 from gatewayx.server.places import Places
 from gatewayx.server.relay_sockets import RelaySockets
 
@@ -35,3 +36,18 @@ class Relay(Owners):
         """Close all that are idle, and keep none."""
 
     def counters(self) -> dict[str, int]: ...
+
+@final
+class RelayedRequest(Relayed):
+    """One request that is with another process."""
+
+@final
+class RelayConnection(StreamOwner):
+    """A connection to the process at a place."""
+
+    def ended(self) -> bool: ...
+    def hung_up(self) -> int: ...
+    def lost(self, error: Exception | None) -> int: ...
+    def pause_writing(self) -> int: ...
+    def resume_writing(self) -> int: ...
+    def deadline_passed(self) -> int: ...
