@@ -27,6 +27,8 @@ from gatewayx.server.places import State
 
 # Of the owner's head, what the client's connection does not make by itself.
 cdef tuple PASSED_ON = (b"x-gearman-", b"retry-after:", b"allow:")
+# A wait is told with so many decimals that the same number is read; one that is shorter would be told as 0.
+cdef double LEAST_TIMEOUT_S = 1e-20
 
 
 @cython.final
@@ -186,7 +188,7 @@ cdef class RelayConnection(StreamOwner):
             lines.append(b"X-Gearman-Background: true\r\n")
         if asked.priority != NORMAL:
             lines.append(b"X-Gearman-Priority: %b\r\n" % (b"high" if asked.priority == HIGH else b"low"))
-        lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{asked.timeout_s:.6f}".encode())
+        lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{max(asked.timeout_s, LEAST_TIMEOUT_S):.20f}".encode())
         self.sending = not whole
         self.chunked = not whole and request.chunked
         if self.chunked:

@@ -1,0 +1,91 @@
+"""A gateway of several worker processes that relay to each other, where it can be seen which of them has what."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from gatewayx.config.settings import Settings
+from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.http import HttpClient, Response
+from support.open_loop import clients_of
+from support.shared_memory import SharedMemory
+
+# A client is at each of four places after so many, but in one of 10^12 runs.
+MOST_CLIENTS = 100
+
+
+def unique_line(unique: bytes) -> bytes:
+    """The header that gives a unique."""
+    return b"X-Gearman-Unique: " + unique
+
+
+class Relaying:
+    """The gateway: where it listens, what it counts, and clients at each of its places."""
+
+    def __init__(self, served: ServeProcess, memory: SharedMemory, address: tuple[str, int]) -> None:
+        self.served = served
+        self.memory = memory
+        self.address = address
+        # By place, before any of them was replaced.
+        self.first_workers = served.workers()
+
+    def relayed(self) -> int:
+        """Requests that were given to another process so far."""
+        return self.memory.counters()["requests_relayed"]
+
+    def place_of(self, client: HttpClient) -> int | None:
+        """The place whose worker process has accepted this client; None before that."""
+        name = client.writer.get_extra_info("sockname")
+        for place, process_id in enumerate(self.first_workers):
+            if name in clients_of(process_id, self.address[1]):
+                return place
+        return None
+
+    async def clients(self, stack: AsyncExitStack) -> list[HttpClient]:
+        """A client at each place, in order."""
+        found: dict[int, HttpClient] = {}
+        for _ in range(MOST_CLIENTS):
+            client = await stack.enter_async_context(HttpClient(self.address))
+            await eventually(lambda client=client: self.place_of(client) is not None)
+            if found.setdefault(self.place_of(client), client) is not client:
+                await client.close()
+            if len(found) == self.memory.workers:
+                return [found[place] for place in sorted(found)]
+        raise AssertionError(f"no client came to some of the places: {sorted(found)} have one")
+
+    async def asked(self, client: HttpClient, *request: bytes, to_head: bool = False) -> tuple[bool, Response]:
+        """Whether the request was relayed, and its answer; nobody else may ask meanwhile."""
+        before = self.relayed()
+        answer = await client.ask(*request, to_head=to_head)
+        return self.relayed() > before, answer
+
+    def open_files(self) -> list[int]:
+        """How many files each worker process has open."""
+        return [len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in self.served.workers()]
+
+    async def jobs_left(self, count: int) -> None:
+        """Return once so many jobs are in flight."""
+        await eventually(lambda: self.memory.taken()["jobs"] == count)
+
+    async def nothing_taken(self) -> None:
+        """Return once no place of a bound is taken; of bytes what processes were granted may remain."""
+        await eventually(lambda: not any(self.memory.taken()[name] for name in ("connections", "jobs")), PROCESS_S)
+
+
+@asynccontextmanager
+async def relaying(
+    servers: Iterable[tuple[str, int]], *arguments: str, workers: int = 2, max_connections: int | None = None
+) -> AsyncIterator[Relaying]:
+    """`gatewayx serve` in front of these job servers."""
+    most = Settings().max_connections if max_connections is None else max_connections
+    options = ["--listen", "127.0.0.1:0", "--workers", str(workers), "--max-connections", str(most)]
+    options += itertools.chain.from_iterable(("--server", f"{host}:{port}") for host, port in servers)
+    with SharedMemory(workers, most) as memory:
+        async with ServeProcess(*options, *arguments, before=memory.before, environment=os.environ) as served:
+            address = await served.address()
+            memory.attach()
+            yield Relaying(served, memory, address)
