@@ -28,7 +28,6 @@ from support.relay_sockets import (
     fork,
     is_refused,
     kind_of,
-    left_behind,
     names_in,
     sockets_for,
     sockets_of,
@@ -301,95 +300,6 @@ class TestReadOnly:
 
         monkeypatch.setattr(os, "mkdir", mkdir)
         monkeypatch.setattr(socket.socket, "bind", bind_there)
-
-
-class TestWhatIsLeft:
-    @pytest.fixture(autouse=True)
-    def _runtime(self, folder, monkeypatch):
-        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
-
-    def test_of_a_gateway_that_nobody_has_any_more_is_removed(self, folder):
-        left = [left_behind(folder / f"{PREFIX}{'0a' * 8}.{place}") for place in (0, 17)]
-        with sockets_for():
-            assert not any(path.exists() for path in left)
-            assert len(names_in(folder)) == 2
-
-    @pytest.mark.parametrize("queued", [0, 3], ids=["free", "full"])
-    def test_of_a_gateway_that_somebody_still_has_stays(self, folder, queued):
-        path = folder / f"{PREFIX}{'0a' * 8}.0"
-        with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as stack:
-            other.bind(str(path))
-            other.listen(0)
-            for _ in range(queued):
-                client = stack.enter_context(socket.socket(socket.AF_UNIX))
-                client.setblocking(False)
-                with contextlib.suppress(BlockingIOError):
-                    client.connect(str(path))
-            with sockets_for():
-                assert path.is_socket()
-            assert names_in(folder) == [path.name]
-
-    def test_of_others_stays(self, folder):
-        name = f"{PREFIX}{'0a' * 8}.0"
-        for other in (f"{name}{HALF_MADE}", f"x{name}", name[:-1], f"{PREFIX}0a.0", "http.sock"):
-            left_behind(folder / other)
-        (folder / f"{PREFIX}{'0b' * 8}.0").touch()
-        (folder / f"{PREFIX}{'0c' * 8}.0").symlink_to(left_behind(folder / "other"))
-        before = names_in(folder)
-        with sockets_for():
-            assert len(names_in(folder)) == len(before) + 2
-        assert names_in(folder) == before
-
-    def test_is_removed_in_bounds(self, folder, monkeypatch):
-        monkeypatch.setattr(relay_sockets, "MOST_LEFT", 3)
-        for place in range(5):
-            left_behind(folder / f"{PREFIX}{'0a' * 8}.{place}")
-        with sockets_for():
-            assert len(names_in(folder)) == 2 + 2
-        monkeypatch.setattr(relay_sockets, "MOST_ENTRIES", 1)
-        with sockets_for():
-            assert len(names_in(folder)) == 2 + 1
-        assert len(names_in(folder)) == 1
-
-    def test_does_not_look_like_a_gateway_that_is_just_starting(self, folder, monkeypatch):
-        listen, seen = socket.socket.listen, []
-
-        def look(bound: socket.socket, backlog: int) -> None:
-            [name] = names_in(folder)
-            seen.append((stat.S_IMODE((folder / name).lstat().st_mode), LEFT.fullmatch(name)))
-            listen(bound, backlog)
-
-        monkeypatch.setattr(socket.socket, "listen", look)
-        with sockets_for(1):
-            # It is closed to others before it listens, and has its name after that.
-            assert seen == [(0o600, None)]
-            assert LEFT.fullmatch(names_in(folder)[0])
-
-    def test_is_never_that_of_a_gateway_that_starts_at_the_same_time(self, folder):
-        program = """
-import os, socket
-from gatewayx.server.relay_sockets import RelaySockets
-for turn in range(100):
-    made = RelaySockets(3)
-    for place in range(3):
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(made.address(place))
-    if turn % 2:
-        made.close()
-    else:
-        # As when it is killed.
-        for place in range(3):
-            made.listening(place).close()
-"""
-        processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
-        try:
-            assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-        with sockets_for():
-            assert len(names_in(folder)) == 2
 
 
 class TestEnd:

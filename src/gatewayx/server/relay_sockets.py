@@ -36,9 +36,13 @@ FOLDER_MODE = 0o700
 FILE_RANDOM_BYTES = 8
 ABSTRACT_RANDOM_BYTES = 16
 LEFT = re.compile(re.escape(PREFIX) + rf"[0-9a-f]{{{2 * FILE_RANDOM_BYTES}}}\.[0-9]+")
-# What is looked at in $RUNTIME_DIRECTORY for sockets that were left there, and how many of those are tried.
+FOLDER_PREFIX = "gatewayx-"
+LEFT_FOLDER = re.compile(re.escape(FOLDER_PREFIX) + rf"[0-9a-f]{{{2 * FILE_RANDOM_BYTES}}}")
+# How much of a folder is looked at for what was left there; how many sockets of each folder are tried then, and how
+# many private folders.
 MOST_ENTRIES = 4096
 MOST_LEFT = 1024
+MOST_LEFT_FOLDERS = 64
 # struct ucred of SO_PEERCRED: process, user, group.
 CREDENTIALS = struct.Struct("iII")
 
@@ -128,6 +132,9 @@ class RelaySockets:
             if self._bind_files(runtime_directory, places):
                 return
         for base in _bases():
+            if base in BASES:
+                # $TMPDIR may be shared with another host, whose sockets refuse everybody here.
+                _remove_left_folders(base)
             folder = _make_private_folder(base)
             if folder is not None:
                 self._folder = folder
@@ -210,7 +217,7 @@ def _others_may_write(found: os.stat_result) -> bool:
 def _make_private_folder(base: str) -> str | None:
     """A new folder there that only this user may enter; None if it cannot be made."""
     # tempfile would load a good deal into each process.
-    folder = f"{base}/gatewayx-{os.urandom(FILE_RANDOM_BYTES).hex()}"
+    folder = f"{base}/{FOLDER_PREFIX}{os.urandom(FILE_RANDOM_BYTES).hex()}"
     try:
         os.mkdir(folder, FOLDER_MODE)  # noqa: PTH102
     except OSError:
@@ -225,19 +232,38 @@ def _make_private_folder(base: str) -> str | None:
     return None
 
 
-def _remove_left(folder: str) -> None:
-    """Remove sockets of gateways that were killed, as far as nobody listens there any more.
+def _remove_left(folder: str) -> bool:
+    """Remove sockets of gateways that were killed, as far as nobody listens there any more; whether there were any.
 
     A process that a killed master has left behind still does, until it has drained.
     """
-    with contextlib.suppress(OSError):
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in itertools.islice(entries, MOST_ENTRIES) if LEFT.fullmatch(entry.name)]
-        for name in names[:MOST_LEFT]:
-            path = f"{folder}/{name}"
-            with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(os.lstat(path).st_mode) and _is_refused(path):
-                    _unlink(path)
+    found_any = False
+    for name in _names_like(LEFT, folder)[:MOST_LEFT]:
+        path = f"{folder}/{name}"
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.lstat(path).st_mode) and _is_refused(path):
+                os.unlink(path)  # noqa: PTH108
+                found_any = True
+    return found_any
+
+
+def _remove_left_folders(base: str) -> None:
+    """Remove private folders of gateways that were killed.
+
+    One without a socket stays: it may be of a gateway that is just starting.
+    """
+    for name in _names_like(LEFT_FOLDER, base)[:MOST_LEFT_FOLDERS]:
+        folder = f"{base}/{name}"
+        with contextlib.suppress(OSError):
+            found = os.lstat(folder)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and _remove_left(folder):
+                os.rmdir(folder)  # noqa: PTH106
+
+
+def _names_like(pattern: re.Pattern[str], folder: str) -> list[str]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return [entry.name for entry in itertools.islice(entries, MOST_ENTRIES) if pattern.fullmatch(entry.name)]
+    return []
 
 
 def _is_refused(path: str) -> bool:
