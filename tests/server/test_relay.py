@@ -170,9 +170,7 @@ def asking(workload: bytes, *lines: bytes, method: bytes = b"POST", query: bytes
 
 def chunked_request(path: bytes, unique: bytes) -> bytes:
     """One whose body has no length."""
-    return (
-        head(b"POST", path, unique, b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n"
-    )
+    return head(b"POST", path, unique, b"Transfer-Encoding: chunked") + chunked(b"abc", b"de")
 
 
 REQUESTS = {

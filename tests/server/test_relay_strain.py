@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.gearmand import Gearmand
-from support.http import HttpClient, head, post
-from support.job_servers import ScriptedJobServer, hand_worker
+from support.http import HttpClient, post
+from support.job_servers import hand_worker
 from support.relaying import Relaying, relaying, unique_line
 from support.shared_memory import Sampler
 
@@ -157,7 +155,7 @@ class TestFull:
                     relayed, jobs = gateway.relayed(), gateway.memory.taken()["jobs"]
                     client.send(post(b"/f", b"w", unique_line(new_unique())))
                     answer = asyncio.ensure_future(client.response())
-                    await eventually(lambda: answer.done() or gateway.memory.taken()["jobs"] > jobs)
+                    await eventually(lambda a=answer, n=jobs: a.done() or gateway.memory.taken()["jobs"] > n)
                     if answer.done():
                         return answer.result().kind()
                     answer.cancel()
@@ -244,3 +242,111 @@ class TestBytes:
 def large_end(size: int) -> bytes:
     """The last of large_result."""
     return (b"0123456789abcdef!" * 2)[size % 17 :][:17]
+
+
+class TestSlowReader:
+    async def test_has_the_whole_result_and_keeps_nobody_waiting(self, embedded):
+        size = 3 * MEBIBYTE
+        async with (
+            running(embedded.address) as worker,
+            relaying([embedded.address]) as gateway,
+            AsyncExitStack() as stack,
+        ):
+            slow = []
+            before = gateway.relayed()
+            for _ in range(16):
+                client = HttpClient(gateway.address, receive_buffer_bytes=4096)
+                slow.append(await stack.enter_async_context(client))
+                # asyncio reads on by itself.
+                client.writer.transport.pause_reading()
+                client.send(post(b"/large", b"%d" % size, unique_line(new_unique())))
+            await eventually(lambda: worker.finished == len(slow))
+            assert gateway.relayed() > before
+            # Their owners are done with them.
+            await gateway.jobs_left(0)
+            for client in await gateway.clients(stack):
+                for _ in range(8):
+                    answer = await client.ask(post(b"/reversed", b"abc", unique_line(new_unique())))
+                    assert (answer.status, answer.body) == (200, b"cba")
+            for client in slow:
+                client.writer.transport.resume_reading()
+                answer = await client.response()
+                assert (answer.status, len(answer.body)) == (200, size)
+                assert answer.body.endswith(large_end(size))
+
+
+class TestStop:
+    @pytest.mark.parametrize("workers", [2, 4])
+    async def test_requests_under_way_are_answered_and_idle_connections_do_not_delay_it(self, address, workers):
+        async with (
+            relaying([address], "--drain-timeout", "3600", workers=workers) as gateway,
+            hand_worker(address, b"f") as worker,
+            AsyncExitStack() as stack,
+        ):
+            clients = await gateway.clients(stack)
+            # So each process has connections to the others that are idle.
+            relayed = 0
+            for client in clients * ENOUGH:
+                client.send(post(b"/f", b"before", unique_line(new_unique())))
+                handle, _, _, _ = await worker.take()
+                worker.complete(handle)
+                assert (await client.response()).status == 200
+            relayed = gateway.relayed()
+            assert relayed > 0
+            clients += [await stack.enter_async_context(HttpClient(gateway.address)) for _ in range(ENOUGH)]
+            for client in clients:
+                client.send(post(b"/f", b"under way", unique_line(new_unique())))
+            await gateway.jobs_left(len(clients))
+            assert gateway.relayed() > relayed
+            gateway.served.signal(signal.SIGTERM)
+            await gateway.served.until("stopping")
+            handles = [(await worker.take())[0] for _ in clients]
+            for handle in handles:
+                worker.complete(handle, b"the whole")
+            for client in clients:
+                answer = await client.response()
+                assert (answer.status, answer.body) == (200, b"the whole")
+                assert answer.headers[b"connection"] == b"close"
+                await client.close()
+            assert await gateway.served.ended() == 0
+
+    async def test_with_nothing_but_idle_connections_it_is_over_at_once(self, embedded):
+        async with (
+            running(embedded.address),
+            AsyncExitStack() as stack,
+            relaying([embedded.address], "--drain-timeout", "3600") as gateway,
+        ):
+            for client in await gateway.clients(stack):
+                for _ in range(ENOUGH):
+                    answer = await client.ask(post(b"/reversed", b"abc", unique_line(new_unique())))
+                    assert answer.body == b"cba"
+                await client.close()
+            assert gateway.relayed() > 0
+            gateway.served.signal(signal.SIGTERM)
+            assert await gateway.served.ended() == 0
+
+    async def test_a_request_that_arrives_in_it_is_answered_by_its_owner(self, embedded):
+        async with (
+            running(embedded.address),
+            AsyncExitStack() as stack,
+            relaying([embedded.address], "--drain-timeout", "3600") as gateway,
+        ):
+            requests = [post(b"/reversed", b"abc", unique_line(new_unique())) for _ in range(ENOUGH)]
+            clients = []
+            for request in requests:
+                client = await stack.enter_async_context(HttpClient(gateway.address))
+                client.send(request[:-1])
+                clients.append(client)
+            await eventually(lambda: gateway.memory.taken()["connections"] == len(clients))
+            gateway.served.signal(signal.SIGTERM)
+            await gateway.served.until("stopping")
+            relayed = gateway.relayed()
+            for client in clients:
+                client.send(b"c")
+            for client in clients:
+                answer = await client.response()
+                assert (answer.status, answer.body) == (200, b"cba")
+            assert gateway.relayed() > relayed
+            for client in clients:
+                await client.close()
+            assert await gateway.served.ended() == 0
