@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import mmap
 import os
 import random
 import signal
@@ -24,10 +23,9 @@ from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.net.sockets import Peer, clock_ns
 from support.account import Gearmands
 from support.gateway import PROCESS_S, ServeProcess, cancelled, eventually
-from support.gearmand import die_with_parent
 from support.http import HttpClient, head, post
 from support.open_loop import Name, clients_of
-from support.shared_memory import SharedMemory
+from support.shared_memory import Sampler, SharedMemory
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +43,6 @@ BOUNDS = {"connections": MAX_CONNECTIONS, "jobs": MAX_JOBS, **ACCOUNTS}
 HELD = ("--max-held", "16MiB", "--max-body", "2MiB", "--max-result", "4MiB")
 BODY_BYTES = 1_500_000
 LARGE_BYTES = MEBIBYTE
-SAMPLE_S = 0.0001
 FLOODS = {"mixed": (100, 500), "slow": (100, 100), "no-read": (20, 50)}
 SLOW = ("slow-head", "slow-body")
 UNREACHED = (OSError, EOFError)
@@ -108,45 +105,6 @@ async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_pa
                 await eventually(
                     lambda: set(clients) == set().union(*(clients_of(each, address[1]) for each in served.workers()))
                 )
-
-
-class Sampler:
-    """A process that looks all the time at what is taken, for the highest of each; a context manager."""
-
-    def __init__(self, memory: SharedMemory) -> None:
-        self._memory = memory
-        self._seen = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
-
-    def _look(self) -> None:
-        while True:
-            for number, count in enumerate(self._memory.taken().values()):
-                self._seen[number] = max(self._seen[number], count)
-            self._seen[len(BOUNDS)] += 1
-            time.sleep(SAMPLE_S)
-
-    @property
-    def most(self) -> dict[str, int]:
-        """What was seen so far, by the name of the bound."""
-        return dict(zip(self._memory.taken(), self._seen, strict=False))
-
-    @property
-    def looks(self) -> int:
-        """How often it has looked."""
-        return self._seen[len(BOUNDS)]
-
-    def __enter__(self) -> Sampler:
-        self._process_id = os.fork()
-        if self._process_id == 0:
-            die_with_parent()
-            try:
-                self._look()
-            finally:
-                os._exit(1)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.kill(self._process_id, signal.SIGKILL)
-        os.waitpid(self._process_id, 0)
 
 
 class Runs:

@@ -23,6 +23,14 @@ def unique_line(unique: bytes) -> bytes:
     return b"X-Gearman-Unique: " + unique
 
 
+def resident_bytes(process_id: int) -> int:
+    """The anonymous memory of a process (proc(5))."""
+    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel does not tell it")
+
+
 class Relaying:
     """The gateway: where it listens, what it counts, and clients at each of its places."""
 
@@ -67,9 +75,13 @@ class Relaying:
         """How many files each worker process has open."""
         return [len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in self.served.workers()]
 
+    def memory_bytes(self) -> list[int]:
+        """The memory that is each worker process's own."""
+        return [resident_bytes(process_id) for process_id in self.served.workers()]
+
     async def jobs_left(self, count: int) -> None:
         """Return once so many jobs are in flight."""
-        await eventually(lambda: self.memory.taken()["jobs"] == count)
+        await eventually(lambda: self.memory.taken()["jobs"] == count, PROCESS_S)
 
     async def nothing_taken(self) -> None:
         """Return once no place of a bound is taken; of bytes what processes were granted may remain."""

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
+import time
 from collections import Counter
 from types import SimpleNamespace
 from unittest import mock
 
 from gatewayx.config.settings import Settings
 from gatewayx.server import places
+from support.gearmand import die_with_parent
+
+SAMPLE_S = 0.0001
+# Where a Sampler counts how often it has looked, behind the bounds.
+LOOKS = 100
 
 # Run by the process before anything else.
 REPLACED = """
@@ -69,3 +76,42 @@ class SharedMemory:
 
     def __exit__(self, *exception: object) -> None:
         os.close(self._file)
+
+
+class Sampler:
+    """A process that looks all the time at what is taken, for the highest of each; a context manager."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+        self._seen = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+    def _look(self) -> None:
+        while True:
+            for number, count in enumerate(self._memory.taken().values()):
+                self._seen[number] = max(self._seen[number], count)
+            self._seen[LOOKS] += 1
+            time.sleep(SAMPLE_S)
+
+    @property
+    def most(self) -> dict[str, int]:
+        """What was seen so far, by the name of the bound."""
+        return dict(zip(self._memory.taken(), self._seen, strict=False))
+
+    @property
+    def looks(self) -> int:
+        """How often it has looked."""
+        return self._seen[LOOKS]
+
+    def __enter__(self) -> Sampler:
+        self._process_id = os.fork()
+        if self._process_id == 0:
+            die_with_parent()
+            try:
+                self._look()
+            finally:
+                os._exit(1)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.kill(self._process_id, signal.SIGKILL)
+        os.waitpid(self._process_id, 0)

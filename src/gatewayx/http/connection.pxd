@@ -12,6 +12,7 @@ cdef class HttpServer(Clients):
 
 cdef class HttpConnection(AnsweringClient):
     cdef int _process(self, const char* data, Py_ssize_t offset, Py_ssize_t end, bytes kept) except -1
+    cdef bint _waits_half_closed(self) noexcept
     cdef bint _answers_after_end(self) except -1
     cdef Py_ssize_t _read_preamble(self, const char* data, Py_ssize_t size) except -2
     cdef bint has_enough(self) noexcept

@@ -130,14 +130,14 @@ cdef class HttpConnection(AnsweringClient):
         return self._process(data, 0, size, None)
 
     cpdef int hung_up(self) except -1:
-        if self.clients.answers_half_closed or (self.state != READING and self.state != ANSWERING):
+        if self._waits_half_closed() or (self.state != READING and self.state != ANSWERING):
             return 0
         self.end_turn()
         # A close with input unread would reset the connection, and take with it what was answered.
         return 0 if self.state == LINGERING or self.state == CLOSED else self.linger()
 
     cpdef bint ended(self) except? True:
-        if self.clients.answers_half_closed and self.state != LINGERING and self._answers_after_end():
+        if self._waits_half_closed() and self.state != LINGERING and self._answers_after_end():
             return True
         # The client has hung up; what is ready may still reach one that only closed its sending side.
         if self.state == READING or self.state == ANSWERING:
@@ -148,6 +148,10 @@ cdef class HttpConnection(AnsweringClient):
         self.change(CLOSED)
         self.forget_arrival()
         return False
+
+    cdef bint _waits_half_closed(self) noexcept:
+        """Whether it may wait for answers once it sends no more; another process closes where its client has hung up."""
+        return self.clients.answers_half_closed and not self.relayed
 
     cdef bint _answers_after_end(self) except -1:
         """The client sends no more, and waits: whether any answer is due. What is unfinished can be no request any more."""
@@ -196,6 +200,10 @@ cdef class HttpConnection(AnsweringClient):
         self.parsing = True
         while offset < end and self.state == READING:
             parser = self.parser
+            if self.relayed and not self.introduced and parser is None:
+                # Behind a request there is nothing before its answer, and nothing without a preamble after it.
+                self.abort()
+                break
             if (parser is None or not parser.begun()) and self.in_flight > 0 and self.has_enough():
                 waits = True
                 break
