@@ -14,7 +14,7 @@ from gatewayx.gearman.packet import PacketType
 from support.gateway import POLL_S, PROCESS_S, cancelled
 from support.http import HttpClient, Response, chunked, head, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
-from support.relaying import Relaying, relaying, unique_line
+from support.relaying import Relaying, all_submitted, relaying, unique_line
 
 pytestmark = pytest.mark.anyio
 
@@ -36,8 +36,9 @@ class TestOneRun:
     @pytest.mark.parametrize(("clients", "workers"), [(8, 2), (8, 4), (64, 4)])
     async def test_early_and_late_ones_have_the_whole_result(self, address, function, clients, workers):
         async with (
-            relaying([address], workers=workers) as gateway,
+            relaying([address], "--connections-per-server", "1", workers=workers) as gateway,
             hand_worker(address, function) as worker,
+            all_submitted(gateway, address, function + b"-after") as submitted,
             AsyncExitStack() as stack,
         ):
             connected = [await stack.enter_async_context(HttpClient(gateway.address)) for _ in range(clients)]
@@ -53,17 +54,20 @@ class TestOneRun:
                 handle, _, found, workload = await worker.take()
                 assert (found, workload) == (unique, b"workload")
                 await gateway.jobs_left(len(early))
+                await submitted()
                 worker.send_data(handle, b"first,")
                 await worker.settle()
                 for client in middle:
                     client.send(request)
                 await gateway.jobs_left(len(early + middle))
+                await submitted()
                 worker.send_data(handle, b"second,")
                 worker.send_data(handle, b"third,")
                 await worker.settle()
                 for client in late:
                     client.send(request)
                 await gateway.jobs_left(len(connected))
+                await submitted()
                 # As many as are not at the place of the owner, of which there is one.
                 assert 0 < gateway.relayed() - relayed < len(connected)
                 worker.complete(handle, b"last")
@@ -331,10 +335,11 @@ class TestWithoutAUnique:
     @pytest.mark.parametrize("lines", [(), (b"X-Gearman-Unique: -",)], ids=["none", "given"])
     @pytest.mark.parametrize("plugin", [True, False], ids=["plugin", "own"])
     async def test_equal_workloads_are_one_run(self, address, function, plugin, lines):
-        options = ("--plugin-compat",) if plugin else ()
+        options = ("--connections-per-server", "1", *(("--plugin-compat",) if plugin else ()))
         async with (
             relaying([address], *options, workers=3) as gateway,
             hand_worker(address, function) as worker,
+            all_submitted(gateway, address, function + b"-after") as submitted,
             AsyncExitStack() as stack,
         ):
             if not plugin:
@@ -349,6 +354,7 @@ class TestWithoutAUnique:
                 handle, _, unique, found = await worker.take()
                 assert (unique, found) == (b"-", workload)
                 await gateway.jobs_left(len(clients))
+                await submitted()
                 worker.send_data(handle, b"part,")
                 worker.complete(handle, b"last")
                 for client in clients:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from gatewayx.config.settings import Settings
 from support.gateway import PROCESS_S, ServeProcess, eventually
-from support.http import HttpClient, Response
+from support.http import HttpClient, Response, post
+from support.job_servers import hand_worker
 from support.open_loop import clients_of
 from support.shared_memory import SharedMemory
 
@@ -101,3 +102,25 @@ async def relaying(
             address = await served.address()
             memory.attach()
             yield Relaying(served, memory, address)
+
+
+@asynccontextmanager
+async def all_submitted(
+    gateway: Relaying, address: tuple[str, int], function: bytes
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """What returns once the job server has had all that any process had for it before.
+
+    A process has one connection to it (`--connections-per-server 1`), on which a job of `function` comes behind the
+    others; nobody else may do that function.
+    """
+    async with hand_worker(address, function) as worker, AsyncExitStack() as stack:
+        clients = await gateway.clients(stack)
+
+        async def passed() -> None:
+            for client in clients:
+                client.send(post(b"/" + function))
+                handle, *_ = await worker.take()
+                worker.complete(handle)
+                assert (await client.response()).status == 200
+
+        yield passed
