@@ -97,7 +97,9 @@ cdef class HttpConnection(AnsweringClient):
         return self.relayed
 
     cdef bytes asker(self):
-        return address_key(self.stream.peer()) if self.address is None and not self.relayed else self.address
+        if self.address is None and not self.relayed:
+            self.address = address_key(self.stream.peer())
+        return self.address
 
     # What the stream tells.
 

@@ -119,6 +119,7 @@ class GatewayProcess:
                 place,
                 relay_sockets,
                 settings.max_relayed,
+                settings.job_timeout_s,
             )
         self.gateway = Gateway(self.pool, self.admission, owners=self.relay, **_for_gateway(settings))
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
@@ -217,6 +218,7 @@ class GatewayProcess:
         self.gateway.change(**_for_gateway(settings))
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
+            self.relay.job_timeout_s = settings.job_timeout_s
         if self._sockets is not None:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         await self.pool.change(settings.server, **for_pool)

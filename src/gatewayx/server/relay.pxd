@@ -33,6 +33,8 @@ cdef class Relay(Owners):
     # Requests that are with others, and how many may be.
     cdef public Py_ssize_t max_relayed
     cdef readonly Py_ssize_t relayed
+    # How long a job may take whose client says nothing of it.
+    cdef public double job_timeout_s
     # Connections are not kept any more.
     cdef bint draining
     # Keeps the row alive to which `counts` points.
@@ -80,7 +82,7 @@ cdef class RelayConnection(StreamOwner):
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int complete(self) except -1
     cdef int _count_waiting(self) except -1
-    cdef int _read_head(self, bytes head) except -1
+    cdef bint _read_head(self, const char* head, const char* end) except -1
     cdef int _answered(self, object body) except -1
     cdef int _give(self, const char* data, Py_ssize_t size) except -1
     cdef int _want(self, bint wanted) except -1

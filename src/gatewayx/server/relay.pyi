@@ -16,6 +16,7 @@ class Relay(Owners):
     """The other processes of a gateway, as owners of keys."""
 
     max_relayed: int
+    job_timeout_s: float
     def __init__(
         self,
         wheel: DeadlineWheel,
@@ -26,6 +27,7 @@ class Relay(Owners):
         own: int,
         sockets: RelaySockets,
         max_relayed: int,
+        job_timeout_s: float,
     ) -> None: ...
     @property
     def relayed(self) -> int: ...

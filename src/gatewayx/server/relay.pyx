@@ -14,7 +14,10 @@ import socket
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcmp, memcpy
+
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* text, size_t text_bytes, const void* part, size_t part_bytes)
 
 from gatewayx.core.budget cimport BODIES, RESULTS, account_for
 from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
@@ -25,8 +28,29 @@ from gatewayx.net.stream cimport SocketStream
 from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL
 from gatewayx.server.places import State
 
-# Of the owner's head, what the client's connection does not make by itself.
-cdef tuple PASSED_ON = (b"x-gearman-", b"retry-after:", b"allow:")
+NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
+
+
+cdef inline bint is_passed_on(const char* line, Py_ssize_t size) noexcept:
+    """Whether the client's connection does not make this line of the owner's head by itself."""
+    return (
+        (size > 10 and memcmp(line, b"X-Gearman-", 10) == 0)
+        or (size > 12 and memcmp(line, b"Retry-After:", 12) == 0)
+        or (size > 6 and memcmp(line, b"Allow:", 6) == 0)
+    )
+
+
+cdef inline long long decimal(const char* text, Py_ssize_t size) noexcept:
+    """The number that a Content-Length of ours is; -1 for anything else."""
+    cdef long long number = 0
+    cdef Py_ssize_t index
+    if not 0 < size <= 18:
+        return -1
+    for index in range(size):
+        if not c"0" <= text[index] <= c"9":
+            return -1
+        number = 10 * number + text[index] - c"0"
+    return number
 # A wait is told with so many decimals that the same number is read; one that is shorter would be told as 0.
 cdef double LEAST_TIMEOUT_S = 1e-20
 
@@ -37,7 +61,7 @@ cdef class Relay(Owners):
 
     wheel: where deadlines hang. poller: watches the connections. budget: where what is held is counted. counters: where
     requests are counted. places: what the processes share. own: the place of this one. sockets: the RelaySockets.
-    max_relayed: requests that may be with others at once.
+    max_relayed: requests that may be with others at once. job_timeout_s: of a request that says nothing of it.
     """
 
     def __init__(
@@ -50,6 +74,7 @@ cdef class Relay(Owners):
         unsigned int own,
         sockets,
         Py_ssize_t max_relayed,
+        double job_timeout_s,
     ):
         self.wheel = wheel
         self.poller = poller
@@ -61,6 +86,7 @@ cdef class Relay(Owners):
         self.sockets = sockets
         self.count = len(places)
         self.max_relayed = max_relayed
+        self.job_timeout_s = job_timeout_s
         self.idle = [[] for _ in range(self.count)]
 
     def drain(self):
@@ -188,7 +214,8 @@ cdef class RelayConnection(StreamOwner):
             lines.append(b"X-Gearman-Background: true\r\n")
         if asked.priority != NORMAL:
             lines.append(b"X-Gearman-Priority: %b\r\n" % (b"high" if asked.priority == HIGH else b"low"))
-        lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{max(asked.timeout_s, LEAST_TIMEOUT_S):.20f}".encode())
+        if asked.timeout_s != self.relay.job_timeout_s:
+            lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{max(asked.timeout_s, LEAST_TIMEOUT_S):.20f}".encode())
         self.sending = not whole
         self.chunked = not whole and request.chunked
         if self.chunked:
@@ -239,27 +266,30 @@ cdef class RelayConnection(StreamOwner):
 
     cdef int received(self, const char* data, Py_ssize_t size) except -1:
         cdef bytes joined
-        cdef Py_ssize_t end
+        cdef const char* end
         if self.current is None:
             # Nobody has asked for anything.
             return self._close()
         if self.due_bytes:
             return self._give(data, min(size, <Py_ssize_t> self.due_bytes))
-        joined = data[:size] if self.head is None else self.head + data[:size]
-        end = joined.find(b"\r\n\r\n")
-        if end < 0:
-            if PyBytes_GET_SIZE(joined) > MAX_ANSWER_HEAD_BYTES:
-                return self._fail(OUTCOME_UNKNOWN, "the worker process that owns the unique gave no answer that is one")
-            self.head = joined
+        if self.head is not None:
+            joined = self.head + data[:size]
+            self.head = None
+            data = PyBytes_AS_STRING(joined)
+            size = PyBytes_GET_SIZE(joined)
+        end = <const char*> memmem(data, size, b"\r\n\r\n", 4)
+        if end == NULL:
+            if size > MAX_ANSWER_HEAD_BYTES:
+                return self._fail(OUTCOME_UNKNOWN, NO_ANSWER)
+            self.head = data[:size]
             return 0
-        self.head = None
-        try:
-            self._read_head(joined[: end + 2])
-        except ValueError:
-            return self._fail(OUTCOME_UNKNOWN, "the worker process that owns the unique gave no answer that is one")
-        joined = joined[end + 4 :]
-        if PyBytes_GET_SIZE(joined) >= self.body_bytes:
-            return self._answered(joined[: self.body_bytes])
+        if not self._read_head(data, end + 2):
+            return self._fail(OUTCOME_UNKNOWN, NO_ANSWER)
+        size -= end + 4 - data
+        data = end + 4
+        if size >= self.body_bytes:
+            return self._answered(data[: self.body_bytes])
+        joined = data[:size]
         # From here on its client sets the pace, by its own deadlines.
         self.relay.wheel.disarm(self)
         self.due_bytes = self.body_bytes
@@ -291,31 +321,56 @@ cdef class RelayConnection(StreamOwner):
         current.asked.relay_ended()
         return self._rest()
 
-    cdef int _read_head(self, bytes head) except -1:
-        """Learn what the head says, without its last line end; raises ValueError if it is none of ours."""
-        cdef list passed = []
-        cdef bytes name, value, line
-        cdef list lines = head.split(b"\r\n")
-        cdef bytes first = <bytes> lines[0]
-        if not first.startswith(b"HTTP/1.1 "):
-            raise ValueError
-        self.status = int(first[9:12])
-        self.content_type = None
-        self.closes = False
+    cdef bint _read_head(self, const char* head, const char* end) except -1:
+        """Learn what a head says that ends with the line end before `end`; False if it is none of ours.
+
+        The lines that are passed on follow each other (http/response).
+        """
+        cdef const char* line = head
+        cdef const char* line_end
+        cdef const char* passed = NULL
+        cdef const char* passed_end = NULL
+        cdef Py_ssize_t size
+        cdef bint has_type = False
+        self.status = 0
         self.body_bytes = 0
-        for line in lines[1:]:
-            name, _, value = line.partition(b": ")
-            name = name.lower()
-            if name == b"content-length":
-                self.body_bytes = int(value)
-            elif name == b"content-type":
-                self.content_type = value
-            elif name == b"connection":
-                self.closes = value == b"close"
-            elif line.lower().startswith(PASSED_ON):
-                passed.append(line + b"\r\n")
-        self.headers = b"".join(passed)
-        return 0
+        self.closes = False
+        while line < end:
+            line_end = <const char*> memchr(line, c"\n", end - line)
+            if line_end == NULL or line_end == line:
+                return False
+            size = line_end - 1 - line
+            if self.status == 0:
+                if size < 12 or memcmp(line, b"HTTP/1.1 ", 9) != 0:
+                    return False
+                self.status = 100 * (line[9] - c"0") + 10 * (line[10] - c"0") + line[11] - c"0"
+                if not 200 <= self.status <= 599:
+                    return False
+            elif size > 16 and memcmp(line, b"Content-Length: ", 16) == 0:
+                self.body_bytes = decimal(line + 16, size - 16)
+                if self.body_bytes < 0:
+                    return False
+            elif size > 14 and memcmp(line, b"Content-Type: ", 14) == 0:
+                has_type = True
+                if (
+                    self.content_type is None
+                    or PyBytes_GET_SIZE(self.content_type) != size - 14
+                    or memcmp(PyBytes_AS_STRING(self.content_type), line + 14, size - 14) != 0
+                ):
+                    self.content_type = line[14:size]
+            elif size == 17 and memcmp(line, b"Connection: close", 17) == 0:
+                self.closes = True
+            elif is_passed_on(line, size):
+                if passed == NULL:
+                    passed = line
+                elif passed_end != line:
+                    return False
+                passed_end = line_end + 1
+            line = line_end + 1
+        if not has_type:
+            self.content_type = None
+        self.headers = b"" if passed == NULL else passed[: passed_end - passed]
+        return self.status != 0
 
     cdef int _answered(self, object body) except -1:
         cdef RelayedRequest current = self._let_go()
