@@ -332,12 +332,14 @@ class TestStop:
             relaying([embedded.address], "--drain-timeout", "3600") as gateway,
         ):
             requests = [post(b"/reversed", b"abc", unique_line(new_unique())) for _ in range(ENOUGH)]
-            clients = []
-            for request in requests:
-                client = await stack.enter_async_context(HttpClient(gateway.address))
+            clients = [await stack.enter_async_context(HttpClient(gateway.address)) for _ in requests]
+            for client, request in zip(clients, requests, strict=True):
                 client.send(request[:-1])
-                clients.append(client)
-            await eventually(lambda: gateway.memory.taken()["connections"] == len(clients))
+            # A process ends with its last client, and owns nothing then: none does before the others are answered.
+            last = await gateway.clients(stack)
+            for client in last:
+                client.send(post(b"/reversed", b"abc")[:-1])
+            await eventually(lambda: gateway.memory.taken()["connections"] == len(clients + last))
             gateway.served.signal(signal.SIGTERM)
             await gateway.served.until("stopping")
             relayed = gateway.relayed()
@@ -347,6 +349,9 @@ class TestStop:
                 answer = await client.response()
                 assert (answer.status, answer.body) == (200, b"cba")
             assert gateway.relayed() > relayed
-            for client in clients:
+            for client in last:
+                client.send(b"c")
+                assert (await client.response()).body == b"cba"
+            for client in (*clients, *last):
                 await client.close()
             assert await gateway.served.ended() == 0
