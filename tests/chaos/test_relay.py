@@ -124,11 +124,12 @@ async def whole_round(gateway: Relaying, record: Record) -> None:
             for client in clients:
                 client.send(request_of(unique))
             await gateway.jobs_left(len(clients))
+            # At most two runs of one unique: the end of the first may overtake a request that was about to join it.
             record.may_end.set()
             for client in clients:
                 await record.hear(client, unique)
         told.update(record.told[unique])
-        assert record.begun[unique] == 1
+        assert record.begun[unique] in (1, 2)
         await gateway.jobs_left(0)
     assert told == {(200, ""): UNIQUES * SHARERS}
 

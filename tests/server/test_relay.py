@@ -43,6 +43,7 @@ class TestOneRun:
             connected = [await stack.enter_async_context(HttpClient(gateway.address)) for _ in range(clients)]
             # One at each place at least, whatever the kernel does.
             connected += await gateway.clients(stack)
+            markers = await gateway.clients(stack)
             relayed_before = gateway.relayed()
             for unique in uniques(4):
                 request = post(b"/" + function, b"workload", unique_line(unique))
@@ -66,6 +67,7 @@ class TestOneRun:
                 await gateway.jobs_left(len(connected))
                 # As many as are not at the place of the owner, of which there is one.
                 assert 0 < gateway.relayed() - relayed < len(connected)
+                await gateway.submitted(markers, address)
                 worker.complete(handle, b"last")
                 answers = [await client.response() for client in connected]
                 assert {(answer.status, answer.body) for answer in answers} == {(200, b"first,second,third,last")}
@@ -340,7 +342,7 @@ class TestWithoutAUnique:
             if not plugin:
                 lines = (b"X-Gearman-Unique: -",)
             clients = await gateway.clients(stack)
-            relayed = 0
+            markers = await gateway.clients(stack)
             # Large ones differ in the middle only, which does not rank them.
             for workload in (b"small", b"other", bytes(100_000), bytes(50_000) + b"x" + bytes(49_999)):
                 before = gateway.relayed()
@@ -349,14 +351,14 @@ class TestWithoutAUnique:
                 handle, _, unique, found = await worker.take()
                 assert (unique, found) == (b"-", workload)
                 await gateway.jobs_left(len(clients))
+                assert gateway.relayed() - before == len(clients) - 1
+                await gateway.submitted(markers, address)
                 worker.send_data(handle, b"part,")
                 worker.complete(handle, b"last")
                 for client in clients:
                     answer = await client.response()
                     assert (answer.status, answer.body) == (200, b"part,last")
                 await worker.no_job()
-                relayed += gateway.relayed() - before
-                assert gateway.relayed() - before == len(clients) - 1
                 await gateway.jobs_left(0)
 
     async def test_nothing_is_relayed(self, embedded):
