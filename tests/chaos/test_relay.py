@@ -94,9 +94,9 @@ class Record:
         return Counter(itertools.chain.from_iterable(self.told.values()))
 
 
-def request_of(unique: bytes) -> bytes:
+def request_of(unique: bytes, *lines: bytes) -> bytes:
     """A request for it."""
-    return post(b"/chaos", unique, unique_line(unique), b"X-Gearman-Timeout: 5")
+    return post(b"/chaos", unique, unique_line(unique), *lines)
 
 
 @asynccontextmanager
@@ -124,11 +124,12 @@ async def whole_round(gateway: Relaying, record: Record) -> None:
             for client in clients:
                 client.send(request_of(unique))
             await gateway.jobs_left(len(clients))
+            # At most two runs of one unique: the end of the first may overtake a request that was about to join it.
             record.may_end.set()
             for client in clients:
                 await record.hear(client, unique)
         told.update(record.told[unique])
-        assert record.begun[unique] == 1
+        assert record.begun[unique] in (1, 2)
         await gateway.jobs_left(0)
     assert told == {(200, ""): UNIQUES * SHARERS}
 
@@ -189,7 +190,7 @@ async def test_under_load_each_is_told_what_is_true(tmp_path):
                     clients += [await HttpClient(gateway.address).connect() for _ in range(SHARERS - len(clients))]
                     unique = record.unique()
                     for client in clients:
-                        client.send(request_of(unique))
+                        client.send(request_of(unique, b"X-Gearman-Timeout: 5"))
                     there = await asyncio.gather(*(record.hear(client, unique) for client in clients))
                     if (503, "owner-away") in record.told[unique]:
                         # Retry-After asks for more.

@@ -14,7 +14,7 @@ from gatewayx.gearman.packet import PacketType
 from support.gateway import POLL_S, PROCESS_S, cancelled
 from support.http import HttpClient, Response, chunked, head, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
-from support.relaying import Relaying, all_submitted, relaying, unique_line
+from support.relaying import Relaying, relaying, unique_line
 
 pytestmark = pytest.mark.anyio
 
@@ -36,14 +36,14 @@ class TestOneRun:
     @pytest.mark.parametrize(("clients", "workers"), [(8, 2), (8, 4), (64, 4)])
     async def test_early_and_late_ones_have_the_whole_result(self, address, function, clients, workers):
         async with (
-            relaying([address], "--connections-per-server", "1", workers=workers) as gateway,
+            relaying([address], workers=workers) as gateway,
             hand_worker(address, function) as worker,
-            all_submitted(gateway, address, function + b"-after") as submitted,
             AsyncExitStack() as stack,
         ):
             connected = [await stack.enter_async_context(HttpClient(gateway.address)) for _ in range(clients)]
             # One at each place at least, whatever the kernel does.
             connected += await gateway.clients(stack)
+            markers = await gateway.clients(stack)
             relayed_before = gateway.relayed()
             for unique in uniques(4):
                 request = post(b"/" + function, b"workload", unique_line(unique))
@@ -54,22 +54,20 @@ class TestOneRun:
                 handle, _, found, workload = await worker.take()
                 assert (found, workload) == (unique, b"workload")
                 await gateway.jobs_left(len(early))
-                await submitted()
                 worker.send_data(handle, b"first,")
                 await worker.settle()
                 for client in middle:
                     client.send(request)
                 await gateway.jobs_left(len(early + middle))
-                await submitted()
                 worker.send_data(handle, b"second,")
                 worker.send_data(handle, b"third,")
                 await worker.settle()
                 for client in late:
                     client.send(request)
                 await gateway.jobs_left(len(connected))
-                await submitted()
                 # As many as are not at the place of the owner, of which there is one.
                 assert 0 < gateway.relayed() - relayed < len(connected)
+                await gateway.submitted(markers, address)
                 worker.complete(handle, b"last")
                 answers = [await client.response() for client in connected]
                 assert {(answer.status, answer.body) for answer in answers} == {(200, b"first,second,third,last")}
@@ -335,17 +333,16 @@ class TestWithoutAUnique:
     @pytest.mark.parametrize("lines", [(), (b"X-Gearman-Unique: -",)], ids=["none", "given"])
     @pytest.mark.parametrize("plugin", [True, False], ids=["plugin", "own"])
     async def test_equal_workloads_are_one_run(self, address, function, plugin, lines):
-        options = ("--connections-per-server", "1", *(("--plugin-compat",) if plugin else ()))
+        options = ("--plugin-compat",) if plugin else ()
         async with (
             relaying([address], *options, workers=3) as gateway,
             hand_worker(address, function) as worker,
-            all_submitted(gateway, address, function + b"-after") as submitted,
             AsyncExitStack() as stack,
         ):
             if not plugin:
                 lines = (b"X-Gearman-Unique: -",)
             clients = await gateway.clients(stack)
-            relayed = 0
+            markers = await gateway.clients(stack)
             # Large ones differ in the middle only, which does not rank them.
             for workload in (b"small", b"other", bytes(100_000), bytes(50_000) + b"x" + bytes(49_999)):
                 before = gateway.relayed()
@@ -354,15 +351,14 @@ class TestWithoutAUnique:
                 handle, _, unique, found = await worker.take()
                 assert (unique, found) == (b"-", workload)
                 await gateway.jobs_left(len(clients))
-                await submitted()
+                assert gateway.relayed() - before == len(clients) - 1
+                await gateway.submitted(markers, address)
                 worker.send_data(handle, b"part,")
                 worker.complete(handle, b"last")
                 for client in clients:
                     answer = await client.response()
                     assert (answer.status, answer.body) == (200, b"part,last")
                 await worker.no_job()
-                relayed += gateway.relayed() - before
-                assert gateway.relayed() - before == len(clients) - 1
                 await gateway.jobs_left(0)
 
     async def test_nothing_is_relayed(self, embedded):

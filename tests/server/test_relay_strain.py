@@ -45,7 +45,7 @@ async def send_relayed(gateway: Relaying, client: HttpClient, function: bytes, *
         await gateway.jobs_left(jobs + 1)
         if gateway.relayed() > before:
             return unique
-        await client.close()
+        client.reset()
         await gateway.jobs_left(jobs)
         await client.connect()
     raise AssertionError("the client's own process owns all of the uniques")
@@ -96,6 +96,7 @@ class TestHangUp:
             AsyncExitStack() as stack,
         ):
             clients = await gateway.clients(stack)
+            markers = await gateway.clients(stack)
             for unique, goes in itertools.product([new_unique() for _ in range(8)], range(2)):
                 async with HttpClient(gateway.address) as stays:
                     leaving = clients[goes]
@@ -103,6 +104,7 @@ class TestHangUp:
                         client.send(post(b"/" + function, b"w", unique_line(unique)))
                     handle, _, _, _ = await worker.take()
                     await gateway.jobs_left(2)
+                    await gateway.submitted(markers, address)
                     leaving.reset()
                     await gateway.jobs_left(1)
                     worker.complete(handle, b"for who stayed")

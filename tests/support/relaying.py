@@ -80,6 +80,19 @@ class Relaying:
         """The memory that is each worker process's own."""
         return [resident_bytes(process_id) for process_id in self.served.workers()]
 
+    async def submitted(self, markers: list[HttpClient], address: tuple[str, int]) -> None:
+        """Return once the job server has read all that worker processes with one connection to it have submitted.
+
+        That a job is in flight tells only that it is about to be written, and what a worker sends may overtake it.
+        markers: a client at each place, none of which waits for an answer.
+        """
+        async with hand_worker(address, b"marker") as worker:
+            for client in markers:
+                client.send(post(b"/marker"))
+                handle, _, _, _ = await worker.take(awake=True)
+                worker.complete(handle)
+                assert (await client.response()).status == 200
+
     async def jobs_left(self, count: int) -> None:
         """Return once so many jobs are in flight."""
         await eventually(lambda: self.memory.taken()["jobs"] == count, PROCESS_S)
@@ -95,32 +108,19 @@ async def relaying(
 ) -> AsyncIterator[Relaying]:
     """`gatewayx serve` in front of these job servers."""
     most = Settings().max_connections if max_connections is None else max_connections
-    options = ["--listen", "127.0.0.1:0", "--workers", str(workers), "--max-connections", str(most)]
+    options = [
+        "--listen",
+        "127.0.0.1:0",
+        "--connections-per-server",
+        "1",
+        "--workers",
+        str(workers),
+        "--max-connections",
+        str(most),
+    ]
     options += itertools.chain.from_iterable(("--server", f"{host}:{port}") for host, port in servers)
     with SharedMemory(workers, most) as memory:
         async with ServeProcess(*options, *arguments, before=memory.before, environment=os.environ) as served:
             address = await served.address()
             memory.attach()
             yield Relaying(served, memory, address)
-
-
-@asynccontextmanager
-async def all_submitted(
-    gateway: Relaying, address: tuple[str, int], function: bytes
-) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """What returns once the job server has had all that any process had for it before.
-
-    A process has one connection to it (`--connections-per-server 1`), on which a job of `function` comes behind the
-    others; nobody else may do that function.
-    """
-    async with hand_worker(address, function) as worker, AsyncExitStack() as stack:
-        clients = await gateway.clients(stack)
-
-        async def passed() -> None:
-            for client in clients:
-                client.send(post(b"/" + function))
-                handle, *_ = await worker.take()
-                worker.complete(handle)
-                assert (await client.response()).status == 200
-
-        yield passed
