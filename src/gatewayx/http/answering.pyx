@@ -216,7 +216,7 @@ cdef class AnsweringClient(ArrivingClient):
         self.last = None
         self.in_flight = 0
         self.clients.requests_in_flight -= 1
-        self.clients.counts.requests_answered += 1
+        self.clients.counts.requests_answered += not self.relayed
         self.written_bytes += size
         self.stream.send(self.clients.builder.composed, size)
         if self.write_paused:
@@ -272,7 +272,7 @@ cdef class AnsweringClient(ArrivingClient):
             closes = request.closes
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
-            self.clients.counts.requests_answered += 1
+            self.clients.counts.requests_answered += not self.relayed
             self.first = request.next
             request.next = None
             request.owner = None if request.complete else self

@@ -33,6 +33,8 @@ class State(enum.IntEnum):
     SERVING = 1
     # It accepts no more.
     DRAINING = 2
+    # Its own clients are gone; it serves those of others until theirs are.
+    DONE = 3
 
 
 class Place:

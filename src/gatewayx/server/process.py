@@ -27,7 +27,7 @@ from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
-from gatewayx.server.places import Places
+from gatewayx.server.places import Places, State
 from gatewayx.server.relay import Relay
 from gatewayx.server.reloading import tls_context, with_live_of
 
@@ -44,6 +44,8 @@ logger = logging.getLogger("gatewayx")
 DEADLINES_PER_TURN = 32
 # While nothing happens a tick comes in the place of so many: the row of a place tells that its loop turns.
 REST_TICKS = 5
+# In a stop, how often a process that is done looks whether the others are.
+OTHERS_DONE_S = 0.02
 # After the last answers, so long for clients to take them.
 LAST_ANSWERS_S = 2.0
 # The part of the drain timeout over which it closes idle connections, if they are many.
@@ -232,7 +234,9 @@ class GatewayProcess:
             self.relay.drain()
         if self._listeners is not None:
             await self._listeners.finish()
+        drained_s = self.loop.time() + self.settings.drain_timeout_s
         await self._connections_closed(self.settings.drain_timeout_s)
+        await self._others_done(drained_s)
         # The requests of jobs that have not ended are answered 502 or 503.
         await self.pool.close()
         self.http.refuse_unfinished()
@@ -257,6 +261,16 @@ class GatewayProcess:
         await asyncio.sleep(0)
         if self.poller is not None:
             self.poller.close()
+
+    async def _others_done(self, ends_s: float) -> None:
+        """Return once no other process has clients whose requests this one may own, or at this time of the loop."""
+        if self.relay is None:
+            return
+        self.places[self.place].state = State.DONE
+        while self.loop.time() < ends_s:
+            if all(place.state in (State.DONE, State.EMPTY) for place in self.places.rows):
+                return
+            await asyncio.sleep(OTHERS_DONE_S)
 
     async def _connections_closed(self, timeout_s: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
