@@ -11,7 +11,8 @@ cdef enum:
     MALFORMED_PREAMBLE = -1
 
 # For a client of this address, as clients.address_key() tells it; None for none.
-cdef bytes make_preamble(bytes address)
+# It is written at end, which has room for MOST_PREAMBLE_BYTES; returns what follows it.
+cdef char* put_preamble(char* end, bytes address) noexcept
 # How many bytes the preamble has with which these begin.
 cdef Py_ssize_t preamble_bytes(bytes begun) noexcept
 # Whom a whole one tells of.

@@ -5,14 +5,17 @@ No request line begins with its first byte, so it is taken for none, and no requ
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from gatewayx.core.digits cimport put, put_bytes
+
 # The fifth byte is the version.
 cdef bytes BEGINNING = b"\x00gwx\x01"
 
 
-cdef bytes make_preamble(bytes address):
-    if address is None:
-        address = b""
-    return BEGINNING + bytes((len(address),)) + address
+cdef char* put_preamble(char* end, bytes address) noexcept:
+    cdef Py_ssize_t address_bytes = 0 if address is None else PyBytes_GET_SIZE(address)
+    end = put_bytes(end, BEGINNING)
+    end[0] = <char> address_bytes
+    return end + 1 if address is None else put(end + 1, PyBytes_AS_STRING(address), address_bytes)
 
 
 cdef Py_ssize_t preamble_bytes(bytes begun) noexcept:

@@ -12,23 +12,31 @@ Nothing was submitted where no connection can be made. From the first byte on on
 import socket
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from "<string.h>" nogil:
     void* memmem(const void* text, size_t text_bytes, const void* part, size_t part_bytes)
 
-from gatewayx.core.budget cimport BODIES, RESULTS, account_for
+from gatewayx.core.budget cimport BODIES, RESULTS, SMALL_BYTES, account_for
+from gatewayx.core.digits cimport put_bytes, put_decimal
 from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
-from gatewayx.http.preamble cimport make_preamble
+from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
 from gatewayx.net.stream cimport SocketStream
 
 from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL
 from gatewayx.server.places import State
 
-NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
+cdef bytes HIGH_LINE = b"X-Gearman-Priority: high\r\n"
+cdef bytes LOW_LINE = b"X-Gearman-Priority: low\r\n"
+
+cdef enum:
+    # All of a relayed head but its target: the preamble, and the longest line of each kind.
+    MOST_OTHER_BYTES = 512
+
+cdef str NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
 
 
 cdef inline bint is_passed_on(const char* line, Py_ssize_t size) noexcept:
@@ -193,42 +201,54 @@ cdef class RelayConnection(StreamOwner):
     """A connection to the process at a place."""
 
     cdef int ask(self, JobRequest asked, Request request, bint whole) except -1:
-        cdef list lines = [make_preamble(request.owner.asker())]
         cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
+        cdef bytes workload = asked.workload if whole and has_body else b""
+        cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
+        cdef bint is_small = workload_bytes <= SMALL_BYTES
         cdef RelayedRequest current = RelayedRequest.__new__(RelayedRequest)
+        cdef bytes written
+        cdef char* end
         current.connection = self
         current.asked = asked
         self.current = current
         self.relay.relayed += 1
         self.relay.counts.requests_relayed += 1
-        # An answer to HEAD would leave out the body, whose length the client is told.
-        lines.append(b"PUT " if request.method == METHOD_PUT else b"POST " if has_body else b"GET ")
-        lines.append(request.path)
-        if request.query is not None:
-            lines.append(b"?")
-            lines.append(request.query)
-        lines.append(b" HTTP/1.1\r\nHost: relay\r\n")
-        if asked.unique_origin != PLUGIN:
-            lines.append(b"X-Gearman-Unique: %b\r\n" % asked.unique)
-        if asked.background:
-            lines.append(b"X-Gearman-Background: true\r\n")
-        if asked.priority != NORMAL:
-            lines.append(b"X-Gearman-Priority: %b\r\n" % (b"high" if asked.priority == HIGH else b"low"))
-        if asked.timeout_s != self.relay.job_timeout_s:
-            lines.append(b"X-Gearman-Timeout: %b\r\n" % f"{max(asked.timeout_s, LEAST_TIMEOUT_S):.20f}".encode())
         self.sending = not whole
         self.chunked = not whole and request.chunked
+        written = PyBytes_FromStringAndSize(
+            NULL,
+            MOST_OTHER_BYTES
+            + PyBytes_GET_SIZE(request.path)
+            + (0 if request.query is None else PyBytes_GET_SIZE(request.query))
+            + (workload_bytes if is_small else 0),
+        )
+        end = put_preamble(PyBytes_AS_STRING(written), request.owner.asker())
+        # An answer to HEAD would leave out the body, whose length the client is told.
+        end = put_bytes(end, b"PUT " if request.method == METHOD_PUT else b"POST " if has_body else b"GET ")
+        end = put_bytes(end, request.path)
+        if request.query is not None:
+            end = put_bytes(put_bytes(end, b"?"), request.query)
+        end = put_bytes(end, b" HTTP/1.1\r\nHost: relay\r\n")
+        if asked.unique_origin != PLUGIN:
+            end = put_bytes(put_bytes(put_bytes(end, b"X-Gearman-Unique: "), asked.unique), b"\r\n")
+        if asked.background:
+            end = put_bytes(end, b"X-Gearman-Background: true\r\n")
+        if asked.priority != NORMAL:
+            end = put_bytes(end, HIGH_LINE if asked.priority == HIGH else LOW_LINE)
+        if asked.timeout_s != self.relay.job_timeout_s:
+            timeout = f"X-Gearman-Timeout: {max(asked.timeout_s, LEAST_TIMEOUT_S):.20f}\r\n".encode()
+            end = put_bytes(end, timeout)
         if self.chunked:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
+            end = put_bytes(end, b"Transfer-Encoding: chunked\r\n")
         elif has_body:
-            lines.append(
-                b"Content-Length: %d\r\n" % (PyBytes_GET_SIZE(asked.workload) if whole else request.content_length)
-            )
-        lines.append(b"\r\n")
-        pieces = [b"".join(lines)]
-        if whole and has_body and asked.workload:
-            pieces.append(asked.workload)
-        self.stream.write_all(pieces)
+            end = put_bytes(end, b"Content-Length: ")
+            end = put_bytes(put_decimal(end, workload_bytes if whole else request.content_length), b"\r\n")
+        end = put_bytes(end, b"\r\n")
+        if is_small:
+            end = put_bytes(end, workload)
+        self.stream.send(PyBytes_AS_STRING(written), end - PyBytes_AS_STRING(written))
+        if not is_small:
+            self.stream.write(workload)
         self._count_waiting()
         return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S) if whole else 0
 
