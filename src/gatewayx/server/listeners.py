@@ -260,6 +260,13 @@ class Listeners:
         ends_s = time.monotonic() + LAST_ACCEPTS_S
         await asyncio.gather(*(self._accept_waiting(listener, ends_s) for listener in last))
 
+    def others_done(self) -> bool:
+        """Whether no other process has clients, or turns its loop."""
+        return all(
+            place.state in (State.DONE, State.EMPTY) or self._watch.still_s(number) >= STILL_S
+            for number, place in enumerate(self._places.rows)
+        )
+
     def close(self) -> None:
         """Listen no more at all; the kernel resets those who wait where nobody else listens."""
         for listeners in self._served.values():

@@ -264,12 +264,10 @@ class GatewayProcess:
 
     async def _others_done(self, ends_s: float) -> None:
         """Return once no other process has clients whose requests this one may own, or at this time of the loop."""
-        if self.relay is None:
+        if self.relay is None or self._listeners is None:
             return
         self.places[self.place].state = State.DONE
-        while self.loop.time() < ends_s:
-            if all(place.state in (State.DONE, State.EMPTY) for place in self.places.rows):
-                return
+        while self.loop.time() < ends_s and not self._listeners.others_done():  # noqa: ASYNC110 (other processes set no event)
             await asyncio.sleep(OTHERS_DONE_S)
 
     async def _connections_closed(self, timeout_s: float) -> None:
