@@ -369,9 +369,10 @@ class TestServe:
             names = names_in(folder)
             assert [name.rpartition(".")[2] for name in names] == ["0", "1", "2"]
             assert all(LEFT.fullmatch(name) for name in names)
+            before = served.workers()
+            os.kill(before[1], signal.SIGSTOP)
             with contextlib.closing(connected(str(folder / names[1]))) as client:
                 # Who waits there waits for the next one.
-                before = served.workers()
                 os.kill(before[1], signal.SIGKILL)
                 await eventually(lambda: len(served.workers()) == 3 and before[1] not in served.workers())
                 client.setblocking(False)
