@@ -9,6 +9,8 @@ import hypothesis
 import pytest
 
 from gatewayx.embedded.job_server import JobServer
+from gatewayx.embedded.sample_functions import FUNCTIONS
+from gatewayx.embedded.worker import Worker
 from support.gearmand import Gearmand
 
 pytest_plugins = ["support.timeouts"]
@@ -43,6 +45,15 @@ async def embedded() -> AsyncIterator[JobServer]:
     yield server
     await server.close()
     assert (server.connections, server.job_count, server.workload_bytes) == (0, 0, 0)
+
+
+@pytest.fixture
+async def samples(embedded: JobServer) -> AsyncIterator[Worker]:
+    """A worker that runs the sample functions by itself."""
+    worker = Worker(embedded.address, FUNCTIONS)
+    await worker.start()
+    yield worker
+    await worker.close()
 
 
 @pytest.fixture(params=["embedded", "gearmand"])

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gatewayx.embedded.job_server import JobServer
-from gatewayx.embedded.sample_functions import FUNCTIONS
-from gatewayx.embedded.worker import Worker
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient
 from support.job_servers import HandWorker, hand_worker
@@ -34,15 +32,6 @@ async def worker(embedded: JobServer) -> AsyncIterator[HandWorker]:
     """A worker for /by-hand, by hand."""
     async with hand_worker(embedded.address, b"by-hand") as worker:
         yield worker
-
-
-@pytest.fixture
-async def samples(embedded: JobServer) -> AsyncIterator[Worker]:
-    """A worker that runs the sample functions by itself."""
-    worker = Worker(embedded.address, FUNCTIONS)
-    await worker.start()
-    yield worker
-    await worker.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,8 +18,6 @@ import pytest
 
 from gatewayx.config.settings import Settings
 from gatewayx.embedded.job_server import JobServer
-from gatewayx.embedded.sample_functions import FUNCTIONS
-from gatewayx.embedded.worker import Worker
 from gatewayx.errors import StartError
 from gatewayx.server import systemd
 from gatewayx.server.listeners import MAX_NOTSENT_BYTES, USER_TIMEOUT_GRACE_S
@@ -44,15 +42,6 @@ def folder() -> Iterator[Path]:
     """A folder whose name is short enough for unix sockets."""
     with tempfile.TemporaryDirectory(prefix="gx", dir="/tmp") as name:
         yield Path(name)
-
-
-@pytest.fixture
-async def samples(embedded: JobServer) -> AsyncIterator[Worker]:
-    """A worker that runs the sample functions."""
-    worker = Worker(embedded.address, FUNCTIONS)
-    await worker.start()
-    yield worker
-    await worker.close()
 
 
 def server_at(embedded: JobServer) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,6 @@ import pytest
 from gatewayx.address import Address, UnixAddress
 from gatewayx.config.kinds import SocketOwner
 from gatewayx.embedded.job_server import JobServer
-from gatewayx.embedded.sample_functions import FUNCTIONS
-from gatewayx.embedded.worker import Worker
 from gatewayx.errors import StartError
 from gatewayx.server.unix_sockets import LOCK_SUFFIX, UnixSocket, bind_unix_socket, owner_numbers
 from support.gateway import ServeProcess, eventually, running_gateway
@@ -40,15 +38,6 @@ def path() -> Iterator[Path]:
     """Where the gateway shall listen: short enough for a unix socket, which the folder of a test need not be."""
     with tempfile.TemporaryDirectory(prefix="gx", dir="/tmp") as folder:
         yield Path(folder, "http.sock")
-
-
-@pytest.fixture
-async def samples(embedded: JobServer) -> AsyncIterator[Worker]:
-    """A worker that runs the sample functions."""
-    worker = Worker(embedded.address, FUNCTIONS)
-    await worker.start()
-    yield worker
-    await worker.close()
 
 
 def unix(path: Path) -> tuple[str, str]:
