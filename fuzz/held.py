@@ -9,6 +9,7 @@ from gatewayx.server.process import GatewayProcess
 NOT_HELD = {
     "admission.refused",
     "budget.refused",
+    "http.answers_cut",
     "http.answers_ended",
     "http.arrivals_ended",
     "http.connections_accepted",

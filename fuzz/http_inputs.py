@@ -1,8 +1,8 @@
 """Inputs of the target http_connection to begin with, and the tokens to make more of.
 
-An input is two bytes (settings, length of the script), the script, and the client's bytes, in which FILLER_MARK stands
-for FILLER. Each byte of the script is an event, its kind in the lower four bits and its argument in the upper four;
-`Play` in the target says what each does. A script of no bytes compares the client's bytes whole, cut, and cut short.
+An input is two bytes (settings, how it is run), the script, and the client's bytes, in which FILLER_MARK stands for
+FILLER. Each byte of the script is an event, its kind in the lower four bits and its argument in the upper four; `Play`
+in the target says what each does. One that has no script compares the client's bytes whole, cut, and cut short.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from fuzz.world import OptionAnswer
 # Bits of the first byte.
 COMPAT, TIGHT_BUDGET, FEW_JOBS, ONE_CONNECTION = 1, 2, 4, 8
 CUT_SHIFT = 4
+# Bits of the second byte: there is a script, and there are two worker processes; above, the pairs of events.
+SCRIPTED, TWO_WORKERS = 1, 2
+PAIRS_SHIFT = 2
 # Of the upper four; what job servers answer to OPTION_REQ beside what they do to those.
 OPTION_ANSWERS = {12: OptionAnswer.ERROR, 13: OptionAnswer.NONE, 14: OptionAnswer.CLOSED}
 # Clients that declare a body and send nothing of it.
@@ -20,6 +23,7 @@ MAX_BODY_BYTES = 40_000
 # What makes bodies larger than inputs.
 FILLER_MARK = b"{8K}"
 FILLER = b"w" * 8192
+MAX_FILLERS = 8
 # What arrives from a job server that is broken or is none.
 GARBAGE = (
     b"HTTP/1.1 200 OK\r\n\r\n",
@@ -36,6 +40,7 @@ GARBAGE = (
 )
 
 HOST = b"Host: h\r\n"
+CHUNKED = b"Transfer-Encoding: chunked"
 GOOD = b"POST /good HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\ngood"
 DECLARED = b"POST /declared HTTP/1.1\r\n" + HOST
 DECLARATIONS = (
@@ -102,9 +107,84 @@ CLIENTS = [
 ]
 
 
+def owned(method: bytes, count: int, body: bytes, *lines: bytes) -> bytes:
+    """Requests with uniques of the client, of which each worker process owns some."""
+    length = b"" if CHUNKED in lines else b"Content-Length: %d\r\n" % len(body.replace(FILLER_MARK, FILLER))
+    more = b"".join(line + b"\r\n" for line in lines)
+    return b"".join(
+        method + b" /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: u%d\r\n" % number + length + more + b"\r\n" + body
+        for number in range(count)
+    )
+
+
+# What may be another worker process's.
+OWNED = [
+    owned(b"POST", 8, b"abcd"),
+    owned(b"PUT", 4, b"w" * 1500, b"X-Gearman-Background: true"),
+    owned(b"HEAD", 4, b""),
+    owned(b"POST", 4, FILLER_MARK * 3),
+    owned(b"POST", 2, FILLER_MARK * 6),
+    owned(
+        b"POST",
+        4,
+        b"5;e=1\r\nabcde\r\n6000\r\n" + FILLER_MARK * 3 + b"\r\n0\r\nT: x\r\n\r\n",
+        b"Transfer-Encoding: chunked",
+    ),
+    owned(b"POST", 4, b"5\r\nabcde\r\n3\r\nabcd\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+    owned(b"POST", 4, b"abcd", b"Expect: 100-continue", b"X-Gearman-Timeout: 0.5", b"X-Gearman-Priority: high"),
+    owned(b"POST", 4, FILLER_MARK * 3, b"Connection: close"),
+    b"".join(
+        b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Unique: -\r\nContent-Length: 2\r\n\r\n%02d" % number
+        for number in range(8)
+    ),
+    owned(b"POST", 3, FILLER_MARK * 4)[:-8],
+]
+
+
 def event(kind: int, argument: int = 0) -> int:
     """A byte of a script."""
     return kind | argument << 4
+
+
+CREATED = bytes((event(1), event(2), event(10), event(10, 1), event(10), event(10, 1), event(10), event(10, 1)))
+LARGE = bytes((event(12, 8), event(12, 9), event(13, 8), event(13, 9), event(12, 6), event(12, 7)))
+# Links between the worker processes that end, that are refused, and at which nobody reads for a while.
+RELAY_SCRIPTS = [
+    bytes((event(1), event(2), event(8), event(1), event(10), event(8, 15), event(11, 9), event(2))),
+    bytes((event(8, 13), event(1), event(2), event(8, 13), event(8), event(1), event(10), event(13, 6), event(12, 7))),
+    bytes(
+        (
+            event(8, 14),
+            event(1),
+            event(3, 4),
+            event(8, 14),
+            event(2),
+            event(10),
+            event(13, 8),
+            event(8, 14),
+            event(12, 8),
+        )
+    ),
+    # Large results, of jobs at the only connection of each; then to a client, or over a link, that takes little.
+    CREATED + LARGE,
+    bytes((event(4, 12),)) + CREATED + LARGE + bytes((event(5, 9), event(2), event(5, 12), event(7))),
+    CREATED + bytes((event(8, 14),)) + LARGE + bytes((event(2), event(8, 14), event(2), event(8, 15))),
+    bytes((event(0, 15), event(2), event(6), event(8), event(0, 11), event(2), event(7), event(8), event(1), event(4))),
+]
+
+
+def scripted(bits: int, script: bytes, client: bytes, how: int = 0) -> bytes:
+    """An input with a script of at most 126 events; how: TWO_WORKERS, or one."""
+    # Events come in pairs: a turn of the loop more changes nothing.
+    script += bytes((event(2),)) * (len(script) % 2)
+    return bytes((bits, len(script) // 2 << PAIRS_SHIFT | SCRIPTED | how)) + script + client
+
+
+def parts_of(data: bytes) -> tuple[int, int, bytes, bytes]:
+    """Of an input the settings, how it is run, the script, and the client's bytes."""
+    bits, how = data[:2]
+    events = 2 * (how >> PAIRS_SHIFT) if how & SCRIPTED else 0
+    return bits, how, data[2 : 2 + events], data[2 + events :].replace(FILLER_MARK, FILLER, MAX_FILLERS)
 
 
 SCRIPTS = [
@@ -125,27 +205,31 @@ def seeds() -> list[bytes]:
     """Inputs to begin with: every kind of client's bytes compared, and with some script."""
     inputs: list[bytes] = []
     for number, client in enumerate(CLIENTS):
-        inputs.append(bytes((number % 16 << CUT_SHIFT, 0)) + client)
+        inputs += (bytes((number % 16 << CUT_SHIFT, how)) + client for how in (0, TWO_WORKERS))
         for turn in (0, 4):
             script = SCRIPTS[(number + turn) % len(SCRIPTS)]
-            inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + client)
+            inputs.append(scripted(number % 16, script, client))
     for number, script in enumerate(SCRIPTS):
-        inputs.append(bytes((number % 16, len(script) << 1 | 1)) + script + CLIENTS[3])
+        inputs += (scripted(number % 16, script, CLIENTS[3], how) for how in (0, TWO_WORKERS))
     before = bytes((event(1), event(2), event(15, 14), event(10), event(12), event(15, 14), event(3, 11)))
     between = bytes((event(1), event(2), event(10), event(15, 14), event(3, 11)))
     at_once = bytes((event(1), event(10), event(15, 14)))
     for number in range(len(GARBAGE)):
         # The bytes of a client choose what comes from a broken job server.
         for script, client in ((before, CLIENTS[3]), (before, CLIENTS[0] * 3), (between, CLIENTS[0] * 3)):
-            inputs.append(bytes((ONE_CONNECTION, len(script) << 1 | 1)) + script + client + b"\r\n" * number)
+            inputs.append(scripted(ONE_CONNECTION, script, client + b"\r\n" * number))
         # A head that is not whole waits beside a job whose end is swallowed.
         beginning = b"GET /" + b"f" * number
-        inputs.append(bytes((ONE_CONNECTION, len(at_once) << 1 | 1)) + at_once + CLIENTS[0] + beginning)
+        inputs.append(scripted(ONE_CONNECTION, at_once, CLIENTS[0] + beginning))
     for kind in OPTION_ANSWERS:
-        inputs.append(bytes((kind << CUT_SHIFT, len(SCRIPTS[0]) << 1 | 1)) + SCRIPTS[0] + CLIENTS[3])
+        inputs.append(scripted(kind << CUT_SHIFT, SCRIPTS[0], CLIENTS[3]))
     parked = bytes(event(8, 4 + number % 4) for number in range(MAX_PARKED))
     for bits in (0, TIGHT_BUDGET):
-        inputs.append(bytes((bits, len(parked) << 1 | 1)) + parked + CLIENTS[0])
+        inputs.append(scripted(bits, parked, CLIENTS[0]))
+    for number, client in enumerate(OWNED):
+        for script in (*RELAY_SCRIPTS, SCRIPTS[number % len(SCRIPTS)]):
+            inputs += (scripted(bits, script, client, TWO_WORKERS) for bits in (ONE_CONNECTION, TIGHT_BUDGET))
+        inputs.append(bytes((number << CUT_SHIFT, TWO_WORKERS)) + client)
     return inputs
 
 

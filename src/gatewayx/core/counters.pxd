@@ -19,6 +19,8 @@ cdef struct Counts:
     # Unfinished requests, and connections with unread answers, that were ended since the byte budget was crowded or full.
     unsigned long long arrivals_ended
     unsigned long long answers_ended
+    # Answers that had begun when whoever made them was gone: the process that owned the request's key, or its connection.
+    unsigned long long answers_cut
     # Requests and results that were refused or ended for want of room, each once; counted by whoever refuses.
     unsigned long long budget_refused
     # Requests that were not let in.

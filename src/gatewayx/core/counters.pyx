@@ -21,6 +21,7 @@ NAMES = (
     "refusals_delayed",
     "arrivals_ended",
     "answers_ended",
+    "answers_cut",
     "budget_refused",
     "admission_refused",
     "moved_jobs",

@@ -183,6 +183,7 @@ cdef class AnsweringClient(ArrivingClient):
     cdef bint take_back(self, Request request) except -1:
         if request.response is SENT:
             # Whoever has less than was announced knows that it is not all.
+            self.clients.counts.answers_cut += 1
             self.abort()
             return False
         self.hold_answers(-request.answer_bytes)

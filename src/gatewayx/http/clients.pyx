@@ -133,6 +133,7 @@ cdef class Clients:
             "connections_evicted": self.counts.connections_evicted,
             "arrivals_ended": self.counts.arrivals_ended,
             "answers_ended": self.counts.answers_ended,
+            "answers_cut": self.counts.answers_cut,
             "requests_answered": self.counts.requests_answered,
             "requests_refused": self.counts.requests_refused,
             "requests_abandoned": self.counts.requests_abandoned,

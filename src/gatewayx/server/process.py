@@ -111,7 +111,7 @@ class GatewayProcess:
         )
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
         self.relay: Relay | None = None
-        if relay_sockets is not None and self.poller is not None:
+        if relay_sockets is not None:
             self.relay = Relay(
                 self.wheel,
                 self.poller,

@@ -20,7 +20,7 @@ class Relay(Owners):
     def __init__(
         self,
         wheel: DeadlineWheel,
-        poller: TurnPoller,
+        poller: TurnPoller | None,
         budget: ByteBudget,
         counters: Counters,
         places: Places,

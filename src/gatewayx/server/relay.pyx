@@ -4,12 +4,11 @@ Theory of operation. What is said is HTTP/1.1 over a unix socket, to the server 
 on a connection that is kept; before each request stands a preamble (http/preamble). The request that goes is made of what
 was read of the client's: the target, the fields of the JobRequest, and the workload, with the head or as it arrives. Of the
 answer, whose head is one of ours, the status, the type, the lines that say what became of the job, and the body come back, a
-large one in pieces as fast as the client takes them; the client's own connection makes the rest. What was relayed is never relayed again: the owner's Gateway is told by the connection.
+large one in pieces as fast as the client takes them; the client's own connection makes the rest. What was relayed is never
+relayed again: the owner's Gateway is told by the connection.
 
 Nothing was submitted where no connection can be made. From the first byte on only the answer tells.
 """
-
-import socket
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -24,7 +23,6 @@ from gatewayx.core.digits cimport put_bytes, put_decimal
 from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
 from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
-from gatewayx.net.stream cimport SocketStream
 
 from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL
 from gatewayx.server.places import State
@@ -35,6 +33,9 @@ cdef bytes LOW_LINE = b"X-Gearman-Priority: low\r\n"
 cdef enum:
     # All of a relayed head but its target: the preamble, and the longest line of each kind.
     MOST_OTHER_BYTES = 512
+
+# A wait is told with so many decimals that the same number is read; one that is shorter would be told as 0.
+cdef double LEAST_TIMEOUT_S = 1e-20
 
 cdef str NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
 
@@ -59,23 +60,22 @@ cdef inline long long decimal(const char* text, Py_ssize_t size) noexcept:
             return -1
         number = 10 * number + text[index] - c"0"
     return number
-# A wait is told with so many decimals that the same number is read; one that is shorter would be told as 0.
-cdef double LEAST_TIMEOUT_S = 1e-20
 
 
 @cython.final
 cdef class Relay(Owners):
     """The other processes of a gateway, as owners of keys.
 
-    wheel: where deadlines hang. poller: watches the connections. budget: where what is held is counted. counters: where
-    requests are counted. places: what the processes share. own: the place of this one. sockets: the RelaySockets.
-    max_relayed: requests that may be with others at once. job_timeout_s: of a request that says nothing of it.
+    wheel: where deadlines hang. poller: watches the connections; None if `sockets` needs none. budget: where what is held
+    is counted. counters: where requests are counted. places: what the processes share. own: the place of this one.
+    sockets: the RelaySockets. max_relayed: requests that may be with others at once. job_timeout_s: of a request that says
+    nothing of it.
     """
 
     def __init__(
         self,
         DeadlineWheel wheel not None,
-        TurnPoller poller not None,
+        TurnPoller poller,
         ByteBudget budget not None,
         Counters counters not None,
         places,
@@ -146,20 +146,7 @@ cdef class Relay(Owners):
         connection = RelayConnection.__new__(RelayConnection)
         connection.relay = self
         connection.place = place
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connected.setblocking(False)
-            # It is made at once, or not at all: a queue that is full is EAGAIN (connect(2)).
-            connected.connect(self.sockets.address(place))
-            if not self.sockets.peer_is_ours(connected):
-                connected.close()
-                return None
-            SocketStream(self.poller, connected.fileno(), connection).start()
-        except OSError:
-            connected.close()
-            return None
-        connected.detach()
-        return connection
+        return connection if self.sockets.connect(place, connection, self.poller) else None
 
 
 @cython.final

@@ -22,7 +22,9 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from gatewayx.errors import StartError
+from gatewayx.errors import StartError, StateError
+from gatewayx.net.poller import TurnPoller
+from gatewayx.net.stream import SocketStream, StreamOwner
 from gatewayx.server.listeners import BACKLOG
 
 # Where a private folder is made if $TMPDIR is not set or does not do. The first two are there on a read-only root too.
@@ -70,11 +72,30 @@ class RelaySockets:
             raise
 
     def address(self, place: int) -> str | bytes:
-        """Where to connect for this place: a path, or an abstract name with the NUL before it.
-
-        Who has connected asks `peer_is_ours` before anything is said.
-        """
+        """Where this place is connected to: a path, or an abstract name with the NUL before it."""
         return self._addresses[place]
+
+    def connect(self, place: int, owner: StreamOwner, poller: TurnPoller | None) -> bool:
+        """Give `owner` a stream to the process at a place; False if there is nobody, or somebody else.
+
+        poller: watches the stream. The process there may have ended, or may not accept for a while.
+        """
+        if poller is None:
+            raise StateError("a socket needs somebody who watches it")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            # It is made at once, or not at all: a queue that is full is EAGAIN (connect(2)).
+            connection.connect(self._addresses[place])
+            if not self.peer_is_ours(connection):
+                connection.close()
+                return False
+            SocketStream(poller, connection.fileno(), owner).start()
+        except OSError:
+            connection.close()
+            return False
+        connection.detach()
+        return True
 
     def listening(self, place: int) -> socket.socket:
         """The socket of this place, non-blocking. Whom it accepts is to be asked for with `peer_is_ours`."""
