@@ -7,6 +7,10 @@ their requests, so that what a start takes does not count. Requests a second fro
 far as the cores allow, which wrk and the job server use as well. Imbalance is the busiest place's connections by the
 mean, of connections that are opened at once and kept, for which the kernel chooses a place each (SO_REUSEPORT).
 
+A request with a client's unique is relayed if another place owns that, which of two places is so for one half of them.
+What a relayed one takes of both processes comes from one client's requests, each with a unique of its own, one after the
+other, which is the dearest: nothing gathers in a turn.
+
     python benchmarks/workers.py [--rounds 2] [--duration 2] [--output benchmarks/results]
 """
 
@@ -14,12 +18,14 @@ import re
 import socket
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from claims import FUNCTION, Bars, Found, Options, main
+from clients import KeptConnections
 from servers import GATEWAY_COMMAND, start_gateway, start_null_job_server
-from shapes import SMALL, head_format
+from shapes import OWN_UNIQUES, SMALL, RequestSeries, head_format
 
 from support import (
     BENCHMARKS,
@@ -43,6 +49,7 @@ IMBALANCE_PLACES = 4
 IMBALANCE_CONNECTIONS = (64, 1024)
 # Callgrind slows the gateway down: requests of a short and of a long run.
 COUNTED_S = (2.0, 6.0)
+COUNTED_REQUESTS = (640, 8640)
 START_TIMEOUT_S = 120.0
 
 
@@ -78,17 +85,31 @@ def throughput(options: Options) -> dict[int, list[tuple[float, float]]]:
     return found
 
 
-def instructions(count: int) -> float:
-    """Of user space a request, of so many worker processes together."""
+def many_clients(count: int, duration_s: float) -> Callable[[int], int]:
+    """A load of so many worker processes' clients, which returns the number of requests."""
+    return lambda port: load(port, CONNECTIONS_EACH * count, duration_s).requests
+
+
+def one_client(requests: int) -> Callable[[int], int]:
+    """A load of requests with uniques of their own, one after the other."""
+
+    def ask(port: int) -> int:
+        return KeptConnections(port, 1, RequestSeries(head_format(OWN_UNIQUES, True, port), run_tag())).load(requests)
+
+    return ask
+
+
+def instructions(count: int, loads: Sequence[Callable[[int], int]]) -> float:
+    """Of user space a request, of so many worker processes together, by a short and a long load."""
     totals: list[tuple[int, int]] = []
-    for duration_s in COUNTED_S:
+    for ask in loads:
         with tempfile.TemporaryDirectory() as directory, ProcessSet(Path(directory)) as processes:
             _, server_port = start_null_job_server(processes)
             output = f"--callgrind-out-file={directory}/callgrind.out.%p"
             gateway, port = start_slowly(
                 processes, f"valgrind --tool=callgrind {output} {command_for(count)}", server_port
             )
-            requests = load(port, CONNECTIONS_EACH * count, duration_s).requests
+            requests = ask(port)
             master = gateway.pid
             processes.stop(gateway)
             dumps = [path for path in Path(directory).glob("callgrind.out.*") if path.suffix != f".{master}"]
@@ -146,7 +167,9 @@ def descriptors(pid: int) -> int:
 def measure(processes: ProcessSet, options: Options) -> Found:
     """All of it."""
     rates = throughput(options)
-    counted = {count: instructions(count) for count in COUNTS}
+    counted = {count: instructions(count, [many_clients(count, each) for each in COUNTED_S]) for count in COUNTS}
+    at_home, half_away = (instructions(count, [one_client(each) for each in COUNTED_REQUESTS]) for count in (1, 2))
+    away = 2 * half_away - at_home
     uneven = imbalance(options)
     rows: list[Row] = []
     for count in COUNTS:
@@ -158,6 +181,9 @@ def measure(processes: ProcessSet, options: Options) -> Found:
         rows.append(information(f"{name}: instructions a request", [counted[count]], "", ""))
         if count > 1:
             rows.append(at_most(f"{name}: instructions against one", [counted[count] / counted[1]], 1.05, TIMES, ""))
+    rows.append(information("a request with a unique, at its owner: instructions", [at_home], "", ""))
+    rows.append(information("a relayed request: instructions of both processes", [away], "", ""))
+    rows.append(at_most("a relayed request: instructions against one that is not", [away / at_home], 2.2, TIMES, ""))
     ratio = [two / one for (one, _), (two, _) in zip(rates[1], rates[2], strict=True)]
     rows.append(information("throughput of two against one", ratio, TIMES, ""))
     for connections, found in uneven.items():
@@ -174,7 +200,9 @@ def measure(processes: ProcessSet, options: Options) -> Found:
         ),
         Bars("Instructions", "a request", {"gatewayx": {str(count): counted[count] for count in COUNTS}}),
     ]
-    return Found(rows, panels, {"rates": rates, "instructions": counted, "imbalance": uneven})
+    return Found(
+        rows, panels, {"rates": rates, "instructions": counted, "relayed": (at_home, away), "imbalance": uneven}
+    )
 
 
 if __name__ == "__main__":
