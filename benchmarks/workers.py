@@ -7,9 +7,9 @@ their requests, so that what a start takes does not count. Requests a second fro
 far as the cores allow, which wrk and the job server use as well. Imbalance is the busiest place's connections by the
 mean, of connections that are opened at once and kept, for which the kernel chooses a place each (SO_REUSEPORT).
 
-A request with a client's unique is relayed if another place owns that, which of two places is so for one half of them.
-What a relayed one takes of both processes comes from one client's requests, each with a unique of its own, one after the
-other, which is the dearest: nothing gathers in a turn.
+A request with a client's unique is relayed if another place owns that, as one of two places does for one half of them.
+What a relayed one takes of both processes comes from one client's requests, each with a unique of its own, one after
+the other, which is the dearest: nothing gathers in a turn.
 
     python benchmarks/workers.py [--rounds 2] [--duration 2] [--output benchmarks/results]
 """

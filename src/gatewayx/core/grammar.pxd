@@ -4,6 +4,8 @@ A text is given as the pointer to its first byte and the pointer behind its last
 the path of a request calls for every byte is inline.
 """
 
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 
 cdef enum:
@@ -50,6 +52,16 @@ cdef inline const char* after_token(const char* cursor, const char* end) noexcep
 cdef inline bint is_name(const char* cursor, const char* end, const char* name, Py_ssize_t name_bytes) noexcept:
     """Whether the text is the name, letters of any case."""
     return end - cursor == name_bytes and strncasecmp(cursor, name, name_bytes) == 0
+
+
+cdef inline bint is_word(const char* text, const char* word) noexcept:
+    """Whether eight bytes of a token are these, which are lower-case letters and hyphens: in a token, whose letters may be
+    of any case, nothing else has the same bits but that of the case.
+    """
+    cdef uint64_t found, expected
+    memcpy(&found, text, 8)
+    memcpy(&expected, word, 8)
+    return found | <uint64_t> 0x2020202020202020 == expected
 
 
 cdef inline bint is_only_name(const char* cursor, const char* end, const char* name, Py_ssize_t name_bytes) noexcept:

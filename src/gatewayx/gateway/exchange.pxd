@@ -60,7 +60,7 @@ cdef class Exchange(JobRequest):
     cdef int abandon(self) except -1
     cdef bytes _identity(self)
     cdef int relay_body(self) except -1
-    cdef int _submit(self) except -1
+    cdef int complete_relayed(self) except -1
     cdef int _drop_body(self) except -1
     cdef bint _relay(self, bytes identity) except -1
     cdef int _let_go(self) except -1

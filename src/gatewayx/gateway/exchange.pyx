@@ -65,8 +65,8 @@ cdef class Gateway(RequestHandler):
     """Makes a job of each request.
 
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
-    default and maximum of a job's wait. owners: of keys, where there are several processes. max_function_bytes: longest name of a function. refuse_client_unique: clients may
-    not give uniques.
+    default and maximum of a job's wait. owners: of keys, where there are several processes. max_function_bytes: longest
+    name of a function. refuse_client_unique: clients may not give uniques.
     plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
     gatewayx differs from it on purpose.
     """
@@ -177,7 +177,7 @@ cdef class Gateway(RequestHandler):
                     request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
                 )
             return request.owner.answer(request, 200, None, NULL, 0, b"")
-        return exchange.submit()
+        return exchange.submit() if exchange.relayed is None else exchange.complete_relayed()
 
     cdef int abandon(self, Request request) except -1:
         cdef Exchange exchange = <Exchange> request.context
@@ -227,7 +227,6 @@ cdef bint _is_plugin_check(Request request):
     return request.method == METHOD_HEAD and request.query is None and not request.path.strip(b"/")
 
 
-
 @cython.final
 cdef class Exchange(JobRequest):
     """One request and its job."""
@@ -252,20 +251,19 @@ cdef class Exchange(JobRequest):
         request.body_sink = self.relayed
         return 0
 
-    cdef int submit(self) except -1:
+    cdef int complete_relayed(self) except -1:
+        """All of the body is there."""
         cdef Request request = self.request
+        if request.body_bytes:
+            # It came at once, if behind its head.
+            self.relayed.take(request.body_start, request.body_bytes)
         if self.relayed is not None:
-            if request.body_bytes:
-                # It came at once, if behind its head.
-                self.relayed.take(request.body_start, request.body_bytes)
-            if self.relayed is not None:
-                request.body_sink = None
-                self.relayed.complete()
-                self._let_go()
-            return 0
-        return self._submit()
+            request.body_sink = None
+            self.relayed.complete()
+            self._let_go()
+        return 0
 
-    cdef int _submit(self) except -1:
+    cdef int submit(self) except -1:
         cdef Request request = self.request
         cdef object refusal
         cdef Pool pool = self.gateway.pool

@@ -7,8 +7,8 @@ over what it does not know.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcmp
-from posix.strings cimport strncasecmp
 
+from gatewayx.core.grammar cimport is_word
 from gatewayx.gateway.job_request cimport CLIENT, HIGH, LOW, NORMAL, JobRequest, Priority
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
 from gatewayx.http.request cimport HeaderSlice, Request
@@ -36,7 +36,7 @@ HEADER_NAMES = {
 
 
 cdef bint is_ours(const char* name, Py_ssize_t name_bytes) noexcept:
-    return 16 <= name_bytes <= 20 and strncasecmp(name, b"x-gearman-", 10) == 0
+    return 16 <= name_bytes <= 20 and is_word(name, b"x-gearma") and is_word(name + 2, b"gearman-")
 
 
 cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) except -1:
@@ -141,15 +141,15 @@ cdef inline bint _is(const HeaderSlice* header, const char* word, Py_ssize_t wor
 cdef inline int _name_of(const HeaderSlice* header) noexcept:
     """Which of our headers it is, of those that is_ours() lets in; 0 for none of them."""
     cdef Py_ssize_t length = header.name_bytes
-    cdef const char* suffix = header.name + 10
+    cdef const char* last = header.name + length - 8
     if length == 16:
-        return UNIQUE if strncasecmp(suffix, b"unique", 6) == 0 else 0
+        return UNIQUE if is_word(last, b"n-unique") else 0
     if length == 17:
-        return TIMEOUT if strncasecmp(suffix, b"timeout", 7) == 0 else 0
+        return TIMEOUT if is_word(last, b"-timeout") else 0
     if length == 18:
-        return PRIORITY if strncasecmp(suffix, b"priority", 8) == 0 else 0
+        return PRIORITY if is_word(last, b"priority") else 0
     if length == 20:
-        return BACKGROUND if strncasecmp(suffix, b"background", 10) == 0 else 0
+        return BACKGROUND if is_word(last, b"ckground") and is_word(last - 2, b"backgrou") else 0
     return 0
 
 

@@ -525,14 +525,17 @@ cdef class Client(Occupant):
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
         cdef double left_s
-        if self.relayed and (kind == KEEPALIVE or kind == FIRST_BYTE or kind == WRITE):
-            # Another process keeps it for as long as both are there, and has a deadline for whoever takes the answer.
-            kind = NO_DEADLINE
         if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.state != CLOSED:
             return 0
-        # Where it stands if it may make room for another one.
+        # Where it stands if it may make room for another one. A relayed one is kept for as long as both processes are there,
+        # of which the other has a deadline for whoever takes the answer.
         if kind == KEEPALIVE or kind == FIRST_BYTE:
-            place = self.clients.room.idle
+            if self.relayed:
+                kind = NO_DEADLINE
+            else:
+                place = self.clients.room.idle
+        elif kind == WRITE and self.relayed:
+            kind = NO_DEADLINE
         elif kind == LINGER and not self.refused:
             place = self.clients.room.dropping if self.drops_body else self.clients.room.lingering
         if self.deadline_kind == HEAD and kind != HEAD:
