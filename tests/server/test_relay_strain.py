@@ -89,6 +89,15 @@ class TestHangUp:
                 assert (await again.response()).body == b"the whole result"
                 await worker.no_job()
 
+    async def test_counts_once(self, address):
+        async with relaying([address]) as gateway:
+            client = await HttpClient(gateway.address).connect()
+            await send_relayed(gateway, client, b"f")
+            before = gateway.memory.counters()["requests_abandoned"]
+            client.reset()
+            await gateway.jobs_left(0)
+            assert gateway.memory.counters()["requests_abandoned"] == before + 1
+
     async def test_of_one_leaves_the_others_theirs(self, address, function):
         async with (
             relaying([address]) as gateway,

@@ -350,7 +350,7 @@ cdef class AnsweringClient(ArrivingClient):
             request.answer_bytes = 0
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
-            self.clients.counts.requests_abandoned += 1
+            self.clients.counts.requests_abandoned += not self.relayed
             if not request.answered() or request.source is not None:
                 request.source = None
                 try:
