@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import itertools
+import os
 import signal
+import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -152,6 +156,48 @@ class TestHangUp:
         for client in clients:
             client.reset()
         await gateway.nothing_taken()
+
+
+class TestAnOwnerThatHasEnded:
+    async def test_is_told_as_one_that_was_given_nothing(self, embedded):
+        async with (
+            relaying([embedded.address]) as gateway,
+            AsyncExitStack() as stack,
+        ):
+            [client, _] = await gateway.clients(stack)
+            [first, owner] = gateway.first_workers
+            worker = Worker(embedded.address, {b"f": done})
+            await worker.start()
+            for unique in (new_unique() for _ in range(ENOUGH)):
+                relayed, _ = await gateway.asked(client, post(b"/f", b"w", unique_line(unique)))
+                if relayed:
+                    break
+            # The first process reads the request before it can know that nobody is at the other end of its connection.
+            os.kill(first, signal.SIGSTOP)
+            try:
+                client.send(post(b"/f", b"w", unique_line(unique)))
+                await eventually(lambda: not unsent_bytes(client))
+                submitted = embedded.submitted
+                os.kill(owner, signal.SIGKILL)
+                await eventually(lambda: not Path(f"/proc/{owner}").exists())
+            finally:
+                os.kill(first, signal.SIGCONT)
+            answer = await client.response()
+            assert (answer.status, answer.kind()) == (503, "owner-away")
+            assert embedded.submitted == submitted
+            await worker.close()
+
+
+async def done(job: AssignedJob) -> bytes:
+    """What is asked for, at once."""
+    return job.workload
+
+
+def unsent_bytes(client: HttpClient) -> int:
+    """Of what the client has sent, the bytes that the other kernel has not confirmed (tcp(7), SIOCOUTQ)."""
+    count = array.array("i", [0])
+    fcntl.ioctl(client.writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, count)
+    return count[0] + client.writer.transport.get_write_buffer_size()
 
 
 class TestFull:

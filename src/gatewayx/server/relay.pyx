@@ -234,6 +234,9 @@ cdef class RelayConnection(StreamOwner):
         if is_small:
             end = put_bytes(end, workload)
         self.stream.send(PyBytes_AS_STRING(written), end - PyBytes_AS_STRING(written))
+        if self.stream.closing():
+            # The process has ended since the last request on the connection, and nothing of this one was taken.
+            return self._fail(OWNER_AWAY, None)
         if not is_small:
             self.stream.write(workload)
         self._count_waiting()
