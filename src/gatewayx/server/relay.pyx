@@ -227,7 +227,7 @@ cdef class RelayConnection(StreamOwner):
             end = put_bytes(end, timeout)
         if self.chunked:
             end = put_bytes(end, b"Transfer-Encoding: chunked\r\n")
-        elif has_body:
+        elif has_body and (workload_bytes or not whole):
             end = put_bytes(end, b"Content-Length: ")
             end = put_bytes(put_decimal(end, workload_bytes if whole else request.content_length), b"\r\n")
         end = put_bytes(end, b"\r\n")
