@@ -254,6 +254,18 @@ class TestABodyThatIsNotThere:
             assert (await process.response()).body == b"cba"
 
 
+async def test_one_that_lingers_makes_no_room_for_clients(embedded):
+    # It has none of their places, so to close it would help nobody.
+    async with asked_gateway(embedded, max_connections=1) as gateway, Asking(gateway.address) as process:
+        process.send(NO_ADDRESS, head(b"POST", b"/f?query", b"Content-Length: 20000"))
+        assert (await process.response()).status == 400
+        assert await process.rest() == b""
+        async with HttpClient(gateway.clients_address) as idle:
+            assert (await idle.ask(OPTIONS)).status == 204
+            async with HttpClient(gateway.clients_address) as client:
+                assert (await client.ask(OPTIONS)).status == 204
+
+
 class TestAStranger:
     async def test_gets_nothing_whatever_it_says(self, asked, embedded, monkeypatch):
         # To the gateway, whose user seems to be another one, the test is a stranger.

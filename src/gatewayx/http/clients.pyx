@@ -531,7 +531,7 @@ cdef class Client(Occupant):
         # Where it stands if it may make room for another one.
         if kind == KEEPALIVE or kind == FIRST_BYTE:
             place = self.clients.room.idle
-        elif kind == LINGER and not self.refused:
+        elif kind == LINGER and not self.refused and not self.relayed:
             place = self.clients.room.dropping if self.drops_body else self.clients.room.lingering
         if self.deadline_kind == HEAD and kind != HEAD:
             self.head_s = fmax(0, self.head_s - <double> self.clients.loop.time())
