@@ -65,8 +65,8 @@ cdef class Gateway(RequestHandler):
     """Makes a job of each request.
 
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
-    default and maximum of a job's wait. owners: of keys, where there are several processes. max_function_bytes: longest name of a function. refuse_client_unique: clients may
-    not give uniques.
+    default and maximum of a job's wait. owners: of keys, where there are several processes. max_function_bytes: longest
+    name of a function. refuse_client_unique: clients may not give uniques.
     plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
     gatewayx differs from it on purpose.
     """

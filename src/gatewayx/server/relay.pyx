@@ -98,15 +98,11 @@ cdef class Relay(Owners):
         self.idle = [[] for _ in range(self.count)]
 
     def drain(self):
-        """Keep no connections from now on."""
+        """Close all that are idle, and keep none from now on."""
         self.draining = True
         for connections in self.idle:
             for connection in list(connections):
                 (<RelayConnection> connection)._close()
-
-    def close(self):
-        """Close all that are idle, and keep none."""
-        self.drain()
 
     def counters(self):
         """What is held now, by name."""
