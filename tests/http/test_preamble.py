@@ -230,6 +230,42 @@ class TestOneAtATime:
         await asked.let_go()
 
 
+class TestABodyThatIsNotThere:
+    async def test_leaves_nothing_to_be_asked_behind_it_once_its_request_is_answered(self, asked):
+        # The rest of it and the next request might be read together, which would end both.
+        async with Asking(asked.address) as process:
+            process.send(NO_ADDRESS, head(b"POST", b"/f?query", b"Content-Length: 20000"), bytes(10_000))
+            answer = await process.response()
+            assert (answer.kind(), answer.headers[b"connection"]) == ("unexpected-query", b"close")
+            assert await process.rest() == b""
+
+    @pytest.mark.parametrize("cut", [30, -1], ids=["head", "body"])
+    async def test_is_waited_for_as_long_as_the_process_that_asks_does(self, embedded, samples, cut):
+        # That process may not read its client for a while, for which neither is late.
+        request = post(b"/reverse", b"abc")
+        bounds = {"header_timeout_s": 0.3, "body_timeout_s": 0.3}
+        async with asked_gateway(embedded, **bounds) as gateway, Asking(gateway.address) as process:
+            process.send(NO_ADDRESS, request[:cut])
+            await eventually(process.is_read)
+            async with HttpClient(gateway.clients_address) as client:
+                client.send(request[:cut])
+                assert (await client.response()).status == 408
+            process.send(request[cut:])
+            assert (await process.response()).body == b"cba"
+
+
+async def test_one_that_lingers_makes_no_room_for_clients(embedded):
+    # It has none of their places, so to close it would help nobody.
+    async with asked_gateway(embedded, max_connections=1) as gateway, Asking(gateway.address) as process:
+        process.send(NO_ADDRESS, head(b"POST", b"/f?query", b"Content-Length: 20000"))
+        assert (await process.response()).status == 400
+        assert await process.rest() == b""
+        async with HttpClient(gateway.clients_address) as idle:
+            assert (await idle.ask(OPTIONS)).status == 204
+            async with HttpClient(gateway.clients_address) as client:
+                assert (await client.ask(OPTIONS)).status == 204
+
+
 class TestAStranger:
     async def test_gets_nothing_whatever_it_says(self, asked, embedded, monkeypatch):
         # To the gateway, whose user seems to be another one, the test is a stranger.

@@ -289,6 +289,13 @@ class TestTheAnswer:
             [answer] = own
             assert answer.split(b" ")[1] == b"200"
 
+    async def test_is_the_same_for_one_without_a_body_and_with_as_many_lines_as_may_be(self, embedded):
+        async with relaying([embedded.address], "--max-headers", "2") as gateway, samples(embedded.address, b"f"):
+            own, relayed = await both(gateway, lambda path, line: head(b"POST", path, line), b"/f")
+            assert own == relayed
+            [answer] = own
+            assert answer.split(b" ")[1] == b"200"
+
     @pytest.mark.parametrize(
         ("name", "path"),
         [

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import itertools
+import os
 import signal
+import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from support.gateway import eventually
+from support.gateway import PROCESS_S, eventually
 from support.gearmand import Gearmand
-from support.http import HttpClient, post
+from support.http import HttpClient, head, post
 from support.job_servers import hand_worker
 from support.relaying import Relaying, relaying, unique_line
 from support.shared_memory import Sampler
@@ -25,6 +29,8 @@ MEBIBYTE = 1 << 20
 # Of so many uniques each of two processes owns some: all belong to one in one of 10^9 runs.
 ENOUGH = 32
 COUNTED = itertools.count()
+# As many as come with one read.
+SMALL_CHUNKS = 10_000
 
 
 def new_unique() -> bytes:
@@ -89,6 +95,15 @@ class TestHangUp:
                 assert (await again.response()).body == b"the whole result"
                 await worker.no_job()
 
+    async def test_counts_once(self, address):
+        async with relaying([address]) as gateway:
+            client = await HttpClient(gateway.address).connect()
+            await send_relayed(gateway, client, b"f")
+            before = gateway.memory.counters()["requests_abandoned"]
+            client.reset()
+            await gateway.jobs_left(0)
+            assert gateway.memory.counters()["requests_abandoned"] == before + 1
+
     async def test_of_one_leaves_the_others_theirs(self, address, function):
         async with (
             relaying([address]) as gateway,
@@ -143,6 +158,48 @@ class TestHangUp:
         for client in clients:
             client.reset()
         await gateway.nothing_taken()
+
+
+class TestAnOwnerThatHasEnded:
+    async def test_is_told_as_one_that_was_given_nothing(self, embedded):
+        async with (
+            relaying([embedded.address]) as gateway,
+            AsyncExitStack() as stack,
+        ):
+            [client, _] = await gateway.clients(stack)
+            [first, owner] = gateway.first_workers
+            worker = Worker(embedded.address, {b"f": done})
+            await worker.start()
+            for unique in (new_unique() for _ in range(ENOUGH)):
+                relayed, _ = await gateway.asked(client, post(b"/f", b"w", unique_line(unique)))
+                if relayed:
+                    break
+            # The first process reads the request before it can know that nobody is at the other end of its connection.
+            os.kill(first, signal.SIGSTOP)
+            try:
+                client.send(post(b"/f", b"w", unique_line(unique)))
+                await eventually(lambda: not unread(client))
+                submitted = embedded.submitted
+                os.kill(owner, signal.SIGKILL)
+                await eventually(lambda: not Path(f"/proc/{owner}").exists())
+            finally:
+                os.kill(first, signal.SIGCONT)
+            answer = await client.response()
+            assert (answer.status, answer.kind()) == (503, "owner-away")
+            assert embedded.submitted == submitted
+            await worker.close()
+
+
+async def done(job: AssignedJob) -> bytes:
+    """What is asked for, at once."""
+    return job.workload
+
+
+def unread(client: HttpClient) -> int:
+    """Of what the client has sent, the bytes that the other kernel has not confirmed (tcp(7), SIOCOUTQ)."""
+    count = array.array("i", [0])
+    fcntl.ioctl(client.writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, count)
+    return count[0] + client.writer.transport.get_write_buffer_size()
 
 
 class TestFull:
@@ -244,6 +301,33 @@ class TestBytes:
 def large_end(size: int) -> bytes:
     """The last of large_result."""
     return (b"0123456789abcdef!" * 2)[size % 17 :][:17]
+
+
+class TestSmallChunks:
+    async def test_take_no_more_memory_than_their_bytes_while_the_owner_takes_none(self, embedded):
+        async with relaying([embedded.address]) as gateway, AsyncExitStack() as stack:
+            client = await stack.enter_async_context(HttpClient(gateway.address))
+            unique = await send_relayed(gateway, client, b"f")
+            first = gateway.place_of(client)
+            client.reset()
+            await gateway.jobs_left(0)
+            clients = [await stack.enter_async_context(HttpClient(gateway.address)) for _ in range(60)]
+            await eventually(lambda: all(gateway.place_of(each) is not None for each in clients), PROCESS_S)
+            clients = [each for each in clients if gateway.place_of(each) == first]
+            owner = gateway.first_workers[1 - first]
+            os.kill(owner, signal.SIGSTOP)
+            try:
+                before_bytes = gateway.memory_bytes()[first]
+                relayed = gateway.relayed()
+                for each in clients:
+                    each.send(head(b"POST", b"/f", unique_line(unique), b"Transfer-Encoding: chunked"))
+                    each.send(b"1\r\nx\r\n" * SMALL_CHUNKS)
+                await eventually(lambda: gateway.relayed() - relayed == len(clients), PROCESS_S)
+                await eventually(lambda: not any(unread(each) for each in clients), PROCESS_S)
+                # Each of the bytes as an object of its own would take 30 times as much.
+                assert gateway.memory_bytes()[first] - before_bytes < len(clients) * 8 * SMALL_CHUNKS
+            finally:
+                os.kill(owner, signal.SIGCONT)
 
 
 class TestSlowReader:

@@ -35,8 +35,9 @@ cdef inline int _end_of(AnsweringClient client, Request request) except -1:
     request.closes = request is client.last and (
         client.state != READING
         or not request.keep_alive
-        # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1).
-        or (not request.complete and (request.expects_continue or client.serves_last()))
+        # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1). Another process may have
+        # sent all of it, and would ask again behind it.
+        or (not request.complete and (request.expects_continue or client.relayed or client.serves_last()))
     )
     if request.closes:
         if client.state == READING:
@@ -349,7 +350,7 @@ cdef class AnsweringClient(ArrivingClient):
             request.answer_bytes = 0
             self.in_flight -= 1
             self.clients.requests_in_flight -= 1
-            self.clients.counts.requests_abandoned += 1
+            self.clients.counts.requests_abandoned += not self.relayed
             if not request.answered() or request.source is not None:
                 request.source = None
                 try:

@@ -282,13 +282,10 @@ cdef class Client(Occupant):
         self.stream = stream
         if self.late:
             clients.emptied.clear()
-        if self.relayed:
-            if stream.peer_user() != os.geteuid():
-                # Whoever it is, it is none of this gateway's processes.
-                return self.abort()
-            problem = None
-        else:
-            problem = clients.refusal(self)
+        if self.relayed and stream.peer_user() != os.geteuid():
+            # Whoever it is, it is none of this gateway's processes.
+            return self.abort()
+        problem = None if self.relayed else clients.refusal(self)
         if problem is not None:
             clients.counts.connections_refused += 1
             return self.refuse_connection(problem)
@@ -525,18 +522,16 @@ cdef class Client(Occupant):
         cdef DeadlineWheel wheel = self.clients.wheel
         cdef OccupantList place = None
         cdef double left_s
+        if self.relayed and kind != LINGER:
+            # Another process keeps it for as long as both are there, and has the deadlines of the client: of its body too, for
+            # that process alone knows when it does not read the client.
+            kind = NO_DEADLINE
         if kind == NO_DEADLINE and self.deadline_kind == NO_DEADLINE and self.state != CLOSED:
             return 0
-        # Where it stands if it may make room for another one. A relayed one is kept for as long as both processes are there,
-        # of which the other has a deadline for whoever takes the answer.
+        # Where it stands if it may make room for another one.
         if kind == KEEPALIVE or kind == FIRST_BYTE:
-            if self.relayed:
-                kind = NO_DEADLINE
-            else:
-                place = self.clients.room.idle
-        elif kind == WRITE and self.relayed:
-            kind = NO_DEADLINE
-        elif kind == LINGER and not self.refused:
+            place = self.clients.room.idle
+        elif kind == LINGER and not self.refused and not self.relayed:
             place = self.clients.room.dropping if self.drops_body else self.clients.room.lingering
         if self.deadline_kind == HEAD and kind != HEAD:
             self.head_s = fmax(0, self.head_s - <double> self.clients.loop.time())

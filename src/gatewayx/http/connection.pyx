@@ -411,8 +411,10 @@ cdef class HttpConnection(AnsweringClient):
         return self.answer_problem(request, problem, detail, None)
 
     cdef int update_reading(self) except -1:
-        """Read from the client, or pause: it does not read its answers, or too many of them are due."""
-        cdef bint pause = self.write_paused or self.body_paused or (self.in_flight > 0 and not self.has_begun() and self.has_enough())
+        """Read from the client, or pause: it does not read its answers, too many are due, or its body is not taken."""
+        cdef bint pause = (
+            self.write_paused or self.body_paused or (self.in_flight > 0 and not self.has_begun() and self.has_enough())
+        )
         cdef Py_ssize_t offset
         cdef bytes tail
         if self.state != READING:

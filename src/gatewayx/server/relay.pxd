@@ -16,6 +16,8 @@ cdef enum:
     MAX_IDLE_CONNECTIONS = 64
     # An owner has so much longer for its answer than the job has.
     GRACE_S = 2
+    # Of a body in chunks so much goes at a time, however small the client's are: each write has its cost.
+    GATHERED_BYTES = 16384
 
 
 cdef class Relay(Owners):
@@ -61,9 +63,11 @@ cdef class RelayConnection(StreamOwner):
     cdef RelayedRequest current
     # What the budget counts: of the request what the kernel has not taken, or the first piece.
     cdef Held held
-    # Its body is being given away as it arrives, each piece as a chunk if nobody knows how long it is.
+    # Its body is being given away as it arrives, in chunks if nobody knows how long it is.
     cdef bint sending
     cdef bint chunked
+    # What came of a body in chunks and goes with what is next; None for nothing.
+    cdef bytearray gathered
     # Of the answer: the head as far as it is here; then what it says, and the body with so many bytes of it.
     cdef bytes head
     cdef int status
@@ -81,6 +85,7 @@ cdef class RelayConnection(StreamOwner):
     cdef int ask(self, JobRequest asked, Request request, bint whole) except -1
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int complete(self) except -1
+    cdef int _send_gathered(self, bytes behind) except -1
     cdef int _count_waiting(self) except -1
     cdef bint _read_head(self, const char* head, const char* end) except -1
     cdef int _answered(self, object body) except -1

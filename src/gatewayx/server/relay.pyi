@@ -32,10 +32,7 @@ class Relay(Owners):
     @property
     def relayed(self) -> int: ...
     def drain(self) -> None:
-        """Keep no connections from now on."""
-
-    def close(self) -> None:
-        """Close all that are idle, and keep none."""
+        """Close all that are idle, and keep none from now on."""
 
     def counters(self) -> dict[str, int]: ...
 

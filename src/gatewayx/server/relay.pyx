@@ -98,15 +98,11 @@ cdef class Relay(Owners):
         self.idle = [[] for _ in range(self.count)]
 
     def drain(self):
-        """Keep no connections from now on."""
+        """Close all that are idle, and keep none from now on."""
         self.draining = True
         for connections in self.idle:
             for connection in list(connections):
                 (<RelayConnection> connection)._close()
-
-    def close(self):
-        """Close all that are idle, and keep none."""
-        self.drain()
 
     def counters(self):
         """What is held now, by name."""
@@ -227,13 +223,16 @@ cdef class RelayConnection(StreamOwner):
             end = put_bytes(end, timeout)
         if self.chunked:
             end = put_bytes(end, b"Transfer-Encoding: chunked\r\n")
-        elif has_body:
+        elif has_body and (workload_bytes or not whole):
             end = put_bytes(end, b"Content-Length: ")
             end = put_bytes(put_decimal(end, workload_bytes if whole else request.content_length), b"\r\n")
         end = put_bytes(end, b"\r\n")
         if is_small:
             end = put_bytes(end, workload)
         self.stream.send(PyBytes_AS_STRING(written), end - PyBytes_AS_STRING(written))
+        if self.stream.closing():
+            # The process has ended since the last request on the connection, and nothing of this one was taken.
+            return self._fail(OWNER_AWAY, None)
         if not is_small:
             self.stream.write(workload)
         self._count_waiting()
@@ -242,25 +241,39 @@ cdef class RelayConnection(StreamOwner):
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1:
         if not self.sending or piece_bytes == 0:
             return 0
-        if self.chunked:
-            self.stream.write(b"%x\r\n" % piece_bytes)
-        self.stream.send(piece, piece_bytes)
-        if self.chunked:
-            self.stream.write(b"\r\n")
+        if not self.chunked:
+            self.stream.send(piece, piece_bytes)
+            return self._count_waiting()
+        if self.gathered is None:
+            self.gathered = bytearray()
+        self.gathered += piece[:piece_bytes]
+        if len(self.gathered) >= GATHERED_BYTES:
+            self._send_gathered(b"")
         return self._count_waiting()
+
+    cdef int _send_gathered(self, bytes behind) except -1:
+        """Send what was gathered as one chunk, and this behind it."""
+        cdef bytearray gathered = self.gathered
+        self.gathered = None
+        if gathered is not None:
+            behind = b"%x\r\n%b\r\n%b" % (len(gathered), gathered, behind)
+        self.stream.write(behind)
+        return 0
 
     cdef int complete(self) except -1:
         if not self.sending:
             return 0
         self.sending = False
         if self.chunked:
-            self.stream.write(b"0\r\n\r\n")
+            self._send_gathered(b"0\r\n\r\n")
         self._count_waiting()
         return self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
 
     cdef int _count_waiting(self) except -1:
-        """What the kernel has not taken is held."""
+        """What the kernel has not taken, or was not given yet, is held."""
         cdef Py_ssize_t waiting_bytes = self.stream.pending_bytes()
+        if self.gathered is not None:
+            waiting_bytes += len(self.gathered)
         if waiting_bytes or self.held.size_bytes:
             self.relay.budget.hold(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes)
         return 0
@@ -413,6 +426,7 @@ cdef class RelayConnection(StreamOwner):
     cdef int _close(self) except -1:
         cdef list idle = <list> self.relay.idle[self.place]
         self.head = None
+        self.gathered = None
         self.first_piece = None
         self.due_bytes = 0
         self.relay.budget.release(&self.held)
@@ -448,7 +462,7 @@ cdef class RelayConnection(StreamOwner):
     cpdef int resume_writing(self) except -1:
         # All that was written is on its way.
         if self.first_piece is None:
-            self.relay.budget.release(&self.held)
+            self._count_waiting()
         if self.sending and self.current is not None:
             self.relay.wheel.disarm(self)
             return self.current.asked.relay_paused(False)
