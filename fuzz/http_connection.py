@@ -15,7 +15,8 @@ What must hold for any bytes and any order of events:
 - the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
 - a good request is answered in the end, whatever came before, while others hold connections and only declare bodies,
   and while a job server hangs;
-- two worker processes, of which each owns some uniques, submit and answer the same as one;
+- two worker processes, of which each owns some uniques, submit and answer the same as one; what gearmand would merge
+  comes from one of them;
 - each account of the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs
   whose ends a broken job server has swallowed.
 
@@ -109,7 +110,7 @@ class Play:
             for process in world.processes:
                 process.http.refuse_unfinished()
         elif kind == 9:
-            world.server.cut_bytes = argument
+            world.cut(argument)
         else:
             world.loop.settle()
             connections = world.server.open()
