@@ -24,7 +24,7 @@ from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
 from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
 
-from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL
+from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL, TOO_MANY_BYTES
 from gatewayx.server.places import State
 
 cdef bytes HIGH_LINE = b"X-Gearman-Priority: high\r\n"
@@ -236,7 +236,10 @@ cdef class RelayConnection(StreamOwner):
         self.stream.send(PyBytes_AS_STRING(written), end - PyBytes_AS_STRING(written))
         if not is_small:
             self.stream.write(workload)
-        self._count_waiting()
+        workload_bytes = self.stream.pending_bytes()
+        if workload_bytes:
+            # It was held for the client before.
+            self.relay.budget.hold(&self.held, account_for(BODIES, workload_bytes), workload_bytes)
         return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S) if whole else 0
 
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1:
@@ -247,7 +250,7 @@ cdef class RelayConnection(StreamOwner):
         self.stream.send(piece, piece_bytes)
         if self.chunked:
             self.stream.write(b"\r\n")
-        return self._count_waiting()
+        return self._hold_waiting()
 
     cdef int complete(self) except -1:
         if not self.sending:
@@ -255,15 +258,24 @@ cdef class RelayConnection(StreamOwner):
         self.sending = False
         if self.chunked:
             self.stream.write(b"0\r\n\r\n")
-        self._count_waiting()
+        self._hold_waiting()
+        if self.current is None:
+            return 0
         return self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
 
-    cdef int _count_waiting(self) except -1:
-        """What the kernel has not taken is held."""
+    cdef int _hold_waiting(self) except -1:
+        """Hold what the kernel has not taken of the body; if there is no room for that, the request is given up.
+
+        Its end is among what waits, or still to come: the owner submits nothing.
+        """
+        cdef ByteBudget budget = self.relay.budget
         cdef Py_ssize_t waiting_bytes = self.stream.pending_bytes()
-        if waiting_bytes or self.held.size_bytes:
-            self.relay.budget.hold(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes)
-        return 0
+        if waiting_bytes <= self.held.size_bytes:
+            return 0
+        if budget.resize(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes):
+            return 0
+        budget.counts.budget_refused += 1
+        return self._fail(TOO_MANY_BYTES, None)
 
     # What the stream tells.
 
