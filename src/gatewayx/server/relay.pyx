@@ -24,7 +24,15 @@ from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
 from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
 
-from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL, TOO_MANY_BYTES
+from gatewayx.http.problems import (
+    JOB_TIMEOUT,
+    NO_ROOM_FOR_RESULT,
+    OUTCOME_UNKNOWN,
+    OWNER_AWAY,
+    RELAY_FULL,
+    RESULT_TOO_LARGE,
+    TOO_MANY_BYTES,
+)
 from gatewayx.server.places import State
 
 cdef bytes HIGH_LINE = b"X-Gearman-Priority: high\r\n"
@@ -306,8 +314,13 @@ cdef class RelayConnection(StreamOwner):
             return self._fail(OUTCOME_UNKNOWN, NO_ANSWER)
         size -= end + 4 - data
         data = end + 4
-        if size >= self.body_bytes:
-            return self._answered(data[: self.body_bytes])
+        size = min(size, <Py_ssize_t> self.body_bytes)
+        if size > SMALL_BYTES and not self.relay.budget.reserve(RESULTS, size):
+            # The owner does not hold it any more, and others may have taken its place.
+            self.relay.budget.counts.budget_refused += 1
+            return self._fail(RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT)
+        if size == self.body_bytes:
+            return self._answered(data[:size])
         joined = data[:size]
         # From here on its client sets the pace, by its own deadlines.
         self.relay.wheel.disarm(self)
