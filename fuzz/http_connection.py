@@ -15,7 +15,8 @@ What must hold for any bytes and any order of events:
 - the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
 - a good request is answered in the end, whatever came before, while others hold connections and only declare bodies,
   and while a job server hangs;
-- two worker processes, of which each owns some uniques, submit and answer the same as one;
+- two worker processes, of which each owns some uniques, submit and answer the same as one; what gearmand would merge
+  comes from one of them;
 - each account of the byte budget bounds what is held; at the end nothing is held and no deadline is armed, but for jobs
   whose ends a broken job server has swallowed.
 
@@ -53,7 +54,7 @@ SLOW_READS = 16
 # What the kernel takes for a job server that reads no more.
 JOB_SERVER_ROOMS_BYTES = (0, 13, 100, 1000, 5000)
 # Arguments of the events on links between worker processes, and what the kernel takes there when nobody reads.
-FIRST_LINK_EVENT = 13
+FIRST_LINK_EVENT = 12
 LINK_ROOM_BYTES = 700
 
 
@@ -109,7 +110,7 @@ class Play:
             for process in world.processes:
                 process.http.refuse_unfinished()
         elif kind == 9:
-            world.server.cut_bytes = argument
+            world.cut(argument)
         else:
             world.loop.settle()
             connections = world.server.open()
@@ -119,11 +120,11 @@ class Play:
     def link_event(self, argument: int) -> None:
         """An event on what the worker processes say to each other."""
         links = self.world.links
-        if argument == FIRST_LINK_EVENT:
+        if argument == FIRST_LINK_EVENT + 1:
             links.refusing = not links.refusing
-        elif argument == FIRST_LINK_EVENT + 1 and links.room_bytes is None:
+        elif argument == FIRST_LINK_EVENT or (argument == FIRST_LINK_EVENT + 2 and links.room_bytes is None):
             links.stop_taking(LINK_ROOM_BYTES)
-        elif argument == FIRST_LINK_EVENT + 1:
+        elif argument == FIRST_LINK_EVENT + 2:
             links.take()
         else:
             links.lose(len(self.world.server.submissions))
@@ -245,6 +246,9 @@ def compare(bits: int, workers: int, data: bytes) -> None:
         offset += size
     whole = run_alone(bits, [data])
     cut = run_alone(bits, pieces, workers)
+    if any(status == 409 for status, _ in whole.answers + cut.answers):
+        # It depends on which jobs with the same unique have ended by then.
+        return
     assert same_answers(whole, cut, data), f"whole: {whole.answers}; cut: {cut.answers}"
     if b"100-continue" not in data.lower() and workers > 1:
         # Each of them has connections of its own to the job server.

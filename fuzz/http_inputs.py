@@ -138,6 +138,10 @@ OWNED = [
         for number in range(8)
     ),
     owned(b"POST", 3, FILLER_MARK * 4)[:-8],
+    owned(b"GET", 4, b"").replace(b"/f ", b"/f?workload "),
+    owned(b"PUT", 4, FILLER_MARK * 3, b"X-Gearman-Background: true"),
+    # The same uniques in the foreground and in the background.
+    owned(b"POST", 2, b"abcd") + owned(b"POST", 2, b"abcd", b"X-Gearman-Background: true") + owned(b"POST", 2, b""),
 ]
 
 
@@ -170,6 +174,25 @@ RELAY_SCRIPTS = [
     bytes((event(4, 12),)) + CREATED + LARGE + bytes((event(5, 9), event(2), event(5, 12), event(7))),
     CREATED + bytes((event(8, 14),)) + LARGE + bytes((event(2), event(8, 14), event(2), event(8, 15))),
     bytes((event(0, 15), event(2), event(6), event(8), event(0, 11), event(2), event(7), event(8), event(1), event(4))),
+]
+# A client at each of two processes sends the beginning of a large body, which comes to the owner as it arrives.
+BEGINNINGS = bytes((event(8), event(0, 15), event(2), event(8, 8), event(0, 15), event(2)))
+ENDINGS = bytes((event(1), event(8, 9), event(1), event(2)))
+SLOWLY = bytes((event(8, 12), event(2), event(3, 6), event(8, 12), event(2)))
+BODY_SCRIPTS = [
+    # A link that takes it slowly, and one that takes it too slowly.
+    bytes((event(8, 12),))
+    + BEGINNINGS
+    + ENDINGS
+    + SLOWLY * 2
+    + bytes((event(8, 14), event(2), event(10), event(12, 8))),
+    bytes((event(8, 12),)) + BEGINNINGS + ENDINGS + SLOWLY + bytes((event(3, 11), event(3, 12), event(3, 15))),
+    # The owner goes, refuses what is unfinished, and drains; the clients go.
+    BEGINNINGS + bytes((event(8, 15), event(2), event(8, 15))) + ENDINGS,
+    BEGINNINGS + bytes((event(9, 14), event(2))) + ENDINGS,
+    BEGINNINGS + bytes((event(9, 15), event(2))) + ENDINGS + bytes((event(10), event(12, 8))),
+    BEGINNINGS + bytes((event(7), event(2), event(8, 9), event(6), event(2))),
+    BEGINNINGS + bytes((event(3, 11), event(3, 12))) + ENDINGS,
 ]
 
 
@@ -227,8 +250,12 @@ def seeds() -> list[bytes]:
     for bits in (0, TIGHT_BUDGET):
         inputs.append(scripted(bits, parked, CLIENTS[0]))
     for number, client in enumerate(OWNED):
-        for script in (*RELAY_SCRIPTS, SCRIPTS[number % len(SCRIPTS)]):
+        scripts = [*RELAY_SCRIPTS, SCRIPTS[number % len(SCRIPTS)]]
+        if FILLER_MARK in client:
+            scripts += BODY_SCRIPTS
+        for script in scripts:
             inputs += (scripted(bits, script, client, TWO_WORKERS) for bits in (ONE_CONNECTION, TIGHT_BUDGET))
+        inputs.append(scripted(FEW_JOBS, RELAY_SCRIPTS[0], client, TWO_WORKERS))
         inputs.append(bytes((number << CUT_SHIFT, TWO_WORKERS)) + client)
     return inputs
 

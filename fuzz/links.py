@@ -9,15 +9,16 @@ from fuzz.world import FakeStream, Loop
 from gatewayx.net.stream import StreamOwner
 from gatewayx.server.relay_sockets import RelaySockets
 
-# What one read takes.
+# What one read takes; where pieces are cut, at least so much of what is there.
 READ_BYTES = 1 << 16
+LEAST_PART = 8
 
 
 class Link:
     """A connection of one worker process of the gateway to another, both of whose ends are streams of the gateway."""
 
-    def __init__(self, loop: Loop, asker: StreamOwner, answerer: StreamOwner) -> None:
-        self.ends = (LinkEnd(loop, asker), LinkEnd(loop, answerer))
+    def __init__(self, links: Links, asker: StreamOwner, answerer: StreamOwner) -> None:
+        self.ends = (LinkEnd(links, asker), LinkEnd(links, answerer))
         for one, other in zip(self.ends, reversed(self.ends), strict=True):
             one.other = other
 
@@ -32,8 +33,9 @@ class LinkEnd(FakeStream):
 
     other: LinkEnd
 
-    def __init__(self, loop: Loop, owner: StreamOwner) -> None:
-        super().__init__(loop, owner)
+    def __init__(self, links: Links, owner: StreamOwner) -> None:
+        super().__init__(links.loop, owner)
+        self.links = links
         # What has come, and that nothing more will.
         self.arrived = bytearray()
         self.ends = False
@@ -99,8 +101,11 @@ class LinkEnd(FakeStream):
         if not self.reads or self.closed:
             return
         if self.arrived:
-            data = bytes(self.arrived[:READ_BYTES])
-            del self.arrived[:READ_BYTES]
+            size_bytes = READ_BYTES
+            if self.links.cut_bytes:
+                size_bytes = max(self.links.cut_bytes, len(self.arrived) // LEAST_PART)
+            data = bytes(self.arrived[:size_bytes])
+            del self.arrived[:size_bytes]
             self.receive(data)
             self.arrive()
         elif self.ends:
@@ -117,6 +122,8 @@ class Links(RelaySockets):
         self.links: list[Link] = []
         # Whether whoever connects is refused, as by a full queue.
         self.refusing = False
+        # The size of the pieces in which it is read; 0 for whole.
+        self.cut_bytes = 0
         # What the kernel takes at each end; None while both read.
         self.room_bytes: int | None = None
 
@@ -125,7 +132,7 @@ class Links(RelaySockets):
         self.links = [link for link in self.links if not all(end.gone for end in link.ends)]
         if self.refusing:
             return False
-        link = Link(self.loop, owner, self.accepting[place]())
+        link = Link(self, owner, self.accepting[place]())
         self.links.append(link)
         for end in link.ends:
             end.room_bytes = self.room_bytes

@@ -23,7 +23,7 @@ from fuzz.http_inputs import (
 )
 from fuzz.links import Links
 from fuzz.responses import Response, responses_of
-from fuzz.world import Failures, FakeStream, JobServer, Loop, OptionAnswer
+from fuzz.world import Failures, FakeStream, JobServer, Loop, OptionAnswer, PlaceDialer
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.job_table import JobTable
@@ -111,7 +111,6 @@ class World:
         ports = (FIRST_PORT,) if bits & ONE_CONNECTION else (FIRST_PORT, SECOND_PORT)
         if bits & FEW_JOBS:
             self.server.hanging_ports.add(SECOND_PORT)
-        self.server.cut_bytes = SIZES[bits >> CUT_SHIFT] if bits >> CUT_SHIFT else 0
         self.server.option_answer = OPTION_ANSWERS.get(bits >> CUT_SHIFT, OptionAnswer.TAKEN)
         self.settings = Settings(
             server=tuple(ServerAddress("127.0.0.1", port) for port in ports),
@@ -119,6 +118,7 @@ class World:
             max_connections=2 + PARKED_CONNECTIONS,
             max_pipelined=4,
             max_jobs=3 if bits & FEW_JOBS else 100,
+            max_relayed=2 if bits & FEW_JOBS else 100,
             max_target_bytes=256,
             max_header_bytes=1024,
             max_headers=12,
@@ -130,6 +130,7 @@ class World:
             half_closed="answer" if bits >> CUT_SHIFT & 1 else "hang-up",
         )
         self.links = Links(self.loop)
+        self.cut(SIZES[bits >> CUT_SHIFT] if bits >> CUT_SHIFT else 0)
         self.processes: list[GatewayProcess] = []
         self.loop.run(self._make(workers))
         starting = [self.loop.create_task(process.pool.start()) for process in self.processes]
@@ -143,7 +144,8 @@ class World:
         places.identity_key = bytes(len(places.identity_key))
         for place in range(workers):
             links = self.links if workers > 1 else None
-            process = GatewayProcess(self.settings, self.server, places=places, place=place, relay_sockets=links)
+            dialer = PlaceDialer(self.server, place)
+            process = GatewayProcess(self.settings, dialer, places=places, place=place, relay_sockets=links)
             places[place].state = State.SERVING
             process._tick()
             self.links.accepting.append(process.http.relay_connection)
@@ -164,6 +166,10 @@ class World:
     def _park(self, kind: int) -> None:
         data = DECLARATIONS[kind % len(DECLARATIONS)]
         self.open_client(data, f"198.51.100.{kind}").send(len(data))
+
+    def cut(self, size_bytes: int) -> None:
+        """What a job server or another worker process sends comes in pieces of so many bytes; 0 for whole."""
+        self.server.cut_bytes = self.links.cut_bytes = size_bytes
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass; what is due happens, what is due soon while it is soon."""
@@ -251,6 +257,7 @@ class World:
             self.counted(f"http.{name}") for name in ("requests_answered", "connections_refused", "connections_evicted")
         )
         assert self.responses <= answered, "more responses than requests"
+        self._check_owners()
         self._check_all_answered(responses)
         unfinished = sum(
             own[-1].is_cut and not client.has_ended_it
@@ -311,6 +318,11 @@ class World:
             for connection in busy:
                 connection.run_all()
         raise AssertionError("the gateway submits without end")
+
+    def _check_owners(self) -> None:
+        """Jobs with a unique of a client's come from one worker process alone, which can then merge them."""
+        for key, places in self.server.submitted_by.items():
+            assert len(places) == 1, f"{len(places)} worker processes have submitted {key}"
 
     def _check_all_answered(self, responses: list[list[Response]]) -> None:
         """Each job that was submitted has its answer: none belongs to a request behind the last one (RFC 9112 9.6).

@@ -266,6 +266,14 @@ class FakeStream(Stream):
             self.close()
 
 
+def merged_by(submission: tuple[int, bytes, bytes, bytes]) -> tuple[bytes, ...] | None:
+    """What jobs must have in common that gearmand merges; None for one that it never does."""
+    _, function, unique, workload = submission
+    if unique == b"-":
+        return (function, unique, workload) if workload else None
+    return (function, unique) if unique else None
+
+
 class Job:
     """A job at the scripted job server. copies: how many foreground submits share it."""
 
@@ -366,7 +374,7 @@ class Told:
                 del self.jobs[handle]
 
 
-class JobServer(Dialer):
+class JobServer:
     """All connections of the gateway to its job servers, and what a script lets them answer."""
 
     def __init__(self, loop: Loop) -> None:
@@ -377,6 +385,8 @@ class JobServer(Dialer):
         self.submissions: list[tuple[int, bytes, bytes, bytes]] = []
         # How the gateway was told that jobs have ended, by handle and unique: type of the packet and whole result.
         self.ends: dict[tuple[bytes, bytes], set[tuple[int, bytes]]] = {}
+        # Places of the worker processes that have submitted jobs, by what those are that are merged.
+        self.submitted_by: dict[tuple[bytes, ...], set[int]] = {}
         # Ports of those that hang: they are connected to, and neither read nor answer.
         self.hanging_ports: set[int] = set()
         self.option_answer = OptionAnswer.TAKEN
@@ -387,11 +397,12 @@ class JobServer(Dialer):
         # Cut what is sent into pieces of so many bytes; 0 for none.
         self.cut_bytes = 0
 
-    async def dial(
-        self, owner: StreamOwner, address: NumericHost, port: int, *, write_high_bytes: int, **more: object
-    ) -> None:
-        """Dialer: connect the gateway."""
-        JobServerStream(self.loop, owner, write_high_bytes, self, port).open()
+    def submitted(self, place: int, submission: tuple[int, bytes, bytes, bytes]) -> None:
+        """The worker process at a place has submitted a job."""
+        self.submissions.append(submission)
+        key = merged_by(submission)
+        if key is not None:
+            self.submitted_by.setdefault(key, set()).add(place)
 
     def open(self) -> list[JobServerStream]:
         """The connections for jobs that are open, to those that do not hang."""
@@ -403,14 +414,31 @@ class JobServer(Dialer):
         self.ends.setdefault((handle, unique), set()).add((packet_type, result))
 
 
+class PlaceDialer(Dialer):
+    """Makes the connections of the worker process at a place."""
+
+    def __init__(self, server: JobServer, place: int) -> None:
+        self.server = server
+        self.place = place
+
+    async def dial(
+        self, owner: StreamOwner, address: NumericHost, port: int, *, write_high_bytes: int, **more: object
+    ) -> None:
+        """Dialer."""
+        JobServerStream(self.server.loop, owner, write_high_bytes, self.server, port, self.place).open()
+
+
 class JobServerStream(FakeStream):
     """One connection of the gateway to a scripted job server."""
 
-    def __init__(self, loop: Loop, owner: StreamOwner, write_high_bytes: int, server: JobServer, port: int) -> None:
+    def __init__(
+        self, loop: Loop, owner: StreamOwner, write_high_bytes: int, server: JobServer, port: int, place: int
+    ) -> None:
         # As workloads here are smaller than those that the limit is made for.
         super().__init__(loop, owner, write_high_bytes // WRITE_LIMIT_DIVISOR)
         self.server = server
         self.port = port
+        self.place = place
         self.reader = PacketReader(Magic.REQUEST)
         self.told = Told(server)
         # Something else was sent than answers to what came: what comes next may be taken for a part of it.
@@ -448,7 +476,7 @@ class JobServerStream(FakeStream):
                 continue
             assert found.type in encode.SUBMIT_TYPES, found
             submission = (int(found.type), *found.arguments)
-            self.server.submissions.append(submission)
+            self.server.submitted(self.place, submission)
             self.pending.append(submission)
             self.told.unanswered.append(submission)
             if self.server.automatic:
@@ -481,11 +509,11 @@ class JobServerStream(FakeStream):
 
     def create(self) -> None:
         """Answer the oldest submission with JOB_CREATED; as gearmand, merge what has one function and unique."""
-        packet_type, function, unique, workload = self.pending.popleft()
-        key = (function, unique) if unique != b"-" else (function, unique, workload)
-        foreground = packet_type in FOREGROUND_TYPES
+        submission = self.pending.popleft()
+        key = merged_by(submission)
+        foreground = submission[0] in FOREGROUND_TYPES
         job = next((job for job in self.jobs if job.key == key), None)
-        if job is None or not unique or (unique == b"-" and not workload):
+        if job is None or key is None:
             self.server.handle_number += 1
             job = Job(b"H:fuzz:%d" % self.server.handle_number, key, 0)
             self.jobs.append(job)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
+from gatewayx.gearman.packet import PacketType
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, get, head, post
 from support.shared_memory import SharedMemory
+from support.still import still_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -160,3 +163,33 @@ async def test_when_the_owner_is_killed_within_it_the_client_knows_that_it_is_no
         async with HttpClient(served.address) as client:
             assert (await client.ask(asks(unique + b"-again"))).status == 200
     assert cut > 0
+
+
+def test_those_that_come_while_others_take_their_room_are_refused_beyond_the_bound():
+    # Half of it is for results: for two of these, and not for three.
+    bound_bytes, result_bytes = 80_000, 39_000
+    with still_gateway(workers=2, max_held_bytes=2 * bound_bytes) as gateway:
+        clients = [gateway.client() for _ in range(12)]
+        for number, client in enumerate(clients):
+            client.send(asks(b"unique-%d" % number))
+            client.stop_taking(0)
+        gateway.loop.settle()
+        owners = [connection for connection in gateway.server.open() if connection.place]
+        relayed = sum(len(owner.pending) for owner in owners)
+        assert relayed >= 3
+        for owner in owners:
+            while owner.pending:
+                owner.create()
+            for job in list(owner.jobs):
+                owner.work(job, PacketType.WORK_COMPLETE, b"r" * result_bytes)
+                # Its owner has written it, and does not hold it any more when the next one comes.
+                gateway.loop.turn()
+                assert gateway.count("budget.results_bytes") <= bound_bytes
+        gateway.loop.settle()
+        for client in clients:
+            client.take()
+        gateway.loop.settle()
+        responses = [response for client in clients for response in client.responses()]
+        assert Counter(response.status for response in responses) == {200: 2, 502: relayed - 2}
+        assert all(len(response.body) == result_bytes for response in responses if response.status == 200)
+        assert all(b"did not fit" in response.body for response in responses if response.status == 502)

@@ -13,6 +13,7 @@ from gatewayx.embedded.worker import AssignedJob, Worker
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head
 from support.shared_memory import SharedMemory
+from support.still import still_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -180,3 +181,35 @@ async def test_many_at_once_stay_within_the_bound_and_all_are_served(served):
     await looking
     assert 0 < most <= bound
     assert served.relayed() > 0
+
+
+def test_those_for_an_owner_that_takes_nothing_are_refused_beyond_the_bound():
+    piece_bytes = 22_000
+    # Three eighths are for bodies: for two of the pieces, and not for three.
+    with still_gateway(workers=2, max_held_bytes=8 * 20_000) as gateway:
+        gateway.links.stop_taking(700)
+        clients = []
+        for unique in UNIQUES:
+            relayed = gateway.count("relay.relayed")
+            client = gateway.client()
+            client.send(begun(unique, b"Content-Length: %d" % (piece_bytes + 1)))
+            if gateway.count("relay.relayed") > relayed:
+                clients.append(client)
+            else:
+                client.lose(None)
+        assert len(clients) >= 3
+        for client in clients:
+            client.send(b"w" * piece_bytes)
+            assert gateway.count("budget.bodies_bytes") <= 3 * 20_000
+        gateway.loop.settle()
+        refused = clients[2:]
+        assert [response.status for client in refused for response in client.responses()] == [503] * len(refused)
+        gateway.links.take()
+        for client in clients:
+            client.send(b"w")
+        gateway.loop.settle()
+        assert len(gateway.server.submissions) == 2
+        gateway.complete(b"result")
+        gateway.complete(b"result")
+        assert [[response.status for response in client.responses()] for client in clients[:2]] == [[200], [200]]
+        assert gateway.count("budget.held_bytes") == gateway.count("relay.relayed") == 0

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fuzz.links import Links
 from fuzz.responses import Response, responses_of
-from fuzz.world import Failures, FakeStream, JobServer, Loop
+from fuzz.world import Failures, FakeStream, JobServer, Loop, PlaceDialer
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.process import GatewayProcess
+from gatewayx.server.places import State
+from gatewayx.server.process import GatewayProcess, places_for
 
 
 class StillClient(FakeStream):
     """A client's connection."""
 
-    def __init__(self, gateway: StillGateway) -> None:
-        super().__init__(gateway.loop, gateway.process.http.connection())
+    def __init__(self, gateway: StillGateway, place: int) -> None:
+        super().__init__(gateway.loop, gateway.processes[place].http.connection())
         self.gateway = gateway
         self.open()
 
@@ -32,32 +34,52 @@ class StillClient(FakeStream):
 
 
 class StillGateway:
-    """A gateway and its job servers, which answer as `server` is told; a single one with one connection by default."""
+    """A gateway and its job servers, which answer as `server` is told; a single one with one connection by default.
 
-    def __init__(self, **settings: object) -> None:
+    workers: worker processes, which reach each other over `links`.
+    """
+
+    def __init__(self, *, workers: int = 1, **settings: object) -> None:
         self.loop = Loop()
         self.server = JobServer(self.loop)
+        self.links = Links(self.loop)
+        self.processes: list[GatewayProcess] = []
         options = {"server": (ServerAddress("127.0.0.1", 4730),), "connections_per_server": 1} | settings
         self.settings = Settings(**options)
-        self.loop.run(self._make())
-        self.loop.run(self.process.pool.start())
+        self.loop.run(self._make(workers))
+        for process in self.processes:
+            self.loop.run(process.pool.start())
 
-    async def _make(self) -> None:
-        self.process = GatewayProcess(self.settings, self.server)
-        self.process._tick()
+    async def _make(self, workers: int) -> None:
+        places = places_for(self.settings, workers)
+        # Which of them owns a unique is the same in each run.
+        places.identity_key = bytes(len(places.identity_key))
+        for place in range(workers):
+            links = self.links if workers > 1 else None
+            dialer = PlaceDialer(self.server, place)
+            process = GatewayProcess(self.settings, dialer, places=places, place=place, relay_sockets=links)
+            places[place].state = State.SERVING
+            process._tick()
+            self.links.accepting.append(process.http.relay_connection)
+            self.processes.append(process)
+
+    @property
+    def process(self) -> GatewayProcess:
+        """The first one."""
+        return self.processes[0]
 
     def count(self, name: str) -> int:
-        """One of the counters."""
-        return self.process.counters()[name]
+        """One of the counters, of all processes."""
+        return sum(process.counters()[name] for process in self.processes)
 
-    def client(self) -> StillClient:
-        """One more client."""
-        return StillClient(self)
+    def client(self, place: int = 0) -> StillClient:
+        """One more client of the process at a place."""
+        return StillClient(self, place)
 
     def complete(self, result: bytes) -> None:
         """The oldest job that was submitted ends with this result."""
         self.loop.settle()
-        [connection] = self.server.open()
+        connection = next(found for found in self.server.open() if found.pending or found.jobs)
         if connection.pending:
             connection.create()
         job = connection.jobs[0]
@@ -73,15 +95,16 @@ class StillGateway:
 
 
 @contextmanager
-def still_gateway(**settings: object) -> Iterator[StillGateway]:
-    """A gateway with these settings; on leaving nothing may have failed."""
+def still_gateway(*, workers: int = 1, **settings: object) -> Iterator[StillGateway]:
+    """A gateway with so many worker processes and these settings; on leaving nothing may have failed."""
     failures = Failures()
     with failures:
-        gateway = StillGateway(**settings)
+        gateway = StillGateway(workers=workers, **settings)
         try:
             yield gateway
             failures.check()
             assert not gateway.loop.failures, gateway.loop.failures
         finally:
-            gateway.loop.run(gateway.process.close())
+            for process in gateway.processes:
+                gateway.loop.run(process.close())
             gateway.loop.close()

@@ -40,6 +40,7 @@ from gatewayx.http.problems import (
     JOB_TIMEOUT,
     METHOD_NOT_ALLOWED,
     NO_JOB_SERVER,
+    NO_ROOM_FOR_RESULT,
     NOT_SUBMITTED,
     OUTCOME_UNKNOWN,
     RESULT_TOO_LARGE,
@@ -464,10 +465,7 @@ cdef class Exchange(JobRequest):
         return self._answer(job, 500, b"WORK_EXCEPTION", data)
 
     cdef int job_too_large(self, Job job) except -1:
-        cdef str detail = None
-        if job.over_budget:
-            detail = "the job ran, but its result did not fit beside what the gateway holds for others at the moment"
-        return self._answer_problem(job, RESULT_TOO_LARGE, detail, None)
+        return self._answer_problem(job, RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT if job.over_budget else None, None)
 
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1:
         return self._answer_problem(

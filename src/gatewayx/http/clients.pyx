@@ -160,10 +160,7 @@ cdef class Clients:
         return not self.draining
 
     def make_places(self):
-        """Close those that are needed least for connections that found no place in other processes.
-
-        They were refused, and find one when they come again.
-        """
+        """Close those that are needed least, for connections that other processes have refused and that may come again."""
         if self.shared.taken(CONNECTIONS) < <uint64_t> self.limits.max_connections:
             self.shared.forget_wants()
         while self.shared.taken(CONNECTIONS) >= <uint64_t> self.limits.max_connections and self.shared.take_want():

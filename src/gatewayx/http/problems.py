@@ -71,6 +71,8 @@ RESULT_TOO_LARGE = Problem(
     "the result is larger than `--max-result`, or does not fit beside what is held for others; `detail` says which",
     "the job ran, but its result is larger than the gateway's limit",
 )
+# Its detail where what others have is the reason.
+NO_ROOM_FOR_RESULT = "the job ran, but its result did not fit beside what the gateway holds for others at the moment"
 OUTCOME_UNKNOWN = Problem(
     "outcome-unknown",
     502,

@@ -86,7 +86,7 @@ cdef class RelayConnection(StreamOwner):
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int complete(self) except -1
     cdef int _send_gathered(self, bytes behind) except -1
-    cdef int _count_waiting(self) except -1
+    cdef int _hold_waiting(self) except -1
     cdef bint _read_head(self, const char* head, const char* end) except -1
     cdef int _answered(self, object body) except -1
     cdef int _give(self, const char* data, Py_ssize_t size) except -1

@@ -24,7 +24,15 @@ from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
 from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
 
-from gatewayx.http.problems import JOB_TIMEOUT, OUTCOME_UNKNOWN, OWNER_AWAY, RELAY_FULL
+from gatewayx.http.problems import (
+    JOB_TIMEOUT,
+    NO_ROOM_FOR_RESULT,
+    OUTCOME_UNKNOWN,
+    OWNER_AWAY,
+    RELAY_FULL,
+    RESULT_TOO_LARGE,
+    TOO_MANY_BYTES,
+)
 from gatewayx.server.places import State
 
 cdef bytes HIGH_LINE = b"X-Gearman-Priority: high\r\n"
@@ -235,7 +243,10 @@ cdef class RelayConnection(StreamOwner):
             return self._fail(OWNER_AWAY, None)
         if not is_small:
             self.stream.write(workload)
-        self._count_waiting()
+        workload_bytes = self.stream.pending_bytes()
+        if workload_bytes:
+            # It was held for the client before.
+            self.relay.budget.hold(&self.held, account_for(BODIES, workload_bytes), workload_bytes)
         return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S) if whole else 0
 
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1:
@@ -243,13 +254,13 @@ cdef class RelayConnection(StreamOwner):
             return 0
         if not self.chunked:
             self.stream.send(piece, piece_bytes)
-            return self._count_waiting()
+            return self._hold_waiting()
         if self.gathered is None:
             self.gathered = bytearray()
         self.gathered += piece[:piece_bytes]
         if len(self.gathered) >= GATHERED_BYTES:
             self._send_gathered(b"")
-        return self._count_waiting()
+        return self._hold_waiting()
 
     cdef int _send_gathered(self, bytes behind) except -1:
         """Send what was gathered as one chunk, and this behind it."""
@@ -266,17 +277,26 @@ cdef class RelayConnection(StreamOwner):
         self.sending = False
         if self.chunked:
             self._send_gathered(b"0\r\n\r\n")
-        self._count_waiting()
+        self._hold_waiting()
+        if self.current is None:
+            return 0
         return self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
 
-    cdef int _count_waiting(self) except -1:
-        """What the kernel has not taken, or was not given yet, is held."""
+    cdef int _hold_waiting(self) except -1:
+        """Hold what the kernel has not taken of the body, or was not given yet; without room the request is given up.
+
+        Its end is among what waits, or still to come: the owner submits nothing.
+        """
+        cdef ByteBudget budget = self.relay.budget
         cdef Py_ssize_t waiting_bytes = self.stream.pending_bytes()
         if self.gathered is not None:
             waiting_bytes += len(self.gathered)
-        if waiting_bytes or self.held.size_bytes:
-            self.relay.budget.hold(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes)
-        return 0
+        if waiting_bytes == self.held.size_bytes or (
+            budget.resize(&self.held, account_for(BODIES, waiting_bytes), waiting_bytes)
+        ):
+            return 0
+        budget.counts.budget_refused += 1
+        return self._fail(TOO_MANY_BYTES, None)
 
     # What the stream tells.
 
@@ -307,8 +327,13 @@ cdef class RelayConnection(StreamOwner):
             return self._fail(OUTCOME_UNKNOWN, NO_ANSWER)
         size -= end + 4 - data
         data = end + 4
-        if size >= self.body_bytes:
-            return self._answered(data[: self.body_bytes])
+        size = min(size, <Py_ssize_t> self.body_bytes)
+        if size > SMALL_BYTES and not self.relay.budget.reserve(RESULTS, size):
+            # The owner does not hold it any more, and others may have taken its place.
+            self.relay.budget.counts.budget_refused += 1
+            return self._fail(RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT)
+        if size == self.body_bytes:
+            return self._answered(data[:size])
         joined = data[:size]
         # From here on its client sets the pace, by its own deadlines.
         self.relay.wheel.disarm(self)
@@ -462,7 +487,7 @@ cdef class RelayConnection(StreamOwner):
     cpdef int resume_writing(self) except -1:
         # All that was written is on its way.
         if self.first_piece is None:
-            self._count_waiting()
+            self._hold_waiting()
         if self.sending and self.current is not None:
             self.relay.wheel.disarm(self)
             return self.current.asked.relay_paused(False)
