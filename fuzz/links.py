@@ -41,9 +41,9 @@ class LinkEnd(FakeStream):
         self.ends = False
         self.queued = False
 
-    def peer_user(self) -> int:
+    def peer_process(self) -> tuple[int, int]:
         """Stream."""
-        return os.geteuid()
+        return (os.getpid(), os.geteuid())
 
     def peer(self) -> None:
         """Stream: a unix socket has no address."""
@@ -158,6 +158,10 @@ class Links(RelaySockets):
         open_links = [link for link in self.links if not link.ends[0].gone]
         if open_links:
             open_links[number % len(open_links)].lose()
+
+    def is_ours(self, process: tuple[int, int] | None) -> bool:
+        """RelaySockets: there is nobody else."""
+        return True
 
     def close(self) -> None:
         """RelaySockets."""

@@ -294,6 +294,11 @@ class TestAStranger:
                 with pytest.raises(PermissionError):
                     os.setuid(NOBODY)
 
+    async def test_of_another_process_group_gets_nothing_either(self, asked):
+        # Another gateway of the same user is one.
+        assert await said_by(lambda: None, asked.address) == b"HTTP/1.1 204"
+        assert await said_by(lambda: os.setpgid(0, 0), asked.address) == b""
+
 
 async def said_by(prepare: Callable[[], object], address: bytes | str) -> bytes:
     """What a forked process that does this first is told there."""

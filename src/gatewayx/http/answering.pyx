@@ -282,7 +282,7 @@ cdef class AnsweringClient(ArrivingClient):
         if request is None:
             self.last = None
             closes = closes or (self.state == ANSWERING)
-        elif request.continue_due and not closes:
+        elif request.continue_due and not request.answered() and not closes:
             request.continue_due = False
             # From now on the client does send the body.
             request.expects_continue = False

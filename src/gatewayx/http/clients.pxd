@@ -92,6 +92,8 @@ cdef class Clients:
     cdef long long body_linger_bytes
     # Where connections count, and those of an address, or of a /64 of IPv6, if that has a bound.
     cdef Shared shared
+    # Whether the process that has connected to relay is one of this gateway's.
+    cdef object relay_peers
     # Where connections write what was gathered in a turn of the loop.
     cdef Turn turn
     # A client that has closed its sending side waits for its answers; else it has hung up.

@@ -1,6 +1,7 @@
 """All clients of the process, and a client's connection before any request; the .pxd has the C-level interface."""
 
 import asyncio
+from collections.abc import Callable
 from enum import IntFlag
 from typing import final
 
@@ -50,6 +51,7 @@ class Clients:
         counters: Counters,
         answers_half_closed: bool = False,
         shared: Shared | None = None,
+        relay_peers: Callable[[tuple[int, int] | None], bool] | None = None,
     ) -> None: ...
     @property
     def refused_connections(self) -> int: ...

@@ -11,7 +11,6 @@ A connection that is refused lingers at once, one without an answer that is unde
 
 import asyncio
 import logging
-import os
 import socket
 
 cimport cython
@@ -55,6 +54,7 @@ cdef class Clients:
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
     turn: where connections write what was gathered in a turn of the loop. counters: where all is counted.
     answers_half_closed: a client that has closed its sending side waits for its answers; else it has hung up.
+    relay_peers: whether Stream.peer_process() is one of this gateway's; None where nobody relays.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ cdef class Clients:
         Counters counters not None,
         bint answers_half_closed=False,
         Shared shared=None,
+        relay_peers=None,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -81,6 +82,7 @@ cdef class Clients:
         self.room = Room(budget, wheel, counters)
         self.refusals = Refusals(loop, wheel, counters)
         self.shared = alone(limits.max_connections) if shared is None else shared
+        self.relay_peers = relay_peers
         self.turn = turn
         self.idle_parsers = []
         self.emptied = asyncio.Event()
@@ -279,7 +281,7 @@ cdef class Client(Occupant):
         self.stream = stream
         if self.late:
             clients.emptied.clear()
-        if self.relayed and stream.peer_user() != os.geteuid():
+        if self.relayed and not clients.relay_peers(stream.peer_process()):
             # Whoever it is, it is none of this gateway's processes.
             return self.abort()
         problem = None if self.relayed else clients.refusal(self)

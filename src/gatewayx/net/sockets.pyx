@@ -253,13 +253,13 @@ cdef void _compact(const sockaddr_storage* address, CompactAddress* compact) noe
         memcpy(compact.host, &ipv6.sin6_addr, 16)
 
 
-cdef long connected_user(int descriptor) noexcept nogil:
+cdef object connected_process(int descriptor):
     # struct ucred of <sys/socket.h>: process, user, group.
     cdef int[3] credentials
     cdef socklen_t size = sizeof(credentials)
     if getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, credentials, &size) < 0 or size != sizeof(credentials):
-        return -1
-    return credentials[1]
+        return None
+    return (credentials[0], <unsigned int> credentials[1])
 
 
 cdef object address_tuple(const CompactAddress* address):

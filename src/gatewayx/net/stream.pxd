@@ -61,8 +61,8 @@ cdef class Stream(Polled):
     cpdef Py_ssize_t incoming_bytes(self) except -1
     # The other side's address as getpeername() has it; None for none.
     cpdef object peer(self)
-    # The user of the process at the other side of a unix socket; -1 for none.
-    cpdef long peer_user(self) except -2
+    # Number and user of the process at the other side of a unix socket, when it connected; None for none.
+    cpdef object peer_process(self)
 
 
 cdef class SocketStream(Stream):

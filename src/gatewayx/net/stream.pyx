@@ -24,7 +24,7 @@ from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI
 from gatewayx.net.sockets cimport (
     address_tuple,
     connect_error,
-    connected_user,
+    connected_process,
     disconnect,
     end_sending,
     incoming_in,
@@ -122,8 +122,8 @@ cdef class Stream(Polled):
     cpdef object peer(self):
         raise NotImplementedError
 
-    cpdef long peer_user(self) except -2:
-        return -1
+    cpdef object peer_process(self):
+        return None
 
 
 @cython.final
@@ -382,8 +382,8 @@ cdef class SocketStream(Stream):
     cpdef object peer(self):
         return address_tuple(&self.address)
 
-    cpdef long peer_user(self) except -2:
-        return connected_user(self.descriptor)
+    cpdef object peer_process(self):
+        return connected_process(self.descriptor)
 
 
 cdef inline char* _start(piece) except NULL:

@@ -28,7 +28,7 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.places import Places, State
-from gatewayx.server.relay import Relay
+from gatewayx.server.relay import MAX_IDLE_CONNECTIONS, Relay
 from gatewayx.server.reloading import tls_context, with_live_of
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class GatewayProcess:
             self.counted_in,
             answers_half_closed=_answers_half_closed(settings),
             shared=self.shared,
+            relay_peers=None if relay_sockets is None else relay_sockets.is_ours,
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
@@ -409,8 +410,9 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
-        # And of several worker processes each has the relay's sockets of all, and requests with others and from others.
-        + (processes + 2 * settings.max_relayed if processes > 1 else 0)
+        # And of several worker processes each has the relay's sockets of all, and requests with others and from each of
+        # them.
+        + (processes * (1 + settings.max_relayed + MAX_IDLE_CONNECTIONS) if processes > 1 else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS

@@ -9,11 +9,13 @@ from gatewayx.http.request cimport Request
 from gatewayx.net.poller cimport TurnPoller
 from gatewayx.net.stream cimport Stream, StreamOwner
 
+cpdef enum:
+    # Connections to a place that are kept for the next request.
+    MAX_IDLE_CONNECTIONS = 64
+
 cdef enum:
     # Of an answer's head, which is one of ours.
     MAX_ANSWER_HEAD_BYTES = 16384
-    # Connections to a place that are kept for the next request.
-    MAX_IDLE_CONNECTIONS = 64
     # An owner has so much longer for its answer than the job has.
     GRACE_S = 2
     # Of a body in chunks so much goes at a time, however small the client's are: each write has its cost.

@@ -1,6 +1,6 @@
 """Hands requests to the process that owns their key; the .pxd has the C-level interface."""
 
-from typing import final
+from typing import Final, final
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
@@ -10,6 +10,8 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import StreamOwner
 from gatewayx.server.places import Places
 from gatewayx.server.relay_sockets import RelaySockets
+
+MAX_IDLE_CONNECTIONS: Final[int]
 
 @final
 class Relay(Owners):

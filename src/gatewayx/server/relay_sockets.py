@@ -98,11 +98,11 @@ class RelaySockets:
         return True
 
     def listening(self, place: int) -> socket.socket:
-        """The socket of this place, non-blocking. Whom it accepts is to be asked for with `peer_is_ours`."""
+        """The socket of this place, non-blocking. Whether who connects there `is_ours` is to be asked."""
         return self._sockets[place]
 
-    def peer_is_ours(self, connection: socket.socket) -> bool:
-        """Whether the other end of a connection is this gateway's; to be asked at both ends.
+    def is_ours(self, process: tuple[int, int] | None) -> bool:
+        """Whether a process, by its number and user, is this gateway's; to be asked at both ends of a connection.
 
         The kernel tells who connected, and to whoever connected who listens, which is the master (SO_PEERCRED).
 
@@ -113,21 +113,32 @@ class RelaySockets:
         master is dead, all its children have the same new parent, and go on with each other; that parent may have
         others of this user, whom the group tells apart. Where /proc does not show the peer, the group alone decides.
         """
+        if process is None:
+            return False
+        process_id, user = process
+        # A process that has no number here, being of another PID namespace, has 0: to getpgid(2) the caller.
+        if process_id <= 0 or user != os.geteuid():
+            return False
+        if process_id == self._master:
+            return True
         try:
-            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-            process_id, user, _ = CREDENTIALS.unpack(peer)
-            # A process that has no number here, being of another PID namespace, has 0: to getpgid(2) the caller.
-            if process_id <= 0 or user != os.geteuid():
-                return False
-            if process_id == self._master:
-                return True
             if os.getpgid(process_id) != os.getpgrp():
                 return False
-        except OSError:
-            # It has ended, or this is no connection.
+        except ProcessLookupError:
+            # It has ended.
             return False
         siblings_parent = self._master if os.getpid() == self._master else os.getppid()
         return _parent_of(process_id) in (siblings_parent, None)
+
+    def peer_is_ours(self, connection: socket.socket) -> bool:
+        """Whether the other end of a connection `is_ours`."""
+        try:
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        except OSError:
+            # This is no connection.
+            return False
+        process_id, user, _ = CREDENTIALS.unpack(peer)
+        return self.is_ours((process_id, user))
 
     def close(self) -> None:
         """Close all of them in this process; in the master, remove the files and the folder as well."""
