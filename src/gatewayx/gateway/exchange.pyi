@@ -7,6 +7,7 @@ from gatewayx.gateway.job_request import JobRequest
 from gatewayx.gateway.owners import Owners
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.problems import ALLOW as ALLOW
+from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
 from gatewayx.http.request import RequestHandler
 
 @final

@@ -6,6 +6,7 @@ from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gateway.owners import Owners, Relayed
+from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import StreamOwner
 from gatewayx.server.places import Places
