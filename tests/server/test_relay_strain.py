@@ -22,6 +22,7 @@ from support.http import HttpClient, head, post
 from support.job_servers import hand_worker
 from support.relaying import Relaying, relaying, unique_line
 from support.shared_memory import Sampler
+from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio
 
@@ -128,7 +129,7 @@ class TestHangUp:
                 clients[goes] = leaving = await stack.enter_async_context(HttpClient(gateway.address))
 
     async def test_of_a_thousand_leaves_nothing(self, address, function):
-        async with relaying([address], "--max-relayed", "2000") as gateway:
+        async with relaying([address], "--max-relayed", "2000", environment=without_sanitizer()) as gateway:
             await self._round(gateway, function, 100)
             # Once it has had so many, only what is kept on purpose stays.
             await self._round(gateway, function, 1000)
@@ -305,7 +306,7 @@ def large_end(size: int) -> bytes:
 
 class TestSmallChunks:
     async def test_take_no_more_memory_than_their_bytes_while_the_owner_takes_none(self, embedded):
-        async with relaying([embedded.address]) as gateway, AsyncExitStack() as stack:
+        async with relaying([embedded.address], environment=without_sanitizer()) as gateway, AsyncExitStack() as stack:
             client = await stack.enter_async_context(HttpClient(gateway.address))
             unique = await send_relayed(gateway, client, b"f")
             first = gateway.place_of(client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -104,9 +104,13 @@ class Relaying:
 
 @asynccontextmanager
 async def relaying(
-    servers: Iterable[tuple[str, int]], *arguments: str, workers: int = 2, max_connections: int | None = None
+    servers: Iterable[tuple[str, int]],
+    *arguments: str,
+    workers: int = 2,
+    max_connections: int | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[Relaying]:
-    """`gatewayx serve` in front of these job servers."""
+    """`gatewayx serve` in front of these job servers. environment: instead of this process's."""
     most = Settings().max_connections if max_connections is None else max_connections
     options = [
         "--listen",
@@ -120,7 +124,7 @@ async def relaying(
     ]
     options += itertools.chain.from_iterable(("--server", f"{host}:{port}") for host, port in servers)
     with SharedMemory(workers, most) as memory:
-        async with ServeProcess(*options, *arguments, before=memory.before, environment=os.environ) as served:
+        async with ServeProcess(*options, *arguments, before=memory.before, environment=environment) as served:
             address = await served.address()
             memory.attach()
             yield Relaying(served, memory, address)
