@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from support.shared_memory import SharedMemory
 
 # A client is at each of four places after so many, but in one of 10^12 runs.
 MOST_CLIENTS = 100
+# A line about a job server in the log, and how long these are waited for.
+TOLD = re.compile(r"worker process ([0-9]+): job server (\S+) ")
+TOLD_S = 10.0
 
 
 def unique_line(unique: bytes) -> bytes:
@@ -102,9 +107,25 @@ class Relaying:
         await eventually(lambda: not any(self.memory.taken()[name] for name in ("connections", "jobs")), PROCESS_S)
 
 
+async def told_of_job_servers(served: ServeProcess, workers: int, names: list[str]) -> None:
+    """Return once each of several worker processes has told of each job server.
+
+    A gateway listens without one that takes longer than a second, as all do on a busy machine. Of one that hangs nothing
+    is told for long, which nobody waits for.
+    """
+    wanted = set(itertools.product(map(str, range(workers)), names)) if workers > 1 else set()
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + TOLD_S
+    while not wanted <= {told.groups() for line in served.lines if (told := TOLD.search(line))}:
+        try:
+            await asyncio.wait_for(served.until("job server "), max(0.0, ends_s - loop.time()))
+        except asyncio.TimeoutError:
+            return
+
+
 @asynccontextmanager
 async def relaying(
-    servers: Iterable[tuple[str, int]],
+    servers: Sequence[tuple[str, int]],
     *arguments: str,
     workers: int = 2,
     max_connections: int | None = None,
@@ -126,5 +147,6 @@ async def relaying(
     with SharedMemory(workers, most) as memory:
         async with ServeProcess(*options, *arguments, before=memory.before, environment=environment) as served:
             address = await served.address()
+            await told_of_job_servers(served, workers, [f"{host}:{port}" for host, port in servers])
             memory.attach()
             yield Relaying(served, memory, address)
