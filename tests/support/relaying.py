@@ -110,8 +110,8 @@ class Relaying:
 async def told_of_job_servers(served: ServeProcess, workers: int, names: list[str]) -> None:
     """Return once each of several worker processes has told of each job server.
 
-    A gateway listens without one that takes longer than a second, as all do on a busy machine. Of one that hangs nothing
-    is told for long, which nobody waits for.
+    A gateway listens without one that takes longer than a second, as all do on a busy machine. Of one that hangs
+    nothing is told for long, which nobody waits for.
     """
     wanted = set(itertools.product(map(str, range(workers)), names)) if workers > 1 else set()
     loop = asyncio.get_running_loop()
