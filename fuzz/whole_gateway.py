@@ -22,14 +22,14 @@ from fuzz.http_inputs import (
     TIGHT_BUDGET,
 )
 from fuzz.links import Links
+from fuzz.processes import make_processes
 from fuzz.responses import Response, responses_of
-from fuzz.world import Failures, FakeStream, JobServer, Loop, OptionAnswer, PlaceDialer
+from fuzz.world import Failures, FakeStream, JobServer, Loop, OptionAnswer
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.job_table import JobTable
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.places import State
-from gatewayx.server.process import GatewayProcess, places_for
+from gatewayx.server.process import GatewayProcess
 
 FIRST_PORT, SECOND_PORT = 4730, 4731
 # Job servers that hang hold up the start so long.
@@ -131,25 +131,11 @@ class World:
         )
         self.links = Links(self.loop)
         self.cut(SIZES[bits >> CUT_SHIFT] if bits >> CUT_SHIFT else 0)
-        self.processes: list[GatewayProcess] = []
-        self.loop.run(self._make(workers))
+        self.processes = self.loop.run(make_processes(self.settings, self.server, self.links, workers))
         starting = [self.loop.create_task(process.pool.start()) for process in self.processes]
         self.loop.settle()
         self.pass_time(START_S)
         assert all(task.done() for task in starting), "a job server that hangs holds up the start"
-
-    async def _make(self, workers: int) -> None:
-        places = places_for(self.settings, workers)
-        # Which of them owns a unique is the same in each run.
-        places.identity_key = bytes(len(places.identity_key))
-        for place in range(workers):
-            links = self.links if workers > 1 else None
-            dialer = PlaceDialer(self.server, place)
-            process = GatewayProcess(self.settings, dialer, places=places, place=place, relay_sockets=links)
-            places[place].state = State.SERVING
-            process._tick()
-            self.links.accepting.append(process.http.relay_connection)
-            self.processes.append(process)
 
     def open_client(self, data: bytes, host: str = "192.0.2.1") -> Client:
         """One more client of each process in turn, with these bytes to send."""

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fuzz.links import Links
+from fuzz.processes import make_processes
 from fuzz.responses import Response, responses_of
-from fuzz.world import Failures, FakeStream, JobServer, Loop, PlaceDialer
+from fuzz.world import Failures, FakeStream, JobServer, Loop
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.places import State
-from gatewayx.server.process import GatewayProcess, places_for
+from gatewayx.server.process import GatewayProcess
 
 
 class StillClient(FakeStream):
@@ -43,25 +43,11 @@ class StillGateway:
         self.loop = Loop()
         self.server = JobServer(self.loop)
         self.links = Links(self.loop)
-        self.processes: list[GatewayProcess] = []
         options = {"server": (ServerAddress("127.0.0.1", 4730),), "connections_per_server": 1} | settings
         self.settings = Settings(**options)
-        self.loop.run(self._make(workers))
+        self.processes = self.loop.run(make_processes(self.settings, self.server, self.links, workers))
         for process in self.processes:
             self.loop.run(process.pool.start())
-
-    async def _make(self, workers: int) -> None:
-        places = places_for(self.settings, workers)
-        # Which of them owns a unique is the same in each run.
-        places.identity_key = bytes(len(places.identity_key))
-        for place in range(workers):
-            links = self.links if workers > 1 else None
-            dialer = PlaceDialer(self.server, place)
-            process = GatewayProcess(self.settings, dialer, places=places, place=place, relay_sockets=links)
-            places[place].state = State.SERVING
-            process._tick()
-            self.links.accepting.append(process.http.relay_connection)
-            self.processes.append(process)
 
     @property
     def process(self) -> GatewayProcess:
