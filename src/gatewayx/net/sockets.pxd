@@ -56,7 +56,7 @@ cdef void read_peer(int descriptor, CompactAddress* peer) noexcept nogil
 # As getpeername() tells it in Python; None for none.
 cdef object address_tuple(const CompactAddress* address)
 # Which process connected to a unix socket, or listened there, and its user (unix(7), SO_PEERCRED); None for no such socket.
-cdef object connected_process(int descriptor)
+cpdef object connected_process(int descriptor)
 # Bytes of a connection that the kernel holds: sent and not confirmed, FIN included (tcp(7), SIOCOUTQ); come and not read
 # (SIOCINQ). 0 once the socket is gone. In a unix socket what was sent counts until the other side has read it, and by the
 # memory that it takes: more than was written, but nothing for nothing.

@@ -14,5 +14,8 @@ class Peer:
 def give_memory_back() -> None:
     """Return to the machine what the C library has and nobody uses (malloc_trim(3)); takes a millisecond."""
 
+def connected_process(descriptor: int) -> tuple[int, int] | None:
+    """Which process connected to a unix socket, or listened there, and its user (unix(7)); None for no such socket."""
+
 def clock_ns() -> int:
     """CLOCK_MONOTONIC: the same in all processes of a machine."""

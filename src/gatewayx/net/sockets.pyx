@@ -253,7 +253,7 @@ cdef void _compact(const sockaddr_storage* address, CompactAddress* compact) noe
         memcpy(compact.host, &ipv6.sin6_addr, 16)
 
 
-cdef object connected_process(int descriptor):
+cpdef object connected_process(int descriptor):
     # struct ucred of <sys/socket.h>: process, user, group.
     cdef int[3] credentials
     cdef socklen_t size = sizeof(credentials)

@@ -19,11 +19,11 @@ import os
 import re
 import socket
 import stat
-import struct
 from collections.abc import Iterator
 
 from gatewayx.errors import StartError, StateError
 from gatewayx.net.poller import TurnPoller
+from gatewayx.net.sockets import connected_process
 from gatewayx.net.stream import SocketStream, StreamOwner
 from gatewayx.server.listeners import BACKLOG
 
@@ -45,8 +45,6 @@ LEFT_FOLDER = re.compile(re.escape(FOLDER_PREFIX) + rf"[0-9a-f]{{{2 * FILE_RANDO
 MOST_ENTRIES = 4096
 MOST_LEFT = 1024
 MOST_LEFT_FOLDERS = 64
-# struct ucred of SO_PEERCRED: process, user, group.
-CREDENTIALS = struct.Struct("iII")
 
 
 class RelaySockets:
@@ -132,13 +130,7 @@ class RelaySockets:
 
     def peer_is_ours(self, connection: socket.socket) -> bool:
         """Whether the other end of a connection `is_ours`."""
-        try:
-            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        except OSError:
-            # This is no connection.
-            return False
-        process_id, user, _ = CREDENTIALS.unpack(peer)
-        return self.is_ours((process_id, user))
+        return self.is_ours(connected_process(connection.fileno()))
 
     def close(self) -> None:
         """Close all of them in this process; in the master, remove the files and the folder as well."""
