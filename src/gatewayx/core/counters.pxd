@@ -32,6 +32,9 @@ cdef struct Counts:
     # Cancellations that a job server was asked for, and those that were not, since as many waited as may.
     unsigned long long cancels_requested
     unsigned long long cancels_left_out
+    # Lines of the access log, and of the event log, that nobody took in time.
+    unsigned long long log_lines_dropped
+    unsigned long long log_events_dropped
 
 
 cdef class Counters:

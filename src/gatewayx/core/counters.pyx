@@ -28,6 +28,8 @@ NAMES = (
     "dropped_packets",
     "cancels_requested",
     "cancels_left_out",
+    "log_lines_dropped",
+    "log_events_dropped",
 )
 # What a row takes.
 ROW_BYTES = sizeof(Counts)
@@ -70,3 +72,7 @@ cdef class Counters:
         cdef unsigned long long* counts = <unsigned long long*> self.row
         cdef Py_ssize_t index
         return {name: counts[index] for index, name in enumerate(NAMES)}
+
+    def add(self, str name, unsigned long long count):
+        """Add to a count by its name, for what is not counted on the way of a request. Raises ValueError."""
+        (<unsigned long long*> self.row)[NAMES.index(name)] += count

@@ -8,7 +8,7 @@ cdef enum:
     MAX_DIGITS = 20
 
 
-cdef inline char* put_decimal(char* end, unsigned long long number) noexcept:
+cdef inline char* put_decimal(char* end, unsigned long long number) noexcept nogil:
     """Write number at end, which has room for MAX_DIGITS bytes; returns what follows it."""
     cdef char[MAX_DIGITS] digits
     cdef int count = 0
