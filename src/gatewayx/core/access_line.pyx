@@ -71,9 +71,9 @@ cdef long long LAST_S = 253_402_300_799
 
 cdef enum:
     PLAIN = 0
+    PERCENT = 1
     # Written as %XX wherever it is: control bytes, the quote and the backslash.
-    ESCAPED = 1
-    PERCENT = 2
+    ESCAPED = 2
     # The beginning of a character of several bytes, or no part of any.
     LEADING = 3
 
@@ -221,31 +221,23 @@ cdef inline char* put_escaped(char* end, const unsigned char* text, int size) no
     return end
 
 
-cdef char* put_text(char* end, const char* key, Slice text, int most_bytes, bint is_name, bint* cut) noexcept nogil:
-    """Write a field with its text; nothing if there is none. is_name: a percent sign in it means itself."""
+cdef char* put_text(char* end, Slice text, int most_bytes, bint is_name, bint* cut) noexcept nogil:
+    """Write a text and the quote behind it. is_name: a percent sign in it means itself."""
     cdef const unsigned char* place = <const unsigned char*> text.start
-    cdef const unsigned char* text_end
-    cdef char* last
-    cdef unsigned char kind
+    cdef const unsigned char* text_end = place + text.size
+    cdef const unsigned char* run_end
+    cdef char* last = end + most_bytes
+    cdef unsigned char as_it_is = PLAIN if is_name else PERCENT
     cdef int length
-    if place == NULL:
-        return end
-    text_end = place + text.size
-    end = put_key(end, key)
-    last = end + most_bytes
-    while place < text_end:
-        kind = KINDS[place[0]]
-        if kind == PLAIN or (kind == PERCENT and not is_name):
-            if end >= last:
-                cut[0] = True
-                break
+    while True:
+        run_end = text_end if text_end - place < last - end else place + (last - end)
+        while place < run_end and KINDS[place[0]] <= as_it_is:
             end[0] = <char> place[0]
             end += 1
             place += 1
-            continue
-        length = 0
-        if kind == LEADING:
-            length = character_bytes(place, text_end - place)
+        if place == text_end:
+            break
+        length = character_bytes(place, text_end - place) if KINDS[place[0]] == LEADING else 0
         if length and not is_unseen(place, length):
             if last - end < length:
                 cut[0] = True
@@ -264,30 +256,37 @@ cdef char* put_text(char* end, const char* key, Slice text, int most_bytes, bint
     return end + 1
 
 
+cdef inline char* put_field(
+    char* end, const char* key, Slice text, int most_bytes, bint is_name, bint* cut
+) noexcept nogil:
+    """Write a field with its text; nothing if there is none."""
+    return end if text.start == NULL else put_text(put_key(end, key), text, most_bytes, is_name, cut)
+
+
 cdef Py_ssize_t compose(char* line, const AccessEntry* entry) noexcept nogil:
     cdef bint cut = False
     cdef char* end = put_key(line, b'{"time":"')
     end = put_time(end, entry.time_ns)
     end[0] = c'"'
     end += 1
-    end = put_text(end, b',"id":"', entry.id, MAX_ID_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"client_id":"', entry.client_id, MAX_CLIENT_ID_TEXT_BYTES, True, &cut)
-    end = put_text(end, b',"trace":"', entry.trace, MAX_ID_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"client":"', entry.client, MAX_CLIENT_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"token":"', entry.token, MAX_TOKEN_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"method":"', entry.method, MAX_WORD_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"path":"', entry.path, MAX_PATH_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"function":"', entry.function, MAX_FUNCTION_TEXT_BYTES, True, &cut)
+    end = put_field(end, b',"id":"', entry.id, MAX_ID_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"client_id":"', entry.client_id, MAX_CLIENT_ID_TEXT_BYTES, True, &cut)
+    end = put_field(end, b',"trace":"', entry.trace, MAX_ID_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"client":"', entry.client, MAX_CLIENT_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"token":"', entry.token, MAX_TOKEN_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"method":"', entry.method, MAX_WORD_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"path":"', entry.path, MAX_PATH_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"function":"', entry.function, MAX_FUNCTION_TEXT_BYTES, True, &cut)
     end = put_count(put_key(end, b',"status":'), entry.status)
-    end = put_text(end, b',"outcome":"', entry.outcome, MAX_WORD_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"outcome":"', entry.outcome, MAX_WORD_TEXT_BYTES, False, &cut)
     end = put_count(put_key(end, b',"bytes_in":'), entry.bytes_in)
     end = put_count(put_key(end, b',"bytes_out":'), entry.bytes_out)
     end = put_seconds(put_key(end, b',"duration_s":'), entry.duration_ns)
     if entry.job_ns >= 0:
         end = put_seconds(put_key(end, b',"job_s":'), entry.job_ns)
-    end = put_text(end, b',"server":"', entry.server, MAX_SERVER_TEXT_BYTES, False, &cut)
-    end = put_text(end, b',"handle":"', entry.handle, MAX_HANDLE_TEXT_BYTES, True, &cut)
-    end = put_text(end, b',"unique":"', entry.unique, MAX_HANDLE_TEXT_BYTES, True, &cut)
+    end = put_field(end, b',"server":"', entry.server, MAX_SERVER_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"handle":"', entry.handle, MAX_HANDLE_TEXT_BYTES, True, &cut)
+    end = put_field(end, b',"unique":"', entry.unique, MAX_HANDLE_TEXT_BYTES, True, &cut)
     end = put_decimal(put_key(end, b',"connection":'), entry.connection)
     end = put_decimal(put_key(end, b',"request":'), entry.request)
     if cut:
