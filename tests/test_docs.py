@@ -21,8 +21,21 @@ PAGES = sorted(
 MOST_README_LINES = 200
 MOST_README_CHARACTERS = 200
 
-# Flags of other programs that the pages speak of: gearmand, gearadmin and Node.js, and what every command has.
+# Flags of other programs that the pages speak of: gearmand, gearadmin, Node.js, systemctl, kubectl and podman, and what
+# every command has.
 OTHER_FLAGS = {
+    "--cap-drop",
+    "--env",
+    "--file",
+    "--filename",
+    "--kill-who",
+    "--kill-whom",
+    "--now",
+    "--publish",
+    "--read-only",
+    "--signal",
+    "--tag",
+    "--time",
     "--max-http-header-size",
     "--hashtable-buckets",
     "--http-port",
