@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from gatewayx.config.loading import load
+from gatewayx.server.listeners import LAST_ACCEPTS_S
 from gatewayx.server.master import OVERDUE_S
-from gatewayx.server.process import LAST_ACCEPTS_S, LAST_ANSWERS_S
+from gatewayx.server.process import LAST_ANSWERS_S
 from support.deployed import DEPLOY
 
 if sys.version_info >= (3, 11):
