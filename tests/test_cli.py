@@ -110,7 +110,7 @@ def test_help_groups_the_settings() -> None:
     lines = invoke("serve", "--help").output.splitlines()
 
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    groups = ["Addresses", "Processes", "Job servers", "Functions", "Limits", "Timeouts", "Answers"]
+    groups = ["Addresses", "Processes", "Job servers", "Functions", "Limits", "Timeouts", "Answers", "Logs"]
     assert titles == [f"{title}:" for title in ("Options", *groups)]
 
 

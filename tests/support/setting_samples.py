@@ -582,4 +582,13 @@ SAMPLES = {
         shown="answer",
         bad=["", "Answer", "hangup", "true", "0"],
     ),
+    "log_format": Sample(
+        default="text",
+        toml=('"json"', "json"),
+        variable=("text", "text"),
+        flag=("json", "json"),
+        arguments=["--log-format", "json"],
+        shown="json",
+        bad=["", "Text", "JSON", "json ", "0"],
+    ),
 }

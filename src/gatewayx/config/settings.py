@@ -98,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
     half_closed: str = "hang-up"
+    log_format: str = "text"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -534,5 +535,13 @@ SETTINGS: tuple[Setting, ...] = (
         "What a client that closes its sending side and not its connection has done: hung up, so that its jobs are "
         "cancelled, or sent its last request, to wait for the answers.",
         "HAProxy option abortonclose; nginx proxy_ignore_client_abort",
+    ),
+    Setting(
+        "log_format",
+        "log-format",
+        Choice("text", "json"),
+        "Logs",
+        "How events are told on standard error: lines of text, or objects of JSON, one a line.",
+        "Caddy format json, console; Traefik log.format",
     ),
 )

@@ -50,7 +50,7 @@ cdef inline Py_ssize_t whole_lines(const char* data, Py_ssize_t size) noexcept n
 cdef class AccessBatch:
     """The lines of one process. counters: where it counts those that are dropped; None for counters of its own."""
 
-    def __cinit__(self, Counters counters=None):
+    def __init__(self, Counters counters=None):
         self.counted_in = Counters() if counters is None else counters
         self.descriptor = -1
         self.piece_bytes = PIECE_BYTES

@@ -1,7 +1,8 @@
-"""The event log: lines on standard error, rate limited by kind, without raw bytes from the network."""
+"""The event log: lines on standard error, of text or JSON, rate limited by kind, without raw bytes from the network."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -20,6 +21,14 @@ OTHER_KINDS = ("gatewayx", "a line of any other kind", "")
 # Stands before each line of a traceback, so that no part of an exception's message begins a line.
 TRACEBACK_INDENT = "    "
 LONGEST_KIND = 200
+# A line of JSON, with its line end: PIPE_BUF, so that lines of several processes never mix in a pipe (pipe(7)). In one
+# that would be longer the end of the message is cut, to so much, and the beginning of the traceback, to the rest.
+MAX_JSON_BYTES = 4096
+MAX_MESSAGE_BYTES = 2048
+# Who speaks, in a line of JSON, if it is no worker process.
+MASTER = "master"
+# The logger of what is written to standard error past all loggers.
+STANDARD_ERROR = "stderr"
 
 logger = logging.getLogger("gatewayx")
 
@@ -97,12 +106,82 @@ def _indented(text: str) -> str:
     return "\n".join(f"{TRACEBACK_INDENT}{escaped(line)}" for line in text.split("\n"))
 
 
-class EventLog(logging.Handler):
-    """The handler of a process that serves: escapes, limits, and writes to `descriptor` without waiting."""
+class JsonLines(logging.Formatter):
+    """Each record as one line: an object of JSON, in ASCII.
 
-    def __init__(self, descriptor: int) -> None:
+    place: of the worker process, or who else speaks.
+    """
+
+    def __init__(self, place: int | str = MASTER) -> None:
         super().__init__()
-        self.setFormatter(Printable("%(asctime)s %(levelname)s %(message)s"))
+        self._place = place
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of the record, without a line end, of less than MAX_JSON_BYTES."""
+        time_s, milliseconds = divmod(int(record.created * 1000), 1000)
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_s))
+        fields: dict[str, object] = {
+            "time": f"{moment}.{milliseconds:03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "place": self._place,
+            "logger": record.name,
+        }
+        # As `exc_text` another handler may have left it escaped.
+        parts = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+        parts += [self.formatStack(record.stack_info)] if record.stack_info else []
+        if parts:
+            fields["traceback"] = "\n".join(parts)
+        return _json(fields)
+
+
+def _json(fields: dict[str, object]) -> str:
+    """The fields as JSON, cut to MAX_JSON_BYTES with a line end: then `cut` says so."""
+    # Half a surrogate pair, as in a path that is no UTF-8, is not JSON for all readers.
+    fields = {name: _without_surrogates(value) if isinstance(value, str) else value for name, value in fields.items()}
+    line = json.dumps(fields, separators=(",", ":"))
+    if len(line) < MAX_JSON_BYTES:
+        return line
+    fields |= {"cut": True, "logger": str(fields["logger"])[:LONGEST_KIND]}
+    traceback = str(fields.pop("traceback", ""))
+    fields["message"] = _beginning(str(fields["message"]), MAX_MESSAGE_BYTES)
+    if traceback:
+        fields["traceback"] = ""
+        left_bytes = MAX_JSON_BYTES - 1 - len(json.dumps(fields, separators=(",", ":")))
+        fields["traceback"] = _beginning(traceback[::-1], left_bytes)[::-1]
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _beginning(text: str, most_bytes: int) -> str:
+    """The beginning of the text that takes at most so many bytes in JSON."""
+    text = text[:most_bytes]
+    while (text_bytes := len(json.dumps(text)) - 2) > most_bytes:
+        text = text[: min(len(text) - 1, len(text) * most_bytes // text_bytes)]
+    return text
+
+
+def _formatter(log_format: str, teller: str, place: int | str) -> logging.Formatter:
+    return JsonLines(place) if log_format == "json" else Printable(f"%(asctime)s %(levelname)s {teller}%(message)s")
+
+
+class EventLog(logging.Handler):
+    """The handler of a process that serves: escapes, limits, and writes to `descriptor` without waiting.
+
+    log_format: "text" or "json".
+    """
+
+    def __init__(self, descriptor: int, log_format: str = "text") -> None:
+        super().__init__()
+        self._format = log_format
+        self._teller = ""
+        self._place: int | str = MASTER
+        # Lines that were dropped up to the last take_dropped().
+        self._taken_dropped = 0
+        self.change(log_format)
         self.limit = RateLimit()
         self.addFilter(self.limit)
         self.writer = RecordWriter(descriptor, self._lost)
@@ -119,14 +198,32 @@ class EventLog(logging.Handler):
         self.writer.catch_up()
         self._tell_left_out()
 
-    def begin_anew(self, teller: str) -> None:
+    def change(self, log_format: str) -> None:
+        """Go on in this format."""
+        self._format = log_format
+        self.setFormatter(_formatter(log_format, self._teller, self._place))
+
+    def take_dropped(self) -> int:
+        """How many lines were dropped since it was asked last."""
+        dropped = self.writer.dropped - self._taken_dropped
+        self._taken_dropped = self.writer.dropped
+        return dropped
+
+    def begin_anew(self, teller: str, place: int | str) -> None:
         """In a process that was forked: what was left out or not written before is the other's to tell.
 
-        teller: stands before each message.
+        teller: stands before each message of text. place: stands in each line of JSON.
         """
-        self.setFormatter(Printable(f"%(asctime)s %(levelname)s {teller}%(message)s"))
+        self._teller = teller
+        self._place = place
+        self.change(self._format)
         self.limit.take_left_out(ended=False)
         self.writer.begin_anew()
+        self._taken_dropped = self.writer.dropped
+
+    def shown(self, line: str) -> str:
+        """What stands in the log for a line that was written to standard error past all loggers."""
+        return escaped(line) if self._format == "text" else self.format(_record(line, STANDARD_ERROR))
 
     def finish(self) -> None:
         """Tell what was left out so far, as the last thing."""
@@ -144,19 +241,19 @@ class EventLog(logging.Handler):
         return f"{self.format(record)}\n".encode("ascii", "backslashreplace")
 
 
-def _record(message: str) -> logging.LogRecord:
-    return logging.LogRecord(logger.name, logging.WARNING, __file__, 0, message, None, None)
+def _record(message: str, name: str = "gatewayx") -> logging.LogRecord:
+    return logging.LogRecord(name, logging.WARNING, __file__, 0, message, None, None)
 
 
-def configure(descriptor: int = 2) -> EventLog:
+def configure(descriptor: int = 2, log_format: str = "text") -> EventLog:
     """Send gatewayx's events, what the loop reports, and whatever else goes to standard error through one handler."""
-    log = EventLog(descriptor)
+    log = EventLog(descriptor, log_format)
     root = logging.getLogger()
     root.addHandler(log)
     root.setLevel(logging.WARNING)
     logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    sys.stderr = RecordStream(log.writer, escaped)
+    sys.stderr = RecordStream(log.writer, log.shown)
     sys.excepthook = _uncaught
     sys.unraisablehook = _unraisable
     threading.excepthook = _uncaught_in_thread

@@ -98,7 +98,7 @@ def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: 
     inherited sockets take the place of that.
     """
     signals.prepare()
-    log = logs.configure()
+    log = logs.configure(log_format=settings.log_format)
     processes = worker_processes(settings.workers)
     make_room_for_connections(settings, processes.count)
     sockets = BoundSockets(processes.count)
@@ -278,6 +278,7 @@ class Master:
             return
         settings, self._context = read
         self._settings = settings
+        self._log.change(settings.log_format)
         make_room_for_connections(settings, len(self._posts))
         self._told_settings = False
         self._all_took = True
@@ -361,7 +362,7 @@ class Master:
         exit_code = 1
         try:
             signals.leave_to_master()
-            self._log.begin_anew(f"worker process {number}: " if len(self._posts) > 1 else "")
+            self._log.begin_anew(f"worker process {number}: " if len(self._posts) > 1 else "", number)
             # A worker process hears that the master is gone only if nobody else has the master's end.
             master_end.close()
             for post in self._posts:

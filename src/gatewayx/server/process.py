@@ -224,6 +224,8 @@ class GatewayProcess:
             self.relay.job_timeout_s = settings.job_timeout_s
         if self._sockets is not None:
             self._sockets.set_write_timeout(settings.write_timeout_s)
+        if self._log is not None:
+            self._log.change(settings.log_format)
         await self.pool.change(settings.server, **for_pool)
 
     async def drain(self) -> None:
@@ -331,6 +333,7 @@ class GatewayProcess:
             self._listeners.tick(time.monotonic())
         if self._log is not None:
             self._log.tick()
+            self.counted_in.add("log_events_dropped", self._log.take_dropped())
         if now_s >= self._events_at_s:
             self._events_at_s = now_s + logs.INTERVAL_S
             self.log_refusals()

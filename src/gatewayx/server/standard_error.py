@@ -43,6 +43,8 @@ class RecordWriter:
         # The rest of a record of which a part was written; no other record may be written before it.
         self._rest = b""
         self._lost = 0
+        # All that were lost, and never fewer.
+        self.dropped = 0
         self._why = NOT_READ
         self._lock = threading.RLock()
         self._writing = False
@@ -64,6 +66,7 @@ class RecordWriter:
             # A finalizer may run and write in the middle of a write.
             if self._writing or not self._catch_up() or not self._begin(record):
                 self._lost += 1
+                self.dropped += 1
 
     def catch_up(self) -> None:
         """Write what is left, if there is room now."""
@@ -135,7 +138,7 @@ class RecordWriter:
 class RecordStream(io.TextIOBase):
     """In the place of sys.stderr: what Python and libraries write there, line by line through a RecordWriter.
 
-    escape: makes a line fit to be shown.
+    escape: what is written of a line, without a line end.
     """
 
     encoding = "utf-8"
