@@ -110,7 +110,7 @@ def test_help_groups_the_settings() -> None:
     lines = invoke("serve", "--help").output.splitlines()
 
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    groups = ["Addresses", "Processes", "Job servers", "Functions", "Limits", "Timeouts", "Answers", "Logs"]
+    groups = ["Addresses", "Processes", "Job servers", "Functions", "Limits", "Timeouts", "Answers", "Admin", "Logs"]
     assert titles == [f"{title}:" for title in ("Options", *groups)]
 
 
@@ -241,14 +241,20 @@ def test_serve_runs_the_gateway_with_the_effective_settings(server: ModuleType) 
     assert result.exit_code == 0
     assert result.output == ""
     settings = Settings(server=(ServerAddress("a", 1),), max_body_bytes=1024)
-    assert server.given == [(settings, {"listen_is_default": True})]
+    assert server.given == [(settings, {"listen_is_default": True, "admin_is_default": True})]
 
 
 def test_where_it_listens_is_no_default_if_it_was_set_even_to_that(server: ModuleType) -> None:
     invoke("serve", "--listen", "127.0.0.1:8080")
     invoke("serve", environ={"GATEWAYX_LISTEN": "127.0.0.1:8080"})
 
-    assert server.given == 2 * [(Settings(), {"listen_is_default": False})]
+    assert server.given == 2 * [(Settings(), {"listen_is_default": False, "admin_is_default": True})]
+
+
+def test_the_admin_address_is_no_default_if_it_was_set_even_to_that(server: ModuleType) -> None:
+    invoke("serve", "--admin", "127.0.0.1:8081")
+
+    assert server.given == [(Settings(), {"listen_is_default": True, "admin_is_default": False})]
 
 
 def test_serve_can_read_the_file_again_with_the_flags_it_has(server: ModuleType, tmp_path: Path) -> None:

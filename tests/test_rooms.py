@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "embedded": {"core", "net", "gearman.packet", "gearman.errors"},
     "bench": {"core", "net", "embedded"},
     "demo": {"config", "core", "net", "http", "gearman", "gateway", "admin", "server", "embedded"},
-    "cli": {"config", "server", "demo", "bench", "gearman.tls"},
+    "healthcheck": set(),
+    "cli": {"config", "server", "demo", "bench", "healthcheck", "gearman.tls"},
     "__main__": {"cli", "server"},
 }
 EVERYONE = {"address", "errors"}

@@ -11,7 +11,8 @@ import click
 
 from gatewayx import __version__
 from gatewayx.address import Address, AddressError
-from gatewayx.config.kinds import AddressList, FunctionList, Switch
+from gatewayx.config.address_kinds import AddressList
+from gatewayx.config.kinds import FunctionList, Switch
 from gatewayx.config.loading import (
     CONFIG_FLAG,
     CONFIG_HELP,
@@ -119,6 +120,7 @@ def serve(config_path: str | None, **flags: object) -> None:
             loaded.settings,
             lambda: load_again(config_path, os.environ, flags).settings,
             listen_is_default=loaded.origins["listen"] == "default",
+            admin_is_default=loaded.origins["admin"] == "default",
         )
     )
 
@@ -158,6 +160,31 @@ def check(config_path: str | None, **flags: object) -> None:
         check_files(settings)
     except StartError as error:
         _stop(error, EXIT_WRONG_USE)
+
+
+@main.command()
+@click.option(CONFIG_FLAG, "config_path", metavar="FILE", help=f"{CONFIG_HELP}  [{CONFIG_VARIABLE}]")
+@click.option("--admin", metavar="HOST:PORT", help="The admin address, where the file and the environment do not say.")
+@click.option("--live", is_flag=True, help="Ask /livez, whether it lives, in place of /readyz, whether it serves.")
+@click.option(
+    "--timeout", "timeout_s", metavar="SECONDS", type=click.FloatRange(0.01, 3600), default=2.0, show_default=True
+)
+def healthcheck(config_path: str | None, admin: str | None, timeout_s: float, *, live: bool) -> None:
+    """Ask a running gateway's admin address whether it is ready.
+
+    The address comes from the same settings as that of serve. Exit code 0 if it is; 1 if not, or nobody answers within
+    the timeout, with the reason in one line on standard error.
+    """
+    address = _load(config_path, {"admin": admin}).settings.admin
+
+    from gatewayx.healthcheck import ask
+
+    if address is None or not address.port:
+        _stop(StartError("the settings have no admin address that could be asked"), EXIT_FAILED)
+    try:
+        ask(address, "/livez" if live else "/readyz", timeout_s)
+    except StartError as error:
+        _stop(error, EXIT_FAILED)
 
 
 def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:

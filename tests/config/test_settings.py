@@ -43,6 +43,7 @@ def test_what_sockets_processes_and_shared_memory_are_made_of_needs_a_restart() 
         "socket-owner",
         "workers",
         "max-connections",
+        "admin",
     }
 
 

@@ -478,7 +478,7 @@ def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         listen = probe.getsockname()
     host, port = nobody_listens()
-    arguments = ("--listen", f"127.0.0.1:{listen[1]}", "--server", f"{host}:{port}")
+    arguments = ("--listen", f"127.0.0.1:{listen[1]}", "--server", f"{host}:{port}", "--admin", "none")
     with subprocess.Popen(
         [sys.executable, "-m", "gatewayx", "serve", *arguments],
         stdin=subprocess.DEVNULL,

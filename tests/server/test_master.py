@@ -88,7 +88,7 @@ async def test_one_that_is_killed_is_replaced_and_the_log_says_so(served):
 
 
 async def test_one_that_crashes_is_replaced_though_nobody_reads_the_log(embedded):
-    at_once = "from gatewayx.server import master\nmaster.BACKOFF_FIRST_S = 0.0"
+    at_once = "from gatewayx.server import children\nchildren.BACKOFF_FIRST_S = 0.0"
     # The sanitizer's own report would wait for a reader.
     environment = {**os.environ, "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:handle_segv=0"}
     async with ServeProcess(
@@ -360,7 +360,7 @@ async def test_a_start_in_which_all_crash_says_who_and_shows_where(embedded):
 
 
 async def test_a_process_that_cannot_be_started_leaves_no_descriptor(embedded):
-    before = FORKS_FAIL.format(succeed=2) + "from gatewayx.server import master\nmaster.BACKOFF_MAX_S = 0.01\n"
+    before = FORKS_FAIL.format(succeed=2) + "from gatewayx.server import children\nchildren.BACKOFF_MAX_S = 0.01\n"
     async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2", before=before) as served:
         address = await served.address()
         descriptors = descriptors_of(served.process.pid)

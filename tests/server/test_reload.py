@@ -19,7 +19,7 @@ from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server import reloading, worker
-from gatewayx.server.master import Child
+from gatewayx.server.children import Child
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker

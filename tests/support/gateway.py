@@ -151,6 +151,8 @@ class ServeProcess:
             sys.executable,
             *self.program,
             "serve",
+            # Many are there at a time, and one can have the default address.
+            *(() if "--admin" in self.arguments else ("--admin", "none")),
             *self.arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -7,6 +7,20 @@ from typing import NamedTuple
 from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.kinds import FunctionBound, FunctionServer, SocketOwner
 from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES
+from support.bad_values import (
+    BAD_HOSTS,
+    BAD_LISTENS,
+    BAD_MODES,
+    BAD_NAMES,
+    BAD_NUMBERS,
+    BAD_OPTIONAL_ADDRESSES,
+    BAD_OWNERS,
+    BAD_PATHS,
+    BAD_SERVERS,
+    BAD_SIZES,
+    BAD_TYPES,
+    BAD_WORDS,
+)
 
 
 class Sample(NamedTuple):
@@ -26,113 +40,6 @@ class Sample(NamedTuple):
 
 
 SERVER = ServerAddress("127.0.0.1", 4730)
-
-BAD_NUMBERS = [
-    "",
-    " ",
-    "-1",
-    "+1",
-    "1_0",
-    "1e3",
-    "0x10",
-    "nan",
-    "inf",
-    "\uff11",
-    "1 ",
-    "1\n",
-    "9" * 5000,
-    "many",
-    "\udcff",
-]
-BAD_SIZES = [*BAD_NUMBERS, "1.5MiB", "1 MiB", "1mib", "1MB", "1M", "1TiB", "KiB", "9999999GiB"]
-BAD_ADDRESSES = [
-    "",
-    ",",
-    "a:1,",
-    "a:1,,b:2",
-    "a:1,a:1",
-    "a:65536",
-    "8080",
-    "a:1;b:2",
-    ",".join(f"a:{i}" for i in range(1, 66)),
-]
-BAD_NAMES = [
-    ",",
-    "a,",
-    "a,,b",
-    "a,a",
-    "a*b",
-    "**",
-    "a\x00",
-    "a\n",
-    "a\x7f",
-    "\udcff",
-    "a" * 4097,
-    ",".join(f"a{i}" for i in range(1025)),
-]
-BAD_TYPES = [
-    "",
-    "text",
-    "text/",
-    "/plain",
-    "text/plain\r\nX: y",
-    "text/plain\x7f",
-    "text/plain\x00",
-    "text/plän",
-    "a/b c",
-]
-
-BAD_SERVERS = [
-    *BAD_ADDRESSES,
-    "a:0",
-    "TLS://a:1",
-    "tls:a:1",
-    "tls://",
-    "tls://tls://a:1",
-    "each://",
-    "tls+each://a:1",
-    "each://a:1,a:1",
-    "http://a:1",
-    "a:1,tls://a:1",
-]
-BAD_WORDS = ["", "1", "yes", "True", "TRUE", "on", "true "]
-BAD_LISTENS = [
-    *BAD_ADDRESSES,
-    "unix:",
-    "unix:/",
-    "unix:a",
-    "unix:@a",
-    "unix://a",
-    "unix:/a/",
-    "unix:/a//b",
-    "unix:/a/./b",
-    "unix:/a/../b",
-    "unix:/a\x00",
-    "unix:/a\nb",
-    "unix:/a\x7f",
-    "unix:/\udcff",
-    f"unix:/{'a' * 107}",
-    "unix:/a,unix:/a",
-    "unix:/a,b",
-    "UNIX:/a",
-]
-BAD_MODES = [
-    "",
-    "0",
-    "66",
-    "0x1b0",
-    "0o660",
-    "00660",
-    "1666",
-    "0668",
-    "rw-rw----",
-    "0660 ",
-    " 660",
-    "-660",
-    "\uff16" * 3,
-]
-BAD_OWNERS = [":", "a:", "a:b:c", ":a:b", "a b", " a", "a\n", "a\x00", "a\x7f", "\udcff", "a" * 257]
-BAD_PATHS = ["a\x00", "a\n", "\x7f", "\udcff", "a" * 4097]
 
 SAMPLES = {
     "listen": Sample(
@@ -581,6 +488,33 @@ SAMPLES = {
         arguments=["--half-closed", "answer"],
         shown="answer",
         bad=["", "Answer", "hangup", "true", "0"],
+    ),
+    "admin": Sample(
+        default=Address("127.0.0.1", 8081),
+        toml=('"none"', None),
+        variable=("[::]:8081", Address("::", 8081)),
+        flag=("localhost:0", Address("localhost", 0)),
+        arguments=["--admin", "none"],
+        shown="none",
+        bad=BAD_OPTIONAL_ADDRESSES,
+    ),
+    "admin_host": Sample(
+        default=(),
+        toml=('["gateway.internal", "Pod-1"]', ("gateway.internal", "pod-1")),
+        variable=("a, b.c", ("a", "b.c")),
+        flag=(("a", "b"), ("a", "b")),
+        arguments=["--admin-host", "a", "--admin-host", "B.c"],
+        shown="a,b.c",
+        bad=BAD_HOSTS,
+    ),
+    "ready_requires": Sample(
+        default="none",
+        toml=('"any"', "any"),
+        variable=("all", "all"),
+        flag=("none", "none"),
+        arguments=["--ready-requires", "all"],
+        shown="all",
+        bad=["", "1", "Any", "any ", "some"],
     ),
     "log_format": Sample(
         default="text",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from gatewayx.address import Address, ServerAddress, UnixAddress
+from gatewayx.config.address_kinds import HostList, ListenList, OptionalAddress, ServerList
 from gatewayx.config.kinds import (
     GIBIBYTE,
     KIBIBYTE,
@@ -27,11 +28,9 @@ from gatewayx.config.kinds import (
     FunctionServers,
     Integer,
     Kind,
-    ListenList,
     MediaType,
     Owner,
     QueueBounds,
-    ServerList,
     Size,
     SocketOwner,
     Switch,
@@ -98,6 +97,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
     half_closed: str = "hang-up"
+    # None is none.
+    admin: Address | None = Address("127.0.0.1", 8081)
+    admin_host: tuple[str, ...] = ()
+    ready_requires: str = "none"
     log_format: str = "text"
 
 
@@ -535,6 +538,34 @@ SETTINGS: tuple[Setting, ...] = (
         "What a client that closes its sending side and not its connection has done: hung up, so that its jobs are "
         "cancelled, or sent its last request, to wait for the answers.",
         "HAProxy option abortonclose; nginx proxy_ignore_client_abort",
+    ),
+    Setting(
+        "admin",
+        "admin",
+        OptionalAddress(),
+        "Admin",
+        "Where /livez, /readyz, /metrics and /status are answered; none for nowhere. If the default cannot be had, a "
+        "warning says so and there is none. Whoever can connect may read all of it. Port 0 lets the kernel choose.",
+        "Caddy admin: localhost:2019; Envoy admin",
+        live=False,
+    ),
+    Setting(
+        "admin_host",
+        "admin-host",
+        HostList(),
+        "Admin",
+        "A name by which the admin address is asked for, beside localhost and addresses; may be repeated. With any "
+        "other Host a request there is answered 403.",
+        "Caddy admin origins",
+    ),
+    Setting(
+        "ready_requires",
+        "ready-requires",
+        Choice("none", "any", "all"),
+        "Admin",
+        "Of how many job servers /readyz requires that they answer. All gateways in front of the same job servers "
+        "would be unready together, and clients get no answer of theirs.",
+        "Kubernetes: readiness without shared dependencies",
     ),
     Setting(
         "log_format",

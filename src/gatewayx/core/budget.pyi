@@ -10,6 +10,9 @@ MAX_BYTES_PER_RESULT: int
 MAX_BYTES_PER_SMALL: int
 LARGEST_SMALL_BYTES: int
 
+def account_bounds(max_bytes: int) -> dict[str, int]:
+    """What each account may hold when all of them together may hold so much, by name."""
+
 @final
 class ByteBudget:
     """The .pxd says what counts in which account.

@@ -30,6 +30,15 @@ cdef enum:
     # A process is granted at most so much beyond what it holds, at a time.
     PORTION_BYTES = 256 * 1024
 
+def account_bounds(long long max_bytes):
+    """What each account may hold when all of them together may hold so much, by name."""
+    return {
+        "small": max_bytes * SMALL_SHARE // SHARES,
+        "bodies": max_bytes * BODIES_SHARE // SHARES,
+        "results": max_bytes * RESULTS_SHARE // SHARES,
+    }
+
+
 # SMALL_BYTES, for Python.
 LARGEST_SMALL_BYTES = SMALL_BYTES
 

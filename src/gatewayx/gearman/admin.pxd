@@ -12,6 +12,8 @@ cdef enum:
     TURN_BYTES = 16384
     # Functions with workers or jobs, of one job server; above, the others count as not known.
     MAX_FUNCTIONS = 65536
+    # What is kept of a job server's version.
+    MAX_VERSION_BYTES = 64
 
 
 cdef class FunctionStatus:
@@ -38,6 +40,8 @@ cdef class ServerStatus:
     # How many `status` were asked for so far, and the number of the last one answered.
     cdef readonly long long asked
     cdef readonly long long answered
+    # What it has answered to `version` last; empty before.
+    cdef readonly bytes version
 
     # Workers for the function; -1 if that is not known.
     cdef Py_ssize_t workers(self, bytes function)

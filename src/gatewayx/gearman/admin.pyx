@@ -48,6 +48,13 @@ cdef class FunctionStatus:
 cdef class ServerStatus:
     """What is known of one job server by text."""
 
+    def __cinit__(self):
+        self.version = b""
+
+    def functions_now(self):
+        """The functions with workers or jobs, as the last `status` said; None while that is not known."""
+        return self.functions
+
     cdef Py_ssize_t workers(self, bytes function):
         cdef FunctionStatus status
         if self.functions is None:
@@ -216,6 +223,9 @@ cdef class AdminConnection(UpstreamConnection):
         if answer == STATUS:
             self._status_ends()
         else:
+            # gearmand answers "OK 1.1.21", other job servers without the word.
+            version = PyBytes_FromStringAndSize(line, min(line_bytes, MAX_VERSION_BYTES))
+            self.status.version = version.removeprefix(b"OK").strip()
             self.come_up()
         return 0
 

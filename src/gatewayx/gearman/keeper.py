@@ -172,6 +172,8 @@ class Keeper:
         self.on_loss: Callable[[], None] = lambda: None
         # Done after the first attempt of each connection; some of those that are done are no longer there.
         self.tried: list[asyncio.Future[None]] = []
+        # Why the last attempt or connection has come to nothing; empty since one is up.
+        self.last_reason = ""
         # Not set while it leaves: no further attempts.
         self._wanted = asyncio.Event()
         self._wanted.set()
@@ -438,6 +440,7 @@ class Keeper:
             self.pool.went_down(self.server, connection)
 
     def _came_up(self, connection: Connection) -> None:
+        self.last_reason = ""
         if isinstance(connection, AdminConnection):
             self._text_reasons.forget()
         else:
@@ -466,7 +469,7 @@ class Keeper:
         name = self.server.name
         # The limit on lines of one kind is for each job server: many go away together.
         about = {"about": name}
-        reason = reason[:MAX_REASON_CHARACTERS]
+        reason = self.last_reason = reason[:MAX_REASON_CHARACTERS]
         now_s = self.loop.time()
         if not self._wanted.is_set():
             if lost and not is_text:

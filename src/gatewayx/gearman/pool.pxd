@@ -49,7 +49,7 @@ cdef class PooledServer:
     cdef bint dropped
     cdef list connections
     # The text connection, and what it has told.
-    cdef ServerStatus status
+    cdef readonly ServerStatus status
 
     # One of its connections is up.
     cdef bint is_up(self)
@@ -81,7 +81,7 @@ cdef class Pool(JobRouter):
     cdef DeadlineWheel wheel
     cdef ByteBudget budget
     # PooledServer, in the order of the configuration, then of their addresses; and those that get no new jobs.
-    cdef list servers
+    cdef readonly list servers
     cdef list leaving
     # Numbers that no server has, the one that has been free for longest first.
     cdef object free_numbers

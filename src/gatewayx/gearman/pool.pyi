@@ -7,7 +7,7 @@ from typing import Any, final
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
-from gatewayx.gearman.admin import AdminConnection
+from gatewayx.gearman.admin import AdminConnection, ServerStatus
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.job import JobRouter
 from gatewayx.gearman.keeper import Keeper
@@ -45,6 +45,8 @@ class PooledServer:
     @property
     def connected(self) -> int: ...
     @property
+    def status(self) -> ServerStatus: ...
+    @property
     def outstanding_jobs(self) -> int: ...
 
 @final
@@ -75,6 +77,8 @@ class Pool(JobRouter):
     async def start(self) -> None:
         """Begin to connect; returns once every job server was tried: connected, refused, or 1 s gone."""
 
+    @property
+    def servers(self) -> list[PooledServer]: ...
     @property
     def is_closing(self) -> bool: ...
     async def close(self) -> None:

@@ -86,6 +86,7 @@ cdef class HeadReader:
     cdef int _request_line(self, const char* line, const char* end) except -1
     cdef int _target(self, const char* target, const char* end) except -1
     cdef int _end_head(self) except -1
+    cdef int _keep(self, bytes name, bytes value) except -1
     cdef int _check_head(self) except -1
     cdef int _check_body(self, Py_ssize_t size_bytes) except -1
     cdef int _feed(self, const char* data, const char* head_end, const char* end) except -1

@@ -401,6 +401,8 @@ cdef class HeadReader:
             self.seen.hosts += 1
             if not is_host(start, end):
                 self.seen.host_invalid = True
+            if self.handler is not None and self.handler.wants_host:
+                self._keep(name, value)
         elif length == 14 and strncasecmp(name_bytes, b"content-length", 14) == 0:
             self.request.content_length = decimal(start, end)
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:
@@ -422,11 +424,16 @@ cdef class HeadReader:
                 else:
                     self.seen.unknown_expectation = True
         elif self.handler is not None and self.handler.wants_header(name_bytes, length):
-            if self.request.headers is None:
-                self.request.headers = []
-            self.request.headers.append(name)
-            self.request.headers.append(value)
-            self.head_bytes += length + (end - start) + 2 * OBJECT_BYTES
+            self._keep(name, value)
+
+    cdef int _keep(self, bytes name, bytes value) except -1:
+        """The handler wants this header."""
+        if self.request.headers is None:
+            self.request.headers = []
+        self.request.headers.append(name)
+        self.request.headers.append(value)
+        self.head_bytes += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + 2 * OBJECT_BYTES
+        return 0
 
     def on_headers_complete(self):
         """httptools: the head is complete; llhttp knows now whether the connection may live."""

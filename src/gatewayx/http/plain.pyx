@@ -262,13 +262,14 @@ cdef bint _take_line(
 ) except -1:
     """Note what the line says; returns whether the head is still plain."""
     cdef Py_ssize_t name_bytes = name_end - name
-    cdef WantedLine* wanted
     if name_bytes == 4:
         if _is_word(name, b"host", 4):
             if head.has_host or not _is_valid_host(value, value_end):
                 return False
             head.has_host = True
-            return True
+            if handler is None or not handler.wants_host:
+                return True
+            return _keep_line(head, data, name, name_end, value, value_end)
     elif name_bytes == 14:
         if _is_word(name, b"content-length", 14):
             return _take_length(head, value, value_end, limits)
@@ -299,14 +300,28 @@ cdef bint _take_line(
         if _is_word(name, b"transfer-encoding", 17):
             return False
     if handler is not None and handler.wants_header(name, name_bytes):
-        if head.wanted_lines == MAX_WANTED_LINES:
-            return False
-        wanted = &head.wanted[head.wanted_lines]
-        head.wanted_lines += 1
-        wanted.name = <unsigned int> (name - data)
-        wanted.name_end = <unsigned int> (name_end - data)
-        wanted.value = <unsigned int> (value - data)
-        wanted.value_end = <unsigned int> (value_end - data)
+        return _keep_line(head, data, name, name_end, value, value_end)
+    return True
+
+
+cdef inline bint _keep_line(
+    PlainHead* head,
+    const char* data,
+    const char* name,
+    const char* name_end,
+    const char* value,
+    const char* value_end,
+) noexcept:
+    """Note where a line is that the handler wants; False, and the head is not plain, if there are too many."""
+    cdef WantedLine* wanted
+    if head.wanted_lines == MAX_WANTED_LINES:
+        return False
+    wanted = &head.wanted[head.wanted_lines]
+    head.wanted_lines += 1
+    wanted.name = <unsigned int> (name - data)
+    wanted.name_end = <unsigned int> (name_end - data)
+    wanted.value = <unsigned int> (value - data)
+    wanted.value_end = <unsigned int> (value_end - data)
     return True
 
 

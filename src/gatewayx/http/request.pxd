@@ -167,6 +167,8 @@ cdef class RequestOwner(StreamOwner):
 
 cdef class RequestHandler:
     """Who knows what requests mean. It answers each through request.owner, now or later."""
+    # Host is kept for the handler; it is asked of all others by name.
+    cdef bint wants_host
     # Whether headers of this name are kept for the handler; the name as sent.
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes)
     # The head is complete. An answer given here spares the reading of the body.

@@ -92,7 +92,7 @@ class BoundSockets:
         if Address(host.host, address.port) in self._inherited:
             return
         try:
-            bound = _bind(host, address.port, settings.write_timeout_s, shared=False)
+            bound = bind_socket(host, address.port, settings.write_timeout_s, shared=False)
             self.addresses.append(_address_of(bound))
             if len(self.by_place) == 1:
                 self.by_place[0].append(bound)
@@ -100,7 +100,7 @@ class BoundSockets:
             port = bound.getsockname()[1]
             bound.close()
             for sockets in self.by_place:
-                sockets.append(_bind(host, port, settings.write_timeout_s, shared=True))
+                sockets.append(bind_socket(host, port, settings.write_timeout_s, shared=True))
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
@@ -331,8 +331,8 @@ def _set_write_timeout(bound: socket.socket, write_timeout_s: float) -> None:
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
 
 
-def _bind(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool) -> socket.socket:
-    """One socket. Raises OSError."""
+def bind_socket(host: NumericHost, port: int, write_timeout_s: float, *, shared: bool) -> socket.socket:
+    """A socket that is bound to this port of the host, non-blocking. Raises OSError."""
     bound = socket.socket(host.family, socket.SOCK_STREAM)
     try:
         _set_options(bound, write_timeout_s)

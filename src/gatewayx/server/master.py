@@ -7,7 +7,7 @@ the places), whose time has come to be forked. Nothing is remembered between sig
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import gc
 import logging
 import os
@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-import msgspec
-
 from gatewayx import __version__
 from gatewayx.address import Address, UnixAddress
 from gatewayx.config.settings import Settings
-from gatewayx.core.jitter import random_part
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading, signals, systemd, worker
+from gatewayx.server.admin_socket import bind_admin
+from gatewayx.server.board import Reload
+from gatewayx.server.children import ABORT_S, End, Post
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
@@ -44,58 +44,24 @@ EARLY_LOOK_S = 0.02
 TOLD_STOP_S = 1.0
 # A signal that is only told is told at most so often.
 TOLD_EVERY_S = 0.1
-# A worker process that was ready for so long is replaced at once when it ends. One that ends sooner is too; with each
-# further one in a row that does, the next comes so much later, then twice that, and so on.
-STEADY_S = 1.0
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 10.0
-# A worker process that hangs has so long for its traceback.
-ABORT_S = 2.0
-# What is read of its traceback; a pipe holds no more by default.
-MAX_LAST_WORDS_BYTES = 64 * 1024
-# One that should have ended by its own times has so much longer.
+# A worker process that should have ended by its own times has so much longer.
 OVERDUE_S = 10.0
+# The admin process, which ends last, has so long for the answers that it has begun.
+ADMIN_END_S = 1.0
 
 
-class Child(msgspec.Struct):
-    """A worker process, as the master sees it."""
-
-    process_id: int
-    connection: socket.socket
-    # The end of a pipe from which its last words are read, if it crashes.
-    last_words: int
-    # By time.monotonic(): when it became ready, and when it was aborted; None if not.
-    ready_s: float | None = None
-    aborted_s: float | None = None
-    reason: str = ""
-    # It is to be sent the settings; it was, and has not said yet that it has taken them.
-    needs_settings: bool = False
-    takes_settings: bool = False
-
-    def offer(self, settings: Settings) -> None:
-        """Send it the settings if it needs them and has taken those before."""
-        if self.needs_settings and not self.takes_settings:
-            # One that has no room for them now gets them later, and one that is gone none.
-            with contextlib.suppress(OSError):
-                reloading.send(self.connection, worker.SETTINGS, settings)
-                self.needs_settings = False
-                self.takes_settings = True
-
-
-class Post(msgspec.Struct):
-    """A place, and who is to be there."""
-
-    child: Child | None = None
-    # How many in a row have ended too soon, and when the next one is due.
-    failures: int = 0
-    due_s: float = 0.0
-
-
-def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: bool = False) -> int:
+def run(
+    settings: Settings,
+    load: Callable[[], Settings],
+    *,
+    listen_is_default: bool = False,
+    admin_is_default: bool = False,
+) -> int:
     """Serve until a signal stops it; returns the exit code. Raises StartError.
 
     load: reads the settings again; raises SettingError. listen_is_default: nobody has set where it listens, so that
-    inherited sockets take the place of that.
+    inherited sockets take the place of that. admin_is_default: nobody has set the admin address, so that it may be
+    missing.
     """
     signals.prepare()
     log = logs.configure(log_format=settings.log_format)
@@ -103,6 +69,7 @@ def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: 
     make_room_for_connections(settings, processes.count)
     sockets = BoundSockets(processes.count)
     relay_sockets: RelaySockets | None = None
+    admin_socket: socket.socket | None = None
     try:
         sockets.inherit(systemd.listen_sockets(), settings)
         if not (listen_is_default and sockets.addresses):
@@ -110,8 +77,12 @@ def run(settings: Settings, load: Callable[[], Settings], *, listen_is_default: 
                 _bind(sockets, address, settings)
         if processes.count > 1:
             relay_sockets = RelaySockets(processes.count)
-        return Master(settings, load, sockets, processes, log, relay_sockets).run()
+        if settings.admin is not None:
+            admin_socket = bind_admin(settings.admin, settings.write_timeout_s, is_default=admin_is_default)
+        return Master(settings, load, sockets, processes, log, relay_sockets, admin_socket).run()
     finally:
+        if admin_socket is not None:
+            admin_socket.close()
         sockets.close()
         if relay_sockets is not None:
             relay_sockets.close()
@@ -133,10 +104,11 @@ def _bind(sockets: BoundSockets, address: Address | UnixAddress, settings: Setti
 
 
 class Master:
-    """Keeps a worker process at each place.
+    """Keeps a worker process at each place, and the admin process.
 
     load: reads the settings again. sockets: bound. processes: how many worker processes there are to be, and why. log:
-    of this process, and of those that are forked. relay_sockets: of the places, if there are several.
+    of this process, and of those that are forked. relay_sockets: of the places, if there are several. admin_socket:
+    where the admin process is to answer; None for no such process.
     """
 
     def __init__(
@@ -147,6 +119,7 @@ class Master:
         processes: WorkerProcesses,
         log: logs.EventLog,
         relay_sockets: RelaySockets | None = None,
+        admin_socket: socket.socket | None = None,
     ) -> None:
         self._settings = settings
         self._load = load
@@ -155,19 +128,25 @@ class Master:
         self._told_connections = ""
         # Whether it was told that all worker processes have the settings.
         self._told_settings = True
-        # None has said that it could not take them.
-        self._all_took = True
         self._sockets = sockets
         self._relay_sockets = relay_sockets
+        self._admin_socket = admin_socket
         self._log = log
         self._manager = systemd.Manager()
         self._processes = processes
         self._places = places_for(settings, processes.count)
         self._shared = self._places.shared()
+        self._board = self._places.board
+        self._board.begin(os.getpid())
         # What worker processes were about to change when they died, which is looked at until it is known.
         self._uncertain: list[int] = []
         self._watch = Watch(self._places, 2 * self._look_s(), time.monotonic())
-        self._posts = [Post() for _ in range(processes.count)]
+        self._posts = [
+            Post(f"worker process {number}", self._board.workers[number]) for number in range(processes.count)
+        ]
+        self._admin = None if admin_socket is None else Post("admin process", self._board.admin)
+        # By time.monotonic(): when the admin process, which ends last, is killed; None as long as it is not to end.
+        self._admin_kill_s: float | None = None
         # Whether a worker process has ever been ready, and whether that was told.
         self._listens = False
         self._told_start = False
@@ -201,27 +180,31 @@ class Master:
 
     def _is_over(self, now_s: float) -> bool:
         """Look at everything, do what is due, and return whether nothing is left to do."""
+        self._board.beat(now_s)
         self._log.tick()
         self._reap(now_s)
         for number, post in enumerate(self._posts):
-            if post.child is not None:
-                self._hear(number, post, post.child, now_s)
+            self._hear(number, post, now_s)
         self._uncertain = [intent for intent in self._uncertain if not self._shared.reconcile(intent)]
         self._tell_start()
         self._hand_out_settings()
         self._manager.tick(now_s, alive=self._is_alive(now_s))
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
             self._drain(now_s)
+        self._watch.look(now_s)
         if self._kill_s is not None:
+            self._tend_admin(now_s)
             self._tell_stop(now_s)
             if now_s >= self._kill_s:
                 logger.error("worker processes that have not ended in time are killed")
                 self._kill()
-            return all(post.child is None for post in self._posts)
+            return all(post.child is None for post in self._posts) and self._admin_is_over(now_s)
         self._abort_one(now_s)
         for number, post in enumerate(self._posts):
             if post.child is None and now_s >= post.due_s:
-                self._fork(number, post, now_s)
+                self._fork_worker(number, now_s)
+        # It takes longer to begin, and those who serve come first.
+        self._tend_admin(now_s)
         return False
 
     def _look_s(self) -> float:
@@ -231,14 +214,14 @@ class Master:
         look_s = self._look_s()
         self._watch.patience_s = 2 * look_s
         changing = (self._kill_s is not None and not self._told_stop) or not self._told_settings
-        if changing or any(post.child is not None and post.child.ready_s is None for post in self._posts):
+        if changing or any(post.child is not None and not post.is_ready for post in self._all_posts()):
             return EARLY_LOOK_S
         now_s = time.monotonic()
         due_s = [look_s]
         if now_s < self._told_at_s:
             # Signals that are only told wait until then.
             due_s.append(self._told_at_s - now_s)
-        for post in self._posts:
+        for post in self._all_posts():
             if post.child is None:
                 due_s.append(post.due_s - now_s)
             elif post.child.aborted_s is not None:
@@ -247,6 +230,10 @@ class Master:
         if self._drain_s is not None:
             due_s.append(self._drain_s - now_s)
         return max(0.0, min(due_s)) if self._kill_s is None else look_s
+
+    def _all_posts(self) -> list[Post]:
+        """Those of the worker processes, and that of the admin process if there is to be one."""
+        return self._posts if self._admin is None else [*self._posts, self._admin]
 
     def _signalled(self, number: signal.Signals | None) -> None:
         if number in signals.TOLD:
@@ -274,36 +261,39 @@ class Master:
 
     def _reload(self) -> None:
         read = reloading.read_again(self._settings, self._load)
-        if read is None:
+        if isinstance(read, str):
+            self._board.reloaded(Reload.FAILED, read)
             return
         settings, self._context = read
         self._settings = settings
         self._log.change(settings.log_format)
         make_room_for_connections(settings, len(self._posts))
         self._told_settings = False
-        self._all_took = True
-        for post in self._posts:
-            if post.child is not None:
-                post.child.needs_settings = True
+        for post in self._all_posts():
+            post.needs_settings()
 
     def _hand_out_settings(self) -> None:
         """Send the settings to whoever needs them and can take them now; say so once all have them."""
         if self._told_settings:
             return
-        children = [post.child for post in self._posts if post.child is not None]
+        children = [post.child for post in self._all_posts() if post.child is not None]
         for child in children:
             child.offer(self._settings)
         if not any(child.needs_settings or child.takes_settings for child in children):
             self._told_settings = True
-            if self._all_took:
+            if all(child.took_settings for child in children):
+                self._board.reloaded(Reload.SUCCESSFUL)
                 logger.info("all worker processes have the settings")
             else:
-                logger.error("not all worker processes have the settings: SIGHUP makes another attempt")
+                reason = "not all worker processes have the settings: SIGHUP makes another attempt"
+                self._board.reloaded(Reload.PARTLY, reason)
+                logger.error("%s", reason)
             self._tell_connections()
 
     def _stop(self) -> None:
         delay_s = self._settings.shutdown_delay_s if self._listens else 0.0
         self._drain_s = time.monotonic() + delay_s
+        self._board.drain()
         self._manager.stopping("answering what is in flight", delay_s + self._longest_drain_s())
         if delay_s:
             logger.info("stopping in %g s: accepting and serving as before until then", delay_s)
@@ -318,58 +308,74 @@ class Master:
         # From here on each socket is closed as soon as the worker process there has served who waits.
         self._sockets.close()
         for post in self._posts:
-            if post.child is not None:
-                with contextlib.suppress(OSError):
-                    # One that is gone needs no order.
-                    post.child.connection.send(worker.DRAIN)
+            post.send(worker.DRAIN)
 
     def _kill(self) -> None:
         for post in self._posts:
-            if post.child is not None:
-                os.kill(post.child.process_id, signal.SIGKILL)
-                os.waitpid(post.child.process_id, 0)
-                post.child = None
+            if post.kill():
                 self._exit_code = 1
 
-    def _fork(self, number: int, post: Post, now_s: float) -> None:
-        with contextlib.ExitStack() as undo:
-            try:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                for end in (ours, theirs):
-                    undo.callback(end.close)
-                    end.setblocking(False)
-                last_words, own_words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-                undo.callback(os.close, last_words)
-                undo.callback(os.close, own_words)
-                # Its loop has as long for the first turn as for any other.
-                self._places[number].beat(now_s)
-                process_id = os.fork()
-            except OSError as error:
-                self._delay(post, now_s)
-                self._give_up_start(f"a worker process cannot be started: {error.strerror}")
-                logger.error("worker process %d cannot be started: %s", number, error.strerror)  # noqa: TRY400
-                return
-            undo.pop_all()
-        if process_id == 0:
-            self._become_worker(number, ours, theirs, own_words)
-        theirs.close()
-        os.close(own_words)
-        post.child = Child(process_id, ours, last_words)
+    def _tend_admin(self, now_s: float) -> None:
+        """Keep the admin process there, up to the end of everything."""
+        post = self._admin
+        if post is None:
+            return
+        post.hear(now_s)
+        if self._admin_kill_s is not None:
+            return
+        if post.child is None:
+            if now_s >= post.due_s:
+                self._fork(post, now_s, self._become_admin)
+        elif post.child.aborted_s is not None:
+            post.kill_aborted(now_s)
+        elif post.is_ready and self._watch.still_since(self._board.admin.beat_s) >= self._settings.worker_timeout_s:
+            logger.error("the admin process (pid %d) has not turned its loop: it is aborted", post.child.process_id)
+            post.abort(now_s)
+
+    def _admin_is_over(self, now_s: float) -> bool:
+        """Have the admin process end, the last of all; whether it has."""
+        if self._admin is None or self._admin.child is None:
+            return True
+        if self._admin_kill_s is None:
+            self._admin_kill_s = now_s + ADMIN_END_S
+            self._admin.send(worker.DRAIN)
+        elif now_s >= self._admin_kill_s:
+            self._admin.kill()
+        return self._admin.child is None
+
+    def _fork(self, post: Post, now_s: float, become: Callable[[socket.socket, socket.socket, int], NoReturn]) -> bool:
+        """Whether a child was forked; the next attempt comes later if not."""
+        try:
+            post.fork(become)
+        except OSError as error:
+            post.delay(now_s)
+            logger.error("%s cannot be started: %s", post.title, error.strerror)  # noqa: TRY400
+            self._give_up_start(f"a worker process cannot be started: {error.strerror}")
+            return False
+        return True
+
+    def _fork_worker(self, number: int, now_s: float) -> None:
+        # Its loop has as long for the first turn as for any other.
+        self._places[number].beat(now_s)
+        self._fork(self._posts[number], now_s, functools.partial(self._become_worker, number))
+
+    def _leave_masters(self, master_end: socket.socket, teller: str, place: int | str) -> None:
+        """In a child: let go of what is the master's alone."""
+        signals.leave_to_master()
+        self._log.begin_anew(teller, place)
+        master_end.close()
+        for post in self._all_posts():
+            post.leave()
+        self._sockets.leave_files()
 
     def _become_worker(
         self, number: int, master_end: socket.socket, own_end: socket.socket, own_words: int
     ) -> NoReturn:
         exit_code = 1
         try:
-            signals.leave_to_master()
-            self._log.begin_anew(f"worker process {number}: " if len(self._posts) > 1 else "", number)
-            # A worker process hears that the master is gone only if nobody else has the master's end.
-            master_end.close()
-            for post in self._posts:
-                if post.child is not None:
-                    post.child.connection.close()
-                    os.close(post.child.last_words)
-            self._sockets.leave_files()
+            self._leave_masters(master_end, f"worker process {number}: " if len(self._posts) > 1 else "", number)
+            if self._admin_socket is not None:
+                self._admin_socket.close()
             exit_code = worker.run(
                 self._settings,
                 self._sockets,
@@ -386,78 +392,78 @@ class Master:
         finally:
             os._exit(exit_code)
 
-    def _hear(self, number: int, post: Post, child: Child, now_s: float) -> None:
-        while True:
-            try:
-                packet = child.connection.recv(worker.MAX_PACKET_BYTES)
-            except OSError:
-                # Nothing is there, or the process is gone, which waitpid tells.
-                return
-            if packet == worker.READY:
-                child.ready_s = now_s
-                self._listens = True
-                if self._mending == number:
-                    self._mending = None
-            elif packet in (worker.TAKEN, worker.NOT_TAKEN, worker.AGAIN):
-                child.takes_settings = False
-                self._all_took &= packet != worker.NOT_TAKEN
-                child.needs_settings |= packet == worker.AGAIN
-            elif packet.startswith(worker.FAILED):
-                child.reason = packet.removeprefix(worker.FAILED).decode()
-            else:
-                return
+    def _become_admin(self, master_end: socket.socket, own_end: socket.socket, own_words: int) -> NoReturn:
+        exit_code = 1
+        try:
+            self._leave_masters(master_end, "admin process: ", "admin")
+            # Whoever has a listening socket last resets who waits there, and this process outlives the others.
+            self._sockets.close()
+            if self._relay_sockets is not None:
+                self._relay_sockets.close()
+            assert self._admin_socket is not None
+            # Only this process needs what it imports.
+            from gatewayx.server import admin
+
+            exit_code = admin.run(
+                self._settings, self._admin_socket, self._places, own_end, own_words, self._log, self._context
+            )
+        except BaseException:
+            logger.critical("the admin process failed", exc_info=True)
+        finally:
+            os._exit(exit_code)
+
+    def _hear(self, number: int, post: Post, now_s: float) -> None:
+        was_ready = post.is_ready
+        post.hear(now_s)
+        if post.is_ready and not was_ready:
+            self._listens = True
+            if self._mending == number:
+                self._mending = None
 
     def _reap(self, now_s: float) -> None:
         while True:
             try:
-                process_id, status = os.waitpid(-1, os.WNOHANG)
+                process_id, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if process_id == 0:
                 return
             for number, post in enumerate(self._posts):
                 if post.child is not None and post.child.process_id == process_id:
-                    self._hear(number, post, post.child, now_s)
-                    self._ended(number, post, post.child, status, now_s)
+                    self._hear(number, post, now_s)
+                    self._ended(number, post, post.take_end(status, used, now_s), now_s)
+            admin = self._admin
+            if admin is not None and admin.child is not None and admin.child.process_id == process_id:
+                self._admin_ended(admin, admin.take_end(status, used, now_s), now_s)
             # Any other is an orphan that a container has left to its first process.
 
-    def _ended(self, number: int, post: Post, child: Child, status: int, now_s: float) -> None:
-        post.child = None
-        child.connection.close()
-        last_words = _last_words(child.last_words)
+    def _ended(self, number: int, post: Post, end: End, now_s: float) -> None:
         self._places[number].state = State.EMPTY
         self._uncertain.append(self._shared.give_back(number))
-        if self._mending == number and child.aborted_s is None:
+        if self._mending == number and end.child.aborted_s is None:
             self._mending = None
-        exit_code = os.waitstatus_to_exitcode(status)
-        if self._kill_s is not None and exit_code == 0:
+        if self._kill_s is not None and end.exit_code == 0:
             return
         self._exit_code = 1 if self._kill_s is not None else 0
-        reason = child.reason or _reason(exit_code, child)
-        if child.ready_s is not None and now_s - child.ready_s >= STEADY_S:
-            post.failures = 0
-            post.due_s = now_s
-        else:
-            self._delay(post, now_s)
-        if child.reason:
+        post.count_restart(end)
+        post.replace(end, now_s)
+        if end.child.reason:
             # It says all that there is to say.
-            self._give_up_start(reason)
-        told = "worker process %d (pid %d) %s"
-        arguments = (number, child.process_id, reason)
-        logger.handle(
-            logger.makeRecord(logger.name, logging.ERROR, __file__, 0, told, arguments, None, sinfo=last_words or None)
-        )
-        self._give_up_start(f"worker process {number} {reason}")
+            self._give_up_start(end.reason)
+        _tell_end(post, end)
+        self._give_up_start(f"{post.title} {end.reason}")
+
+    def _admin_ended(self, post: Post, end: End, now_s: float) -> None:
+        if self._admin_kill_s is not None:
+            return
+        post.count_restart(end)
+        post.replace(end, now_s)
+        _tell_end(post, end)
 
     def _give_up_start(self, reason: str) -> None:
         """Raise StartError if each place has failed and none has ever served."""
         if not self._listens and self._kill_s is None and all(post.failures for post in self._posts):
             raise StartError(reason)
-
-    def _delay(self, post: Post, now_s: float) -> None:
-        post.failures += 1
-        delay_s = 0.0 if post.failures == 1 else min(BACKOFF_FIRST_S * 2.0 ** (post.failures - 2), BACKOFF_MAX_S)
-        post.due_s = now_s + delay_s / 2 + random_part(delay_s / 2)
 
     def _is_alive(self, now_s: float) -> bool:
         """Whether the gateway serves, or may yet: what the watchdog is told.
@@ -466,8 +472,7 @@ class Master:
         them. So it is left to the manager only when the loop of none has turned for as long as a hang and its end take.
         """
         for number, post in enumerate(self._posts):
-            is_ready = post.child is not None and post.child.ready_s is not None
-            if is_ready and self._watch.still_s(number) < self._settings.worker_timeout_s:
+            if post.is_ready and self._watch.still_s(number) < self._settings.worker_timeout_s:
                 self._alive_s = now_s
         dead_s = now_s - self._alive_s
         is_alive = self._kill_s is not None or dead_s < self._settings.worker_timeout_s + OVERDUE_S
@@ -482,14 +487,12 @@ class Master:
         If all of them hang it is not their fault, and one that is replaced shows whether it helps. Should that one hang
         before it is ready, it is replaced in its turn.
         """
-        self._watch.look(now_s)
         for number, post in enumerate(self._posts):
             child = post.child
             if child is None:
                 continue
             if child.aborted_s is not None:
-                if now_s - child.aborted_s >= ABORT_S:
-                    os.kill(child.process_id, signal.SIGKILL)
+                post.kill_aborted(now_s)
             elif self._mending in (None, number) and self._watch.still_s(number) >= self._settings.worker_timeout_s:
                 logger.error(
                     "worker process %d (pid %d) has not turned its loop for %.0f s: it is aborted",
@@ -498,23 +501,23 @@ class Master:
                     self._watch.still_s(number),
                 )
                 self._mending = number
-                child.aborted_s = now_s
-                os.kill(child.process_id, signal.SIGABRT)
-                # One that was stopped would not hear of it.
-                os.kill(child.process_id, signal.SIGCONT)
+                post.abort(now_s)
 
     def _tell_start(self) -> None:
         """Tell where it listens, once each place has had its first worker process or failed to."""
         if self._told_start or not self._listens or self._kill_s is not None:
             return
-        if any(post.failures == 0 and (post.child is None or post.child.ready_s is None) for post in self._posts):
+        if not all(post.has_begun for post in self._posts):
             return
         self._told_start = True
+        self._board.start()
         addresses = ", ".join(
             str(address) if isinstance(address, UnixAddress) else f"http://{address}"
             for address in self._sockets.addresses
         )
         self._tell_connections()
+        if self._admin_socket is not None:
+            logger.info("the admin address is http://%s", Address(*self._admin_socket.getsockname()[:2]))
         logger.info("gatewayx %s listens on %s; %s", __version__, addresses, self._processes.told)
         self._manager.ready(f"listens on {addresses}; {self._processes.told}")
 
@@ -538,20 +541,9 @@ class Master:
             logger.info("stopping: answering what is in flight, for up to %g s", drain_s)
 
 
-def _last_words(pipe: int) -> str:
-    """What a process that is gone has left in its pipe, which is read once."""
-    try:
-        return os.read(pipe, MAX_LAST_WORDS_BYTES).decode("ascii", "replace").rstrip()
-    except BlockingIOError:
-        return ""
-    finally:
-        os.close(pipe)
-
-
-def _reason(exit_code: int, child: Child) -> str:
-    if exit_code >= 0:
-        return f"has ended with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    if name == "SIGKILL" and child.aborted_s is None:
-        return "was ended by SIGKILL, perhaps for want of memory"
-    return f"was ended by {name}"
+def _tell_end(post: Post, end: End) -> None:
+    told = "%s (pid %d) %s"
+    arguments = (post.title, end.child.process_id, end.reason)
+    logger.handle(
+        logger.makeRecord(logger.name, logging.ERROR, __file__, 0, told, arguments, None, sinfo=end.last_words or None)
+    )

@@ -11,17 +11,35 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+from collections.abc import Sequence
 
 from gatewayx.core.counters import ROW_BYTES, Counters
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
+from gatewayx.server.board import Board, board_bytes
 
 # Words of eight bytes at the beginning of a row, before the counters.
-BEAT_NS, STATE, LISTENS, WORDS = range(4)
+(
+    BEAT_NS,
+    STATE,
+    LISTENS,
+    REQUESTS,
+    REFUSED_CONNECTIONS,
+    HELD_SMALL_BYTES,
+    HELD_BODIES_BYTES,
+    HELD_RESULTS_BYTES,
+    LOST_LINES,
+    LAG_NS,
+    LAST_LAG_NS,
+    LAG_SINCE_NS,
+    WORDS,
+) = range(13)
 WORD_BYTES = 8
 # No two rows have a cache line in common.
 CACHE_LINE_BYTES = 64
 # A place whose loop has not turned for so long is still: its neighbours take care of the clients that wait there.
 STILL_S = 1.0
+# The longest lag is that of the last one to two of these.
+LAG_PERIOD_S = 15.0
 # As in core/keyed_hash.pxd.
 KEY_BYTES = 16
 
@@ -76,6 +94,56 @@ class Place:
     def listens(self, listens: bool) -> None:
         self._words[LISTENS] = listens
 
+    def tell_held(self, requests: int, refused_connections: int, held_bytes: Sequence[int]) -> None:
+        """The worker process has so much under way now; held_bytes: of the byte budget, by account."""
+        self._words[REQUESTS] = requests
+        self._words[REFUSED_CONNECTIONS] = refused_connections
+        for account, size_bytes in enumerate(held_bytes):
+            self._words[HELD_SMALL_BYTES + account] = size_bytes
+
+    @property
+    def requests(self) -> int:
+        """Requests under way, as was told last."""
+        return self._words[REQUESTS]
+
+    @property
+    def refused_connections(self) -> int:
+        """Connections that do not count, as was told last."""
+        return self._words[REFUSED_CONNECTIONS]
+
+    def held_bytes(self, account: int) -> int:
+        """Bytes held in this account of the budget, as was told last."""
+        return self._words[HELD_SMALL_BYTES + account]
+
+    def add_lost_lines(self, count: int) -> None:
+        """So many more lines of the event log were lost."""
+        self._words[LOST_LINES] += count
+
+    @property
+    def lost_lines(self) -> int:
+        """How many were, over all worker processes that were here."""
+        return self._words[LOST_LINES]
+
+    def was_late(self, lag_s: float, now_s: float) -> None:
+        """The loop of the worker process has turned so much later than was asked of it; now_s: by time.monotonic()."""
+        words = self._words
+        if now_s - words[LAG_SINCE_NS] / 1e9 >= LAG_PERIOD_S:
+            words[LAST_LAG_NS] = words[LAG_NS]
+            words[LAG_NS] = 0
+            words[LAG_SINCE_NS] = int(now_s * 1e9)
+        lag_ns = int(lag_s * 1e9)
+        if lag_ns > words[LAG_NS]:
+            words[LAG_NS] = lag_ns
+
+    def lag_s(self, now_s: float) -> float:
+        """The latest that it was in the last LAG_PERIOD_S, up to twice that; 0 if nothing was told for longer."""
+        words = self._words
+        age_s = now_s - words[LAG_SINCE_NS] / 1e9
+        if age_s >= 2 * LAG_PERIOD_S:
+            return 0.0
+        lag_ns = words[LAG_NS] if age_s >= LAG_PERIOD_S else max(words[LAG_NS], words[LAST_LAG_NS])
+        return lag_ns / 1e9
+
 
 class Places:
     """All rows, and the bounds.
@@ -88,11 +156,15 @@ class Places:
         row_bytes = -(WORDS * WORD_BYTES + ROW_BYTES) // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
         rows_bytes = count * row_bytes
         self._address_slots = address_slots(connections)
-        memory = mmap.mmap(-1, rows_bytes + shared_bytes(count, FUNCTION_SLOTS, self._address_slots))
+        board_at = rows_bytes + shared_bytes(count, FUNCTION_SLOTS, self._address_slots)
+        board_at = -board_at // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
+        memory = mmap.mmap(-1, board_at + board_bytes(count))
         # Of hashes that all of them must agree on, and that nobody else can foresee.
         self.identity_key = os.urandom(KEY_BYTES)
         self._memory = memory
         self._shared_at = rows_bytes
+        # What the master knows, for the admin process.
+        self.board = Board(memory, count, board_at)
         self.rows = [Place(memory, number * row_bytes) for number in range(count)]
 
     def shared(self, place: int = 0) -> Shared:
@@ -129,4 +201,8 @@ class Watch:
 
     def still_s(self, number: int) -> float:
         """For how long the loop of the process at this place had not turned at the last look."""
-        return max(0.0, self._looked_s - max(self._since_s, self._places[number].beat_s))
+        return self.still_since(self._places[number].beat_s)
+
+    def still_since(self, beat_s: float) -> float:
+        """For how long a loop had not turned at the last look that did so last at `beat_s`."""
+        return max(0.0, self._looked_s - max(self._since_s, beat_s))

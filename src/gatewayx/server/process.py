@@ -146,6 +146,8 @@ class GatewayProcess:
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
         self._next_tick: asyncio.TimerHandle | None = None
+        # By time.monotonic(): when that is due.
+        self._tick_due_s = time.monotonic()
         # How many turns the sockets had had at the last tick.
         self._turns = 0
         # Deadlines that are due are left for the next turn of the loop.
@@ -299,6 +301,7 @@ class GatewayProcess:
             rest_s = self._rest_s()
         finally:
             self._next_tick = self.loop.call_later(rest_s, self._tick)
+            self._tick_due_s = time.monotonic() + rest_s
 
     def _rest_s(self) -> float:
         """How soon the next tick is to be: while nobody asks anything, less often."""
@@ -322,7 +325,7 @@ class GatewayProcess:
         self._turns += 1
 
     def _do_ticks_work(self, now_s: float) -> None:
-        self.places[self.place].beat(time.monotonic())
+        self._tell_place(time.monotonic())
         self.builder.refresh(time.time())
         self.wheel.advance(now_s)
         if not self._catching_up:
@@ -337,6 +340,18 @@ class GatewayProcess:
         if now_s >= self._events_at_s:
             self._events_at_s = now_s + logs.INTERVAL_S
             self.log_refusals()
+
+    def _tell_place(self, now_s: float) -> None:
+        """What the admin process shall know; now_s: by time.monotonic()."""
+        place = self.places[self.place]
+        place.beat(now_s)
+        place.was_late(max(0.0, now_s - self._tick_due_s), now_s)
+        held = self.budget.counters()
+        place.tell_held(
+            self.http.requests_in_flight,
+            self.http.refused_connections,
+            (held["small_bytes"], held["bodies_bytes"], held["results_bytes"]),
+        )
 
     def _fire(self) -> None:
         fired = self.wheel.fire(DEADLINES_PER_TURN)

@@ -45,8 +45,8 @@ def changes(old: Settings, new: Settings) -> Changes:
     return found
 
 
-def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settings, ssl.SSLContext | None] | None:
-    """What a running gateway goes on with, or None for what it has; the log tells which, and what else differs.
+def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settings, ssl.SSLContext | None] | str:
+    """What a running gateway goes on with, or why it keeps what it has; the log tells which, and what else differs.
 
     With the settings comes what tls_context() makes of their files.
     """
@@ -55,10 +55,10 @@ def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settin
         context = check_files(loaded)
     except (SettingError, StartError) as error:
         logger.error("SIGHUP: no setting changes: %s", error)  # noqa: TRY400
-        return None
-    except Exception:
+        return str(error)
+    except Exception as error:
         logger.exception("SIGHUP: no setting changes")
-        return None
+        return str(error) or type(error).__name__
     found = changes(settings, loaded)
     logger.info("SIGHUP: %s", f"changed: {', '.join(found.live)}" if found.live else "no live setting differs")
     if found.restart:

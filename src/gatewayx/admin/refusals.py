@@ -1,0 +1,17 @@
+"""Why the gateway refuses, ends or leaves out something, by the counts of core/counters that tell."""
+
+from __future__ import annotations
+
+# A reason, which is a label's value and a field of /status, to the count.
+REFUSALS = {
+    "connections": "connections_refused",
+    "descriptors": "connections_unserved",
+    "evicted": "connections_evicted",
+    "write-timeout": "writes_timed_out",
+    "requests": "requests_refused",
+    "admission": "admission_refused",
+    "budget": "budget_refused",
+    "slow-arrivals": "arrivals_ended",
+    "slow-readers": "answers_ended",
+    "cut-answers": "answers_cut",
+}

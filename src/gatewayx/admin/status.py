@@ -1,0 +1,95 @@
+"""/status: what the gateway is and has, as one JSON document, whose fields are in docs/admin.md and do not change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gatewayx import __version__
+from gatewayx.admin.job_servers import by_function
+from gatewayx.admin.refusals import REFUSALS
+from gatewayx.admin.times import rfc3339, rfc3339_or_none
+from gatewayx.admin.view import GatewayView, HeldView, JobServerView, ProcessView, WorkerView
+
+
+def document(view: GatewayView) -> dict[str, Any]:
+    """The document, as values that JSON has."""
+    return {
+        "version": __version__,
+        "now": rfc3339(view.now_s),
+        "started": rfc3339(view.started_s),
+        "stopping": rfc3339_or_none(view.draining_s),
+        "workers": [_worker(worker) for worker in view.workers],
+        "processes": [_process(process) for process in view.processes],
+        "job_servers": [_job_server(server) for server in view.job_servers],
+        "functions": [
+            {"function": name.decode("utf-8", "backslashreplace"), **counts._asdict()}
+            for name, counts in by_function(view).items()
+        ],
+        "requests": {
+            "in_flight": view.requests_in_flight,
+            "answered": view.counters["requests_answered"],
+            "refused": view.counters["requests_refused"],
+            "abandoned": view.counters["requests_abandoned"],
+            "relayed": view.counters["requests_relayed"],
+        },
+        "refusals": {reason: view.counters[name] for reason, name in REFUSALS.items()},
+        "limits": {
+            "connections": _held(view.connections),
+            "jobs": _held(view.jobs),
+            "bytes": {account: _held(held) for account, held in view.held_bytes.items()},
+        },
+        "reload": {
+            "result": view.reload.result,
+            "at": rfc3339_or_none(view.reload.at_s),
+            "last_successful": rfc3339(view.reload.successful_s),
+            "detail": view.reload.detail,
+        },
+    }
+
+
+def body(view: GatewayView) -> bytes:
+    """The document as it is answered."""
+    return orjson.dumps(document(view), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _held(held: HeldView) -> dict[str, int]:
+    return {"held": held.held, "limit": held.limit}
+
+
+def _process(process: ProcessView) -> dict[str, Any]:
+    return {
+        "process": process.name,
+        "pid": process.process_id,
+        "cpu_s": round(process.cpu_s, 3),
+        "load": round(process.load, 3),
+        "memory_bytes": process.memory_bytes,
+    }
+
+
+def _worker(worker: WorkerView) -> dict[str, Any]:
+    return {
+        "place": worker.place,
+        "pid": worker.process.process_id or None,
+        "state": worker.state,
+        "since": rfc3339_or_none(worker.since_s),
+        "restarts": sum(worker.restarts.values()),
+        "restarts_by_reason": dict(worker.restarts),
+        "memory_bytes": worker.process.memory_bytes,
+        "cpu_s": round(worker.process.cpu_s, 3),
+        "load": round(worker.process.load, 3),
+        "loop_lag_s": round(worker.lag_s, 6),
+    }
+
+
+def _job_server(server: JobServerView) -> dict[str, Any]:
+    return {
+        "server": server.name,
+        "up": server.is_up,
+        "since": rfc3339(server.since_s),
+        "reason": server.reason,
+        "version": server.version,
+        "connections": server.connections,
+        "lost_connections": server.lost_connections,
+    }

@@ -1,0 +1,126 @@
+"""What the admin process knows of its gateway at one moment: what it tells, and what metrics and checks are made of.
+
+Whoever fills it in (server/admin_view) reads shared memory and /proc; here and in the rest of the room is no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# What becomes of functions whose names have no place: strangers make up any number of them.
+OTHER_FUNCTION = b"_other"
+
+# What a worker process may be, in the order of its life. Ready is one that serves. Still: its loop does not turn.
+WORKER_STATES = ("starting", "ready", "still", "draining", "ending", "away")
+# Why one may have ended that was not asked to.
+RESTART_REASONS = ("crash", "hang", "oom", "exit")
+
+
+class ProcessView(NamedTuple):
+    """A process of the gateway, and what those have used that were there before it."""
+
+    # "master", "admin", or "worker-" and its place.
+    name: str
+    # 0 while none is there.
+    process_id: int
+    cpu_s: float
+    # The part of one processor that it has used lately.
+    load: float
+    memory_bytes: int
+
+
+class WorkerView(NamedTuple):
+    """The worker process of a place."""
+
+    place: int
+    # One of WORKER_STATES, and since when, in seconds since the epoch.
+    state: str
+    since_s: float
+    restarts: Mapping[str, int]
+    process: ProcessView
+    # The longest time by which its loop was late in the last seconds.
+    lag_s: float
+    # For how long its loop has not turned.
+    still_s: float
+
+
+class FunctionView(NamedTuple):
+    """A function at a job server."""
+
+    jobs: int
+    running: int
+    workers: int
+
+
+class JobServerView(NamedTuple):
+    """A job server, as the admin process's own text connection and the worker processes' connections have it."""
+
+    name: str
+    # It answers by text, and since when it does or does not, in seconds since the epoch.
+    is_up: bool
+    since_s: float
+    # Why it does not; empty if it does.
+    reason: str
+    # What it has answered to `version`; empty before.
+    version: str
+    # By name, the functions that have a place, the others' sum as OTHER_FUNCTION.
+    functions: Mapping[bytes, FunctionView]
+    # How many connections of worker processes to it are up, and how many were lost since the start.
+    connections: int
+    lost_connections: int
+
+
+class ReloadView(NamedTuple):
+    """What has become of the last SIGHUP."""
+
+    # One of none, successful, failed and partly.
+    result: str
+    # In seconds since the epoch: when that was, 0 for never; when the settings were read that all processes have.
+    at_s: float
+    successful_s: float
+    # Why it has failed; empty otherwise.
+    detail: str
+
+
+class HeldView(NamedTuple):
+    """Something that has a bound, which holds for the whole gateway."""
+
+    held: int
+    limit: int
+
+
+class GatewayView(NamedTuple):
+    """All of it."""
+
+    # In seconds since the epoch.
+    now_s: float
+    started_s: float
+    # Each place has had its first worker process or failed to, and one has served.
+    has_started: bool
+    # Since when it is told to stop; 0 if it is not.
+    draining_s: float
+    # For how long the master has not looked at its children, which it does once a second; None if it is gone.
+    master_still_s: float | None
+    # How long a loop may stand still before the gateway takes it for a hang.
+    worker_timeout_s: float
+    processes: list[ProcessView]
+    workers: list[WorkerView]
+    job_servers: list[JobServerView]
+    # Whether all of them have been asked; one that has just begun knows nothing yet.
+    job_servers_asked: bool
+    # Whether every configured job server is up, of a name with each:// at least one address.
+    all_job_servers_up: bool
+    reload: ReloadView
+    # Sums over all places, by the names in core/counters.
+    counters: Mapping[str, int]
+    connections: HeldView
+    # Connections beside those that count: they were refused, or have to make room, and linger.
+    refused_connections: int
+    # Those of `connections` with a request under way.
+    jobs: HeldView
+    # By account: small, bodies, results.
+    held_bytes: Mapping[str, HeldView]
+    requests_in_flight: int
+    # By log: lines that were dropped.
+    dropped_lines: Mapping[str, int]

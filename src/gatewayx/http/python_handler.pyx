@@ -1,0 +1,102 @@
+"""Handlers in plain Python behind our own http room, for a process in which requests are few.
+
+A request costs some objects here, which is why no worker process uses it. The body is read and dropped.
+"""
+
+import logging
+from typing import NamedTuple
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from gatewayx.http.request cimport (
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_OPTIONS,
+    METHOD_POST,
+    METHOD_PUT,
+    Request,
+    RequestHandler,
+)
+
+from gatewayx.http.problems import INTERNAL_ERROR
+
+logger = logging.getLogger("gatewayx.http")
+
+# The methods that are told apart; any other is an empty text.
+cdef dict METHOD_NAMES = {
+    METHOD_GET: "GET",
+    METHOD_HEAD: "HEAD",
+    METHOD_POST: "POST",
+    METHOD_PUT: "PUT",
+    METHOD_OPTIONS: "OPTIONS",
+}
+
+
+class PlainRequest(NamedTuple):
+    """What a handler in Python sees of a request."""
+
+    # One of GET, HEAD, POST, PUT and OPTIONS; empty for any other.
+    method: str
+    # As sent, still percent-encoded, without the query.
+    path: bytes
+    # What follows the first "?"; empty without one.
+    query: bytes
+    # Of the headers that are wanted those that came, by name in lower case; several lines of a name joined by commas.
+    headers: dict
+
+
+class PlainAnswer(NamedTuple):
+    """What it answers; to HEAD the body is left out by the connection."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    # Further header lines, each with its CRLF.
+    header_lines: bytes = b""
+
+
+cdef class PythonHandler(RequestHandler):
+    """Lets `respond` answer each request.
+
+    respond: takes a PlainRequest and returns a PlainAnswer; an exception is logged and answered 500. wanted_headers: names
+    of headers in lower case.
+    """
+
+    def __init__(self, respond, wanted_headers):
+        self.respond = respond
+        self.wanted_headers = frozenset(wanted_headers)
+        self.wants_host = b"host" in self.wanted_headers
+
+    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
+        return PyBytes_FromStringAndSize(name, name_bytes).lower() in self.wanted_headers
+
+    cdef int begin(self, Request request) except -1:
+        request.keep()
+        request.discards_body = True
+        return 0
+
+    cdef int handle(self, Request request) except -1:
+        cdef dict headers = {}
+        cdef bytes header_lines, body
+        if request.headers is not None:
+            for name, value in zip(request.headers[::2], request.headers[1::2]):
+                name = name.lower()
+                headers[name] = value if name not in headers else headers[name] + b", " + value
+        # What follows "?" is the parser's own field as well.
+        path = request.path.partition(b"?")[0]
+        asked = PlainRequest(METHOD_NAMES.get(request.method, ""), path, request.query or b"", headers)
+        try:
+            answer = self.respond(asked)
+        except Exception:
+            logger.exception("a request could not be answered")
+            return request.owner.answer_problem(request, INTERNAL_ERROR, None, None)
+        header_lines = answer.header_lines
+        body = answer.body
+        return request.owner.answer(
+            request,
+            answer.status,
+            answer.content_type,
+            PyBytes_AS_STRING(header_lines),
+            PyBytes_GET_SIZE(header_lines),
+            body,
+        )

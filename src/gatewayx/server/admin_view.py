@@ -1,0 +1,216 @@
+"""What the admin process knows of the gateway: read from the memory that the processes share, from /proc, and from what
+the job servers tell.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gatewayx.admin.job_servers import with_places
+from gatewayx.admin.view import FunctionView, GatewayView, HeldView, JobServerView, ProcessView, ReloadView, WorkerView
+from gatewayx.core.budget import account_bounds
+from gatewayx.core.counters import NAMES
+from gatewayx.core.shared import CONNECTIONS, JOBS
+from gatewayx.server.board import Phase, Record
+from gatewayx.server.places import Places, State, Watch
+
+if TYPE_CHECKING:
+    from gatewayx.config.settings import Settings
+    from gatewayx.gearman.pool import Pool, PooledServer
+
+# A view is made anew at most so often.
+CACHE_S = 0.2
+# What is read from /proc, which takes system calls for each process, is read anew at most so often.
+USAGE_S = 1.0
+# A worker process whose loop has not turned for so long does not serve.
+STILL_S = 3.0
+# A loop that rests is late by so much without being late.
+REST_S = 0.5
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Usage:
+    """What one process has used, as /proc tells."""
+
+    def __init__(self) -> None:
+        self.process_id = 0
+        self.cpu_s = 0.0
+        self.load = 0.0
+        self.memory_bytes = 0
+        self._read_s = 0.0
+
+    def read(self, process_id: int, now_s: float) -> None:
+        """Read it anew; now_s: by time.monotonic(). A process that is gone uses nothing."""
+        if process_id == self.process_id and now_s - self._read_s < USAGE_S:
+            return
+        try:
+            with open(f"/proc/{process_id}/stat", "rb") as file:  # noqa: PTH123
+                # The name of the program, in parentheses, may hold any.
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            self.process_id = 0
+            self.cpu_s = self.load = self.memory_bytes = 0
+            return
+        # proc_pid_stat(5): utime and stime are the 14th and 15th field, rss is the 24th; the third follows the name.
+        cpu_s = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        if process_id == self.process_id and now_s > self._read_s:
+            self.load = max(0.0, cpu_s - self.cpu_s) / (now_s - self._read_s)
+        else:
+            self.load = 0.0
+        self.process_id = process_id
+        self.cpu_s = cpu_s
+        self.memory_bytes = int(fields[21]) * PAGE_BYTES
+        self._read_s = now_s
+
+
+class Viewer:
+    """Makes the view.
+
+    places: what the processes share. pool: knows the job servers, by text connections alone.
+    """
+
+    def __init__(self, places: Places, pool: Pool, settings: Settings) -> None:
+        self.settings = settings
+        self._places = places
+        self._board = places.board
+        self._shared = places.shared()
+        self._pool = pool
+        self._counters = [place.counters() for place in places.rows]
+        self._usages = [Usage() for _ in range(len(places) + 2)]
+        self._watch = Watch(places, STILL_S, time.monotonic())
+        # By time.monotonic(): when all job servers have had the time to answer.
+        self.asked_s = float("inf")
+        # By name of a job server: whether it was up, and since when.
+        self._server_states: dict[str, tuple[bool, float]] = {}
+        self._made_s = float("-inf")
+        self._view: GatewayView | None = None
+
+    def look(self) -> None:
+        """To be called at each tick: only time in which this process ran itself counts as another's standing still."""
+        self._watch.look(time.monotonic())
+
+    def view(self) -> GatewayView:
+        """The gateway as it is, or was a moment ago."""
+        now_s = time.monotonic()
+        if self._view is None or now_s - self._made_s >= CACHE_S:
+            self._watch.look(now_s)
+            self._view = self._make(now_s)
+            self._made_s = now_s
+        return self._view
+
+    def _make(self, now_s: float) -> GatewayView:
+        board = self._board
+        epoch_s = time.time()
+        workers = [self._worker(place, now_s) for place in range(len(self._places))]
+        master = self._process("master", None, self._usages[-2], now_s)
+        admin = self._process("admin", board.admin, self._usages[-1], now_s)
+        counts = [counters.read() for counters in self._counters]
+        settings = self.settings
+        rows = [place for place, worker in zip(self._places.rows, workers, strict=True) if worker.process.process_id]
+        bounds = account_bounds(settings.max_held_bytes)
+        return GatewayView(
+            now_s=epoch_s,
+            started_s=board.started_s,
+            has_started=board.has_started,
+            draining_s=board.draining_s,
+            master_still_s=self._watch.still_since(board.beat_s) if os.getppid() == board.master_id else None,
+            worker_timeout_s=settings.worker_timeout_s,
+            processes=[master, admin, *(worker.process for worker in workers)],
+            workers=workers,
+            job_servers=self._job_servers(epoch_s),
+            job_servers_asked=now_s >= self.asked_s,
+            all_job_servers_up=self._all_up(),
+            reload=ReloadView(board.reload.name.lower(), board.reload_s, board.reloaded_s, board.reload_detail),
+            counters={name: sum(count[name] for count in counts) for name in NAMES},
+            connections=HeldView(self._shared.taken(CONNECTIONS), settings.max_connections),
+            refused_connections=sum(row.refused_connections for row in rows),
+            jobs=HeldView(self._shared.taken(JOBS), settings.max_jobs),
+            held_bytes={
+                account: HeldView(sum(row.held_bytes(number) for row in rows), bounds[account])
+                for number, account in enumerate(bounds)
+            },
+            requests_in_flight=sum(row.requests for row in rows),
+            dropped_lines={"events": sum(row.lost_lines for row in self._places.rows)},
+        )
+
+    def _process(self, name: str, record: Record | None, usage: Usage, now_s: float) -> ProcessView:
+        process_id = self._board.master_id if record is None else record.process_id
+        usage.read(process_id, now_s)
+        cpu_s = self._board.master_cpu_s(usage.cpu_s) if record is None else record.cpu_s(usage.cpu_s)
+        return ProcessView(name, process_id, cpu_s, usage.load, usage.memory_bytes)
+
+    def _worker(self, place: int, now_s: float) -> WorkerView:
+        record = self._board.workers[place]
+        row = self._places[place]
+        still_s = self._watch.still_s(place)
+        process = self._process(f"worker-{place}", record, self._usages[place], now_s)
+        return WorkerView(
+            place=place,
+            state=_state(record.phase, row.state, still_s),
+            since_s=record.since_s,
+            restarts=record.restarts,
+            process=process,
+            lag_s=max(row.lag_s(now_s), still_s - REST_S if process.process_id else 0.0),
+            still_s=still_s,
+        )
+
+    def _job_servers(self, epoch_s: float) -> list[JobServerView]:
+        names = self._function_names()
+        views = []
+        states = {}
+        for server in self._pool.servers:
+            told = server.status.functions_now()
+            before = self._server_states.get(server.name)
+            is_up = told is not None
+            states[server.name] = (is_up, epoch_s) if before is None or before[0] is not is_up else before
+            views.append(self._job_server(server, is_up=is_up, since_s=states[server.name][1], names=names))
+        self._server_states = states
+        return views
+
+    def _job_server(
+        self, server: PooledServer, *, is_up: bool, since_s: float, names: Iterable[bytes]
+    ) -> JobServerView:
+        functions = server.status.functions_now() or {}
+        return JobServerView(
+            name=server.name,
+            is_up=is_up,
+            since_s=since_s,
+            reason="" if is_up else self._pool.keeper(server).last_reason or "no answer yet",
+            version=server.status.version.decode("ascii", "backslashreplace"),
+            functions=with_places(
+                (
+                    (name, FunctionView(counts.queued + counts.running, counts.running, counts.workers))
+                    for name, counts in functions.items()
+                ),
+                names,
+            ),
+            connections=0,
+            lost_connections=0,
+        )
+
+    def _function_names(self) -> list[bytes]:
+        return []
+
+    def _all_up(self) -> bool:
+        servers = self._pool.servers
+        with_servers = {server.entry for server in servers}
+        return len(with_servers) >= len(self.settings.server) and all(
+            server.status.functions_now() is not None for server in servers
+        )
+
+
+def _state(phase: Phase, state: State, still_s: float) -> str:
+    if phase is Phase.AWAY:
+        return "away"
+    if phase is Phase.STARTING:
+        return "starting"
+    if phase is Phase.ABORTED:
+        return "ending"
+    if state in (State.DRAINING, State.DONE):
+        return "draining"
+    return "still" if still_s >= STILL_S else "ready"
