@@ -110,6 +110,7 @@ class Viewer:
         master = self._process("master", None, self._usages[-2], now_s)
         admin = self._process("admin", board.admin, self._usages[-1], now_s)
         counts = [counters.read() for counters in self._counters]
+        counters = {name: sum(count[name] for count in counts) for name in NAMES}
         settings = self.settings
         rows = [place for place, worker in zip(self._places.rows, workers, strict=True) if worker.process.process_id]
         bounds = account_bounds(settings.max_held_bytes)
@@ -126,7 +127,7 @@ class Viewer:
             job_servers_asked=now_s >= self.asked_s,
             all_job_servers_up=self._all_up(),
             reload=ReloadView(board.reload.name.lower(), board.reload_s, board.reloaded_s, board.reload_detail),
-            counters={name: sum(count[name] for count in counts) for name in NAMES},
+            counters=counters,
             connections=HeldView(self._shared.taken(CONNECTIONS), settings.max_connections),
             refused_connections=sum(row.refused_connections for row in rows),
             jobs=HeldView(self._shared.taken(JOBS), settings.max_jobs),
@@ -135,7 +136,10 @@ class Viewer:
                 for number, account in enumerate(bounds)
             },
             requests_in_flight=sum(row.requests for row in rows),
-            dropped_lines={"events": sum(row.lost_lines for row in self._places.rows)},
+            dropped_lines={
+                "access": counters["log_lines_dropped"],
+                "events": counters["log_events_dropped"] + board.dropped_lines,
+            },
         )
 
     def _process(self, name: str, record: Record | None, usage: Usage, now_s: float) -> ProcessView:

@@ -71,8 +71,9 @@ _RECORD_WORDS = _RESTARTS + len(Restart)
     _DETAIL_NUMBER,
     _DETAIL_SIZE,
     _MASTER_SHOWN_CPU_NS,
+    _DROPPED_LINES,
     _CHECKS,
-) = range(12)
+) = range(13)
 # The checks of the admin process, a word each: its state in the lowest bit, and since when.
 MAX_CHECKS = 16
 _GATEWAY_WORDS = _CHECKS + MAX_CHECKS
@@ -247,6 +248,15 @@ class Board:
         if number % 2 or self._words[_DETAIL_NUMBER] != number:
             return ""
         return detail.decode("utf-8", "replace")
+
+    def add_dropped(self, lines: int) -> None:
+        """The master has dropped so many more lines of its event log."""
+        self._words[_DROPPED_LINES] += lines
+
+    @property
+    def dropped_lines(self) -> int:
+        """How many it has."""
+        return self._words[_DROPPED_LINES]
 
     def recall(self, number: int) -> tuple[bool, float] | None:
         """For the admin process: the state of its check of this number, and since when, in seconds since the epoch."""

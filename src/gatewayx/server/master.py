@@ -182,6 +182,7 @@ class Master:
         """Look at everything, do what is due, and return whether nothing is left to do."""
         self._board.beat(now_s)
         self._log.tick()
+        self._board.add_dropped(self._log.take_dropped())
         self._reap(now_s)
         for number, post in enumerate(self._posts):
             self._hear(number, post, now_s)

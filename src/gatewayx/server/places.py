@@ -27,12 +27,11 @@ from gatewayx.server.board import Board, board_bytes
     HELD_SMALL_BYTES,
     HELD_BODIES_BYTES,
     HELD_RESULTS_BYTES,
-    LOST_LINES,
     LAG_NS,
     LAST_LAG_NS,
     LAG_SINCE_NS,
     WORDS,
-) = range(13)
+) = range(12)
 WORD_BYTES = 8
 # No two rows have a cache line in common.
 CACHE_LINE_BYTES = 64
@@ -114,15 +113,6 @@ class Place:
     def held_bytes(self, account: int) -> int:
         """Bytes held in this account of the budget, as was told last."""
         return self._words[HELD_SMALL_BYTES + account]
-
-    def add_lost_lines(self, count: int) -> None:
-        """So many more lines of the event log were lost."""
-        self._words[LOST_LINES] += count
-
-    @property
-    def lost_lines(self) -> int:
-        """How many were, over all worker processes that were here."""
-        return self._words[LOST_LINES]
 
     def was_late(self, lag_s: float, now_s: float) -> None:
         """The loop of the worker process has turned so much later than was asked of it; now_s: by time.monotonic()."""
