@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from gatewayx.config.loading import load
 from gatewayx.server.listeners import LAST_ACCEPTS_S
 from gatewayx.server.master import OVERDUE_S
 from gatewayx.server.process import LAST_ANSWERS_S
-from support.deployed import DEPLOY
+from support.admin import ADMIN, admin_of
+from support.deployed import DEPLOY, told_address
+from support.gateway import ServeProcess
+from support.http import ask, head
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,6 +127,33 @@ def test_the_probes_ask_the_admin_port_of_the_pods_own_address():
         # Without one kubelet names the pod's address, which the gateway takes.
         assert "host" not in probe
         assert "httpHeaders" not in probe
+
+
+@pytest.mark.anyio
+async def test_the_probes_are_answered_as_kubelet_asks_and_say_that_a_pod_ends_while_it_serves(embedded, tmp_path):
+    path = tmp_path / "gatewayx.toml"
+    path.write_text(SETTINGS_TEXT)
+    server = ("--server", f"{embedded.address[0]}:{embedded.address[1]}")
+    async with ServeProcess("--config", str(path), *ADMIN, *server, "--workers", "2") as served:
+        admin = await admin_of(served)
+        host = f"Host: {admin.address[0]}:{admin.address[1]}".encode()
+
+        async def answers() -> dict[str, int]:
+            found = {}
+            for name in ("startup", "liveness", "readiness"):
+                # https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+                target = CONTAINER[f"{name}Probe"]["httpGet"]["path"].encode()
+                agent = b"User-Agent: kube-probe/1.36"
+                request = b"\r\n".join((b"GET %b HTTP/1.1" % target, host, agent, b"Accept: */*", b"Connection: close"))
+                found[name] = (await admin.send(request + b"\r\n\r\n")).status
+            return found
+
+        assert await answers() == {"startup": 200, "liveness": 200, "readiness": 200}
+
+        served.signal(signal.SIGTERM)
+        await admin.becomes("/readyz", 503)
+        assert await answers() == {"startup": 200, "liveness": 200, "readiness": 503}
+        assert (await ask(told_address(served), head(b"OPTIONS", b"*"))).status == 204
 
 
 def test_what_is_held_for_clients_fits_the_memory():

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from support.deployed import DEPLOY, SERVICE, run_quietly, sandbox, unit_settings
-from support.gateway import ServeProcess, eventually
+from support.admin import ADMIN, admin_of, until
+from support.deployed import DEPLOY, SERVICE, run_quietly, sandbox, told_address, unit_settings
+from support.gateway import ServeProcess
 from support.gearmand import die_with_parent
 from support.http import ask, post
 from support.tools import without_sanitizer
@@ -116,13 +117,14 @@ async def test_the_gateway_lives_under_the_system_call_filter(samples, embedded,
         enter()
 
     async with ServeProcess(
-        *("--listen", "127.0.0.1:0", "--listen", f"unix:{path}", *owner, "--workers", "2"),
+        *(*ADMIN, "--listen", f"unix:{path}", *owner, "--workers", "2"),
         # By its name, which is looked up.
         *("--server", f"localhost:{embedded.address[1]}"),
         preexec=preexec,
         environment={**without_sanitizer(), "RUNTIME_DIRECTORY": str(runtime_directory)},
     ) as served:
-        address = await served.address()
+        admin = await admin_of(served)
+        address = told_address(served)
         # Both worker processes own some of these, so that some are relayed, in sockets in the runtime directory.
         relays = list(runtime_directory.glob("gatewayx-relay-*"))
         assert [stat.S_ISSOCK(relay.stat().st_mode) for relay in relays] == [True, True]
@@ -133,9 +135,15 @@ async def test_the_gateway_lives_under_the_system_call_filter(samples, embedded,
             assert (answer.status, answer.body[:1]) == (200, b"y")
 
         # A worker process that is killed is replaced, and settings are read anew.
-        before = served.workers()
+        before = await admin.workers()
         os.kill(before[0], signal.SIGKILL)
-        await eventually(lambda: len(served.workers()) == 2 and before[0] not in served.workers())
+
+        async def is_replaced() -> bool:
+            return before[0] not in await admin.workers() and await admin.metric("gatewayx_workers", state="ready") == 2
+
+        await until(is_replaced)
+        for process in (await admin.status())["processes"]:
+            assert process["memory_bytes"] > 0
         served.signal(signal.SIGHUP)
         await served.until("all worker processes have the settings")
         assert (await ask(address, post(b"/reverse", b"ab"))).body == b"ba"

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from support.gateway import ServeProcess
 from support.tools import without_sanitizer
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,12 @@ def sandbox(settings: dict[str, list[str]]) -> Callable[[], None]:
             raise OSError("the filter cannot be loaded")
 
     return enter
+
+
+def told_address(served: ServeProcess) -> tuple[str, int]:
+    """Where a gateway listens that has said so already."""
+    host, port = served.listens_on.search("".join(served.lines)).groups()
+    return host, int(port)
 
 
 def environment_variables(text: str) -> set[str]:
