@@ -40,7 +40,7 @@ from fuzz.http_inputs import (
     seeds,
 )
 from fuzz.responses import responses_of
-from fuzz.whole_gateway import OWN_UNIQUE, SIZES, Client, World
+from fuzz.whole_gateway import OWN_UNIQUE, REQUEST_ID, SIZES, Client, World
 from fuzz.world import JobServerStream
 from gatewayx.gearman.packet import PacketType
 
@@ -212,7 +212,7 @@ def run_alone(bits: int, pieces: list[bytes], workers: int = 1) -> Run:
         for packet_type, function, unique, workload in world.server.submissions
     ]
     answers = [
-        (response.status, b"" if response.status == 200 or response.to_head else response.body)
+        (response.status, b"" if response.status == 200 or response.to_head else REQUEST_ID.sub(b"", response.body))
         for response in responses_of(bytes(client.written))
     ]
     return Run(submissions, answers)

@@ -15,12 +15,15 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from gatewayx.config.settings import Settings
+from gatewayx.core import metrics
+from gatewayx.core.turns import Turn
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.exchange import Gateway
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.limits import Limits
 from gatewayx.http.parser import Event, RequestParser
 from gatewayx.http.problems import RequestError
+from gatewayx.http.records import Records
 
 # Small, so that an input reaches them.
 LIMITS = Limits(
@@ -29,7 +32,13 @@ LIMITS = Limits(
     )
 )
 # It wants the X-Gearman- headers; nothing else is asked of it, and nothing of its pool.
-HANDLER = Gateway(Pool.__new__(Pool), Admission(), content_type=b"text/plain", job_timeout_s=1.0)
+HANDLER = Gateway(
+    Pool.__new__(Pool),
+    Admission(),
+    content_type=b"text/plain",
+    job_timeout_s=1.0,
+    records=Records(metrics.alone(), Turn(None)),
+)
 MAX_CUT_BYTES = 40
 
 

@@ -53,6 +53,7 @@ SOON_S = 0.1
 SOON_STEPS = 2
 # More than any deadline, so that nothing waits any more.
 LONG_S = 500.0
+REQUEST_ID = re.compile(rb"[a-z2-7]{13}-[0-9]{14}")
 OWN_UNIQUE = re.compile(rb"gatewayx-[a-z2-7]+-([0-9]+)")
 
 

@@ -29,7 +29,8 @@ from support.pieces import every_way, in_pieces
 pytestmark = pytest.mark.anyio
 
 NOBODY = 65534
-BEGINNING = b"\x00gwx\x01"
+REQUEST_ID = b"abcdefghijkl7-00000000000042"
+BEGINNING = b"\x00gwx\x02" + REQUEST_ID
 NO_ADDRESS = BEGINNING + b"\x00"
 PREAMBLES = {
     "no address": NO_ADDRESS,
@@ -153,10 +154,10 @@ def unread(connected: socket.socket) -> int:
 
 MALFORMED = {
     "a request": OPTIONS,
-    "another byte first": b"\x01gwx\x01\x00",
-    "another magic": b"\x00gwy\x01\x00",
-    "version 0": b"\x00gwx\x00\x00",
-    "a later version": b"\x00gwx\x02\x00",
+    "another byte first": b"\x01gwx\x02" + REQUEST_ID + b"\x00",
+    "another magic": b"\x00gwy\x02" + REQUEST_ID + b"\x00",
+    "an earlier version": b"\x00gwx\x01\x00",
+    "a later version": b"\x00gwx\x03" + REQUEST_ID + b"\x00",
     "too long": BEGINNING + b"\x10",
     "as long as a byte tells": BEGINNING + b"\xff",
     "a line end": b"\r\n" + NO_ADDRESS,

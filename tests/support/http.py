@@ -19,6 +19,10 @@ STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")
 HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)")
 
 
+ANY_REQUEST_ID = b"2345672345672-00000000000001"
+REQUEST_ID = re.compile(rb"[a-z2-7]{13}-[0-9]{14}")
+
+
 @dataclass(frozen=True)
 class Response:
     """One response. headers: names in lower case; no name is there twice."""
@@ -31,9 +35,13 @@ class Response:
         """The body as RFC 9457 problem details; fails on anything else."""
         assert self.headers[b"content-type"] == b"application/problem+json"
         problem = json.loads(self.body)
-        assert set(problem) == {"type", "title", "status", "detail"}
+        assert set(problem) == {"type", "title", "status", "detail", "instance"}
         assert problem["status"] == self.status
         assert problem["type"].startswith("urn:gatewayx:")
+        request_id = str(problem["instance"]).removeprefix("urn:gatewayx:request:")
+        # A relayed request is named by the process to which its client is connected.
+        assert REQUEST_ID.fullmatch(request_id.encode())
+        assert request_id.encode() == self.headers.get(b"x-request-id", request_id.encode())
         return problem
 
     def kind(self) -> str:
@@ -136,6 +144,9 @@ class HttpClient:
             assert headers[b"server"].startswith(b"gatewayx/")
             assert headers[b"date"].endswith(b" GMT")
             assert (headers[b"cache-control"], headers[b"x-content-type-options"]) == (b"no-store", b"nosniff")
+            # A process tells another how a request has ended instead.
+            assert (b"x-request-id" in headers) != (b"outcome" in headers)
+            assert REQUEST_ID.fullmatch(headers.get(b"x-request-id", ANY_REQUEST_ID))
         if status < 200 or status == 204:
             # RFC 9110 8.6
             assert b"content-length" not in headers

@@ -525,4 +525,13 @@ SAMPLES = {
         shown="json",
         bad=["", "Text", "JSON", "json ", "0"],
     ),
+    "server_timing": Sample(
+        default=False,
+        toml=("true", True),
+        variable=("false", False),
+        flag=(True, True),
+        arguments=["--server-timing"],
+        shown="true",
+        bad=BAD_WORDS,
+    ),
 }

@@ -9,8 +9,9 @@ from libc.stdlib cimport atoi
 from libc.string cimport memcmp, memset
 
 cimport cython
+from gatewayx.core.clock cimport now_ns
 from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS_PER_CALL, Polled, Poller
-from gatewayx.net.sockets cimport Peer, connect_error, disconnect, now_ns, receive, transmit, would_block
+from gatewayx.net.sockets cimport Peer, connect_error, disconnect, receive, transmit, would_block
 
 MIXED = "mixed"
 

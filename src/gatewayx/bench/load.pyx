@@ -14,8 +14,9 @@ from libc.string cimport memcpy, memset
 cimport cython
 from gatewayx.bench.response cimport BAD, BODY, COMPLETE, ReadEvent, ResponseReader
 from gatewayx.bench.template cimport CHECK_FRAMING, RequestTemplate
+from gatewayx.core.clock cimport now_ns
 from gatewayx.net.poller cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS_PER_CALL, Polled, Poller
-from gatewayx.net.sockets cimport Peer, connect_error, disconnect, now_ns, receive, transmit, would_block
+from gatewayx.net.sockets cimport Peer, connect_error, disconnect, receive, transmit, would_block
 from gatewayx.core.histogram cimport Histogram
 from libc.errno cimport ETIMEDOUT, errno
 

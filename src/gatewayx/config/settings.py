@@ -102,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_host: tuple[str, ...] = ()
     ready_requires: str = "none"
     log_format: str = "text"
+    server_timing: bool = False
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -538,6 +539,14 @@ SETTINGS: tuple[Setting, ...] = (
         "What a client that closes its sending side and not its connection has done: hung up, so that its jobs are "
         "cancelled, or sent its last request, to wait for the answers.",
         "HAProxy option abortonclose; nginx proxy_ignore_client_abort",
+    ),
+    Setting(
+        "server_timing",
+        "server-timing",
+        Switch(),
+        "Answers",
+        "Say in each answer how long the gateway and the job took, in milliseconds: Server-Timing: gw;dur=0.2, "
+        "job;dur=41.7.",
     ),
     Setting(
         "admin",

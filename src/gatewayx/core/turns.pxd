@@ -32,10 +32,16 @@ cdef class Turn:
     # The end of this turn is due, in the loop or by whoever has begun it; and whether the loop has a callback for it.
     cdef bint scheduled
     cdef bint queued
+    # When that came which is looked at now, in a turn of the sockets, 0 outside of one: for moment() of core/clock.
+    cdef long long moment_ns
 
-    # The caller has begun a turn, and calls end() before it returns to the loop.
-    cdef inline void begin(self) noexcept:
+    # The caller has begun a turn at this time, and calls end() and then over() before it returns to the loop.
+    cdef inline void begin(self, long long moment_ns) noexcept:
         self.scheduled = True
+        self.moment_ns = moment_ns
+
+    cdef inline void over(self) noexcept:
+        self.moment_ns = 0
 
     # Write what was gathered in this turn.
     cdef int end(self) except -1

@@ -3,8 +3,10 @@
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.job_request cimport JobRequest, UniqueText
 from gatewayx.gateway.owners cimport Owners, Relayed
+from gatewayx.gateway.routes cimport RecentFunctions
 from gatewayx.gearman.job cimport Job
 from gatewayx.gearman.pool cimport Pool
+from gatewayx.http.records cimport Ending, Records
 from gatewayx.http.request cimport Request, RequestHandler
 
 
@@ -12,6 +14,8 @@ cdef class Gateway(RequestHandler):
     """Makes an Exchange of every request that asks for a job; one a process."""
     cdef Pool pool
     cdef Admission admission
+    # Tells of requests and jobs.
+    cdef Records records
     # Who else may own the key of a job; None where nobody does.
     cdef Owners owners
     # Bytes of a function's name.
@@ -26,15 +30,12 @@ cdef class Gateway(RequestHandler):
     cdef bint plugin_compat
     # The last job's unique: "gatewayx-", what tells this process from all others, "-", and a number.
     cdef UniqueText own_unique
-    # Paths that came lately, and their functions, at the same places.
-    cdef list recent_paths
-    cdef list recent_functions
+    cdef RecentFunctions functions
     # Exchanges between begin() and their answer or abandonment.
     cdef readonly Py_ssize_t open_exchanges
 
     # Make the unique of one more job.
     cdef void next_unique(self, UniqueText* unique) noexcept
-    cdef bytes _function_of(self, bytes path)
     cdef int _read_head(self, JobRequest wanted, Request request) except -1
 
 
@@ -43,6 +44,8 @@ cdef class Exchange(JobRequest):
     cdef Gateway gateway
     # None once it was answered or abandoned.
     cdef Request request
+    # When the job was submitted, by now_ns(); 0 while there is none whose end is not counted.
+    cdef long long submitted_ns
     # None until the request is complete and its job submitted.
     cdef Job job
     # The request as the process has it that owns its key; None if that is this process, and before.
@@ -57,6 +60,7 @@ cdef class Exchange(JobRequest):
     cdef int job_place
 
     cdef int submit(self) except -1
+    cdef int _count_job(self, Job job, int result) except -1
     cdef int abandon(self) except -1
     cdef bytes _identity(self)
     cdef int relay_body(self) except -1

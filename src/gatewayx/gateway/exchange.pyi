@@ -8,6 +8,7 @@ from gatewayx.gateway.owners import Owners
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.problems import ALLOW as ALLOW
 from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
+from gatewayx.http.records import Records
 from gatewayx.http.request import RequestHandler
 
 @final
@@ -21,6 +22,7 @@ class Gateway(RequestHandler):
         *,
         content_type: bytes,
         job_timeout_s: float,
+        records: Records | None = None,
         owners: Owners | None = None,
         max_function_bytes: int = 512,
         refuse_client_unique: bool = False,

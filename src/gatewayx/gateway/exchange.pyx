@@ -13,14 +13,18 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.core.budget cimport SMALL_BYTES
+from gatewayx.core.clock cimport moment
 from gatewayx.core.digits cimport put, put_bytes
+from gatewayx.core.metrics cimport OTHER, Result, count_job
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
+from gatewayx.gateway.job_telling cimport HANDLE_NAME, note_job, take_ending
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest, UniqueText
-from gatewayx.gateway.routes cimport function_of, plugin_function_of
+from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
 from gatewayx.gearman.job cimport Job, JobState, Submission, printable
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.gearman.ranking cimport rank_key_of
+from gatewayx.http.records cimport Ending, Records, RecordsState, is_noted
 from gatewayx.http.request cimport (
     METHOD_GET,
     METHOD_HEAD,
@@ -31,6 +35,8 @@ from gatewayx.http.request cimport (
     RequestHandler,
 )
 
+from gatewayx.core.metrics import alone as metrics_alone
+from gatewayx.http.outcomes import COMPAT_EXCEPTION, COMPAT_FAIL, EXCEPTION, NO_CONTENT
 from gatewayx.http.problems import (
     ALLOW,
     FUNCTION_NOT_ALLOWED,
@@ -55,8 +61,6 @@ cdef bytes ALLOW_LINE = ALLOW
 cdef bytes FIRST_NUMBER = b"00000000000000"
 
 cdef enum:
-    # Paths whose functions are remembered.
-    RECENT_FUNCTIONS = 8
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
     MAX_HEADERS_BYTES = 256
 
@@ -66,7 +70,8 @@ cdef class Gateway(RequestHandler):
     """Makes a job of each request.
 
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
-    default and maximum of a job's wait. owners: of keys, where there are several processes. max_function_bytes: longest
+    default and maximum of a job's wait. records: where jobs are counted, and of whose requests they are; None for where nobody
+    looks. owners: of keys, where there are several processes. max_function_bytes: longest
     name of a function. refuse_client_unique: clients may not give uniques.
     plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
     gatewayx differs from it on purpose.
@@ -79,6 +84,7 @@ cdef class Gateway(RequestHandler):
         *,
         bytes content_type,
         double job_timeout_s,
+        Records records=None,
         Owners owners=None,
         Py_ssize_t max_function_bytes=512,
         bint refuse_client_unique=False,
@@ -86,6 +92,7 @@ cdef class Gateway(RequestHandler):
     ):
         self.pool = pool
         self.admission = admission
+        self.records = Records(metrics_alone(), pool.turn) if records is None else records
         self.owners = owners
         self.change(
             content_type=content_type,
@@ -115,8 +122,8 @@ cdef class Gateway(RequestHandler):
         self.refuse_client_unique = refuse_client_unique
         self.plugin_compat = plugin_compat
         # A path that came lately may be too long now.
-        self.recent_paths = [None] * RECENT_FUNCTIONS
-        self.recent_functions = [None] * RECENT_FUNCTIONS
+        self.functions = RecentFunctions.__new__(RecentFunctions)
+        self.functions.names = self.records.metrics.functions
 
     def counters(self):
         """What is held now, by name."""
@@ -131,18 +138,7 @@ cdef class Gateway(RequestHandler):
         unique[0] = self.own_unique
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return is_ours(name, name_bytes)
-
-    cdef bytes _function_of(self, bytes path):
-        """function_of(); the parser gives a path that came lately as the same object."""
-        cdef Py_ssize_t place = PyBytes_GET_SIZE(path) & (RECENT_FUNCTIONS - 1)
-        cdef bytes function
-        if self.recent_paths[place] is path:
-            return <bytes> self.recent_functions[place]
-        function = function_of(path, self.max_function_bytes)
-        self.recent_paths[place] = path
-        self.recent_functions[place] = function
-        return function
+        return is_ours(name, name_bytes) or (self.records.log is not None and is_noted(name, name_bytes))
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
@@ -174,6 +170,7 @@ cdef class Gateway(RequestHandler):
         cdef Exchange exchange = <Exchange> request.context
         if exchange is None:
             if request.method == METHOD_OPTIONS:
+                request.outcome = <int> NO_CONTENT
                 return request.owner.answer(
                     request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
                 )
@@ -190,8 +187,12 @@ cdef class Gateway(RequestHandler):
         """Fill in what the head asks for; raises RequestError."""
         if self.plugin_compat:
             wanted.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
+            request.function_place = self.records.metrics.functions.place_of(wanted.function)
         else:
-            wanted.function = self._function_of(request.path)
+            wanted.function = self.functions.function_of(request.path, self.max_function_bytes)
+            request.function_place = self.functions.place
+        if request.note is not None:
+            request.note.function = wanted.function
         if not self.admission.allows(wanted.function):
             raise RequestError(FUNCTION_NOT_ALLOWED)
         if self.plugin_compat:
@@ -266,7 +267,6 @@ cdef class Exchange(JobRequest):
 
     cdef int submit(self) except -1:
         cdef Request request = self.request
-        cdef object refusal
         cdef Pool pool = self.gateway.pool
         cdef bytes identity = None
         cdef Submission submission
@@ -311,6 +311,7 @@ cdef class Exchange(JobRequest):
         self._let_go()
         if self.job is None:
             return self._answer_problem(None, NO_JOB_SERVER, None, None)
+        self.submitted_ns = moment(self.gateway.records.state.moment_ns)
         return 0
 
     cdef bytes _identity(self):
@@ -347,10 +348,13 @@ cdef class Exchange(JobRequest):
             request.context_bytes += PyBytes_GET_SIZE(self.unique)
         return 0
 
-    cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1:
+    cdef int relay_answered(
+        self, int status, const Ending* ending, bytes content_type, bytes headers, object body
+    ) except -1:
         cdef Request request = self.request
         self.relayed = None
         self._drop_body()
+        take_ending(self.gateway.records, request, self, ending, headers)
         if request is not None and request.owner is not None:
             request.owner.answer(
                 request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body
@@ -358,10 +362,17 @@ cdef class Exchange(JobRequest):
         return self._close()
 
     cdef bint relay_answers(
-        self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
+        self,
+        int status,
+        const Ending* ending,
+        bytes content_type,
+        bytes headers,
+        long long body_bytes,
+        BodySource source,
     ) except -1:
         cdef Request request = self.request
         self._drop_body()
+        take_ending(self.gateway.records, request, self, ending, headers)
         if request is not None and request.owner is not None:
             self.in_pieces = request.owner.answer_in_pieces(
                 request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body_bytes, source
@@ -412,6 +423,8 @@ cdef class Exchange(JobRequest):
         cdef Job job = self.job
         cdef Relayed relayed = self.relayed
         self.relayed = None
+        if job is not None:
+            self._count_job(job, Result.ABANDONED)
         self._close()
         if relayed is not None:
             return relayed.abandon()
@@ -430,6 +443,21 @@ cdef class Exchange(JobRequest):
                 self.gateway.admission.leave(self.job_place)
         return 0
 
+    cdef int _count_job(self, Job job, int result) except -1:
+        """The job's part in the request has ended; it counts once, whatever follows."""
+        cdef RecordsState* state = &self.gateway.records.state
+        cdef Request request = self.request
+        if self.submitted_ns == 0:
+            return 0
+        request.job_ns = moment(state.moment_ns) - self.submitted_ns
+        self.submitted_ns = 0
+        if job.carrier is not None:
+            request.server_place = job.carrier.server_place
+        if request.server_place == OTHER or request.note is not None:
+            note_job(self.gateway.records, request, self, job)
+        count_job(state.counted, request.function_place, request.server_place, result, request.job_ns)
+        return 0
+
     # What the job server says.
 
     cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1:
@@ -437,6 +465,9 @@ cdef class Exchange(JobRequest):
         cdef Request request = self.request
         if not job.background:
             return 0
+        self._count_job(job, Result.QUEUED)
+        if request is not None and request.note is not None:
+            request.note.handle = handle[:handle_bytes]
         if request is not None and request.owner is not None:
             request.owner.answer(
                 request,
@@ -449,25 +480,33 @@ cdef class Exchange(JobRequest):
         return self._close()
 
     cdef int job_completed(self, Job job, object result) except -1:
+        self._count_job(job, Result.COMPLETE)
         return self._answer(job, 200, b"WORK_COMPLETE", result)
 
     cdef int job_failed(self, Job job, bytes reason) except -1:
         cdef str detail = JOB_FAILED.detail
+        self._count_job(job, Result.FAIL)
         if self.plugin_compat:
+            self.request.outcome = <int> COMPAT_FAIL
             return self._answer(job, 200, b"WORK_FAIL", b"")
         if reason:
             detail += f": {printable(reason)}"
         return self._answer_problem(job, JOB_FAILED, detail, self._headers(job, b"WORK_FAIL"))
 
     cdef int job_exception(self, Job job, bytes data) except -1:
+        self._count_job(job, Result.EXCEPTION)
         if self.plugin_compat:
+            self.request.outcome = <int> COMPAT_EXCEPTION
             return self._answer(job, 200, b"WORK_EXCEPTION", b"")
+        self.request.outcome = <int> EXCEPTION
         return self._answer(job, 500, b"WORK_EXCEPTION", data)
 
     cdef int job_too_large(self, Job job) except -1:
+        self._count_job(job, Result.TOO_LARGE)
         return self._answer_problem(job, RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT if job.over_budget else None, None)
 
     cdef int job_refused(self, Job job, bytes code, bytes text) except -1:
+        self._count_job(job, Result.REFUSED)
         return self._answer_problem(
             job,
             JOB_REFUSED,
@@ -476,6 +515,7 @@ cdef class Exchange(JobRequest):
         )
 
     cdef int job_timed_out(self, Job job) except -1:
+        self._count_job(job, Result.TIMEOUT)
         if job.reached == JobState.UNSENT:
             detail = f"no job server took the job within {self.timeout_s:g} s; nothing was submitted"
         elif job.background:
@@ -485,6 +525,7 @@ cdef class Exchange(JobRequest):
         return self._answer_problem(job, JOB_TIMEOUT, detail, None)
 
     cdef int job_lost(self, Job job) except -1:
+        self._count_job(job, Result.UNSENT if job.reached == JobState.UNSENT else Result.LOST)
         if job.reached == JobState.UNSENT:
             return self._answer_problem(job, NOT_SUBMITTED, f"nothing was submitted: {_reason(job)}", None)
         created = "had been created" if job.reached == JobState.CREATED else "may have been created"
@@ -496,6 +537,7 @@ cdef class Exchange(JobRequest):
         )
 
     cdef int job_broken(self, Job job) except -1:
+        self._count_job(job, Result.LOST)
         return self._answer_problem(None, INTERNAL_ERROR, None, None)
 
     # The answer.
@@ -506,7 +548,7 @@ cdef class Exchange(JobRequest):
         handle: NULL for none. command: None for none.
         """
         if handle != NULL:
-            end = put(put_bytes(end, b"X-Gearman-Job-Handle: "), handle, handle_bytes)
+            end = put(put_bytes(end, HANDLE_NAME), handle, handle_bytes)
             if command is not None:
                 end = put_bytes(put_bytes(end, b"\r\nX-Gearman-Command: "), command)
             end = put_bytes(end, b"\r\n")

@@ -5,13 +5,13 @@ does not exist, is the client's fault. gearmand's HTTP plugin (libgearman-server
 over what it does not know.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp
 
 from gatewayx.core.grammar cimport is_word
 from gatewayx.gateway.job_request cimport CLIENT, HIGH, LOW, NORMAL, JobRequest, Priority
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
-from gatewayx.http.request cimport HeaderSlice, Request
+from gatewayx.http.request cimport HeaderSlice, Request, header_slice
 
 from gatewayx.http.problems import MALFORMED_HEADER, RequestError
 
@@ -44,8 +44,8 @@ cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) ex
     cdef HeaderSlice header
     cdef int index, name
     cdef int seen = 0
-    for index in range(_count(request)):
-        _slice_of(request, index, &header)
+    for index in range(request.wanted_headers()):
+        header_slice(request, index, &header)
         name = _name_of(&header)
         if seen & name:
             raise RequestError(MALFORMED_HEADER, f"{HEADER_NAMES[name]} is given more than once")
@@ -80,9 +80,9 @@ cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_uni
     cdef HeaderSlice header
     cdef int index, name
     cdef bytes value
-    for index in range(_count(request)):
+    for index in range(request.wanted_headers()):
         # The plugin takes white space around a value for a part of it; RFC 9110 5.5 leaves no choice.
-        _slice_of(request, index, &header)
+        header_slice(request, index, &header)
         name = _name_of(&header)
         value = _value(&header)
         if name == UNIQUE and value:
@@ -100,33 +100,6 @@ cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_uni
             except RequestError:
                 # The plugin has no such header, so whatever it holds is taken.
                 pass
-    return 0
-
-
-cdef inline int _count(Request request):
-    """How many headers the handler wanted."""
-    return request.header_count if request.headers is None else len(request.headers) // 2
-
-
-cdef int _slice_of(Request request, int index, HeaderSlice* header) except -1:
-    """One of them, without the white space around its value."""
-    cdef bytes name, value
-    if request.headers is None:
-        header[0] = request.header_slices[index]
-    else:
-        name = <bytes> request.headers[2 * index]
-        value = <bytes> request.headers[2 * index + 1]
-        header.name = PyBytes_AS_STRING(name)
-        header.name_bytes = PyBytes_GET_SIZE(name)
-        header.value = PyBytes_AS_STRING(value)
-        header.value_bytes = PyBytes_GET_SIZE(value)
-    while header.value_bytes and (header.value[0] == c" " or header.value[0] == c"\t"):
-        header.value += 1
-        header.value_bytes -= 1
-    while header.value_bytes and (
-        header.value[header.value_bytes - 1] == c" " or header.value[header.value_bytes - 1] == c"\t"
-    ):
-        header.value_bytes -= 1
     return 0
 
 

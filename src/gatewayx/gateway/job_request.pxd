@@ -3,6 +3,7 @@
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport JobListener
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
+from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport BodySource
 
 # One of the SUBMIT_JOB* types by priority, then by whether it is a background job.
@@ -51,12 +52,20 @@ cdef class JobRequest(JobListener):
     cdef inline int packet_type(self) noexcept:
         return SUBMIT_TYPES[<int> self.priority][<int> self.background]
 
-    # The process that owns its key has answered. content_type: None for none. headers: whole lines. body: bytes or bytearray.
-    cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1
+    # The process that owns its key has answered, and told how the request has ended. content_type: None for none. headers: whole lines. body: bytes or bytearray.
+    cdef int relay_answered(
+        self, int status, const Ending* ending, bytes content_type, bytes headers, object body
+    ) except -1
     # The same for an answer whose body comes in pieces, each given to relay_piece() as `source` is told that they are wanted;
     # and its end. Returns whether any piece is wanted.
     cdef bint relay_answers(
-        self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
+        self,
+        int status,
+        const Ending* ending,
+        bytes content_type,
+        bytes headers,
+        long long body_bytes,
+        BodySource source,
     ) except -1
     cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1
     cdef int relay_ended(self) except -1

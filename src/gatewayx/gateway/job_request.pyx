@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport JobListener
 from gatewayx.gearman.packet cimport PacketType
+from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport BodySource
 
 SUBMIT_TYPES[<int> LOW][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
@@ -19,11 +20,19 @@ SUBMIT_TYPES[<int> HIGH][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB
 cdef class JobRequest(JobListener):
     """One job as a client asks for it."""
 
-    cdef int relay_answered(self, int status, bytes content_type, bytes headers, object body) except -1:
+    cdef int relay_answered(
+        self, int status, const Ending* ending, bytes content_type, bytes headers, object body
+    ) except -1:
         raise NotImplementedError
 
     cdef bint relay_answers(
-        self, int status, bytes content_type, bytes headers, long long body_bytes, BodySource source
+        self,
+        int status,
+        const Ending* ending,
+        bytes content_type,
+        bytes headers,
+        long long body_bytes,
+        BodySource source,
     ) except -1:
         raise NotImplementedError
 

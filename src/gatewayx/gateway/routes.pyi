@@ -1,1 +1,7 @@
-"""Which path means what; all of it is C-level, in the .pxd."""
+"""Which path means what; the .pxd has the C-level interface."""
+
+from typing import final
+
+@final
+class RecentFunctions:
+    """The functions of paths that came lately; most paths did."""

@@ -4,13 +4,40 @@ gearmand's HTTP plugin drops every leading "/", and takes the rest up to the spa
 the name, and nothing is percent-decoded (libgearman-server/plugins/protocol/http/protocol.cc, unpack()).
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
 from gatewayx.core.grammar cimport put_percent_decoded
-
+from gatewayx.core.metrics cimport Names
 
 from gatewayx.http.problems import MALFORMED_FUNCTION, NO_FUNCTION, RESERVED_PATH, RequestError
+
+
+@cython.final
+cdef class RecentFunctions:
+    """The functions of paths that came lately; most paths did. The .pxd says what each method does."""
+
+    def __cinit__(self):
+        self.paths = [None] * RECENT_PATHS
+        self.functions = [None] * RECENT_PATHS
+
+    cdef bytes function_of(self, bytes path, Py_ssize_t max_bytes):
+        cdef Py_ssize_t index = PyBytes_GET_SIZE(path) & (RECENT_PATHS - 1)
+        cdef bytes function
+        if self.paths[index] is path:
+            function = <bytes> self.functions[index]
+            if self.places[index].version == self.names.version():
+                self.place = self.places[index].place
+                return function
+        else:
+            function = function_of(path, max_bytes)
+            self.paths[index] = path
+            self.functions[index] = function
+        self.places[index].version = self.names.version()
+        self.place = self.places[index].place = self.names.place_of(function)
+        return function
+
 
 cdef bytes function_of(bytes path, Py_ssize_t max_bytes):
     cdef const char* cursor = PyBytes_AS_STRING(path)

@@ -18,10 +18,10 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
+from gatewayx.core.clock cimport now_ns
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.turns cimport Turn
 from gatewayx.gearman.upstream cimport UpstreamConnection
-from gatewayx.net.sockets cimport now_ns
 
 # What answers a command.
 cdef enum:

@@ -23,8 +23,6 @@ cdef class JobServerConnection(JobCarrier):
     cdef ServerStatus status
     cdef ByteBudget budget
     cdef PacketReader reader
-    # "host:port", for messages.
-    cdef readonly str server_name
     # The bit of the job server in Job.refused_by.
     cdef unsigned long long server_bit
     # Which of the connections to this job server it is, from 0.

@@ -81,6 +81,9 @@ cdef class JobCarrier(UpstreamConnection):
     cdef DeadlineWheel wheel
     # Submissions whose end somebody waits for.
     cdef readonly Py_ssize_t outstanding
+    # "host:port" of its job server, for messages; and the place of that among those that are told apart (core/metrics).
+    cdef readonly str server_name
+    cdef int server_place
 
     # Nobody waits for this job any more; its listener hears nothing from now on. Nothing happens if none did before.
     cdef int abandon(self, Job job) except -1

@@ -20,11 +20,16 @@ cdef class AnsweringClient(ArrivingClient):
 
     # For the class that is derived from it.
 
+    cdef int note(self, Request request) except -1
+    # The request has ended, and is told of.
+    cdef int end_record(self, Request request) except -1
+    cdef bytes host(self)
     cdef int append(self, Request request) except -1
     cdef int release(self, Request request) except -1
     cdef bint serves_last(self) noexcept
     cdef int internal_error(self, Request request) except -1
-    cdef int drop_requests(self) except -1
+    cdef int drop_requests(self, int outcome) except -1
+    cdef char* _put_lines(self, char* end, Request request) noexcept
     cdef int _line_up(self, Request request, Py_ssize_t size) except -1
     cdef bint _is_only(self, Request request) noexcept
     cdef int _send(self, Request request, Py_ssize_t size) except -1

@@ -9,15 +9,22 @@ import logging
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from libc.string cimport memcpy
+
 from gatewayx.core.budget cimport SMALL_BYTES, Account
 from gatewayx.http.arriving cimport ArrivingClient
 from gatewayx.http.clients cimport ANSWERING, READING
 from gatewayx.http.idle cimport PACE_GRACE_S
-from gatewayx.http.request cimport METHOD_HEAD, BodySource, Request
+from gatewayx.http.records cimport MOST_LINES_BYTES, begin_record, end_record, put_ending
+from gatewayx.http.request cimport ID_BYTES, METHOD_HEAD, BodySource, Request, unread_request
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
 
+from gatewayx.http.outcomes import ANSWER_CUT, CLIENT_GONE, OUTCOME_OF_PROBLEM
 from gatewayx.http.problems import INTERNAL_ERROR
 from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
+
+cdef int CUT = ANSWER_CUT
+cdef int GONE = CLIENT_GONE
 
 # In place of an answer that was sent as it was made.
 cdef bytes SENT = b""
@@ -61,8 +68,56 @@ cdef class AnsweringClient(ArrivingClient):
 
     # Beginning.
 
+    cdef int note(self, Request request) except -1:
+        """Where the request comes from, for those who tell of it: it has begun."""
+        if self.relayed:
+            # Its client's own process tells of it, and has given it a name.
+            if self.unfinished is not None:
+                memcpy(request.id, self.unfinished.relayed_id, ID_BYTES)
+            return 0
+        if self.clients.records.log is None:
+            return 0
+        return self.clients.records.note(request, self.host(), self.serial, self.requests_begun)
+
+    cdef int end_record(self, Request request) except -1:
+        return 0 if self.relayed else end_record(self.clients.records, self.clients.record_state, request)
+
+    cdef bytes host(self):
+        """The client's address as text; None if it has none."""
+        if self.host_text is None:
+            self.host_text = self.peer_host().encode()
+        return self.host_text or None
+
+    cdef int write_refusal(self, Request request, object problem, str detail) except -1:
+        cdef char[MOST_LINES_BYTES] lines
+        cdef bint is_told = request is not None and request.begun_ns != 0
+        cdef bytes answer
+        if request is None:
+            self.clients.refusals.note(problem.kind, self, b"")
+            request = unread_request()
+        if not is_told:
+            begin_record(self.clients.record_state, request)
+            self.requests_begun += 1
+            self.note(request)
+            request.outcome = <int> OUTCOME_OF_PROBLEM[problem.kind]
+        answer = self.clients.builder.problem(
+            problem,
+            detail,
+            self.clients.refusals.headers(problem, None),
+            lines[: self._put_lines(lines, request) - lines],
+            request.id[:ID_BYTES],
+        )
+        request.sent_bytes = PyBytes_GET_SIZE(answer)
+        if not is_told:
+            self.end_record(request)
+        return self.write_pieces([answer])
+
     cdef int append(self, Request request) except -1:
         request.owner = self
+        begin_record(self.clients.record_state, request)
+        self.requests_begun += 1
+        if self.relayed or self.clients.records.log is not None:
+            self.note(request)
         if self.last is None:
             self.first = request
         else:
@@ -97,6 +152,7 @@ cdef class AnsweringClient(ArrivingClient):
         cdef const char* connection
         cdef Py_ssize_t body_bytes = -1
         cdef Py_ssize_t inline_bytes = 0
+        cdef char[MOST_LINES_BYTES] lines
         if request.owner is None or request.answered():
             return 0
         connection = CONNECTION_WORDS[_end_of(self, request)]
@@ -113,7 +169,16 @@ cdef class AnsweringClient(ArrivingClient):
                     else:
                         body_start = PyByteArray_AS_STRING(body)
         size = self.clients.builder.compose(
-            status, content_type, headers, headers_bytes, body_start, body_bytes, inline_bytes, connection
+            status,
+            content_type,
+            headers,
+            headers_bytes,
+            lines,
+            self._put_lines(lines, request) - lines,
+            body_start,
+            body_bytes,
+            inline_bytes,
+            connection,
         )
         if self._is_only(request):
             return self._send(request, size)
@@ -125,9 +190,17 @@ cdef class AnsweringClient(ArrivingClient):
             size += body_bytes
         return self._line_up(request, size)
 
+    cdef char* _put_lines(self, char* end, Request request) noexcept:
+        """Write the header lines that every answer has of its own."""
+        return put_ending(end, request) if self.relayed else self.clients.records.put_lines(end, request)
+
     cdef int _line_up(self, Request request, Py_ssize_t size) except -1:
         """The answer, of which so many bytes are here, leaves when it is its turn."""
         self.release(request)
+        request.sent_bytes = size
+        if request.note is not None:
+            # What the log tells of it is kept as long as the answer.
+            size += request.note.held_bytes()
         request.answer_bytes = size
         self.hold_answers(size)
         request.answered_tick = self.clients.wheel.tick
@@ -149,6 +222,7 @@ cdef class AnsweringClient(ArrivingClient):
         BodySource source,
     ) except -1:
         cdef Py_ssize_t size
+        cdef char[MOST_LINES_BYTES] lines
         if request.owner is None or request.answered():
             return False
         size = self.clients.builder.compose(
@@ -156,6 +230,8 @@ cdef class AnsweringClient(ArrivingClient):
             content_type,
             headers,
             headers_bytes,
+            lines,
+            self._put_lines(lines, request) - lines,
             NULL,
             body_bytes,
             0,
@@ -170,6 +246,7 @@ cdef class AnsweringClient(ArrivingClient):
 
     cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1:
         request.due_bytes -= size
+        request.sent_bytes += size
         self.written_bytes += size
         self.stream.send(data, size)
         if self.write_paused:
@@ -184,6 +261,7 @@ cdef class AnsweringClient(ArrivingClient):
     cdef bint take_back(self, Request request) except -1:
         if request.response is SENT:
             # Whoever has less than was announced knows that it is not all.
+            request.outcome = CUT
             self.clients.counts.answers_cut += 1
             self.abort()
             return False
@@ -214,6 +292,7 @@ cdef class AnsweringClient(ArrivingClient):
         self.release(request)
         request.response = SENT
         request.owner = None
+        request.sent_bytes = size
         self.first = None
         self.last = None
         self.in_flight = 0
@@ -221,6 +300,7 @@ cdef class AnsweringClient(ArrivingClient):
         self.clients.counts.requests_answered += not self.relayed
         self.written_bytes += size
         self.stream.send(self.clients.builder.composed, size)
+        self.end_record(request)
         if self.write_paused:
             self.unread_bytes = size
             return self.hold_answers(size)
@@ -230,6 +310,9 @@ cdef class AnsweringClient(ArrivingClient):
 
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
         cdef bint is_empty = self.clients.builder.empty_error_bodies
+        if request.owner is None or request.answered():
+            return 0
+        request.outcome = <int> OUTCOME_OF_PROBLEM[problem.kind]
         headers = self.clients.refusals.headers(problem, headers)
         return self.answer(
             request,
@@ -237,7 +320,9 @@ cdef class AnsweringClient(ArrivingClient):
             None if is_empty else PROBLEM_CONTENT_TYPE,
             NULL if headers is None else PyBytes_AS_STRING(headers),
             0 if headers is None else PyBytes_GET_SIZE(headers),
-            b"" if is_empty else problem_body(problem, problem.detail if detail is None else detail),
+            b"" if is_empty else problem_body(
+                problem, problem.detail if detail is None else detail, request.id[:ID_BYTES]
+            ),
         )
 
     cdef int internal_error(self, Request request) except -1:
@@ -264,6 +349,9 @@ cdef class AnsweringClient(ArrivingClient):
                 buffers.append(request.response)
             if request.response_body is not None:
                 buffers.append(request.response_body)
+            if request.note is not None and request.answer_bytes:
+                self.hold_answers(-request.note.held_bytes())
+                request.answer_bytes -= request.note.held_bytes()
             self.unread_bytes += request.answer_bytes
             request.answer_bytes = 0
             if request.source is not None:
@@ -278,6 +366,7 @@ cdef class AnsweringClient(ArrivingClient):
             self.first = request.next
             request.next = None
             request.owner = None if request.complete else self
+            self.end_record(request)
             request = self.first
         if request is None:
             self.last = None
@@ -330,13 +419,13 @@ cdef class AnsweringClient(ArrivingClient):
     # Ending.
 
     cdef int let_requests_go(self) except -1:
-        self.drop_requests()
+        self.drop_requests(GONE)
         self.drop_parser()
         self.take_tail()
         return self.forget_arrival()
 
-    cdef int drop_requests(self) except -1:
-        """No answer can be given any more."""
+    cdef int drop_requests(self, int outcome) except -1:
+        """No answer can be given any more, which is how they end."""
         cdef Request request = self.first
         cdef Request following
         self.first = None
@@ -357,6 +446,9 @@ cdef class AnsweringClient(ArrivingClient):
                     self.clients.handler.abandon(request)
                 except Exception:
                     logger.exception("a request's handler failed")
+            if request.outcome != CUT:
+                request.outcome = outcome
+            self.end_record(request)
             request = following
         if self.clients.room.unread and not self.write_paused:
             self.clients.room.unread.pop(self, None)

@@ -5,7 +5,7 @@ from gatewayx.core.turns cimport Flag
 from gatewayx.http.arrivals cimport Arrival
 from gatewayx.http.clients cimport Client
 from gatewayx.http.parser cimport RequestParser
-from gatewayx.http.request cimport Request
+from gatewayx.http.request cimport ID_BYTES, Request
 
 
 cdef class Unfinished:
@@ -18,8 +18,9 @@ cdef class Unfinished:
     cdef Held body_held
     # The tick since which the body is paused.
     cdef long long body_paused_tick
-    # The beginning of a preamble; None for none.
+    # The beginning of a preamble, None for none; and the name of the request of which it tells.
     cdef bytes preamble
+    cdef char[ID_BYTES] relayed_id
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.
     cdef long long body_began_tick
     cdef long long body_bytes

@@ -12,10 +12,10 @@ from libc.string cimport memcpy
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, Account, ByteBudget, account_for
 from gatewayx.core.deadlines cimport DeadlineWheel
-from gatewayx.http.clients cimport READING, Client, address_key
+from gatewayx.http.clients cimport READING, Client
 from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S
 from gatewayx.http.limits cimport Limits
-from gatewayx.http.refusals cimport EXAMPLE_BYTES
+from gatewayx.http.refusals cimport EXAMPLE_BYTES, address_key
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.request cimport Request
 

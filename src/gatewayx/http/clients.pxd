@@ -9,7 +9,8 @@ from gatewayx.http.idle cimport Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.refusals cimport Refusals
-from gatewayx.http.request cimport RequestHandler
+from gatewayx.http.records cimport Records, RecordsState
+from gatewayx.http.request cimport Request, RequestHandler
 from gatewayx.http.response cimport ResponseBuilder
 from gatewayx.net.stream cimport Stream
 
@@ -106,6 +107,10 @@ cdef class Clients:
 
     # Requests that have begun and whose answers are not written.
     cdef readonly Py_ssize_t requests_in_flight
+    # Tells of each, and which number the last connection has that clients have opened.
+    cdef Records records
+    cdef RecordsState* record_state
+    cdef unsigned long long last_serial
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
@@ -151,6 +156,11 @@ cdef class Client(Occupant):
     # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
     cdef Flag body_coming
     cdef Flag drops_body
+    # Which of the process's connections it is, and how many requests have begun on it; and the client's address as text, once
+    # the access log has asked for it.
+    cdef unsigned long long serial
+    cdef unsigned int requests_begun
+    cdef bytes host_text
     # Whom it counts for among the connections of an address, if those are bounded, and among the senders of unfinished
     # requests; None until it does.
     cdef bytes address
@@ -179,6 +189,8 @@ cdef class Client(Occupant):
 
     # Nothing more is read or answered: let go of all that is held for requests.
     cdef int let_requests_go(self) except -1
+    # Answer with a problem at once, as the last thing. request: to which, None for one of which nothing is known.
+    cdef int write_refusal(self, Request request, object problem, str detail) except -1
     # Seconds in which the next byte of the body must come.
     cdef double body_left_s(self) noexcept
     # The next answer is the last one.
@@ -225,7 +237,3 @@ cdef class Client(Occupant):
     cdef unsigned long long _delivered(self) except? 0
     # Whether the client's kernel has not confirmed all that was written, FIN included.
     cdef bint _undelivered(self) except -1
-
-
-# Whom an address stands for: itself, or for IPv6 the /64 that one customer has; None for no address.
-cdef bytes address_key(peer)

@@ -12,6 +12,7 @@ from gatewayx.core.shared import Shared
 from gatewayx.core.turns import Turn
 from gatewayx.http.idle import Occupant
 from gatewayx.http.limits import Limits
+from gatewayx.http.records import Records
 from gatewayx.http.request import RequestHandler
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.stream import Stream
@@ -52,6 +53,7 @@ class Clients:
         answers_half_closed: bool = False,
         shared: Shared | None = None,
         relay_peers: Callable[[tuple[int, int] | None], bool] | None = None,
+        records: Records | None = None,
     ) -> None: ...
     @property
     def refused_connections(self) -> int: ...

@@ -11,7 +11,6 @@ A connection that is refused lingers at once, one without an answer that is unde
 
 import asyncio
 import logging
-import socket
 
 cimport cython
 
@@ -23,11 +22,13 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
-from gatewayx.http.refusals cimport Refusals
-from gatewayx.http.request cimport RequestHandler
+from gatewayx.http.refusals cimport Refusals, address_key
+from gatewayx.http.records cimport Records
+from gatewayx.http.request cimport Request, RequestHandler
 from gatewayx.http.response cimport ResponseBuilder
 from gatewayx.net.stream cimport Stream
 
+from gatewayx.core.metrics import alone as metrics_alone
 from gatewayx.core.shared import alone
 from gatewayx.errors import StateError
 from gatewayx.http.problems import STOPPING, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_ADDRESS
@@ -54,7 +55,8 @@ cdef class Clients:
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
     turn: where connections write what was gathered in a turn of the loop. counters: where all is counted.
     answers_half_closed: a client that has closed its sending side waits for its answers; else it has hung up.
-    relay_peers: whether Stream.peer_process() is one of this gateway's; None where nobody relays.
+    relay_peers: whether Stream.peer_process() is one of this gateway's; None where nobody relays. records: tells of
+    requests; None for one that nobody reads.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ cdef class Clients:
         bint answers_half_closed=False,
         Shared shared=None,
         relay_peers=None,
+        Records records=None,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -81,6 +84,8 @@ cdef class Clients:
         self.counts = counters.row
         self.room = Room(budget, wheel, counters)
         self.refusals = Refusals(loop, wheel, counters)
+        self.records = Records(metrics_alone(), turn) if records is None else records
+        self.record_state = &self.records.state
         self.shared = alone(limits.max_connections) if shared is None else shared
         self.relay_peers = relay_peers
         self.turn = turn
@@ -249,6 +254,9 @@ cdef class Client(Occupant):
     cdef int let_requests_go(self) except -1:
         raise NotImplementedError
 
+    cdef int write_refusal(self, Request request, object problem, str detail) except -1:
+        raise NotImplementedError
+
     cdef double body_left_s(self) noexcept:
         return 0
 
@@ -279,6 +287,9 @@ cdef class Client(Occupant):
     cpdef int opened(self, Stream stream) except -1:
         cdef Clients clients = self.clients
         self.stream = stream
+        if not self.relayed:
+            clients.last_serial += 1
+            self.serial = clients.last_serial
         if self.late:
             clients.emptied.clear()
         if self.relayed and not clients.relay_peers(stream.peer_process()):
@@ -289,7 +300,8 @@ cdef class Client(Occupant):
             clients.counts.connections_refused += 1
             return self.refuse_connection(problem)
         self.change(READING)
-        clients.counts.connections_accepted += not self.relayed
+        if not self.relayed:
+            clients.counts.connections_accepted += 1
         clients.add(self)
         return self.arm(FIRST_BYTE)
 
@@ -321,9 +333,7 @@ cdef class Client(Occupant):
 
     cdef int refuse_connection(self, object problem) except -1:
         cdef Clients clients = self.clients
-        clients.refusals.note(problem.kind, self, b"")
-        headers = clients.refusals.headers(problem, None)
-        self.write_pieces([clients.builder.problem(problem, problem.detail, headers, b"close")])
+        self.write_refusal(None, problem, problem.detail)
         if clients.refused_connections >= MAX_REFUSED_CONNECTIONS:
             return self.close()
         clients.add(self)
@@ -587,12 +597,3 @@ cdef class Client(Occupant):
             return self.arm(WRITE)
         self.clients.counts.writes_timed_out += 1
         return self.abort()
-
-
-cdef bytes address_key(peer):
-    if peer is None:
-        return None
-    host = peer[0]
-    if ":" in host:
-        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
-    return host.encode("ascii")

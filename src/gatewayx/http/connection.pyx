@@ -31,7 +31,6 @@ from gatewayx.http.clients cimport (
     Client,
     Clients,
     DeadlineKind,
-    address_key,
 )
 from gatewayx.http.parser cimport Event, RequestParser
 from gatewayx.http.preamble cimport (
@@ -40,10 +39,12 @@ from gatewayx.http.preamble cimport (
     UNFINISHED_PREAMBLE,
     preamble_address,
     preamble_bytes,
+    preamble_id,
 )
-from gatewayx.http.refusals cimport EXAMPLE_BYTES
-from gatewayx.http.request cimport Request
+from gatewayx.http.refusals cimport EXAMPLE_BYTES, address_key
+from gatewayx.http.request cimport Request, unread_request
 
+from gatewayx.http.outcomes import CLIENT_GONE, OUTCOME_OF_PROBLEM
 from gatewayx.http.problems import (
     BODY_TOO_SLOW,
     HEAD_TOO_SLOW,
@@ -144,7 +145,7 @@ cdef class HttpConnection(AnsweringClient):
         # The client has hung up; what is ready may still reach one that only closed its sending side.
         if self.state == READING or self.state == ANSWERING:
             self.end_turn()
-            self.drop_requests()
+            self.drop_requests(CLIENT_GONE)
         if self.deadline_kind != WRITE:
             self.arm(NO_DEADLINE)
         self.change(CLOSED)
@@ -197,6 +198,7 @@ cdef class HttpConnection(AnsweringClient):
         kept: the bytes object whose bytes these are; None if they are gone when this returns.
         """
         cdef bint waits = False
+        cdef Py_ssize_t used
         cdef RequestParser parser
         cdef Request request
         self.parsing = True
@@ -212,13 +214,16 @@ cdef class HttpConnection(AnsweringClient):
             if parser is None:
                 parser = self.parser = self.clients.take_parser()
             try:
-                offset += parser.read(data + offset, end - offset)
+                used = parser.read(data + offset, end - offset)
             except RequestError as error:
                 self.refuse(error.problem, error.detail, data[offset : min(end, offset + EXAMPLE_BYTES)])
                 break
             # Whatever is called from here on may refuse, answer or end reading, and drop self.parser with that: what was
             # read is known by the local `parser` alone.
             request = parser.request
+            offset += used
+            if request is not None:
+                request.received_bytes += used
             if parser.over_budget and not request.answered():
                 self.refuse_for_room(request)
             if parser.event == Event.MORE:
@@ -267,6 +272,7 @@ cdef class HttpConnection(AnsweringClient):
             parts.preamble = joined
             return -1
         self.address = preamble_address(joined)
+        preamble_id(joined, parts.relayed_id)
         self.introduced = True
         return taken - begun_bytes
 
@@ -397,8 +403,7 @@ cdef class HttpConnection(AnsweringClient):
         )
         self.stop_reading()
         if request is None:
-            request = Request.__new__(Request)
-            request.minor_version = 1
+            request = unread_request()
         if request.owner is None:
             self.append(request)
         elif not request.answered():
@@ -498,18 +503,18 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int _refuse_for_place(self) except -1:
         """Answer the unfinished request at once, unless it was answered by its head; nothing else is under way."""
-        cdef Request request = None if self.parser is None else self.parser.request
+        cdef Request request = None if self.parser is None else self.parser.request_so_far()
+        cdef bint was_answered = request is not None and request.answered()
         self.clients.counts.requests_refused += 1
         self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example())
-        self.drop_requests()
+        self.drop_requests(<int> OUTCOME_OF_PROBLEM[TOO_MANY_CONNECTIONS.kind])
         self.drop_parser()
         self.take_tail()
         self.forget_arrival()
-        if request is not None and request.answered():
+        if was_answered:
             return 0
         self.clients.counts.requests_answered += 1
-        headers = self.clients.refusals.headers(TOO_MANY_CONNECTIONS, None)
-        return self.write_pieces([self.clients.builder.problem(TOO_MANY_CONNECTIONS, PLACE_NEEDED, headers, b"close")])
+        return self.write_refusal(request, TOO_MANY_CONNECTIONS, PLACE_NEEDED)
 
     cdef int end_slow_reader(self) except -1:
         self.clients.refusals.note("answer-read-too-slowly", self, b"")

@@ -5,15 +5,18 @@ No request line begins with its first byte, so it is taken for none, and no requ
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from libc.string cimport memcpy
+
 from gatewayx.core.digits cimport put, put_bytes
+from gatewayx.http.request cimport ID_BYTES
 
 # The fifth byte is the version.
-cdef bytes BEGINNING = b"\x00gwx\x01"
+cdef bytes BEGINNING = b"\x00gwx\x02"
 
 
-cdef char* put_preamble(char* end, bytes address) noexcept:
+cdef char* put_preamble(char* end, const char* request_id, bytes address) noexcept:
     cdef Py_ssize_t address_bytes = 0 if address is None else PyBytes_GET_SIZE(address)
-    end = put_bytes(end, BEGINNING)
+    end = put(put_bytes(end, BEGINNING), request_id, ID_BYTES)
     end[0] = <char> address_bytes
     return end + 1 if address is None else put(end + 1, PyBytes_AS_STRING(address), address_bytes)
 
@@ -23,7 +26,7 @@ cdef Py_ssize_t preamble_bytes(bytes begun) noexcept:
     cdef const unsigned char* beginning = <const unsigned char*> PyBytes_AS_STRING(BEGINNING)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(begun)
     cdef Py_ssize_t index
-    for index in range(min(size, PREAMBLE_HEAD_BYTES - 1)):
+    for index in range(min(size, PyBytes_GET_SIZE(BEGINNING))):
         if text[index] != beginning[index]:
             return MALFORMED_PREAMBLE
     if size < PREAMBLE_HEAD_BYTES:
@@ -37,3 +40,7 @@ cdef Py_ssize_t preamble_bytes(bytes begun) noexcept:
 
 cdef bytes preamble_address(bytes begun):
     return begun[PREAMBLE_HEAD_BYTES : preamble_bytes(begun)] or None
+
+
+cdef void preamble_id(bytes begun, char* request_id) noexcept:
+    memcpy(request_id, PyBytes_AS_STRING(begun) + PyBytes_GET_SIZE(BEGINNING), ID_BYTES)

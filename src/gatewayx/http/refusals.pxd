@@ -57,3 +57,7 @@ cdef class Refusals:
     cdef bytes headers(self, object problem, bytes headers)
     # Whether the client's refusal must wait; it is in `waiting` then.
     cdef bint must_wait(self, Refusable client) except -1
+
+
+# Whom an address stands for: itself, or for IPv6 the /64 that one customer has; None for no address.
+cdef bytes address_key(peer)

@@ -6,6 +6,7 @@ and shown by one example.
 """
 
 import collections
+import socket
 
 cimport cython
 
@@ -97,3 +98,12 @@ cdef class Refusals:
                     self.loop.call_later(fmax(due_s - now_s, REFUSAL_TICK_MS / 1000.0), self._answer_waiting)
                 else:
                     self.loop.call_soon(self._answer_waiting)
+
+
+cdef bytes address_key(peer):
+    if peer is None:
+        return None
+    host = peer[0]
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    return host.encode("ascii")

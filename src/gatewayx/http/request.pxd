@@ -17,6 +17,11 @@ cdef enum Method:
 cdef enum:
     # What an object and its place in a list take beside the bytes of a kept header's name or value.
     OBJECT_BYTES = 48
+    # Of the name that a request is given here.
+    ID_BYTES = 28
+    # Of the name that its client has given it so much is kept, and of a trace this.
+    MOST_CLIENT_ID_BYTES = 128
+    TRACE_ID_BYTES = 32
 
 
 # A header, where it lies in what was received.
@@ -25,6 +30,27 @@ cdef struct HeaderSlice:
     Py_ssize_t name_bytes
     const char* value
     Py_ssize_t value_bytes
+
+
+cdef class RequestNote:
+    """What the access log tells of a request beside what the Request knows. None for what is not known, or not there."""
+    # As sent, percent-encoded, without the query.
+    cdef bytes path
+    # The client's address; its connection, by number, and which request on that it is, both from 1.
+    cdef bytes client
+    cdef unsigned long long connection
+    cdef unsigned int number
+    # The name that the client has given it (X-Request-Id), and the trace that it is part of (traceparent).
+    cdef bytes client_id
+    cdef bytes trace
+    cdef bytes function
+    cdef bytes unique
+    # The job's handle, and the job server's name.
+    cdef bytes handle
+    cdef bytes server
+
+    # All that is kept for it alone.
+    cdef Py_ssize_t held_bytes(self)
 
 
 cdef class BodySink:
@@ -100,11 +126,34 @@ cdef class Request:
     cdef long long answered_tick
     # The connection ends after the answer.
     cdef bint closes
+
+    # What is told of it (http/records).
+
+    # Its name; of a relayed one the name that the process has given it to which the client is connected.
+    cdef char[ID_BYTES] id
+    # When its head was complete, by now_ns().
+    cdef long long begun_ns
+    # What its job took until its end was known, -1 without one.
+    cdef long long job_ns
+    # Among the functions, and for the job the job servers, of core/metrics; how it has ended, of http/outcomes.
+    cdef int function_place
+    cdef int server_place
+    cdef int outcome
+    # Bytes of head and body as they came, and of the answer.
+    cdef long long received_bytes
+    cdef long long sent_bytes
+    # None unless the access log may tell of it.
+    cdef RequestNote note
+
     # The next request of the same connection.
     cdef Request next
 
     cdef inline bint answered(self) noexcept:
         return self.response is not None
+
+    # How many headers the handler wanted.
+    cdef inline int wanted_headers(self):
+        return self.header_count if self.headers is None else <int> (len(self.headers) // 2)
 
     # Nobody needs head and body any more.
     cdef int let_go(self) except -1
@@ -114,13 +163,23 @@ cdef class Request:
     cdef int set_body(self, bytes body) except -1
     # What is still kept of it, in bytes.
     cdef inline Py_ssize_t kept_bytes(self):
-        return self.context_bytes if self.path is None else self.context_bytes + self.head_and_body_bytes()
+        cdef Py_ssize_t kept = self.context_bytes + self.noted_bytes()
+        return kept if self.path is None else kept + self.head_and_body_bytes()
+
+    cdef inline Py_ssize_t noted_bytes(self):
+        return 0 if self.note is None else self.note.held_bytes()
 
     cdef Py_ssize_t head_and_body_bytes(self)
 
 
+# One of the headers that the handler wanted, without the white space around its value.
+cdef int header_slice(Request request, int index, HeaderSlice* header) except -1
+
+
 # An empty Request; a module that is not Request's own would make one through a slower call.
 cdef Request new_request()
+# One of which nothing was read yet, and which is answered all the same.
+cdef Request unread_request()
 
 
 cdef class RequestOwner(StreamOwner):

@@ -6,6 +6,18 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from gatewayx.net.stream cimport StreamOwner
 
 
+@cython.final
+cdef class RequestNote:
+    """What the access log tells of a request; the .pxd says what each field means."""
+
+    cdef Py_ssize_t held_bytes(self):
+        cdef Py_ssize_t total = OBJECT_BYTES
+        for text in (self.path, self.client_id, self.trace, self.handle):
+            if text is not None:
+                total += PyBytes_GET_SIZE(<bytes> text) + OBJECT_BYTES
+        return total
+
+
 cdef class BodySink:
     """Takes the body of a request as it arrives."""
 
@@ -67,8 +79,38 @@ cdef class Request:
         return total
 
 
+cdef int header_slice(Request request, int index, HeaderSlice* header) except -1:
+    cdef bytes name, value
+    if request.headers is None:
+        header[0] = request.header_slices[index]
+    else:
+        name = <bytes> request.headers[2 * index]
+        value = <bytes> request.headers[2 * index + 1]
+        header.name = PyBytes_AS_STRING(name)
+        header.name_bytes = PyBytes_GET_SIZE(name)
+        header.value = PyBytes_AS_STRING(value)
+        header.value_bytes = PyBytes_GET_SIZE(value)
+    while header.value_bytes and (header.value[0] == c" " or header.value[0] == c"\t"):
+        header.value += 1
+        header.value_bytes -= 1
+    while header.value_bytes and (
+        header.value[header.value_bytes - 1] == c" " or header.value[header.value_bytes - 1] == c"\t"
+    ):
+        header.value_bytes -= 1
+    return 0
+
+
 cdef Request new_request():
-    return Request.__new__(Request)
+    cdef Request request = Request.__new__(Request)
+    request.job_ns = -1
+    return request
+
+
+cdef Request unread_request():
+    cdef Request request = new_request()
+    request.method = METHOD_OTHER
+    request.minor_version = 1
+    return request
 
 
 cdef class RequestOwner(StreamOwner):

@@ -75,6 +75,8 @@ cdef class ResponseBuilder:
         bytes content_type,
         const char* headers,
         Py_ssize_t headers_bytes,
+        const char* lines,
+        Py_ssize_t lines_bytes,
         const char* body,
         Py_ssize_t body_bytes,
         Py_ssize_t inline_bytes,
@@ -82,7 +84,7 @@ cdef class ResponseBuilder:
     ) except -1:
         cdef bytes status_line = <bytes> STATUS_LINES[status]
         cdef Py_ssize_t room_bytes = (
-            PyBytes_GET_SIZE(status_line) + PyBytes_GET_SIZE(self.common_headers) + headers_bytes + inline_bytes
+            PyBytes_GET_SIZE(status_line) + PyBytes_GET_SIZE(self.common_headers) + headers_bytes + lines_bytes + inline_bytes
         ) + MOST_OTHER_BYTES
         cdef char* end
         if content_type is not None:
@@ -92,6 +94,7 @@ cdef class ResponseBuilder:
         end = put_bytes(put_bytes(self.composed, status_line), self.common_headers)
         if headers_bytes:
             end = put(end, headers, headers_bytes)
+        end = put(end, lines, lines_bytes)
         if content_type is not None:
             end = put(put_bytes(put(end, b"Content-Type: ", 14), content_type), b"\r\n", 2)
         if body_bytes >= 0:
@@ -111,17 +114,19 @@ cdef class ResponseBuilder:
         self.composed_room = room_bytes
         return 0
 
-    cdef bytes problem(self, object problem, str detail, bytes headers, const char* connection):
-        cdef bytes body = b"" if self.empty_error_bodies else problem_body(problem, detail)
+    cdef bytes problem(self, object problem, str detail, bytes headers, bytes lines, bytes request_id):
+        cdef bytes body = b"" if self.empty_error_bodies else problem_body(problem, detail, request_id)
         cdef Py_ssize_t size = self.compose(
             problem.status,
             None if self.empty_error_bodies else PROBLEM_CONTENT_TYPE,
             NULL if headers is None else PyBytes_AS_STRING(headers),
             0 if headers is None else PyBytes_GET_SIZE(headers),
+            PyBytes_AS_STRING(lines),
+            PyBytes_GET_SIZE(lines),
             PyBytes_AS_STRING(body),
             PyBytes_GET_SIZE(body),
             PyBytes_GET_SIZE(body),
-            connection,
+            b"close",
         )
         return PyBytes_FromStringAndSize(self.composed, size)
 
@@ -172,13 +177,14 @@ def http_date(second):
     return f"{WEEKDAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{in_minute:02} GMT"
 
 
-cdef bytes problem_body(object problem, str detail):
-    """RFC 9457. detail: text for people, which JSON escapes."""
+cdef bytes problem_body(object problem, str detail, bytes request_id):
+    """RFC 9457. detail: text for people, which JSON escapes. request_id: the request of which it tells."""
     return orjson.dumps(
         {
             "type": f"urn:gatewayx:{problem.kind}",
             "title": TITLES[problem.status],
             "status": problem.status,
             "detail": detail,
+            "instance": f"urn:gatewayx:request:{request_id.decode('ascii')}",
         }
     )

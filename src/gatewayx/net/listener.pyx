@@ -11,9 +11,10 @@ import os
 cimport cython
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 
+from gatewayx.core.clock cimport now_ns
 from gatewayx.core.counters cimport Counters
 from gatewayx.net.poller cimport Polled, TurnPoller
-from gatewayx.net.sockets cimport CompactAddress, accept_connection, disconnect, now_ns, open_nothing
+from gatewayx.net.sockets cimport CompactAddress, accept_connection, disconnect, open_nothing
 from gatewayx.net.stream cimport SocketStream
 
 logger = logging.getLogger("gatewayx")

@@ -27,8 +27,8 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, itimerspec
 from posix.unistd cimport close, read
 
+from gatewayx.core.clock cimport now_ns
 from gatewayx.core.turns cimport Turn
-from gatewayx.net.sockets cimport now_ns
 
 logger = logging.getLogger("gatewayx")
 
@@ -260,11 +260,12 @@ cdef class TurnPoller(Poller):
             return
         if self.before_turn is not None:
             self._prepare()
-        cdef long long ends_ns = now_ns() + TURN_NS
+        cdef long long began_ns = now_ns()
+        cdef long long ends_ns = began_ns + TURN_NS
         # Whoever wants a turn now is in this one.
         self.woken = True
         self.number += 1
-        self.turn.begin()
+        self.turn.begin(began_ns)
         try:
             self._serve_ready(ends_ns)
             self._gather(ends_ns)
@@ -272,6 +273,7 @@ cdef class TurnPoller(Poller):
             self.turn.end()
             self._let_go()
             self._accept()
+            self.turn.over()
             # An event may have begun this turn before the callback that the loop has for it.
             self.woken = self.queued
             if self.first_ready is not None:
@@ -322,7 +324,8 @@ cdef class TurnPoller(Poller):
             # A socket that listens is told of again until it has accepted, which is not before the turn's end.
             if here == self.accepting_events:
                 return 0
-            if asks >= ASKS_PER_TURN or events + EVENTS_PER_ASK > EVENTS_PER_TURN or now_ns() >= ends_ns:
+            self.turn.moment_ns = now_ns()
+            if asks >= ASKS_PER_TURN or events + EVENTS_PER_ASK > EVENTS_PER_TURN or self.turn.moment_ns >= ends_ns:
                 return 0
 
     cdef int add_accepting(self, Polled owner) except -1:

@@ -15,9 +15,6 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 
-cdef long long now_ns() noexcept nogil
-
-
 cdef class Peer:
     # The address that connections are made to.
     cdef sockaddr_storage address

@@ -6,8 +6,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
 from libc.string cimport memcpy, memset
 from posix.fcntl cimport O_CLOEXEC, O_RDONLY, open as c_open
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
+
+from gatewayx.core.clock cimport now_ns
 
 cdef extern from "<sys/socket.h>" nogil:
     int c_socket "socket"(int domain, int kind, int protocol)
@@ -92,13 +93,6 @@ cdef extern from *:
 
 
 cdef uint32_t FIRST_SOURCE = 0x7F000002
-
-
-cdef long long now_ns() noexcept nogil:
-    """CLOCK_MONOTONIC: the same in all processes of a machine."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <long long> now.tv_sec * 1_000_000_000 + now.tv_nsec
 
 
 def give_memory_back():

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 
 from gatewayx.core.counters import ROW_BYTES, Counters
+from gatewayx.core.metrics import Metrics, metrics_bytes
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
 from gatewayx.server.board import Board, board_bytes
 
@@ -143,12 +144,13 @@ class Places:
     """
 
     def __init__(self, count: int, connections: int = 0) -> None:
-        row_bytes = -(WORDS * WORD_BYTES + ROW_BYTES) // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
+        row_bytes = _behind(WORDS * WORD_BYTES + ROW_BYTES)
         rows_bytes = count * row_bytes
         self._address_slots = address_slots(connections)
-        board_at = rows_bytes + shared_bytes(count, FUNCTION_SLOTS, self._address_slots)
-        board_at = -board_at // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
-        memory = mmap.mmap(-1, board_at + board_bytes(count))
+        bounds_bytes = shared_bytes(count, FUNCTION_SLOTS, self._address_slots)
+        board_at = _behind(rows_bytes + bounds_bytes)
+        self._metrics_at = _behind(board_at + board_bytes(count))
+        memory = mmap.mmap(-1, self._metrics_at + metrics_bytes(count))
         # Of hashes that all of them must agree on, and that nobody else can foresee.
         self.identity_key = os.urandom(KEY_BYTES)
         self._memory = memory
@@ -161,11 +163,20 @@ class Places:
         """What all have taken of the bounds, for the process at this place."""
         return Shared(self._memory, len(self), place, FUNCTION_SLOTS, self._address_slots, self._shared_at)
 
+    def metrics(self, place: int = 0) -> Metrics:
+        """What all have counted by function, for the process at this place."""
+        return Metrics(self._memory, len(self), place, self._metrics_at)
+
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Place:
         return self.rows[number]
+
+
+def _behind(offset: int) -> int:
+    """Where the next cache line begins."""
+    return -offset // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
 
 
 class Watch:

@@ -20,6 +20,7 @@ from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
+from gatewayx.http.records import Records
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import Resolver
@@ -123,7 +124,10 @@ class GatewayProcess:
                 settings.max_relayed,
                 settings.job_timeout_s,
             )
-        self.gateway = Gateway(self.pool, self.admission, owners=self.relay, **_for_gateway(settings))
+        self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
+        self.gateway = Gateway(
+            self.pool, self.admission, records=self.records, owners=self.relay, **_for_gateway(settings)
+        )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
         self.limits = Limits(settings)
         self.http = HttpServer(
@@ -138,6 +142,7 @@ class GatewayProcess:
             answers_half_closed=_answers_half_closed(settings),
             shared=self.shared,
             relay_peers=None if relay_sockets is None else relay_sockets.is_ours,
+            records=self.records,
         )
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
@@ -218,6 +223,7 @@ class GatewayProcess:
         self.limits.change(settings)
         self.http.change(_answers_half_closed(settings))
         self.builder.empty_error_bodies = settings.plugin_compat
+        self.records.server_timing = settings.server_timing
         self.budget.change(settings.max_held_bytes)
         self.admission.change(**_for_admission(settings))
         self.gateway.change(**_for_gateway(settings))

@@ -5,6 +5,7 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.owners cimport Owners, Relayed
+from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport Request
 from gatewayx.net.poller cimport TurnPoller
 from gatewayx.net.stream cimport Stream, StreamOwner
@@ -73,6 +74,7 @@ cdef class RelayConnection(StreamOwner):
     # Of the answer: the head as far as it is here; then what it says, and the body with so many bytes of it.
     cdef bytes head
     cdef int status
+    cdef Ending ending
     cdef bytes content_type
     cdef bytes headers
     cdef bint closes

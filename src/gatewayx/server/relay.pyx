@@ -22,6 +22,7 @@ from gatewayx.core.budget cimport BODIES, RESULTS, SMALL_BYTES, account_for
 from gatewayx.core.digits cimport put_bytes, put_decimal
 from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
 from gatewayx.http.preamble cimport put_preamble
+from gatewayx.http.records cimport read_ending
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
 
 from gatewayx.http.problems import (
@@ -213,7 +214,7 @@ cdef class RelayConnection(StreamOwner):
             + (0 if request.query is None else PyBytes_GET_SIZE(request.query))
             + (workload_bytes if is_small else 0),
         )
-        end = put_preamble(PyBytes_AS_STRING(written), request.owner.asker())
+        end = put_preamble(PyBytes_AS_STRING(written), request.id, request.owner.asker())
         # An answer to HEAD would leave out the body, whose length the client is told.
         end = put_bytes(end, b"PUT " if request.method == METHOD_PUT else b"POST " if has_body else b"GET ")
         end = put_bytes(end, request.path)
@@ -341,7 +342,9 @@ cdef class RelayConnection(StreamOwner):
         self.first_piece = joined
         self._want(False)
         self.relay.budget.hold(&self.held, account_for(RESULTS, PyBytes_GET_SIZE(joined)), PyBytes_GET_SIZE(joined))
-        if not self.current.asked.relay_answers(self.status, self.content_type, self.headers, self.body_bytes, self.current):
+        if not self.current.asked.relay_answers(
+            self.status, &self.ending, self.content_type, self.headers, self.body_bytes, self.current
+        ):
             self._let_go()
             return self._close()
         return 0
@@ -377,6 +380,7 @@ cdef class RelayConnection(StreamOwner):
         cdef const char* passed_end = NULL
         cdef Py_ssize_t size
         cdef bint has_type = False
+        cdef bint has_ending = False
         self.status = 0
         self.body_bytes = 0
         self.closes = False
@@ -405,6 +409,8 @@ cdef class RelayConnection(StreamOwner):
                     self.content_type = line[14:size]
             elif size == 17 and memcmp(line, b"Connection: close", 17) == 0:
                 self.closes = True
+            elif not has_ending and read_ending(line, size, &self.ending):
+                has_ending = True
             elif is_passed_on(line, size):
                 if passed == NULL:
                     passed = line
@@ -415,14 +421,14 @@ cdef class RelayConnection(StreamOwner):
         if not has_type:
             self.content_type = None
         self.headers = b"" if passed == NULL else passed[: passed_end - passed]
-        return self.status != 0
+        return self.status != 0 and has_ending
 
     cdef int _answered(self, object body) except -1:
         cdef RelayedRequest current = self._let_go()
         cdef int status = self.status
         self._rest()
         # 204 has no body, not even an empty one (RFC 9110 8.6).
-        return current.asked.relay_answered(status, self.content_type, self.headers, None if status == 204 else body)
+        return current.asked.relay_answered(status, &self.ending, self.content_type, self.headers, None if status == 204 else body)
 
     cdef int _rest(self) except -1:
         cdef list idle = <list> self.relay.idle[self.place]

@@ -1,0 +1,27 @@
+"""How requests end, for those who count and tell: each with the status that the client was answered."""
+
+from __future__ import annotations
+
+from gatewayx.http.problems import PROBLEMS
+
+# nginx's code for a client that is gone before its answer; it is never sent.
+CLIENT_GONE_STATUS = 499
+
+# By the number that stands for each in core/metrics; further ones come at the end.
+OUTCOMES: tuple[tuple[str, int], ...] = (
+    ("ok", 200),
+    # The answer to OPTIONS.
+    ("ok", 204),
+    # WORK_EXCEPTION, whose data is the answer.
+    ("exception", 500),
+    # What these are with --plugin-compat.
+    ("exception", 200),
+    ("job-failed", 200),
+    ("client-gone", CLIENT_GONE_STATUS),
+    # The rest of an answer that had begun never came.
+    ("answer-cut", 200),
+    *((problem.kind, problem.status) for problem in PROBLEMS),
+)
+
+OK, NO_CONTENT, EXCEPTION, COMPAT_EXCEPTION, COMPAT_FAIL, CLIENT_GONE, ANSWER_CUT = range(7)
+OUTCOME_OF_PROBLEM: dict[str, int] = {problem.kind: 7 + index for index, problem in enumerate(PROBLEMS)}
