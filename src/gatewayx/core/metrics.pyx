@@ -8,6 +8,7 @@ that give the same name a place at once make two of it, which whoever reads adds
 """
 
 import itertools
+import mmap
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -65,7 +66,8 @@ def metrics_bytes(int places):
 
 def alone():
     """The metrics of a process that shares them with nobody."""
-    return Metrics(bytearray(metrics_bytes(1)), 1, 0)
+    # What is never counted in takes no memory so.
+    return Metrics(mmap.mmap(-1, metrics_bytes(1)), 1, 0)
 
 
 # The collector would drop the memory without releasing it; Metrics are in no cycle of their own.
