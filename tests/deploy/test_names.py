@@ -12,7 +12,7 @@ import yaml
 
 from gatewayx.config.loading import load
 from gatewayx.config.settings import SETTINGS
-from gatewayx.http.problems import PROBLEMS
+from gatewayx.http.outcomes import OUTCOMES
 from support.admin import ADMIN, admin_of, until
 from support.deployed import DEPLOY, environment_variables, told_address
 from support.gateway import ServeProcess
@@ -145,7 +145,7 @@ def test_each_outcome_is_one_of_a_request():
     outcomes = {outcome for _, labels in series() for outcome in labels.get("outcome", "").split("|") if outcome}
 
     assert {"exception", "job-failed"} <= outcomes
-    assert outcomes <= {"ok", "exception"} | {problem.kind for problem in PROBLEMS}
+    assert outcomes <= {outcome for outcome, _ in OUTCOMES}
 
 
 @pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").glob("*.toml")), ids=lambda path: path.name)
