@@ -127,6 +127,7 @@ class ServeProcess:
 
     before: Python that the process runs first.
     environment: Instead of this process's.
+    stdout: a descriptor for its standard output.
     """
 
     # Ends of the lines that say that it is ready.
@@ -138,8 +139,10 @@ class ServeProcess:
         preexec: Callable[[], None] = die_with_parent,
         before: str = "",
         environment: Mapping[str, str] = os.environ,
+        stdout: int = asyncio.subprocess.DEVNULL,
     ) -> None:
         self.arguments = arguments
+        self.stdout = stdout
         self.environment = environment
         self.program = ("-c", f"{before}\nfrom gatewayx.cli import main\nmain()") if before else ("-m", "gatewayx")
         self.preexec = preexec
@@ -155,7 +158,7 @@ class ServeProcess:
             *(() if "--admin" in self.arguments else ("--admin", "none")),
             *self.arguments,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=self.stdout,
             stderr=asyncio.subprocess.PIPE,
             env={name: value for name, value in self.environment.items() if not name.startswith("GATEWAYX_")},
             preexec_fn=self.preexec,

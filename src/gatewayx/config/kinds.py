@@ -332,6 +332,17 @@ class Duration(Number):
         return str(value).removesuffix(".0")
 
 
+class Part(Duration):
+    """A part of a whole, from `lowest` to `highest`."""
+
+    metavar = "PART"
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"{self.bounds}, as in 1 or 0.01"
+
+
 class Switch(Kind):
     """True or false."""
 

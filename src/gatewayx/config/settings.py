@@ -30,6 +30,7 @@ from gatewayx.config.kinds import (
     Kind,
     MediaType,
     Owner,
+    Part,
     QueueBounds,
     Size,
     SocketOwner,
@@ -101,6 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Address | None = Address("127.0.0.1", 8081)
     admin_host: tuple[str, ...] = ()
     ready_requires: str = "none"
+    access_log: str | None = None
+    access_log_sample: float = 1.0
+    access_log_unique: bool = False
     log_format: str = "text"
     server_timing: bool = False
 
@@ -575,6 +579,30 @@ SETTINGS: tuple[Setting, ...] = (
         "Of how many job servers /readyz requires that they answer. All gateways in front of the same job servers "
         "would be unready together, and clients get no answer of theirs.",
         "Kubernetes: readiness without shared dependencies",
+    ),
+    Setting(
+        "access_log",
+        "access-log",
+        FilePath(),
+        "Logs",
+        "File for a line of JSON about each answer, - for standard output; SIGUSR1 opens it anew. None without it.",
+        "nginx access_log; gunicorn access_logfile",
+    ),
+    Setting(
+        "access_log_sample",
+        "access-log-sample",
+        Part(0, 1),
+        "Logs",
+        "The part of answers with the outcome ok that the access log has, by a hash of the request's id. It has all "
+        "others.",
+        "Envoy runtime_filter",
+    ),
+    Setting(
+        "access_log_unique",
+        "access-log-unique",
+        Switch(),
+        "Logs",
+        "Have the unique in the access log as well, which a client may have made of what it knows of people.",
     ),
     Setting(
         "log_format",

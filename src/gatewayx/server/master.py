@@ -23,7 +23,7 @@ from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
-from gatewayx.server import logs, reloading, signals, systemd, worker
+from gatewayx.server import logs, output, reloading, signals, systemd, worker
 from gatewayx.server.admin_socket import bind_admin
 from gatewayx.server.board import Reload
 from gatewayx.server.children import ABORT_S, End, Post
@@ -65,6 +65,7 @@ def run(
     """
     signals.prepare()
     log = logs.configure(log_format=settings.log_format)
+    output.check(settings.access_log)
     processes = worker_processes(settings.workers)
     make_room_for_connections(settings, processes.count)
     sockets = BoundSockets(processes.count)
@@ -239,8 +240,8 @@ class Master:
     def _signalled(self, number: signal.Signals | None) -> None:
         if number in signals.TOLD:
             self._told_at_s = time.monotonic() + TOLD_EVERY_S
-            if number is not signal.SIGHUP:
-                logger.info("%s has no effect", number.name)
+            if number is signal.SIGUSR1:
+                self._reopen_logs()
                 return
             # With Type=notify-reload systemd waits for both, in a stop as well.
             self._manager.reloading()
@@ -272,6 +273,14 @@ class Master:
         self._told_settings = False
         for post in self._all_posts():
             post.needs_settings()
+
+    def _reopen_logs(self) -> None:
+        if self._settings.access_log is None:
+            logger.info("SIGUSR1: there is no access log to be opened anew")
+            return
+        logger.info("SIGUSR1: the worker processes open the access log anew")
+        for post in self._posts:
+            post.send(worker.REOPEN)
 
     def _hand_out_settings(self) -> None:
         """Send the settings to whoever needs them and can take them now; say so once all have them."""

@@ -27,7 +27,9 @@ from gatewayx.net.names import Resolver
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
+from gatewayx.server.access_log import AccessLog
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
+from gatewayx.server.output import AccessOutput
 from gatewayx.server.places import Places, State
 from gatewayx.server.relay import MAX_IDLE_CONNECTIONS, Relay
 from gatewayx.server.reloading import tls_context, with_live_of
@@ -144,6 +146,9 @@ class GatewayProcess:
             relay_peers=None if relay_sockets is None else relay_sockets.is_ours,
             records=self.records,
         )
+        self.access_log = AccessLog(self.counted_in)
+        self.access_output = AccessOutput(self.access_log.batch, settings.access_log)
+        self._set_access_log(settings)
         self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
         self.relay_sockets = relay_sockets
@@ -234,6 +239,8 @@ class GatewayProcess:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         if self._log is not None:
             self._log.change(settings.log_format)
+        self.access_output.change(settings.access_log)
+        self._set_access_log(settings)
         await self.pool.change(settings.server, **for_pool)
 
     async def drain(self) -> None:
@@ -272,6 +279,7 @@ class GatewayProcess:
         await asyncio.sleep(0)
         if self.poller is not None:
             self.poller.close()
+        self.access_output.close()
 
     async def _others_done(self, ends_s: float) -> None:
         """Return once no other process has clients whose requests this one may own, or at this time of the loop."""
@@ -299,6 +307,10 @@ class GatewayProcess:
             "tls_context": tls_context(settings) if context is None else context,
         }
 
+    def _set_access_log(self, settings: Settings) -> None:
+        self.access_log.change(settings.access_log_sample, with_unique=settings.access_log_unique)
+        self.records.log = None if self.access_output.path is None else self.access_log
+
     def _tick(self) -> None:
         now_s = self.loop.time()
         rest_s = TICK_S
@@ -317,6 +329,8 @@ class GatewayProcess:
         rest_s = TICK_S
         if turns == self._turns and not self._catching_up and self.http.is_at_rest():
             rest_s += TICK_S * self.wheel.quiet_ticks(REST_TICKS - 1)
+        if self.access_output.waits:
+            rest_s = TICK_S
         rest_s = self._listeners.rest_s(rest_s)
         self.poller.before_turn = self._end_rest if rest_s > TICK_S else None
         return rest_s
@@ -340,6 +354,7 @@ class GatewayProcess:
             self.http.make_places()
         if self._listeners is not None:
             self._listeners.tick(time.monotonic())
+        self.access_output.tick(time.monotonic())
         if self._log is not None:
             self._log.tick()
             self.counted_in.add("log_events_dropped", self._log.take_dropped())

@@ -20,6 +20,7 @@ import msgspec
 from gatewayx.address import UnixAddress
 from gatewayx.config.settings import SETTINGS, Settings
 from gatewayx.errors import SettingError, StartError
+from gatewayx.server import output
 
 if TYPE_CHECKING:
     import ssl
@@ -52,7 +53,7 @@ def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settin
     """
     try:
         loaded = load()
-        context = check_files(loaded)
+        context = check_files(loaded, settings.access_log)
     except (SettingError, StartError) as error:
         logger.error("SIGHUP: no setting changes: %s", error)  # noqa: TRY400
         return str(error)
@@ -71,12 +72,14 @@ def with_live_of(old: Settings, new: Settings) -> Settings:
     return msgspec.structs.replace(old, **{name: getattr(new, name) for name in LIVE_NAMES})
 
 
-def check_files(settings: Settings) -> ssl.SSLContext | None:
-    """Find out whether what settings name can be used: files of TLS, an owner of unix sockets. Raises StartError.
+def check_files(settings: Settings, open_access_log: str | None = None) -> ssl.SSLContext | None:
+    """Find out whether what settings name can be used: files of TLS, owners of sockets, a log. Raises StartError.
 
-    Returns tls_context().
+    open_access_log: the one that is open, and need not be again. Returns tls_context().
     """
     context = tls_context(settings)
+    if settings.access_log != open_access_log:
+        output.check(settings.access_log)
     if any(isinstance(address, UnixAddress) for address in settings.listen):
         from gatewayx.server.unix_sockets import owner_numbers
 

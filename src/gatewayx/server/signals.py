@@ -1,4 +1,4 @@
-"""What the signals that people send to servers do to `gatewayx serve`: they stop it, change its settings or do nothing.
+"""What signals do to `gatewayx serve`: they stop it, change its settings, have it open its log anew, or do nothing.
 
 `prepare` is called as early as may be. The master waits for them from `take_over` on, without handlers; its worker
 processes obey the master alone. SIGPIPE is ignored by Python itself.
@@ -13,8 +13,8 @@ from typing import NoReturn
 
 # The first signal drains, the second one ends the process at once.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# At the first the settings are read again. At the second other servers open their log files anew; here it is logged and
-# has no effect. Neither is looked at more often than is good for the log.
+# At the first the settings are read again, at the second the access log is opened anew. Neither is looked at more often
+# than is good for the log.
 TOLD = (signal.SIGHUP, signal.SIGUSR1)
 # SIGTTIN and SIGTTOU would suspend a process that was started in the background of a terminal, the latter when it logs
 # and the terminal has `tostop` set.

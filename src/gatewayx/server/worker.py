@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 
 import uvloop
 
@@ -24,6 +25,8 @@ logger = logging.getLogger("gatewayx")
 
 # What master and worker process tell each other, each a packet of its own.
 DRAIN = b"drain"
+# Log files are to be opened anew.
+REOPEN = b"reopen"
 READY = b"ready"
 # And the reason.
 FAILED = b"failed "
@@ -39,7 +42,7 @@ class Control:
     """The worker process's end of its connection with the master.
 
     `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
-    `changed` is set when `settings` are others.
+    `changed` is set when `settings` are others. `reopen` is called when log files are to be opened anew.
     """
 
     def __init__(self, connection: socket.socket, settings: Settings) -> None:
@@ -49,6 +52,8 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
         self.orphaned = False
+        # Nothing is open before the process serves.
+        self.reopen: Callable[[], None] = lambda: None
         self._loop.add_reader(connection, self._hear)
 
     def tell(self, packet: bytes) -> None:
@@ -72,6 +77,9 @@ class Control:
             else:
                 self.settings = settings
                 self.changed.set()
+            return
+        if packet == REOPEN:
+            self.reopen()
             return
         self._end(orphaned=packet != DRAIN)
 
@@ -128,6 +136,7 @@ async def _serve(
             context=context,
             relay_sockets=relay_sockets,
         )
+        control.reopen = process.access_output.reopen
         if not await _started(process, control):
             return int(control.orphaned)
     except StartError as error:
