@@ -14,11 +14,11 @@ from gatewayx.core.access_line cimport AccessEntry, Slice, is_sampled, threshold
 from gatewayx.core.counters cimport Counters
 from gatewayx.http.records cimport RequestsLog
 from gatewayx.http.request cimport ID_BYTES, Request, RequestNote
-from gatewayx.http.outcomes import OUTCOMES
+from gatewayx.http import outcomes
 
 # In the order of Method (http/request).
 cdef tuple METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"OTHER")
-# A name that is "ok" in OUTCOMES.
+# A name that is "ok" in http/outcomes.
 cdef bytes OK = b"ok"
 
 
@@ -34,8 +34,8 @@ cdef class AccessLog(RequestsLog):
 
     def __init__(self, Counters counters not None):
         self.batch = AccessBatch(counters)
-        self.outcomes = tuple([OK if name == "ok" else name.encode() for name, _ in OUTCOMES])
-        self.statuses = tuple([status for _, status in OUTCOMES])
+        self.outcomes = tuple([OK if name == "ok" else name.encode() for name, _ in outcomes.OUTCOMES])
+        self.statuses = tuple([status for _, status in outcomes.OUTCOMES])
         self.samples = False
 
     def change(self, double sample, *, bint with_unique):
