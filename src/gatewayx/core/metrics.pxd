@@ -57,15 +57,19 @@ cdef struct Name:
 cdef long long[BUCKETS - 1] BOUNDS_NS
 
 
+cdef inline int bucket_for(long long took_ns) noexcept:
+    """Which bucket it counts in by a binary search: each step halves the bounds that are left."""
+    cdef int bucket
+    if took_ns <= BOUNDS_NS[0]:
+        return 0
+    bucket = 8 * (took_ns > BOUNDS_NS[7])
+    bucket += 4 * (took_ns > BOUNDS_NS[bucket + 3])
+    bucket += 2 * (took_ns > BOUNDS_NS[bucket + 1])
+    return bucket + (took_ns > BOUNDS_NS[bucket])
+
+
 cdef inline void add_duration(Durations* durations, long long took_ns) noexcept:
-    cdef int bucket = 0
-    if took_ns > BOUNDS_NS[0]:
-        # A binary search: each step halves the bounds that are left.
-        bucket = 8 * (took_ns > BOUNDS_NS[7])
-        bucket += 4 * (took_ns > BOUNDS_NS[bucket + 3])
-        bucket += 2 * (took_ns > BOUNDS_NS[bucket + 1])
-        bucket += took_ns > BOUNDS_NS[bucket]
-    durations.counts[bucket] += 1
+    durations.counts[bucket_for(took_ns)] += 1
     durations.sum_ns += took_ns
 
 

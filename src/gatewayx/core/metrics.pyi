@@ -10,6 +10,9 @@ OTHER_NAME: bytes
 def metrics_bytes(places: int) -> int:
     """What the memory of so many places takes; what is never counted in it takes no memory."""
 
+def bucket_of(took_ns: int) -> int:
+    """Which bucket something counts in that took so long; from 0 on, one for each of BOUNDS_S and the rest."""
+
 def alone() -> Metrics:
     """The metrics of a process that shares them with nobody."""
 

@@ -64,6 +64,11 @@ def metrics_bytes(int places):
     return _names_bytes(MOST_FUNCTIONS) + _names_bytes(MOST_SERVERS) + places * sizeof(MetricsRow)
 
 
+def bucket_of(long long took_ns):
+    """Which bucket something counts in that took so long; from 0 on, one for each of BOUNDS_S and the rest."""
+    return bucket_for(took_ns)
+
+
 def alone():
     """The metrics of a process that shares them with nobody."""
     # What is never counted in takes no memory so.

@@ -269,6 +269,7 @@ class Master:
         settings, self._context = read
         self._settings = settings
         self._log.change(settings.log_format)
+        self._places.tell_apart(settings.function)
         make_room_for_connections(settings, len(self._posts))
         self._told_settings = False
         for post in self._all_posts():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gatewayx.core.counters import ROW_BYTES, Counters
 from gatewayx.core.metrics import Metrics, metrics_bytes
@@ -166,6 +166,13 @@ class Places:
     def metrics(self, place: int = 0) -> Metrics:
         """What all have counted by function, for the process at this place."""
         return Metrics(self._memory, len(self), place, self._metrics_at)
+
+    def tell_apart(self, functions: Iterable[str]) -> None:
+        """Count what is asked of these functions under their names, as far as there is room; `name*` is no name."""
+        names = self.metrics().functions
+        for function in functions:
+            if not function.endswith("*"):
+                names.claim(function.encode())
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -402,7 +402,9 @@ class GatewayProcess:
 
 def places_for(settings: Settings, count: int) -> Places:
     """What so many worker processes share with these settings. Raises OSError."""
-    return Places(count, settings.max_connections)
+    places = Places(count, settings.max_connections)
+    places.tell_apart(settings.function)
+    return places
 
 
 def _for_admission(settings: Settings) -> dict[str, Any]:
