@@ -21,7 +21,7 @@ import pytest
 
 from support.admin import ADMIN, admin_of, until
 from support.deployed import DEPLOY, SERVICE, run_quietly, sandbox, told_address, unit_settings
-from support.gateway import ServeProcess
+from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import ask, post
 from support.tools import without_sanitizer
@@ -110,6 +110,7 @@ async def test_the_gateway_lives_under_the_system_call_filter(samples, embedded,
     settings = unit_settings(SERVICE, *([drop_in] if drop_in else []))
     enter = sandbox(settings)
     path = str(runtime_directory / "http.sock")
+    log = runtime_directory / "access.log"
     owner = ("--socket-owner", f"{os.geteuid()}:{os.getegid()}") if drop_in else ()
 
     def preexec() -> None:
@@ -117,7 +118,7 @@ async def test_the_gateway_lives_under_the_system_call_filter(samples, embedded,
         enter()
 
     async with ServeProcess(
-        *(*ADMIN, "--listen", f"unix:{path}", *owner, "--workers", "2"),
+        *(*ADMIN, "--listen", f"unix:{path}", *owner, "--workers", "2", "--access-log", str(log)),
         # By its name, which is looked up.
         *("--server", f"localhost:{embedded.address[1]}"),
         preexec=preexec,
@@ -147,6 +148,12 @@ async def test_the_gateway_lives_under_the_system_call_filter(samples, embedded,
         served.signal(signal.SIGHUP)
         await served.until("all worker processes have the settings")
         assert (await ask(address, post(b"/reverse", b"ab"))).body == b"ba"
+
+        # The access log is written, and opened anew.
+        await eventually(lambda: log.exists() and log.stat().st_size)
+        log.rename(f"{log}.1")
+        served.signal(signal.SIGUSR1)
+        await eventually(log.exists)
 
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
