@@ -142,9 +142,11 @@ def test_check_tells_how_many_worker_processes_that_makes_and_what_decided(monke
 def test_check_tells_how_many_connections_to_job_servers_that_makes() -> None:
     servers = ("--server", "a:1", "--server", "b:1")
     assert invoke("check", "--workers", "4", *servers, "--connections-per-server", "3").output.splitlines()[-1] == (
-        "16 connections to each job server: 3 for jobs and 1 for text from each worker process; 32 in all"
+        "17 connections to each job server: 3 for jobs and 1 for text from each worker process, and 1 for text from "
+        "the admin process; 34 in all"
     )
-    assert invoke("check", "--workers", "1", "--server", "each://a:1").output.splitlines()[-1] == (
+    each = ("--workers", "1", "--admin", "none", "--server", "each://a:1")
+    assert invoke("check", *each).output.splitlines()[-1] == (
         "3 connections to each job server: 2 for jobs and 1 for text from each worker process; 3 in all, "
         "and with each:// as many more as a name has further addresses"
     )

@@ -153,7 +153,8 @@ def check(config_path: str | None, **flags: object) -> None:
 
     settings = loaded.settings
     processes = worker_processes(settings.workers)
-    _print(f"{describe(loaded)}\n\n{processes.told}\n{connections_told(settings, processes.count)}")
+    connections = connections_told(settings, processes.count, with_admin=settings.admin is not None)
+    _print(f"{describe(loaded)}\n\n{processes.told}\n{connections}")
     from gatewayx.server.reloading import check_files
 
     try:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.metadata import version
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gatewayx import __version__
+from gatewayx.admin.families import Family, Part, gauge, labelled, text_of
 from gatewayx.admin.refusals import REFUSALS
 from gatewayx.admin.view import RESTART_REASONS, WORKER_STATES, GatewayView
 
@@ -19,32 +21,22 @@ from gatewayx.admin.view import RESTART_REASONS, WORKER_STATES, GatewayView
 PARTS = ("uvloop", "httptools")
 
 
-def text_of(name: bytes) -> str:
-    r"""A name that a stranger has made up, as the value of a label: what is not UTF-8 as `\xff`."""
-    return name.decode("utf-8", "backslashreplace")
-
-
-def gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
-    """A gauge without labels."""
-    return GaugeMetricFamily(name, documentation, value=value)
-
-
-def labelled(
-    family: type[GaugeMetricFamily | CounterMetricFamily],
+def _family(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
     name: str,
     documentation: str,
     labels: Iterable[str],
     rows: Iterable[tuple[tuple[str, ...], float]],
-) -> Metric:
-    """A family with these labels and, for each row, the values of the labels and the sample's."""
-    made = family(name, documentation, labels=tuple(labels))
-    for values, count in rows:
-        made.add_metric(values, count)
-    return made
+) -> Family:
+    return Family(labelled(kind, name, documentation, labels, rows))
+
+
+def _counter(name: str, documentation: str, value: float) -> Family:
+    return Family(CounterMetricFamily(name, documentation, value=value))
 
 
 class GatewayFamilies:
-    """A collector of prometheus-client's: the families of the gateway but those of requests and jobs.
+    """Makes the families of the gateway but those of requests and jobs.
 
     view: returns the gateway as it is.
     """
@@ -57,8 +49,8 @@ class GatewayFamilies:
             **{part: version(part) for part in PARTS},
         }
 
-    def collect(self) -> Iterator[Metric]:
-        """See prometheus_client.registry.Collector."""
+    def families(self) -> Iterator[Family]:
+        """All of them, as the gateway is now."""
         view = self._view()
         yield from self._about_itself(view)
         yield from self._held(view)
@@ -66,8 +58,8 @@ class GatewayFamilies:
         yield from self._job_servers(view)
         yield from self._of_the_exporter(view)
 
-    def _about_itself(self, view: GatewayView) -> Iterator[Metric]:
-        yield labelled(
+    def _about_itself(self, view: GatewayView) -> Iterator[Family]:
+        yield _family(
             GaugeMetricFamily,
             "gatewayx_build_info",
             "Versions of the gateway and of what it stands on; always 1.",
@@ -85,7 +77,7 @@ class GatewayFamilies:
             "When the settings were read that all processes have, since the epoch.",
             view.reload.successful_s,
         )
-        yield labelled(
+        yield _family(
             CounterMetricFamily,
             "gatewayx_log_dropped",
             "Lines of logs that were dropped, since nobody read them or the disk was full.",
@@ -93,8 +85,8 @@ class GatewayFamilies:
             [((log,), count) for log, count in view.dropped_lines.items()],
         )
 
-    def _held(self, view: GatewayView) -> Iterator[Metric]:
-        yield labelled(
+    def _held(self, view: GatewayView) -> Iterator[Family]:
+        yield _family(
             GaugeMetricFamily,
             "gatewayx_connections",
             "Client connections: open ones, which count towards the limit, and refused ones that linger beside it.",
@@ -102,10 +94,10 @@ class GatewayFamilies:
             [(("open",), view.connections.held), (("refused",), view.refused_connections)],
         )
         yield gauge("gatewayx_connections_limit", "The bound max-connections.", view.connections.limit)
-        yield CounterMetricFamily(
+        yield _counter(
             "gatewayx_connections_accepted",
             "Client connections that were let in.",
-            value=view.counters["connections_accepted"],
+            view.counters["connections_accepted"],
         )
         yield gauge(
             "gatewayx_http_requests_in_flight",
@@ -118,62 +110,62 @@ class GatewayFamilies:
             ("gatewayx_held_bytes", "Bytes held for clients, by account of max-held.", 0),
             ("gatewayx_held_limit_bytes", "What each account of max-held may hold.", 1),
         ):
-            yield labelled(
+            yield _family(
                 GaugeMetricFamily,
                 name,
                 documentation,
                 ("account",),
                 [((account,), held[part]) for account, held in view.held_bytes.items()],
             )
-        yield labelled(
+        yield _family(
             CounterMetricFamily,
             "gatewayx_refusals",
             "What was refused, ended or closed before its time, by reason.",
             ("reason",),
             [((reason,), view.counters[name]) for reason, name in REFUSALS.items()],
         )
-        yield CounterMetricFamily(
+        yield _counter(
             "gatewayx_relayed",
             "Requests that a worker process was given by another one, since it owns their unique.",
-            value=view.counters["requests_relayed"],
+            view.counters["requests_relayed"],
         )
 
-    def _processes(self, view: GatewayView) -> Iterator[Metric]:
+    def _processes(self, view: GatewayView) -> Iterator[Family]:
         states = dict.fromkeys(WORKER_STATES, 0)
         restarts = dict.fromkeys(RESTART_REASONS, 0)
         for worker in view.workers:
             states[worker.state] += 1
             for reason, count in worker.restarts.items():
                 restarts[reason] += count
-        yield labelled(
+        yield _family(
             GaugeMetricFamily,
             "gatewayx_workers",
             "Worker processes, by state; ready are those that serve.",
             ("state",),
             [((state,), count) for state, count in states.items()],
         )
-        yield labelled(
+        yield _family(
             CounterMetricFamily,
             "gatewayx_worker_restarts",
             "Worker processes that ended without being asked to, by reason.",
             ("reason",),
             [((reason,), count) for reason, count in restarts.items()],
         )
-        yield labelled(
+        yield _family(
             GaugeMetricFamily,
             "gatewayx_event_loop_lag_seconds",
             "The longest time by which the loop of a worker process was late, in the last 15 to 30 seconds.",
             ("worker",),
             [((str(worker.place),), worker.lag_s) for worker in view.workers],
         )
-        yield labelled(
+        yield _family(
             CounterMetricFamily,
             "gatewayx_process_cpu_seconds",
             "Time of processors that a process has used, with those that were there before it.",
             ("process",),
             [((process.name,), process.cpu_s) for process in view.processes],
         )
-        yield labelled(
+        yield _family(
             GaugeMetricFamily,
             "gatewayx_process_resident_memory_bytes",
             "Memory that a process has; what processes share counts in each.",
@@ -181,56 +173,51 @@ class GatewayFamilies:
             [((process.name,), process.memory_bytes) for process in view.processes],
         )
 
-    def _job_servers(self, view: GatewayView) -> Iterator[Metric]:
-        yield labelled(
+    def _job_servers(self, view: GatewayView) -> Iterator[Family]:
+        yield _family(
             GaugeMetricFamily,
             "gatewayx_job_server_up",
             "Whether any worker process is connected to the job server.",
             ("server",),
             [((server.name,), server.connections > 0) for server in view.job_servers],
         )
-        yield labelled(
+        yield _family(
             CounterMetricFamily,
             "gatewayx_job_server_reconnects",
-            "Connections of worker processes to the job server that were lost, and made anew once it could be reached.",
+            "Connections of worker processes to the job server that took the place of one that was lost.",
             ("server",),
-            [((server.name,), server.lost_connections) for server in view.job_servers],
+            [((server.name,), server.reconnects) for server in view.job_servers],
         )
 
-    def _of_the_exporter(self, view: GatewayView) -> Iterator[Metric]:
+    def _of_the_exporter(self, view: GatewayView) -> Iterator[Family]:
         """Under the names of bakins/gearman-exporter, whose dashboards go on working."""
-        yield labelled(
+        yield _family(
             GaugeMetricFamily,
             "gearman_up",
             "Whether the job server answers by text.",
             ("server",),
             [((server.name,), server.is_up) for server in view.job_servers],
         )
-        yield labelled(
+        yield _family(
             GaugeMetricFamily,
             "gearman_version_info",
             "The job server's version; always 1.",
             ("server", "version"),
             [((server.name, server.version), 1) for server in view.job_servers if server.is_up and server.version],
         )
-        for name, documentation, count in (
-            ("gearman_jobs", "Jobs queued or running, with cancelled ones until a worker would have had them.", 0),
-            ("gearman_jobs_running", "Jobs that a worker has.", 1),
-            ("gearman_jobs_waiting", "Jobs that no worker has yet.", None),
-            ("gearman_workers", "Workers that can do the function.", 2),
+        for name, documentation, field in (
+            ("gearman_jobs", "Jobs queued or running, with cancelled ones until a worker would have had them.", "jobs"),
+            ("gearman_jobs_running", "Jobs that a worker has.", "running"),
+            ("gearman_jobs_waiting", "Jobs that no worker has yet.", "waiting"),
+            ("gearman_workers", "Workers that can do the function.", "workers"),
         ):
-            yield labelled(
-                GaugeMetricFamily,
-                name,
-                documentation,
-                ("server", "function"),
-                [
-                    (
-                        (server.name, text_of(function)),
-                        counts.jobs - counts.running if count is None else counts[count],
-                    )
-                    for server in view.job_servers
-                    if server.is_up
-                    for function, counts in server.functions.items()
-                ],
-            )
+            make = partial(labelled, GaugeMetricFamily, name, documentation, ("server", "function"))
+            parts = []
+            for server in view.job_servers:
+                if server.is_up:
+                    rows = [
+                        ((server.name, text_of(function)), getattr(counts, field))
+                        for function, counts in server.functions.items()
+                    ]
+                    parts.append(Part(server.name, rows, partial(make, rows)))
+            yield Family(make(()), parts)

@@ -24,7 +24,13 @@ def document(view: GatewayView) -> dict[str, Any]:
         "processes": [_process(process) for process in view.processes],
         "job_servers": [_job_server(server) for server in view.job_servers],
         "functions": [
-            {"function": name.decode("utf-8", "backslashreplace"), **counts._asdict()}
+            {
+                "function": name.decode("utf-8", "backslashreplace"),
+                "jobs": counts.jobs,
+                "running": counts.running,
+                "waiting": counts.waiting,
+                "workers": counts.workers,
+            }
             for name, counts in by_function(view).items()
         ],
         "requests": {
@@ -91,5 +97,5 @@ def _job_server(server: JobServerView) -> dict[str, Any]:
         "reason": server.reason,
         "version": server.version,
         "connections": server.connections,
-        "lost_connections": server.lost_connections,
+        "reconnects": server.reconnects,
     }

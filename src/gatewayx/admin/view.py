@@ -52,6 +52,11 @@ class FunctionView(NamedTuple):
     running: int
     workers: int
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that no worker has yet."""
+        return self.jobs - self.running
+
 
 class JobServerView(NamedTuple):
     """A job server, as the admin process's own text connection and the worker processes' connections have it."""
@@ -66,9 +71,9 @@ class JobServerView(NamedTuple):
     version: str
     # By name, the functions that have a place, the others' sum as OTHER_FUNCTION.
     functions: Mapping[bytes, FunctionView]
-    # How many connections of worker processes to it are up, and how many were lost since the start.
+    # How many connections of worker processes to it are up, and how many were made anew since the start.
     connections: int
-    lost_connections: int
+    reconnects: int
 
 
 class ReloadView(NamedTuple):

@@ -172,6 +172,8 @@ class Keeper:
         self.on_loss: Callable[[], None] = lambda: None
         # Done after the first attempt of each connection; some of those that are done are no longer there.
         self.tried: list[asyncio.Future[None]] = []
+        # How many connections for jobs took the place of one that was lost.
+        self._reconnects = 0
         # Why the last attempt or connection has come to nothing; empty since one is up.
         self.last_reason = ""
         # Not set while it leaves: no further attempts.
@@ -198,6 +200,11 @@ class Keeper:
     def is_started(self) -> bool:
         """Whether it keeps connections."""
         return bool(self._tasks)
+
+    def take_reconnects(self) -> int:
+        """How many connections for jobs took the place of one that was lost, since this was asked last."""
+        reconnects, self._reconnects = self._reconnects, 0
+        return reconnects
 
     def adjust(self) -> None:
         """The upkeep has changed: connections that are too many are closed when their jobs have ended."""
@@ -258,6 +265,7 @@ class Keeper:
         self, make_connection: Callable[[], Connection], tried: asyncio.Future[None], *, is_text: bool
     ) -> None:
         backoff_s = BACKOFF_FIRST_S
+        was_lost = False
         while not self.closing:
             await self._wanted.wait()
             connection = None
@@ -266,6 +274,7 @@ class Keeper:
                 self._check_is_kept()
                 up_at_s = self.loop.time()
                 self._came_up(connection)
+                self._reconnects += was_lost and not is_text
                 if not tried.done():
                     tried.set_result(None)
                 while successor := await self._watch(connection, make_connection):
@@ -297,6 +306,7 @@ class Keeper:
                     tried.set_result(None)
             self._tell(reason, is_text=is_text, lost=connection is not None)
             if connection is not None:
+                was_lost = True
                 self.on_loss()
             await asyncio.sleep(random_part(backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)

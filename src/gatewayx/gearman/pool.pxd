@@ -37,7 +37,7 @@ cdef class PooledServer:
     # to rank it by.
     cdef readonly str name
     # Hash of the name.
-    cdef unsigned long long name_hash
+    cdef readonly unsigned long long name_hash
     # Which one it is, from 0, and its bit.
     cdef readonly int number
     cdef unsigned long long bit

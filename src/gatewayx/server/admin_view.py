@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gatewayx.admin.job_servers import with_places
@@ -16,13 +16,14 @@ from gatewayx.core.counters import NAMES
 from gatewayx.core.shared import CONNECTIONS, JOBS
 from gatewayx.server.board import Phase, Record
 from gatewayx.server.places import Places, State, Watch
+from gatewayx.server.server_rows import ServerConnections
 
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
     from gatewayx.gearman.pool import Pool, PooledServer
 
-# A view is made anew at most so often.
-CACHE_S = 0.2
+# At most this part of the process's time goes into making views.
+MAKING_PART = 0.05
 # What is read from /proc, which takes system calls for each process, is read anew at most so often.
 USAGE_S = 1.0
 # A worker process whose loop has not turned for so long does not serve.
@@ -87,7 +88,7 @@ class Viewer:
         self.asked_s = float("inf")
         # By name of a job server: whether it was up, and since when.
         self._server_states: dict[str, tuple[bool, float]] = {}
-        self._made_s = float("-inf")
+        self._good_until_s = float("-inf")
         self._view: GatewayView | None = None
 
     def look(self) -> None:
@@ -97,10 +98,11 @@ class Viewer:
     def view(self) -> GatewayView:
         """The gateway as it is, or was a moment ago."""
         now_s = time.monotonic()
-        if self._view is None or now_s - self._made_s >= CACHE_S:
+        if self._view is None or now_s >= self._good_until_s:
             self._watch.look(now_s)
             self._view = self._make(now_s)
-            self._made_s = now_s
+            ended_s = time.monotonic()
+            self._good_until_s = ended_s + (ended_s - now_s) / MAKING_PART
         return self._view
 
     def _make(self, now_s: float) -> GatewayView:
@@ -123,7 +125,7 @@ class Viewer:
             worker_timeout_s=settings.worker_timeout_s,
             processes=[master, admin, *(worker.process for worker in workers)],
             workers=workers,
-            job_servers=self._job_servers(epoch_s),
+            job_servers=self._job_servers(epoch_s, workers),
             job_servers_asked=now_s >= self.asked_s,
             all_job_servers_up=self._all_up(),
             reload=ReloadView(board.reload.name.lower(), board.reload_s, board.reloaded_s, board.reload_detail),
@@ -163,8 +165,9 @@ class Viewer:
             still_s=still_s,
         )
 
-    def _job_servers(self, epoch_s: float) -> list[JobServerView]:
+    def _job_servers(self, epoch_s: float, workers: Sequence[WorkerView]) -> list[JobServerView]:
         names = self._function_names()
+        connections = self._connections(workers)
         views = []
         states = {}
         for server in self._pool.servers:
@@ -172,13 +175,28 @@ class Viewer:
             before = self._server_states.get(server.name)
             is_up = told is not None
             states[server.name] = (is_up, epoch_s) if before is None or before[0] is not is_up else before
-            views.append(self._job_server(server, is_up=is_up, since_s=states[server.name][1], names=names))
+            connected = connections.get(server.name_hash, ServerConnections(0, 0))
+            views.append(self._job_server(server, states[server.name], connected, names))
         self._server_states = states
         return views
 
+    def _connections(self, workers: Sequence[WorkerView]) -> dict[int, ServerConnections]:
+        """By the hash of a job server's name, what all worker processes have of it."""
+        found: dict[int, ServerConnections] = {}
+        for row, worker in zip(self._places.rows, workers, strict=True):
+            for name_hash, told in row.servers.read():
+                before = found.get(name_hash, ServerConnections(0, 0))
+                # The connections of one that has ended are gone.
+                connections = told.connections if worker.process.process_id else 0
+                found[name_hash] = ServerConnections(
+                    before.connections + connections, before.reconnects + told.reconnects
+                )
+        return found
+
     def _job_server(
-        self, server: PooledServer, *, is_up: bool, since_s: float, names: Iterable[bytes]
+        self, server: PooledServer, state: tuple[bool, float], connected: ServerConnections, names: Iterable[bytes]
     ) -> JobServerView:
+        is_up, since_s = state
         functions = server.status.functions_now() or {}
         return JobServerView(
             name=server.name,
@@ -193,8 +211,8 @@ class Viewer:
                 ),
                 names,
             ),
-            connections=0,
-            lost_connections=0,
+            connections=connected.connections,
+            reconnects=connected.reconnects,
         )
 
     def _function_names(self) -> list[bytes]:

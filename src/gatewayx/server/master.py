@@ -533,7 +533,7 @@ class Master:
         self._manager.ready(f"listens on {addresses}; {self._processes.told}")
 
     def _tell_connections(self) -> None:
-        told = connections_told(self._settings, self._processes.count)
+        told = connections_told(self._settings, self._processes.count, with_admin=self._admin is not None)
         if told != self._told_connections:
             logger.info("%s", told)
         self._told_connections = told

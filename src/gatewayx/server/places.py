@@ -17,6 +17,7 @@ from gatewayx.core.counters import ROW_BYTES, Counters
 from gatewayx.core.metrics import Metrics, metrics_bytes
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
 from gatewayx.server.board import Board, board_bytes
+from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
 
 # Words of eight bytes at the beginning of a row, before the counters.
 (
@@ -62,6 +63,8 @@ class Place:
         self._words = memoryview(memory)[offset : offset + WORDS * WORD_BYTES].cast("Q")
         self._memory = memory
         self._counts_at = offset + WORDS * WORD_BYTES
+        # The job servers that its process is connected to.
+        self.servers = ServerRow(memory, self._counts_at + ROW_BYTES)
 
     def counters(self) -> Counters:
         """What is counted here; from where it stands, if somebody had the place before."""
@@ -144,7 +147,7 @@ class Places:
     """
 
     def __init__(self, count: int, connections: int = 0) -> None:
-        row_bytes = _behind(WORDS * WORD_BYTES + ROW_BYTES)
+        row_bytes = _behind(WORDS * WORD_BYTES + ROW_BYTES + SERVER_ROW_BYTES)
         rows_bytes = count * row_bytes
         self._address_slots = address_slots(connections)
         bounds_bytes = shared_bytes(count, FUNCTION_SLOTS, self._address_slots)

@@ -373,6 +373,11 @@ class GatewayProcess:
             self.http.refused_connections,
             (held["small_bytes"], held["bodies_bytes"], held["results_bytes"]),
         )
+        told = []
+        for server in self.pool.servers:
+            keeper = self.pool.keeper(server)
+            told.append((server.name_hash, server.connected, keeper.take_reconnects()))
+        place.servers.tell(told)
 
     def _fire(self) -> None:
         fired = self.wheel.fire(DEADLINES_PER_TURN)

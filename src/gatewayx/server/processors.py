@@ -49,13 +49,16 @@ class WorkerProcesses(msgspec.Struct, frozen=True):
         return f"{self.count} worker {'process' if self.count == 1 else 'processes'}: {self.decided_by}"
 
 
-def connections_told(settings: Settings, processes: int) -> str:
-    """How many connections to job servers so many worker processes make, for operators."""
+def connections_told(settings: Settings, processes: int, *, with_admin: bool) -> str:
+    """How many connections to job servers so many worker processes make, for operators.
+
+    with_admin: there is an admin process as well.
+    """
     for_jobs = settings.connections_per_server
-    to_each = processes * (for_jobs + 1)
+    to_each = processes * (for_jobs + 1) + with_admin
     told = (
-        f"{to_each} connections to each job server: {for_jobs} for jobs and 1 for text from each worker process; "
-        f"{to_each * len(settings.server)} in all"
+        f"{to_each} connections to each job server: {for_jobs} for jobs and 1 for text from each worker process"
+        f"{', and 1 for text from the admin process' if with_admin else ''}; {to_each * len(settings.server)} in all"
     )
     if any(server.each for server in settings.server):
         told += ", and with each:// as many more as a name has further addresses"
