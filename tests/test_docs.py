@@ -24,6 +24,8 @@ MOST_README_CHARACTERS = 200
 # Flags of other programs that the pages speak of: gearmand, gearadmin, Node.js, systemctl, kubectl and podman, and what
 # every command has.
 OTHER_FLAGS = {
+    "--live",
+    "--timeout",
     "--cap-drop",
     "--env",
     "--file",

@@ -1,0 +1,141 @@
+"""What is exposed: its form, its names, and how names from strangers stand in it."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gatewayx.admin.exposition import CONTENT_TYPES, Exposition
+from gatewayx.admin.metrics import GatewayFamilies
+from gatewayx.admin.request_metrics import RequestFamilies
+from gatewayx.admin.view import FunctionView
+from gatewayx.http.python_handler import PlainAnswer, PlainRequest
+from support.admin import samples_of
+from support.rows import BOUNDS_S, OUTCOMES, Rows
+from support.views import job_server, view
+
+OPEN_METRICS = b"application/openmetrics-text;version=1.0.0"
+# Names that strangers may choose.
+HOSTILE = (b'a"b', b"a\\b", b"a\nb", b"\xff\xfe", "gr\u00f6\u00dfe".encode(), b'"} 1\ngatewayx_forged{x="', b"\\n", b"")
+
+
+class Clock:
+    """Tells a time that a test changes."""
+
+    now_s = 0.0
+    step_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def exposition(rows: Rows, gateway=None, clock=None) -> Exposition:
+    """An exposition of these counts and a gateway that is well."""
+    well = view() if gateway is None else gateway
+    makers = (GatewayFamilies(lambda: well), RequestFamilies(rows, OUTCOMES, BOUNDS_S))
+    return Exposition(makers, Clock() if clock is None else clock)
+
+
+def ask(exposed: Exposition, **headers: bytes) -> PlainAnswer:
+    """An answer of it."""
+    named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return exposed.answer(PlainRequest("GET", b"/metrics", b"", named))
+
+
+def promtool(text: bytes) -> str:
+    """What Debian's promtool complains of."""
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    return (checked.stdout + checked.stderr).decode()
+
+
+def test_promtool_has_nothing_to_complain_of():
+    assert promtool(ask(exposition(Rows(b"resize"))).body) == ""
+
+
+def test_promtool_has_nothing_to_complain_of_in_hostile_names():
+    names = {name: FunctionView(1, 0, 1) for name in HOSTILE}
+    server = job_server()._replace(functions=names, version='1.1"\\\n')
+    body = ask(exposition(Rows(*HOSTILE), view(job_servers=[server]))).body
+    assert promtool(body) == ""
+    assert b"gatewayx_forged{" not in re.sub(rb'"(?:[^"\\]|\\.)*"', b"", body)
+
+
+def test_both_forms_say_the_same():
+    exposed = exposition(Rows(*HOSTILE))
+    text = ask(exposed)
+    open_metrics = ask(exposed, accept=OPEN_METRICS)
+    assert (text.content_type, open_metrics.content_type) == CONTENT_TYPES
+    assert open_metrics.body.endswith(b"# EOF\n")
+    assert open_metrics.body.count(b"# EOF") == 1
+
+    def values(families) -> dict:
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    by_text = values(parse_text(text.body.decode()))
+    assert by_text == values(parse_open_metrics(open_metrics.body.decode()))
+    functions = {dict(labels)["function"] for name, labels in by_text if name == "gatewayx_http_requests_total"}
+    assert functions == {"_other", *(name.decode("utf-8", "backslashreplace") for name in HOSTILE)}
+
+
+def test_it_is_compressed_on_demand():
+    exposed = exposition(Rows(b"resize"))
+    plain = ask(exposed, accept_encoding=b"identity")
+    packed = ask(exposed, accept_encoding=b"gzip")
+    assert gzip.decompress(packed.body) == plain.body
+    assert b"Content-Encoding: gzip\r\n" in packed.header_lines
+    assert b"Content-Encoding" not in plain.header_lines
+    for answer in (plain, packed):
+        assert b"Vary: Accept, Accept-Encoding\r\n" in answer.header_lines
+
+
+def test_only_what_has_changed_is_composed_anew_and_all_of_it_is_right():
+    rows = Rows(b"a", b"b")
+    exposed = exposition(rows)
+    for form in (b"text/plain", OPEN_METRICS):
+        for count in (3, 3, 4, 5):
+            rows.count = count
+            found = ask(exposed, accept=form).body.decode().removesuffix("# EOF\n")
+            samples = samples_of(found)
+            for function in ("_other", "a", "b"):
+                labels = frozenset({("function", function), ("server", "127.0.0.1:4730"), ("result", "complete")})
+                assert samples["gatewayx_jobs_total", labels] == count
+                assert (
+                    samples["gatewayx_http_request_duration_seconds_count", frozenset({("function", function)})]
+                    == count
+                )
+
+
+def test_who_asks_again_while_it_would_be_composed_all_the_time_gets_the_last_one():
+    rows, clock = Rows(), Clock()
+    exposed = exposition(rows, clock=clock)
+    # Each look at the clock takes a moment, so composing took one.
+    clock.step_s = 1.0
+    ask(exposed)
+    clock.step_s = 0.0
+    asked = rows.asked
+    for compressed in (b"gzip", b"identity"):
+        ask(exposed, accept_encoding=compressed)
+    assert rows.asked == asked
+    clock.now_s += 9.9
+    ask(exposed)
+    assert rows.asked == asked
+    clock.now_s += 0.2
+    rows.count = 9
+    assert b"9.0" in ask(exposed).body
+    assert b" 9.0\n" in gzip.decompress(ask(exposed, accept_encoding=b"gzip").body)
+
+
+@pytest.mark.parametrize("form", [b"text/plain", OPEN_METRICS])
+def test_nothing_of_the_python_process_itself_is_exposed(form):
+    names = set(re.findall(rb"^# TYPE (\S+)", ask(exposition(Rows()), accept=form).body, re.MULTILINE))
+    assert {name.partition(b"_")[0] for name in names} == {b"gatewayx", b"gearman"}
