@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -267,3 +269,13 @@ async def test_a_worker_process_has_neither_its_socket_nor_what_it_imports(serve
         return any(f"socket:[{row[9]}]" in inodes for row in rows if row[1].endswith(port) and row[3] == "0A")
 
     assert [listening(process_id) for process_id in (worker, *own)] == [False, True, True]
+
+
+def test_nothing_that_only_the_admin_process_needs_is_imported_before_it_is_forked():
+    program = (
+        "import sys, gatewayx.cli, gatewayx.server.master, gatewayx.server.worker\n"
+        "print(sorted(name for name in sys.modules if name.startswith(('prometheus_client', 'gatewayx.admin', "
+        "'gatewayx.server.admin', 'gzip'))))"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert output == "['gatewayx.server.admin_socket']\n"

@@ -128,9 +128,9 @@ class Health:
         for name, number in NUMBERS.items():
             found = self._looks[name](view)
             noted = self._memory.recall(number)
-            if name == "job-servers" and not view.job_servers_asked and noted is not None:
+            if name == "job-servers" and not (view.job_servers_asked or found.is_ok) and noted is not None and noted[0]:
                 # An admin process that has just begun takes the word of the one before it.
-                found = Found(noted[0], "the job servers are being asked")
+                found = Found(is_ok=True, detail="the job servers are being asked again")
             if noted is None or noted[0] is not found.is_ok:
                 noted = (found.is_ok, view.now_s)
                 self._memory.note(number, view.now_s, is_ok=found.is_ok)

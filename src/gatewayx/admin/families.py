@@ -30,11 +30,6 @@ class Family(NamedTuple):
     parts: Iterable[Part] = ()
 
 
-def text_of(name: bytes) -> str:
-    r"""A name that a stranger has made up, as the value of a label: what is not UTF-8 as `\xff`."""
-    return name.decode("utf-8", "backslashreplace")
-
-
 def gauge(name: str, documentation: str, value: float) -> Family:
     """A gauge without labels."""
     return Family(GaugeMetricFamily(name, documentation, value=value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from gatewayx.admin.view import OTHER_FUNCTION, FunctionView, GatewayView
 
@@ -13,17 +13,19 @@ def _sum(one: FunctionView, other: FunctionView) -> FunctionView:
     return FunctionView(one.jobs + other.jobs, one.running + other.running, one.workers + other.workers)
 
 
-def with_places(told: Iterable[tuple[bytes, FunctionView]], names: Iterable[bytes]) -> dict[bytes, FunctionView]:
-    """What one job server has told, for the functions that have a place; all others together are OTHER_FUNCTION.
+def with_others(known: Mapping[bytes, FunctionView], in_all: FunctionView) -> dict[bytes, FunctionView]:
+    """What a job server has told of the functions that have a place; all others together are OTHER_FUNCTION.
 
-    told: names of functions as the job server has them. names: of the functions that have a place.
+    in_all: of all functions that it has. So nobody counts those that have no place, of which there may be any number.
     """
-    found = {OTHER_FUNCTION: NOTHING}
-    known = frozenset(names)
-    for name, counts in told:
-        place = name if name in known else OTHER_FUNCTION
-        found[place] = _sum(found.get(place, NOTHING), counts)
-    return found
+    others = in_all
+    for counts in known.values():
+        others = FunctionView(
+            max(0, others.jobs - counts.jobs),
+            max(0, others.running - counts.running),
+            max(0, others.workers - counts.workers),
+        )
+    return {OTHER_FUNCTION: others, **known}
 
 
 def by_function(view: GatewayView) -> Mapping[bytes, FunctionView]:

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gatewayx import __version__
-from gatewayx.admin.families import Family, Part, gauge, labelled, text_of
+from gatewayx.admin.families import Family, Part, gauge, labelled
 from gatewayx.admin.refusals import REFUSALS
+from gatewayx.admin.text import text_of
 from gatewayx.admin.view import RESTART_REASONS, WORKER_STATES, GatewayView
 
 # What of the program's own parts stands in gatewayx_build_info.

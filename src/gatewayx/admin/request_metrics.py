@@ -8,7 +8,8 @@ from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
-from gatewayx.admin.families import Family, Part, labelled, text_of
+from gatewayx.admin.families import Family, Part, labelled
+from gatewayx.admin.text import text_of
 
 # A duration of a function: its place, how many were at most so long for each bound, and their sum in seconds.
 Duration = tuple[int, Sequence[int], float]
@@ -17,8 +18,8 @@ Duration = tuple[int, Sequence[int], float]
 class Names(Protocol):
     """Names that have a place each, which they keep."""
 
-    def names(self) -> Sequence[bytes]:
-        """All of them, by place."""
+    def names(self) -> Sequence[bytes | None]:
+        """All of them, by place; None for a place that has none."""
 
 
 class Rows(Protocol):
@@ -60,8 +61,9 @@ class RequestFamilies:
     def families(self) -> Iterator[Family]:
         """All of them, as the counts are now."""
         rows = self._rows
-        functions = [text_of(name) for name in rows.functions.names()]
-        servers = [text_of(name) for name in rows.servers.names()]
+        # Nothing is counted at a place without a name.
+        functions = [text_of(name or b"") for name in rows.functions.names()]
+        servers = [text_of(name or b"") for name in rows.servers.names()]
         requests: list[list[tuple[tuple[str, ...], float]]] = [[] for _ in functions]
         for method, outcome, function, count in rows.requests():
             name, status = self._outcomes[outcome]

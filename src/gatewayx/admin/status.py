@@ -9,6 +9,7 @@ import orjson
 from gatewayx import __version__
 from gatewayx.admin.job_servers import by_function
 from gatewayx.admin.refusals import REFUSALS
+from gatewayx.admin.text import text_of
 from gatewayx.admin.times import rfc3339, rfc3339_or_none
 from gatewayx.admin.view import GatewayView, HeldView, JobServerView, ProcessView, WorkerView
 
@@ -25,7 +26,7 @@ def document(view: GatewayView) -> dict[str, Any]:
         "job_servers": [_job_server(server) for server in view.job_servers],
         "functions": [
             {
-                "function": name.decode("utf-8", "backslashreplace"),
+                "function": text_of(name),
                 "jobs": counts.jobs,
                 "running": counts.running,
                 "waiting": counts.waiting,

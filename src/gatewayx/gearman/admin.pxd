@@ -12,6 +12,8 @@ cdef enum:
     TURN_BYTES = 16384
     # Functions with workers or jobs, of one job server; above, the others count as not known.
     MAX_FUNCTIONS = 65536
+    # Names of functions with workers that are listed apart; more than metrics tell apart.
+    MAX_SERVED = 128
     # What is kept of a job server's version.
     MAX_VERSION_BYTES = 64
 
@@ -37,6 +39,11 @@ cdef class ServerStatus:
     cdef bint functions_left_out
     # Jobs queued of all functions together, those left out included, as the last answer said; 0 before the first one.
     cdef readonly long long queued_jobs
+    # Jobs running, and workers, counted once for each function; as the one above.
+    cdef readonly long long running_jobs
+    cdef readonly long long workers_in_all
+    # The first MAX_SERVED functions that have workers.
+    cdef readonly list served
     # How many `status` were asked for so far, and the number of the last one answered.
     cdef readonly long long asked
     cdef readonly long long answered
@@ -70,6 +77,9 @@ cdef class AdminConnection(UpstreamConnection):
     cdef dict reading
     cdef bint reading_left_out
     cdef long long reading_queued
+    cdef long long reading_running
+    cdef long long reading_workers
+    cdef list reading_served
     # Loop time of the last byte, or of the last question when nothing was due.
     cdef double heard_at_s
     cdef double asked_at_s

@@ -50,6 +50,7 @@ cdef class ServerStatus:
 
     def __cinit__(self):
         self.version = b""
+        self.served = []
 
     def functions_now(self):
         """The functions with workers or jobs, as the last `status` said; None while that is not known."""
@@ -247,6 +248,9 @@ cdef class AdminConnection(UpstreamConnection):
             self.reading = {}
             self.reading_left_out = False
             self.reading_queued = 0
+            self.reading_running = 0
+            self.reading_workers = 0
+            self.reading_served = []
         if name_bytes <= 0:
             # A name with a line end in it; the gateway submits none.
             return 0
@@ -255,6 +259,8 @@ cdef class AdminConnection(UpstreamConnection):
             return 0
         # Bounded, or the numbers of a job server that makes them up would overflow.
         self.reading_queued = min(self.reading_queued + max(jobs - running, 0), MAX_QUEUED_JOBS)
+        self.reading_running = min(self.reading_running + running, MAX_QUEUED_JOBS)
+        self.reading_workers = min(self.reading_workers + workers, MAX_QUEUED_JOBS)
         if len(self.reading) >= MAX_FUNCTIONS:
             self.reading_left_out = True
             return 0
@@ -270,12 +276,17 @@ cdef class AdminConnection(UpstreamConnection):
             elif before is not None or not self.status.functions_left_out:
                 status.busy_since = self.status.asked
         self.reading[function] = status
+        if workers and len(self.reading_served) < MAX_SERVED:
+            self.reading_served.append(function)
         return 0
 
     cdef int _status_ends(self) except -1:
         self.status.functions = {} if self.reading is None else self.reading
         self.status.functions_left_out = self.reading is not None and self.reading_left_out
         self.status.queued_jobs = 0 if self.reading is None else self.reading_queued
+        self.status.running_jobs = 0 if self.reading is None else self.reading_running
+        self.status.workers_in_all = 0 if self.reading is None else self.reading_workers
+        self.status.served = [] if self.reading is None else self.reading_served
         self.status.answered = self.status.asked
         self.reading = None
         return 0
@@ -287,6 +298,7 @@ cdef class AdminConnection(UpstreamConnection):
         self.pending_cancels = 0
         self.reading = None
         self.status.functions = None
+        self.status.served = []
         return 0
 
 

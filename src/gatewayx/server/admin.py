@@ -22,17 +22,20 @@ import uvloop
 from gatewayx.admin.checks import Health
 from gatewayx.admin.exposition import Exposition
 from gatewayx.admin.metrics import GatewayFamilies
+from gatewayx.admin.request_metrics import RequestFamilies
 from gatewayx.admin.site import WANTED_HEADERS, Site
 from gatewayx.config.kinds import KIBIBYTE, MEBIBYTE
 from gatewayx.config.settings import Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.metrics import BOUNDS_S
 from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
+from gatewayx.http.outcomes import OUTCOMES
 from gatewayx.http.python_handler import PythonHandler
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.dialing import Dialer
@@ -42,7 +45,7 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
-from gatewayx.server.places import Places
+from gatewayx.server.places import Places, claim_declared
 from gatewayx.server.worker import NOT_TAKEN, READY, TAKEN, Control
 
 logger = logging.getLogger("gatewayx")
@@ -59,7 +62,7 @@ LAST_ANSWERS_S = 0.5
 
 # Bounds of the admin address's own: those who ask are few and near.
 LIMITS = {
-    "max_connections": 64,
+    "max_connections": 256,
     "max_connections_per_address": 0,
     "max_pipelined": 8,
     "max_target_bytes": 2 * KIBIBYTE,
@@ -115,7 +118,11 @@ class AdminProcess:
         )
         self.viewer = Viewer(places, self.pool, settings)
         self.health = Health(self._board, settings.ready_requires)
-        metrics = Exposition([GatewayFamilies(self.viewer.view)], time.monotonic)
+        rows = places.metrics()
+        metrics = Exposition(
+            [GatewayFamilies(self.viewer.view), RequestFamilies(rows, OUTCOMES, BOUNDS_S)], time.monotonic
+        )
+        self._functions = rows.functions
         self.site = Site(self.viewer.view, self.health, metrics.answer, settings.admin_host)
         self.builder = ResponseBuilder(now_s=time.time())
         self.http = HttpServer(
@@ -149,6 +156,7 @@ class AdminProcess:
         self.settings = self.viewer.settings = settings
         self.health.change(settings.ready_requires)
         self.site.names = settings.admin_host
+        claim_declared(self._functions, settings)
         await self.pool.change(
             settings.server,
             max_result_bytes=KIBIBYTE,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from gatewayx.admin.job_servers import with_places
+from gatewayx.admin.job_servers import with_others
 from gatewayx.admin.view import FunctionView, GatewayView, HeldView, JobServerView, ProcessView, ReloadView, WorkerView
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
@@ -80,6 +80,7 @@ class Viewer:
         self._places = places
         self._board = places.board
         self._shared = places.shared()
+        self._metrics = places.metrics()
         self._pool = pool
         self._counters = [place.counters() for place in places.rows]
         self._usages = [Usage() for _ in range(len(places) + 2)]
@@ -171,6 +172,9 @@ class Viewer:
         views = []
         states = {}
         for server in self._pool.servers:
+            if server.name in states:
+                # An address of several configured ones is one job server.
+                continue
             told = server.status.functions_now()
             before = self._server_states.get(server.name)
             is_up = told is not None
@@ -197,26 +201,32 @@ class Viewer:
         self, server: PooledServer, state: tuple[bool, float], connected: ServerConnections, names: Iterable[bytes]
     ) -> JobServerView:
         is_up, since_s = state
-        functions = server.status.functions_now() or {}
+        status = server.status
+        told = status.functions_now() or {}
+        known = {
+            name: FunctionView(counts.queued + counts.running, counts.running, counts.workers)
+            for name in names
+            if (counts := told.get(name)) is not None
+        }
+        in_all = FunctionView(status.queued_jobs + status.running_jobs, status.running_jobs, status.workers_in_all)
         return JobServerView(
             name=server.name,
             is_up=is_up,
             since_s=since_s,
             reason="" if is_up else self._pool.keeper(server).last_reason or "no answer yet",
-            version=server.status.version.decode("ascii", "backslashreplace"),
-            functions=with_places(
-                (
-                    (name, FunctionView(counts.queued + counts.running, counts.running, counts.workers))
-                    for name, counts in functions.items()
-                ),
-                names,
-            ),
+            version=status.version.decode("ascii", "backslashreplace"),
+            functions=with_others(known, in_all) if is_up else {},
             connections=connected.connections,
             reconnects=connected.reconnects,
         )
 
     def _function_names(self) -> list[bytes]:
-        return []
+        """The functions that have a place, once those had their chance that have workers now."""
+        functions = self._metrics.functions
+        for server in self._pool.servers:
+            for name in server.status.served:
+                functions.claim(name)
+        return [name for name in functions.names()[1:] if name is not None]
 
     def _all_up(self) -> bool:
         servers = self._pool.servers

@@ -373,11 +373,10 @@ class GatewayProcess:
             self.http.refused_connections,
             (held["small_bytes"], held["bodies_bytes"], held["results_bytes"]),
         )
-        told = []
-        for server in self.pool.servers:
-            keeper = self.pool.keeper(server)
-            told.append((server.name_hash, server.connected, keeper.take_reconnects()))
-        place.servers.tell(told)
+        place.servers.tell(
+            (server.name_hash, server.connected, self.pool.keeper(server).take_reconnects())
+            for server in self.pool.servers
+        )
 
     def _fire(self) -> None:
         fired = self.wheel.fire(DEADLINES_PER_TURN)

@@ -7,7 +7,7 @@ name with each:// come and go without end, so the slot of one that is no more is
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from gatewayx.gearman.roster import MOST_SERVERS
@@ -32,21 +32,34 @@ class ServerRow:
     def __init__(self, memory: mmap.mmap, offset: int) -> None:
         self._words = memoryview(memory)[offset : offset + SERVER_ROW_BYTES].cast("Q")
 
-    def tell(self, servers: Sequence[tuple[int, int, int]]) -> None:
-        """For the worker process: of each job server that it has the hash, the connections, and the new reconnects."""
+        # What was told last; None before anything was, when the row may be another's.
+        self._connections: dict[int, int] | None = None
+
+    def tell(self, servers: Iterable[tuple[int, int, int]]) -> None:
+        """For the worker process: of each job server that it has the hash, the connections, and the new reconnects.
+
+        One that has the hash of another is the same one, by another entry of the settings.
+        """
+        connections: dict[int, int] = {}
+        reconnects: dict[int, int] = {}
+        for name_hash, connected, new in servers:
+            connections[name_hash] = connections.get(name_hash, 0) + connected
+            if new:
+                reconnects[name_hash] = reconnects.get(name_hash, 0) + new
+        if connections == self._connections and not reconnects:
+            return
+        self._connections = connections
         words = self._words
         hashes = list(words[_HASH::_SLOT_WORDS])
-        known = {name_hash for name_hash, _, _ in servers}
         for slot, name_hash in enumerate(hashes):
-            if name_hash and name_hash not in known:
+            if name_hash and name_hash not in connections:
                 words[slot * _SLOT_WORDS + _CONNECTIONS] = 0
-        for name_hash, connections, reconnects in servers:
-            at = _SLOT_WORDS * self._slot(hashes, known, name_hash)
-            words[at + _CONNECTIONS] = connections
-            if reconnects:
-                words[at + _RECONNECTS] += reconnects
+        for name_hash, connected in connections.items():
+            at = _SLOT_WORDS * self._slot(hashes, connections, name_hash)
+            words[at + _CONNECTIONS] = connected
+            words[at + _RECONNECTS] += reconnects.get(name_hash, 0)
 
-    def _slot(self, hashes: list[int], known: set[int], name_hash: int) -> int:
+    def _slot(self, hashes: list[int], known: Collection[int], name_hash: int) -> int:
         """The slot of the job server; taken if it has none."""
         if name_hash in hashes:
             return hashes.index(name_hash)

@@ -1,0 +1,134 @@
+"""`gatewayx healthcheck`, as an image without a shell runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gatewayx.address import Address
+from gatewayx.errors import StartError
+from gatewayx.healthcheck import ask
+from support.admin import ADMIN, admin_of
+from support.gateway import PROCESS_S, ServeProcess
+from support.job_servers import nobody_listens
+
+pytestmark = pytest.mark.anyio
+
+
+async def healthcheck(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Its exit code and standard error; it says nothing on standard output."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatewayx", "healthcheck", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    output, error = await asyncio.wait_for(process.communicate(), PROCESS_S)
+    assert output == b""
+    return process.returncode, error.decode()
+
+
+async def test_it_tells_whether_a_gateway_is_ready_and_why_not(embedded, tmp_path):
+    host, port = embedded.address
+    async with ServeProcess(*ADMIN, "--server", f"{host}:{port}", "--workers", "1") as served:
+        admin = await admin_of(served)
+        address = f"{admin.address[0]}:{admin.address[1]}"
+        file = tmp_path / "gatewayx.toml"
+        file.write_text(f"admin = '{address}'\n")
+        assert await healthcheck("--admin", address) == (0, "")
+        assert await healthcheck(GATEWAYX_ADMIN=address) == (0, "")
+        assert await healthcheck("--config", str(file)) == (0, "")
+        [worker] = await admin.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            await admin.becomes("/readyz", 503)
+            exit_code, error = await healthcheck("--admin", address)
+            assert exit_code == 1
+            assert error.startswith(
+                "gatewayx: /readyz is 503: workers failed: 0 of 1 worker processes are ready, since"
+            )
+            assert await healthcheck("--admin", address, "--live") == (0, "")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+
+async def test_nobody_to_ask_is_told_in_a_line():
+    host, port = nobody_listens()
+    exit_code, error = await healthcheck("--admin", f"{host}:{port}")
+    assert (exit_code, error) == (1, f"gatewayx: the admin address {host}:{port} cannot be asked: Connection refused\n")
+    exit_code, error = await healthcheck("--admin", "none")
+    assert (exit_code, error) == (1, "gatewayx: the settings have no admin address that could be asked\n")
+
+
+async def test_settings_that_are_wrong_are_wrong_use():
+    exit_code, error = await healthcheck("--admin", "nonsense")
+    assert exit_code == 2
+    assert error.startswith("gatewayx: admin = 'nonsense' (flag --admin) is not allowed")
+
+
+@contextmanager
+def answering(*pieces: bytes, pause_s: float = 0.0) -> Iterator[Address]:
+    """Somebody who answers one request with these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                for piece in pieces:
+                    try:
+                        connection.sendall(piece)
+                    except OSError:
+                        return
+                    time.sleep(pause_s)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield Address(*listener.getsockname())
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason"),
+    [
+        ((b"HTTP/1.1 503 No\r\n\r\n[+]a ok\n[-]b failed: \x1b[2J\n",), r"/readyz is 503: b failed: \\x1b\[2J$"),
+        ((b"HTTP/1.1 404 No\r\n\r\nnothing here",), "/readyz is 404: nothing here$"),
+        ((b"HTTP/1.1 2000 Yes\r\n\r\n",), "/readyz is 2000"),
+        ((b"SSH-2.0-x\r\n",), "is not HTTP"),
+        ((), "is not HTTP"),
+        ((b"x" * 100_000,), "is not HTTP"),
+    ],
+)
+def test_who_answers_otherwise_is_not_well(pieces, reason):
+    with answering(*pieces) as address, pytest.raises(StartError, match=reason):
+        ask(address, "/readyz", 5.0)
+
+
+def test_an_answer_that_drips_takes_no_longer_than_the_timeout():
+    began_s = time.monotonic()
+    with (
+        answering(*[b"HTTP/1.1 200 OK\r\n", *[b"x"] * 100], pause_s=0.02) as address,
+        pytest.raises(StartError, match=r"gave no answer within 0\.2 s"),
+    ):
+        ask(address, "/readyz", 0.2)
+    assert time.monotonic() - began_s < 5
+
+
+def test_it_imports_little():
+    program = (
+        "import sys, gatewayx.cli, gatewayx.healthcheck\n"
+        "slow = ('asyncio', 'uvloop', 'http', 'ssl', 'logging', 'gatewayx.server')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert output == "[]\n"
