@@ -45,7 +45,7 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
-from gatewayx.server.places import Places, claim_declared
+from gatewayx.server.places import Places
 from gatewayx.server.worker import NOT_TAKEN, READY, TAKEN, Control
 
 logger = logging.getLogger("gatewayx")
@@ -122,7 +122,6 @@ class AdminProcess:
         metrics = Exposition(
             [GatewayFamilies(self.viewer.view), RequestFamilies(rows, OUTCOMES, BOUNDS_S)], time.monotonic
         )
-        self._functions = rows.functions
         self.site = Site(self.viewer.view, self.health, metrics.answer, settings.admin_host)
         self.builder = ResponseBuilder(now_s=time.time())
         self.http = HttpServer(
@@ -156,7 +155,6 @@ class AdminProcess:
         self.settings = self.viewer.settings = settings
         self.health.change(settings.ready_requires)
         self.site.names = settings.admin_host
-        claim_declared(self._functions, settings)
         await self.pool.change(
             settings.server,
             max_result_bytes=KIBIBYTE,

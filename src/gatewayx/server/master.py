@@ -28,7 +28,7 @@ from gatewayx.server.admin_socket import bind_admin
 from gatewayx.server.board import Reload
 from gatewayx.server.children import ABORT_S, End, Post
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
-from gatewayx.server.places import State, Watch, claim_declared
+from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
 from gatewayx.server.processors import WorkerProcesses, connections_told, worker_processes
 from gatewayx.server.relay_sockets import RelaySockets
@@ -139,7 +139,6 @@ class Master:
         self._shared = self._places.shared()
         self._board = self._places.board
         self._board.begin(os.getpid())
-        claim_declared(self._places.metrics().functions, settings)
         # What worker processes were about to change when they died, which is looked at until it is known.
         self._uncertain: list[int] = []
         self._watch = Watch(self._places, 2 * self._look_s(), time.monotonic())

@@ -11,21 +11,13 @@ from __future__ import annotations
 import enum
 import mmap
 import os
-<<<<<<< HEAD
 from collections.abc import Iterable, Sequence
-=======
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
->>>>>>> 6fac893 (Functions with workers have series of their own; a job server is in nobody's way; requests and jobs are exposed)
 
 from gatewayx.core.counters import ROW_BYTES, Counters
-from gatewayx.core.metrics import Metrics, Names, metrics_bytes
+from gatewayx.core.metrics import Metrics, metrics_bytes
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
 from gatewayx.server.board import Board, board_bytes
 from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
-
-if TYPE_CHECKING:
-    from gatewayx.config.settings import Settings
 
 # Words of eight bytes at the beginning of a row, before the counters.
 (
@@ -195,16 +187,6 @@ class Places:
 def _behind(offset: int) -> int:
     """Where the next cache line begins."""
     return -offset // CACHE_LINE_BYTES * -CACHE_LINE_BYTES
-
-
-def claim_declared(functions: Names, settings: Settings) -> None:
-    """Let the functions that an operator has named have places, as far as there are any left.
-
-    A prefix stands for names that strangers make up.
-    """
-    for name in settings.function:
-        if not name.endswith("*"):
-            functions.claim(name.encode())
 
 
 class Watch:
