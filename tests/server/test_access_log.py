@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.core.access_line import FIELDS, TEXT_BYTES, in_sample
+from support.admin import TOLD, AdminAddress
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, ask, get, head, post
 from support.job_servers import hand_worker, nobody_listens
@@ -139,6 +140,41 @@ async def test_each_answer_of_four_processes_has_one_line(tmp_path, kind):
     assert Counter(line["outcome"] for line in lines) == {"ok": 66 * CLIENTS, "method-not-allowed": 34 * CLIENTS}
 
 
+async def test_a_relayed_request_has_its_line_where_its_client_is_and_one_that_nobody_waits_for_has_one(
+    embedded, tmp_path
+):
+    path = tmp_path / "log"
+    background = b"X-Gearman-Background: true"
+    answers: dict[str, bytes] = {}
+
+    async def submit(number: int) -> None:
+        unique = b"X-Gearman-Unique: unique-%d" % number
+        answer = await ask(served.listens, post(b"/f", b"w", background, unique))
+        assert answer.status == 200
+        answers[answer.headers[b"x-request-id"].decode()] = answer.headers[b"x-gearman-job-handle"]
+
+    arguments = ("--workers", "2", "--access-log", str(path), "--access-log-unique")
+    async with serving(*arguments, server=embedded.address) as served:
+        await asyncio.gather(*(submit(number) for number in range(40)))
+        async with HttpClient(served.listens) as client:
+            client.send(post(b"/g", b"w"))
+            await eventually(lambda: embedded.job_count == 41)
+        await eventually(lambda: count(path) == 41)
+        async with hand_worker(embedded.address, b"f") as worker:
+            for _ in range(40):
+                handle, *_ = await worker.take()
+                worker.complete(handle)
+    lines = {str(line["id"]): line for line in lines_of(path)}
+    [gone] = [line for each, line in lines.items() if each not in answers]
+    assert (gone["status"], gone["outcome"], gone["function"], gone["bytes_out"]) == (499, "client-gone", "g", 0)
+    host, port = embedded.address
+    for each, handle in answers.items():
+        line = lines[each]
+        assert str(line["handle"]).encode() == handle
+        assert (line["server"], line["function"], line["client"]) == (f"{host}:{port}", "f", "127.0.0.1")
+    assert {str(line["unique"]) for line in lines.values()} >= {f"unique-{number}" for number in range(40)}
+
+
 async def test_lines_come_without_another_request(tmp_path):
     path = tmp_path / "log"
     async with serving("--workers", "1", "--access-log", str(path)) as served:
@@ -224,23 +260,28 @@ class TestTrouble:
     """Nobody waits for a log that takes nothing."""
 
     @pytest.mark.parametrize("kind", ["disk", "pipe"])
-    async def test_requests_are_answered_and_dropped_lines_are_told(self, tmp_path, kind):
+    async def test_requests_are_answered_and_dropped_lines_are_told_and_counted(self, tmp_path, kind):
         reading, writing = os.pipe()
         log = "/dev/full" if kind == "disk" else "-"
+        reason = "No space left on device" if kind == "disk" else "its reader does not read"
+        # Each line is longer than 1.5 KiB: together they are more than what is held and what a pipe holds.
+        requests, long = 20 * 50, head(b"DELETE", b"/" + b"p" * 2000)
         try:
-            async with serving("--workers", "1", "--access-log", log, stdout=writing) as served:
-                path = b"/f?" + b"q" * 10
-                long = b"/" + b"p" * 2000
+            async with serving(
+                "--workers", "1", "--admin", "127.0.0.1:0", "--access-log", log, stdout=writing
+            ) as served:
+                [(host, port)] = [found.groups() for line in served.lines if (found := TOLD.search(line))]
                 async with HttpClient(served.listens) as client:
-                    # Each line is longer than 1.5 KiB: more than a mebibyte and a pipe hold.
-                    for _ in range(20):
-                        client.send(head(b"DELETE", long) * 50)
+                    for _ in range(requests // 50):
+                        client.send(long * 50)
                         for _ in range(50):
                             assert (await client.response()).status == 405
                 told = await served.until("lines of the access log were dropped")
-                reason = "No space left on device" if kind == "disk" else "its reader does not read"
-                assert re.search(rf"WARNING [1-9]\d* lines of the access log were dropped: {reason}", told)
-                assert (await ask(served.listens, get(path))).status == 503
+                matched = re.search(rf"WARNING ([1-9]\d*) lines of the access log were dropped: {reason}", told)
+                assert matched, told
+                dropped = await AdminAddress((host, int(port))).metric("gatewayx_log_dropped_total", log="access")
+                assert int(matched[1]) <= dropped < requests
+                assert (await ask(served.listens, get(b"/f"))).status == 503
                 served.signal(signal.SIGTERM)
                 assert await served.ended() == 0
         finally:

@@ -153,6 +153,7 @@ class AdminProcess:
         settings = reloading.with_live_of(self.settings, settings)
         upkeep = self._upkeep(settings, reloading.tls_context(settings))
         self.settings = self.viewer.settings = settings
+        self._log.change(settings.log_format)
         self.health.change(settings.ready_requires)
         self.site.names = settings.admin_host
         await self.pool.change(
@@ -193,6 +194,7 @@ class AdminProcess:
             self.http.relieve(DEADLINES_PER_TURN)
             self._listener.resume()
             self._log.tick()
+            self._board.add_dropped(self._log.take_dropped(), of_admin=True)
             self.viewer.look()
             if now_s - self._look_s >= LOOK_S:
                 self._look_s = now_s

@@ -72,8 +72,9 @@ _RECORD_WORDS = _RESTARTS + len(Restart)
     _DETAIL_SIZE,
     _MASTER_SHOWN_CPU_NS,
     _DROPPED_LINES,
+    _ADMIN_DROPPED_LINES,
     _CHECKS,
-) = range(13)
+) = range(14)
 # The checks of the admin process, a word each: its state in the lowest bit, and since when.
 MAX_CHECKS = 16
 _GATEWAY_WORDS = _CHECKS + MAX_CHECKS
@@ -249,14 +250,14 @@ class Board:
             return ""
         return detail.decode("utf-8", "replace")
 
-    def add_dropped(self, lines: int) -> None:
-        """The master has dropped so many more lines of its event log."""
-        self._words[_DROPPED_LINES] += lines
+    def add_dropped(self, lines: int, *, of_admin: bool = False) -> None:
+        """The master, or the admin process, has dropped so many more lines of its event log."""
+        self._words[_ADMIN_DROPPED_LINES if of_admin else _DROPPED_LINES] += lines
 
     @property
     def dropped_lines(self) -> int:
-        """How many it has."""
-        return self._words[_DROPPED_LINES]
+        """How many they have."""
+        return self._words[_DROPPED_LINES] + self._words[_ADMIN_DROPPED_LINES]
 
     def recall(self, number: int) -> tuple[bool, float] | None:
         """For the admin process: the state of its check of this number, and since when, in seconds since the epoch."""
