@@ -48,6 +48,8 @@ class Case:
     """Instructions at most."""
     small_bar: float | None = None
     """At most so many times those of the small request for the same kind of job."""
+    flags: str = ""
+    """Further flags of the gateway."""
 
 
 CASES = {
@@ -55,6 +57,7 @@ CASES = {
     "background-never-repeating": Case(NEVER_REPEATING, background=True, bar=8500),
     "background-own-uniques": Case(OWN_UNIQUES, background=True),
     "background-browser": Case(BROWSER, background=True),
+    "background-access-log": Case(SMALL, background=True, flags=" --access-log /dev/null"),
     "foreground": Case(SMALL, background=False),
     "foreground-browser": Case(BROWSER, background=False, small_bar=1.5),
 }
@@ -75,7 +78,7 @@ class Counted:
 def count(case: Case, arguments: argparse.Namespace) -> Counted:
     """A fresh gateway under callgrind, warm before anything is counted."""
     with tempfile.TemporaryDirectory(prefix="instructions-") as name, ProcessSet(Path(name)) as processes:
-        command = callgrind_command(Path(name), arguments.gateway_command)
+        command = callgrind_command(Path(name), arguments.gateway_command + case.flags)
         bench = start(processes, case.background, command, with_gearmand=False, shape=case.shape)
         if arguments.lockstep:
             return lockstep(bench, arguments.requests, arguments.depth)

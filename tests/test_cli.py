@@ -167,6 +167,15 @@ def test_check_finds_a_file_of_TLS_that_cannot_be_used(tmp_path: Path) -> None: 
     assert invoke("check", "--server", "a:1", "--server-ca", str(missing)).exit_code == 0
 
 
+def test_check_finds_an_access_log_that_cannot_be_opened_and_makes_none(tmp_path: Path) -> None:
+    missing = tmp_path / "none" / "log"
+    result = invoke("check", "--access-log", str(missing))
+    assert result.exit_code == 2
+    assert result.stderr == f"gatewayx: access-log = '{missing}' cannot be opened: No such file or directory\n"
+    assert invoke("check", "--access-log", str(tmp_path / "log")).exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_check_finds_an_owner_of_unix_sockets_that_is_unknown() -> None:
     result = invoke("check", "--listen", "unix:/run/a", "--socket-owner", "no-such-one")
 
