@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.core.access_line import FIELDS, TEXT_BYTES, in_sample
-from support.admin import TOLD, AdminAddress
+from support.admin import TOLD, AdminAddress, until
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, ask, get, head, post
 from support.job_servers import hand_worker, nobody_listens
@@ -279,8 +279,14 @@ class TestTrouble:
                 told = await served.until("lines of the access log were dropped")
                 matched = re.search(rf"WARNING ([1-9]\d*) lines of the access log were dropped: {reason}", told)
                 assert matched, told
-                dropped = await AdminAddress((host, int(port))).metric("gatewayx_log_dropped_total", log="access")
-                assert int(matched[1]) <= dropped < requests
+                admin = AdminAddress((host, int(port)))
+
+                async def is_counted() -> bool:
+                    # Its view is some tenths of a second old.
+                    dropped = await admin.metric("gatewayx_log_dropped_total", log="access")
+                    return int(matched[1]) <= dropped < requests
+
+                await until(is_counted)
                 assert (await ask(served.listens, get(b"/f"))).status == 503
                 served.signal(signal.SIGTERM)
                 assert await served.ended() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import json
@@ -272,6 +273,42 @@ class TestStandardOutput:
             ["sh", "-c", f'exec "{sys.executable}" -c "{code}" >&-'], capture_output=True, check=False
         )
         assert b"access-log = '-' cannot be opened: Bad file descriptor" in done.stderr
+
+
+@pytest.mark.anyio
+class TestEnd:
+    async def test_a_reader_that_is_slow_and_a_lock_of_another_process_are_waited_for(self, tmp_path, batch, opened):
+        path = tmp_path / "log"
+        out = opened(path)
+        other = os.open(path, os.O_WRONLY | os.O_APPEND)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        batch.add_lines(3, **LINE)
+        ending = asyncio.create_task(out.finish())
+        await asyncio.sleep(0)
+        assert not ending.done()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        await asyncio.wait_for(ending, 10)
+        os.close(other)
+        assert requests(path.read_text()) == [0, 1, 2]
+        assert batch.dropped == 0
+
+    @pytest.mark.parametrize("path", ["/dev/full", "pipe"])
+    async def test_one_that_takes_nothing_ends_it_all_the_same(self, path, batch, opened, monkeypatch, caplog):
+        monkeypatch.setattr(output, "LAST_WRITES_S", 0.05)
+        reading, writing = os.pipe2(os.O_NONBLOCK)
+        monkeypatch.setattr(output, "STANDARD_OUTPUT_DESCRIPTOR", writing)
+        while True:
+            try:
+                os.write(writing, b"\n" * 4096)
+            except BlockingIOError:
+                break
+        out = opened("-" if path == "pipe" else path)
+        batch.add_lines(3, **LINE)
+        await asyncio.wait_for(out.finish(), 10)
+        assert batch.dropped == 3
+        assert told(caplog)[0].startswith("3 lines of the access log were dropped: ")
+        os.close(reading)
+        os.close(writing)
 
 
 class TestCheck:

@@ -7,6 +7,7 @@ made without being asked for.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -14,6 +15,7 @@ import select
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,9 @@ FILE_MODE = 0o640
 RETRY_S = 1.0
 # Dropped lines are told at most so often.
 TELL_EVERY_S = 60.0
+# At the end of a process its lines have so long to be taken, and another attempt is made so often.
+LAST_WRITES_S = 1.0
+LAST_ATTEMPT_S = 0.005
 # Bytes that a pipe with any room takes without waiting: PIPE_BUF (pipe(7)).
 POLLED_BYTES = 4096
 
@@ -186,8 +191,17 @@ class AccessOutput:
             self._told_s = now_s
             self._tell_dropped()
 
+    async def finish(self) -> None:
+        """Write what is taken within LAST_WRITES_S, count the rest as dropped, and let go."""
+        ends_s = time.monotonic() + LAST_WRITES_S
+        while self._output is not None and not self._batch.flush():
+            if self._batch.error != errno.EAGAIN or time.monotonic() >= ends_s:
+                break
+            await asyncio.sleep(LAST_ATTEMPT_S)
+        self.close()
+
     def close(self) -> None:
-        """Write what can be written, count the rest as dropped, and let go."""
+        """Write what can be written at once, count the rest as dropped, and let go."""
         if self._output is not None and not self._batch.flush():
             self._reason = reason_of(self._batch.error)
         self._batch.detach()

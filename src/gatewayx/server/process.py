@@ -279,7 +279,7 @@ class GatewayProcess:
         await asyncio.sleep(0)
         if self.poller is not None:
             self.poller.close()
-        self.access_output.close()
+        await self.access_output.finish()
 
     async def _others_done(self, ends_s: float) -> None:
         """Return once no other process has clients whose requests this one may own, or at this time of the loop."""
