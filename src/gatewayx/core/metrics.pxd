@@ -54,17 +54,19 @@ cdef struct Name:
     char[MOST_NAME_BYTES] text
 
 
-cdef long long[BUCKETS - 1] BOUNDS_NS
+cdef extern from *:
+    int leading_zeros "__builtin_clzll"(unsigned long long number) noexcept nogil
+
+
+# Upper bounds of the buckets, the last of them never reached; and by the place of a duration's first binary digit the
+# bucket of the shortest one that has it there.
+cdef long long[BUCKETS] BOUNDS_NS
+cdef int[64] FIRST_BUCKETS
 
 
 cdef inline int bucket_for(long long took_ns) noexcept:
-    """Which bucket it counts in by a binary search: each step halves the bounds that are left."""
-    cdef int bucket
-    if took_ns <= BOUNDS_NS[0]:
-        return 0
-    bucket = 8 * (took_ns > BOUNDS_NS[7])
-    bucket += 4 * (took_ns > BOUNDS_NS[bucket + 3])
-    bucket += 2 * (took_ns > BOUNDS_NS[bucket + 1])
+    """Which bucket it counts in: no two bounds have as many binary digits, so that one of them is left to compare with."""
+    cdef int bucket = 0 if took_ns <= 0 else FIRST_BUCKETS[63 - leading_zeros(took_ns)]
     return bucket + (took_ns > BOUNDS_NS[bucket])
 
 

@@ -51,8 +51,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS", "_other")
 # In the place of names that have none.
 OTHER_NAME = b"_other"
 
-for _index, _bound_s in enumerate(BOUNDS_S):
-    BOUNDS_NS[<int> _index] = <long long> round(_bound_s * 1e9)
+for _index, _bound_ns in enumerate([*(round(bound_s * 1e9) for bound_s in BOUNDS_S), 2**63 - 1]):
+    BOUNDS_NS[<int> _index] = <long long> _bound_ns
+for _index in range(64):
+    FIRST_BUCKETS[<int> _index] = sum([round(bound_s * 1e9) < 2**_index for bound_s in BOUNDS_S])
 
 
 cdef Py_ssize_t _names_bytes(int most) noexcept:

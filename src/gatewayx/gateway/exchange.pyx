@@ -138,7 +138,7 @@ cdef class Gateway(RequestHandler):
         unique[0] = self.own_unique
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return is_ours(name, name_bytes) or (self.records.log is not None and is_noted(name, name_bytes))
+        return is_ours(name, name_bytes) or (is_noted(name, name_bytes) and self.records.log is not None)
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
@@ -446,16 +446,15 @@ cdef class Exchange(JobRequest):
     cdef int _count_job(self, Job job, int result) except -1:
         """The job's part in the request has ended; it counts once, whatever follows."""
         cdef RecordsState* state = &self.gateway.records.state
-        cdef Request request = self.request
         if self.submitted_ns == 0:
             return 0
-        request.job_ns = moment(state.moment_ns) - self.submitted_ns
+        self.request.job_ns = moment(state.moment_ns) - self.submitted_ns
         self.submitted_ns = 0
         if job.carrier is not None:
-            request.server_place = job.carrier.server_place
-        if request.server_place == OTHER or request.note is not None:
-            note_job(self.gateway.records, request, self, job)
-        count_job(state.counted, request.function_place, request.server_place, result, request.job_ns)
+            self.request.server_place = job.carrier.server_place
+        if self.request.server_place == OTHER or self.request.note is not None:
+            note_job(self.gateway.records, self.request, self, job)
+        count_job(state.counted, self.request.function_place, self.request.server_place, result, self.request.job_ns)
         return 0
 
     # What the job server says.

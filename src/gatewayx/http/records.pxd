@@ -10,6 +10,9 @@ from gatewayx.http.request cimport ID_BYTES, Request
 cdef enum:
     # Of the header lines that every answer has of its own: X-Request-Id and Server-Timing, or Outcome.
     MOST_LINES_BYTES = 192
+    # Of the names traceparent and X-Request-Id.
+    TRACE_NAME_BYTES = 11
+    REQUEST_ID_NAME_BYTES = 12
 
 
 # How a request has ended, as one process tells it to another that has relayed it; as in Request.
@@ -75,5 +78,9 @@ cdef inline int end_record(Records records, RecordsState* state, Request request
 cdef char* put_ending(char* end, Request request) noexcept
 # Whether a line, without its end, is such a one; what it tells.
 cdef bint read_ending(const char* line, Py_ssize_t size, Ending* ending) noexcept
-# Whether it is the name of a header that the access log tells of.
-cdef bint is_noted(const char* name, Py_ssize_t name_bytes) noexcept
+cdef bint is_noted_name(const char* name, Py_ssize_t name_bytes) noexcept
+
+
+cdef inline bint is_noted(const char* name, Py_ssize_t name_bytes) noexcept:
+    """Whether it is the name of a header that the access log tells of."""
+    return TRACE_NAME_BYTES <= name_bytes <= REQUEST_ID_NAME_BYTES and is_noted_name(name, name_bytes)

@@ -32,8 +32,6 @@ cdef enum:
     PROCESS_DIGITS = 13
     # The longest number in an Outcome line has so many digits.
     MOST_ENDING_DIGITS = 18
-    REQUEST_ID_NAME_BYTES = 12
-    TRACE_NAME_BYTES = 11
     # Of a traceparent: a version, the trace, its parent and flags, with dashes between.
     TRACEPARENT_BYTES = 55
 
@@ -155,7 +153,7 @@ cdef bint read_ending(const char* line, Py_ssize_t size, Ending* ending) noexcep
     return True
 
 
-cdef bint is_noted(const char* name, Py_ssize_t name_bytes) noexcept:
+cdef bint is_noted_name(const char* name, Py_ssize_t name_bytes) noexcept:
     if name_bytes == REQUEST_ID_NAME_BYTES:
         return is_word(name, b"x-reques") and is_word(name + 4, b"quest-id")
     return name_bytes == TRACE_NAME_BYTES and is_word(name, b"tracepar") and is_word(name + 3, b"ceparent")
