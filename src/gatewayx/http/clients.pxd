@@ -5,7 +5,7 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.shared cimport Shared
 from gatewayx.core.turns cimport Flag, Turn
-from gatewayx.http.idle cimport Occupant, OccupantList, Room
+from gatewayx.http.idle cimport Occupant, OccupantList, Room, Unread
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.refusals cimport Refusals
@@ -63,16 +63,6 @@ cdef enum DeadlineKind:
 cdef class Client
 
 
-cdef class Unread:
-    """Answers that a client does not take as fast as they come."""
-    # Since which tick, and how many bytes had left by then.
-    cdef long long began_tick
-    cdef unsigned long long began_bytes
-    # How many had left when it was looked at last, and the tick at which that had changed.
-    cdef unsigned long long seen_bytes
-    cdef long long moved_tick
-
-
 cdef class Clients:
     cdef object loop
     cdef DeadlineWheel wheel
@@ -99,7 +89,9 @@ cdef class Clients:
     cdef Turn turn
     # A client that has closed its sending side waits for its answers; else it has hung up.
     cdef readonly bint answers_half_closed
-    cdef list idle_parsers
+    # Those that no request is being read with, each behind the one that was given back after it; a list would be resized each time.
+    cdef RequestParser idle_parser
+    cdef readonly Py_ssize_t idle_parsers
     # No new connections: the next answer on each is its last one, and closes it.
     cdef readonly bint draining
     # An asyncio.Event: draining, and the last connection is gone.

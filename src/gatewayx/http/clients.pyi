@@ -101,10 +101,6 @@ class Clients:
     def relieve(self, most: int) -> int:
         """Room.relieve()."""
 
-@final
-class Unread:
-    """Answers that a client does not take as fast as they come; the .pxd says what each field means."""
-
 class Client(Occupant):
     """One client's connection; HttpConnection adds its requests."""
 

@@ -19,7 +19,7 @@ from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.shared cimport CONNECTIONS, Shared, hash_of
 from gatewayx.core.turns cimport Turn
-from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room
+from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room, Unread
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.refusals cimport Refusals, address_key
@@ -89,7 +89,6 @@ cdef class Clients:
         self.shared = alone(limits.max_connections) if shared is None else shared
         self.relay_peers = relay_peers
         self.turn = turn
-        self.idle_parsers = []
         self.emptied = asyncio.Event()
 
     def change(self, bint answers_half_closed):
@@ -132,7 +131,7 @@ cdef class Clients:
             "senders": len(room.arrivals.senders),
             "unread_connections": len(room.unread),
             "requests_in_flight": self.requests_in_flight,
-            "idle_parsers": len(self.idle_parsers),
+            "idle_parsers": self.idle_parsers,
             "addresses": self.shared.addresses.keys(),
             "connections_accepted": self.counts.connections_accepted,
             "connections_refused": self.counts.connections_refused,
@@ -226,21 +225,22 @@ cdef class Clients:
         return found
 
     cdef RequestParser take_parser(self):
-        if self.idle_parsers:
-            return <RequestParser> self.idle_parsers.pop()
-        return RequestParser(self.limits, self.handler)
+        cdef RequestParser parser = self.idle_parser
+        if parser is None:
+            return RequestParser(self.limits, self.handler)
+        self.idle_parser = parser.next_idle
+        parser.next_idle = None
+        self.idle_parsers -= 1
+        return parser
 
     cdef int give_back_parser(self, RequestParser parser) except -1:
-        if len(self.idle_parsers) < MAX_IDLE_PARSERS:
-            self.idle_parsers.append(parser)
-        else:
+        if self.idle_parsers == MAX_IDLE_PARSERS:
             parser.release()
+            return 0
+        parser.next_idle = self.idle_parser
+        self.idle_parser = parser
+        self.idle_parsers += 1
         return 0
-
-
-@cython.final
-cdef class Unread:
-    """Answers that a client does not take as fast as they come; the .pxd says what each field means."""
 
 
 cdef class Client(Occupant):

@@ -104,3 +104,13 @@ cdef class Room:
     cdef long long ticks_ago(self, double seconds) noexcept
     cdef int _end_slow_arrivals(self, Account account, int most) except -1
     cdef int _end_slow_readers(self, Account account, int most) except -1
+
+
+cdef class Unread:
+    """Answers that a client does not take as fast as they come."""
+    # Since which tick, and how many bytes had left by then.
+    cdef long long began_tick
+    cdef unsigned long long began_bytes
+    # How many had left when it was looked at last, and the tick at which that had changed.
+    cdef unsigned long long seen_bytes
+    cdef long long moved_tick

@@ -32,3 +32,7 @@ class Room:
 
         In a drain also idle connections whose turn to be closed has come.
         """
+
+@final
+class Unread:
+    """Answers that a client does not take as fast as they come; the .pxd says what each field means."""

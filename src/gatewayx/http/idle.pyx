@@ -235,3 +235,8 @@ cdef class Room:
                 occupant.end_slow_reader()
                 ended += 1
         return ended
+
+
+@cython.final
+cdef class Unread:
+    """Answers that a client does not take as fast as they come; the .pxd says what each field means."""

@@ -58,6 +58,9 @@ cdef class RequestParser:
     cdef inline bint untouched(self) noexcept:
         return self.request is None and self.plain.walked == 0 and not self.handed_over
 
+    # Another idle one (http/clients).
+    cdef RequestParser next_idle
+
     # How far it is.
 
     cdef RequestHandler handler
