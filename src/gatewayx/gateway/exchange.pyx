@@ -36,7 +36,7 @@ from gatewayx.http.request cimport (
 )
 
 from gatewayx.core.metrics import alone as metrics_alone
-from gatewayx.http.outcomes import COMPAT_EXCEPTION, COMPAT_FAIL, EXCEPTION, NO_CONTENT
+from gatewayx.http import outcomes
 from gatewayx.http.problems import (
     ALLOW,
     FUNCTION_NOT_ALLOWED,
@@ -170,7 +170,7 @@ cdef class Gateway(RequestHandler):
         cdef Exchange exchange = <Exchange> request.context
         if exchange is None:
             if request.method == METHOD_OPTIONS:
-                request.outcome = <int> NO_CONTENT
+                request.outcome = <int> outcomes.NO_CONTENT
                 return request.owner.answer(
                     request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
                 )
@@ -486,7 +486,7 @@ cdef class Exchange(JobRequest):
         cdef str detail = JOB_FAILED.detail
         self._count_job(job, Result.FAIL)
         if self.plugin_compat:
-            self.request.outcome = <int> COMPAT_FAIL
+            self.request.outcome = <int> outcomes.COMPAT_FAIL
             return self._answer(job, 200, b"WORK_FAIL", b"")
         if reason:
             detail += f": {printable(reason)}"
@@ -495,9 +495,9 @@ cdef class Exchange(JobRequest):
     cdef int job_exception(self, Job job, bytes data) except -1:
         self._count_job(job, Result.EXCEPTION)
         if self.plugin_compat:
-            self.request.outcome = <int> COMPAT_EXCEPTION
+            self.request.outcome = <int> outcomes.COMPAT_EXCEPTION
             return self._answer(job, 200, b"WORK_EXCEPTION", b"")
-        self.request.outcome = <int> EXCEPTION
+        self.request.outcome = <int> outcomes.EXCEPTION
         return self._answer(job, 500, b"WORK_EXCEPTION", data)
 
     cdef int job_too_large(self, Job job) except -1:

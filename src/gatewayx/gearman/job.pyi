@@ -25,6 +25,8 @@ class JobCarrier(UpstreamConnection):
 
     @property
     def outstanding(self) -> int: ...
+    @property
+    def server_name(self) -> str: ...
 
 class JobRouter:
     """Gives connections their jobs."""

@@ -19,12 +19,12 @@ from gatewayx.http.records cimport MOST_LINES_BYTES, begin_record, end_record, p
 from gatewayx.http.request cimport ID_BYTES, METHOD_HEAD, BodySource, Request, unread_request
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
 
-from gatewayx.http.outcomes import ANSWER_CUT, CLIENT_GONE, OUTCOME_OF_PROBLEM
+from gatewayx.http import outcomes
 from gatewayx.http.problems import INTERNAL_ERROR
 from gatewayx.http.response import CONTINUE, PROBLEM_CONTENT_TYPE
 
-cdef int CUT = ANSWER_CUT
-cdef int GONE = CLIENT_GONE
+cdef int CUT = outcomes.ANSWER_CUT
+cdef int GONE = outcomes.CLIENT_GONE
 
 # In place of an answer that was sent as it was made.
 cdef bytes SENT = b""
@@ -99,7 +99,7 @@ cdef class AnsweringClient(ArrivingClient):
             begin_record(self.clients.record_state, request)
             self.requests_begun += 1
             self.note(request)
-            request.outcome = <int> OUTCOME_OF_PROBLEM[problem.kind]
+            request.outcome = <int> outcomes.OUTCOME_OF_PROBLEM[problem.kind]
         answer = self.clients.builder.problem(
             problem,
             detail,
@@ -312,7 +312,7 @@ cdef class AnsweringClient(ArrivingClient):
         cdef bint is_empty = self.clients.builder.empty_error_bodies
         if request.owner is None or request.answered():
             return 0
-        request.outcome = <int> OUTCOME_OF_PROBLEM[problem.kind]
+        request.outcome = <int> outcomes.OUTCOME_OF_PROBLEM[problem.kind]
         headers = self.clients.refusals.headers(problem, headers)
         return self.answer(
             request,

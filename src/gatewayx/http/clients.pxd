@@ -91,7 +91,7 @@ cdef class Clients:
     cdef readonly bint answers_half_closed
     # Those that no request is being read with, each behind the one that was given back after it; a list would be resized each time.
     cdef RequestParser idle_parser
-    cdef readonly Py_ssize_t idle_parsers
+    cdef Py_ssize_t idle_parsers
     # No new connections: the next answer on each is its last one, and closes it.
     cdef readonly bint draining
     # An asyncio.Event: draining, and the last connection is gone.
@@ -102,7 +102,7 @@ cdef class Clients:
     # Tells of each, and which number the last connection has that clients have opened.
     cdef Records records
     cdef RecordsState* record_state
-    cdef unsigned long long last_serial
+    cdef unsigned int last_serial
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
@@ -148,9 +148,9 @@ cdef class Client(Occupant):
     # The last answer refuses a body that may still be coming; it is one of clients.body_lingerers.
     cdef Flag body_coming
     cdef Flag drops_body
-    # Which of the process's connections it is, and how many requests have begun on it; and the client's address as text, once
+    # Which of the process's connections it is, modulo 2^32, and how many requests have begun on it; and the client's address as text, once
     # the access log has asked for it.
-    cdef unsigned long long serial
+    cdef unsigned int serial
     cdef unsigned int requests_begun
     cdef bytes host_text
     # Whom it counts for among the connections of an address, if those are bounded, and among the senders of unfinished

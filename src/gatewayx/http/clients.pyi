@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from enum import IntFlag
-from typing import final
 
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters

@@ -44,7 +44,7 @@ from gatewayx.http.preamble cimport (
 from gatewayx.http.refusals cimport EXAMPLE_BYTES, address_key
 from gatewayx.http.request cimport Request, unread_request
 
-from gatewayx.http.outcomes import CLIENT_GONE, OUTCOME_OF_PROBLEM
+from gatewayx.http import outcomes
 from gatewayx.http.problems import (
     BODY_TOO_SLOW,
     HEAD_TOO_SLOW,
@@ -145,7 +145,7 @@ cdef class HttpConnection(AnsweringClient):
         # The client has hung up; what is ready may still reach one that only closed its sending side.
         if self.state == READING or self.state == ANSWERING:
             self.end_turn()
-            self.drop_requests(CLIENT_GONE)
+            self.drop_requests(outcomes.CLIENT_GONE)
         if self.deadline_kind != WRITE:
             self.arm(NO_DEADLINE)
         self.change(CLOSED)
@@ -507,7 +507,7 @@ cdef class HttpConnection(AnsweringClient):
         cdef bint was_answered = request is not None and request.answered()
         self.clients.counts.requests_refused += 1
         self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example())
-        self.drop_requests(<int> OUTCOME_OF_PROBLEM[TOO_MANY_CONNECTIONS.kind])
+        self.drop_requests(<int> outcomes.OUTCOME_OF_PROBLEM[TOO_MANY_CONNECTIONS.kind])
         self.drop_parser()
         self.take_tail()
         self.forget_arrival()

@@ -51,7 +51,7 @@ cdef inline void begin_record(RecordsState* state, Request request) noexcept:
 cdef class Records:
     # Where requests and jobs are counted.
     cdef readonly Metrics metrics
-    cdef readonly Turn turn
+    cdef Turn turn
     # None while nobody logs: then requests get no note.
     cdef public RequestsLog log
     # Answers say how long they took.
@@ -59,7 +59,7 @@ cdef class Records:
     cdef RecordsState state
 
     # Let the access log tell of it; client: its address, None for none. Where its connection and it stand, from 1 on.
-    cdef int note(self, Request request, bytes client, unsigned long long connection, unsigned int number) except -1
+    cdef int note(self, Request request, bytes client, unsigned int connection, unsigned int number) except -1
     # Write the lines that say which request an answer is to, and with server_timing how long it took; returns what follows them.
     cdef char* put_lines(self, char* end, Request request) noexcept
     # The answer to a request that has a note has left, or never will.

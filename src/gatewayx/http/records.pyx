@@ -76,7 +76,7 @@ cdef class Records:
             end = _put_milliseconds(put(end, b", job;dur=", 10), job_ns)
         return put(end, b"\r\n", 2)
 
-    cdef int note(self, Request request, bytes client, unsigned long long connection, unsigned int number) except -1:
+    cdef int note(self, Request request, bytes client, unsigned int connection, unsigned int number) except -1:
         cdef RequestNote note = RequestNote.__new__(RequestNote)
         cdef HeaderSlice header
         cdef int index

@@ -38,7 +38,7 @@ cdef class RequestNote:
     cdef bytes path
     # The client's address; its connection, by number, and which request on that it is, both from 1.
     cdef bytes client
-    cdef unsigned long long connection
+    cdef unsigned int connection
     cdef unsigned int number
     # The name that the client has given it (X-Request-Id), and the trace that it is part of (traceparent).
     cdef bytes client_id

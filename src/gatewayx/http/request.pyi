@@ -4,6 +4,10 @@ from typing import final
 
 from gatewayx.net.stream import StreamOwner
 
+@final
+class RequestNote:
+    """What the access log tells of a request."""
+
 class BodySink:
     """Takes the body of a request as it arrives."""
 
