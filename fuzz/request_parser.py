@@ -18,7 +18,7 @@ from gatewayx.config.settings import Settings
 from gatewayx.core import metrics
 from gatewayx.core.turns import Turn
 from gatewayx.gateway.admission import Admission
-from gatewayx.gateway.exchange import Gateway
+from gatewayx.gateway.gateway import Gateway
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.limits import Limits
 from gatewayx.http.parser import Event, RequestParser

@@ -11,7 +11,7 @@ from gatewayx.config.loading import load
 from gatewayx.config.settings import SETTINGS, Setting, Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.gateway.admission import Admission
-from gatewayx.gateway.exchange import Gateway
+from gatewayx.gateway.gateway import Gateway
 from gatewayx.gearman.keeper import Upkeep
 from gatewayx.gearman.pool import Pool
 from support.setting_samples import SAMPLES

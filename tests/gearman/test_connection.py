@@ -13,7 +13,7 @@ from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
 from gatewayx.gateway.admission import Admission
-from gatewayx.gateway.exchange import Gateway
+from gatewayx.gateway.gateway import Gateway
 from gatewayx.gearman.packet import Magic, PacketReader, PacketType
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer

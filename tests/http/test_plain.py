@@ -141,7 +141,7 @@ LONG = {
             *(b"HTTP2-Settings", b"tRANSFER-eNCODING", b"te", b"HTTP2-SETTINGS", b"expect"),
         )
     },
-    "more wanted than there is room": head(*[WANTED] * 9),
+    "more wanted than there is room": head(*[WANTED] * 11),
     "header lines above their limit": head(*[b"A: b"] * 12),
     "header bytes above their limit": head(b"A: " + b"x" * (513 - 14)),
     "header bytes above their limit, unfinished": head()[:-2] + b"A: " + b"x" * 520,

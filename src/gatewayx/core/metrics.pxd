@@ -13,7 +13,7 @@ cdef enum:
     MOST_NAME_BYTES = 512
     # Methods as http/request has them, and outcomes as http/outcomes has them, with room for more.
     METHOD_PLACES = 6
-    OUTCOME_PLACES = 64
+    OUTCOME_PLACES = 128
     BUCKETS = 16
     RESULT_PLACES = 10
 

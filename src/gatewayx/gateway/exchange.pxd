@@ -1,47 +1,16 @@
 """One HTTP request as one Gearman job."""
 
-from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.job_request cimport JobRequest, UniqueText
-from gatewayx.gateway.owners cimport Owners, Relayed
-from gatewayx.gateway.routes cimport RecentFunctions
+from gatewayx.gateway.common cimport Common
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.owners cimport Relayed
 from gatewayx.gearman.job cimport Job
-from gatewayx.gearman.pool cimport Pool
-from gatewayx.http.records cimport Ending, Records
-from gatewayx.http.request cimport Request, RequestHandler
-
-
-cdef class Gateway(RequestHandler):
-    """Makes an Exchange of every request that asks for a job; one a process."""
-    cdef Pool pool
-    cdef Admission admission
-    # Tells of requests and jobs.
-    cdef Records records
-    # Who else may own the key of a job; None where nobody does.
-    cdef Owners owners
-    # Bytes of a function's name.
-    cdef Py_ssize_t max_function_bytes
-    # Content-Type of results.
-    cdef bytes content_type
-    # Default and maximum of a job's wait.
-    cdef double job_timeout_s
-    # Clients may not give uniques.
-    cdef bint refuse_client_unique
-    # Take and answer requests as gearmand's HTTP plugin where it differs on purpose.
-    cdef bint plugin_compat
-    # The last job's unique: "gatewayx-", what tells this process from all others, "-", and a number.
-    cdef UniqueText own_unique
-    cdef RecentFunctions functions
-    # Exchanges between begin() and their answer or abandonment.
-    cdef readonly Py_ssize_t open_exchanges
-
-    # Make the unique of one more job.
-    cdef void next_unique(self, UniqueText* unique) noexcept
-    cdef int _read_head(self, JobRequest wanted, Request request) except -1
+from gatewayx.http.records cimport Ending
+from gatewayx.http.request cimport Request
 
 
 cdef class Exchange(JobRequest):
     """Answers one request for one job with one HTTP response."""
-    cdef Gateway gateway
+    cdef Common gateway
     # None once it was answered or abandoned.
     cdef Request request
     # When the job was submitted, by now_ns(); 0 while there is none whose end is not counted.

@@ -6,9 +6,6 @@ Exchange listens to the job and refers to the request; whichever comes first, th
 and it is told nothing after that.
 """
 
-import base64
-import os
-
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
@@ -16,217 +13,33 @@ from gatewayx.core.budget cimport SMALL_BYTES
 from gatewayx.core.clock cimport moment
 from gatewayx.core.digits cimport put, put_bytes
 from gatewayx.core.metrics cimport OTHER, Result, count_job
-from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
 from gatewayx.gateway.job_telling cimport HANDLE_NAME, note_job, take_ending
-from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest, UniqueText
-from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
+from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, JobRequest
+from gatewayx.gateway.owners cimport Owners, Relayed
 from gatewayx.gearman.job cimport Job, JobState, Submission, printable
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.gearman.ranking cimport rank_key_of
-from gatewayx.http.records cimport Ending, Records, RecordsState, is_noted
-from gatewayx.http.request cimport (
-    METHOD_GET,
-    METHOD_HEAD,
-    METHOD_OPTIONS,
-    METHOD_OTHER,
-    BodySource,
-    Request,
-    RequestHandler,
-)
+from gatewayx.http.records cimport Ending, RecordsState
+from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, BodySource, Request
 
-from gatewayx.core.metrics import alone as metrics_alone
 from gatewayx.http import outcomes
 from gatewayx.http.problems import (
-    ALLOW,
-    FUNCTION_NOT_ALLOWED,
     INTERNAL_ERROR,
     JOB_FAILED,
     JOB_REFUSED,
     JOB_TIMEOUT,
-    METHOD_NOT_ALLOWED,
     NO_JOB_SERVER,
     NO_ROOM_FOR_RESULT,
     NOT_SUBMITTED,
     OUTCOME_UNKNOWN,
     RESULT_TOO_LARGE,
     UNEXPECTED_BODY,
-    UNEXPECTED_QUERY,
     UNIQUE_IN_USE,
-    RequestError,
 )
-
-cdef bytes ALLOW_LINE = ALLOW
-# What the first job's comes after: 10^14 jobs are three years at a million a second.
-cdef bytes FIRST_NUMBER = b"00000000000000"
 
 cdef enum:
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
     MAX_HEADERS_BYTES = 256
-
-
-@cython.final
-cdef class Gateway(RequestHandler):
-    """Makes a job of each request.
-
-    pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
-    default and maximum of a job's wait. records: where jobs are counted, and of whose requests they are; None for where nobody
-    looks. owners: of keys, where there are several processes. max_function_bytes: longest
-    name of a function. refuse_client_unique: clients may not give uniques.
-    plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
-    gatewayx differs from it on purpose.
-    """
-
-    def __init__(
-        self,
-        Pool pool not None,
-        Admission admission not None,
-        *,
-        bytes content_type,
-        double job_timeout_s,
-        Records records=None,
-        Owners owners=None,
-        Py_ssize_t max_function_bytes=512,
-        bint refuse_client_unique=False,
-        bint plugin_compat=False,
-    ):
-        self.pool = pool
-        self.admission = admission
-        self.records = Records(metrics_alone(), pool.turn) if records is None else records
-        self.owners = owners
-        self.change(
-            content_type=content_type,
-            job_timeout_s=job_timeout_s,
-            max_function_bytes=max_function_bytes,
-            refuse_client_unique=refuse_client_unique,
-            plugin_compat=plugin_compat,
-        )
-        # 100 random bits tell processes, hosts and restarts apart.
-        process = base64.b32encode(os.urandom(15))[:20].lower()
-        prefix = UNIQUE_PREFIX + process + b"-"
-        self.own_unique.size = put_bytes(put_bytes(self.own_unique.text, prefix), FIRST_NUMBER) - self.own_unique.text
-
-    def change(
-        self,
-        *,
-        bytes content_type,
-        double job_timeout_s,
-        Py_ssize_t max_function_bytes,
-        bint refuse_client_unique,
-        bint plugin_compat,
-    ):
-        """Be as if it had been made with these, for requests that begin from now on; the Content-Type for all."""
-        self.content_type = content_type
-        self.job_timeout_s = job_timeout_s
-        self.max_function_bytes = max_function_bytes
-        self.refuse_client_unique = refuse_client_unique
-        self.plugin_compat = plugin_compat
-        # A path that came lately may be too long now.
-        self.functions = RecentFunctions.__new__(RecentFunctions)
-        self.functions.names = self.records.metrics.functions
-
-    def counters(self):
-        """What is held now, by name."""
-        return {"open_exchanges": self.open_exchanges}
-
-    cdef void next_unique(self, UniqueText* unique) noexcept:
-        cdef int place = self.own_unique.size - 1
-        while self.own_unique.text[place] == c"9":
-            self.own_unique.text[place] = c"0"
-            place -= 1
-        self.own_unique.text[place] += 1
-        unique[0] = self.own_unique
-
-    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return is_ours(name, name_bytes) or (is_noted(name, name_bytes) and self.records.log is not None)
-
-    cdef int begin(self, Request request) except -1:
-        cdef Exchange exchange
-        cdef object refusal
-        if request.method == METHOD_OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
-            # Answered once it is complete: a request that was cut short gets no 2xx.
-            return 0
-        if request.method == METHOD_OTHER:
-            return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
-        try:
-            exchange = Exchange.__new__(Exchange)
-            self._read_head(exchange, request)
-            refusal = self.admission.refusal(exchange.function, self.pool)
-            if refusal is not None:
-                return request.owner.answer_problem(request, refusal, None, None)
-            exchange.gateway = self
-            exchange.plugin_compat = self.plugin_compat
-            exchange.request = request
-            request.context = exchange
-            self.open_exchanges += 1
-            if self.owners is not None and exchange.unique_origin == CLIENT and not request.complete:
-                exchange.relay_body()
-        except RequestError as error:
-            request.owner.answer_problem(request, error.problem, error.detail, None)
-        return 0
-
-    cdef int handle(self, Request request) except -1:
-        # A reference of our own: the exchange may drop the request's while it runs.
-        cdef Exchange exchange = <Exchange> request.context
-        if exchange is None:
-            if request.method == METHOD_OPTIONS:
-                request.outcome = <int> outcomes.NO_CONTENT
-                return request.owner.answer(
-                    request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
-                )
-            return request.owner.answer(request, 200, None, NULL, 0, b"")
-        return exchange.submit() if exchange.relayed is None else exchange.complete_relayed()
-
-    cdef int abandon(self, Request request) except -1:
-        cdef Exchange exchange = <Exchange> request.context
-        if exchange is not None:
-            exchange.abandon()
-        return 0
-
-    cdef int _read_head(self, JobRequest wanted, Request request) except -1:
-        """Fill in what the head asks for; raises RequestError."""
-        if self.plugin_compat:
-            wanted.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
-            request.function_place = self.records.metrics.functions.place_of(wanted.function)
-        else:
-            wanted.function = self.functions.function_of(request.path, self.max_function_bytes)
-            request.function_place = self.functions.place
-        if request.note is not None:
-            request.note.function = wanted.function
-        if not self.admission.allows(wanted.function):
-            raise RequestError(FUNCTION_NOT_ALLOWED)
-        if self.plugin_compat:
-            # The plugin reads no body of these, and a query belongs to the name.
-            request.discards_body = request.method == METHOD_GET or request.method == METHOD_HEAD
-        elif request.method == METHOD_GET or request.method == METHOD_HEAD:
-            if request.content_length > 0:
-                raise RequestError(UNEXPECTED_BODY)
-        elif request.query is not None:
-            raise RequestError(UNEXPECTED_QUERY)
-        wanted.priority = NORMAL
-        wanted.timeout_s = self.job_timeout_s
-        if request.header_count or request.headers is not None:
-            if self.plugin_compat:
-                read_plugin_headers(wanted, request, self.refuse_client_unique)
-            else:
-                read_headers(wanted, request, self.refuse_client_unique)
-        if wanted.unique is None:
-            if not self.plugin_compat:
-                wanted.unique_origin = GATEWAY
-                self.next_unique(&wanted.own_unique)
-                return 0
-            wanted.unique_origin = PLUGIN
-            wanted.unique = b"-"
-        if wanted.unique == b"-":
-            # Hashed as it arrives, so that a large body does not hold up the loop at its end.
-            request.body_hash = self.pool.start_identity(wanted.function, wanted.unique)
-            wanted.hash_workload(request.body_hash)
-        return 0
-
-
-cdef bint _is_plugin_check(Request request):
-    """A HEAD that names no function, which the plugin answers without a job: what a balancer's health check sends."""
-    return request.method == METHOD_HEAD and request.query is None and not request.path.strip(b"/")
 
 
 @cython.final

@@ -105,6 +105,7 @@ cdef class AnsweringClient(ArrivingClient):
             detail,
             self.clients.refusals.headers(problem, None),
             lines[: self._put_lines(lines, request) - lines],
+            request.answer_lines,
             request.id[:ID_BYTES],
         )
         request.sent_bytes = PyBytes_GET_SIZE(answer)
@@ -175,6 +176,7 @@ cdef class AnsweringClient(ArrivingClient):
             headers_bytes,
             lines,
             self._put_lines(lines, request) - lines,
+            request.answer_lines,
             body_start,
             body_bytes,
             inline_bytes,
@@ -232,6 +234,7 @@ cdef class AnsweringClient(ArrivingClient):
             headers_bytes,
             lines,
             self._put_lines(lines, request) - lines,
+            request.answer_lines,
             NULL,
             body_bytes,
             0,

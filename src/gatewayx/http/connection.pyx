@@ -295,6 +295,7 @@ cdef class HttpConnection(AnsweringClient):
         except Exception:
             self.internal_error(request)
         request.header_count = 0
+        request.host_bytes = 0
         if request.answered():
             pass
         elif (
@@ -406,6 +407,7 @@ cdef class HttpConnection(AnsweringClient):
             request = unread_request()
         if request.owner is None:
             self.append(request)
+            self.clients.handler.refused(request)
         elif not request.answered():
             self.clients.handler.abandon(request)
             self.release(request)

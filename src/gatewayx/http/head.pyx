@@ -401,8 +401,9 @@ cdef class HeadReader:
             self.seen.hosts += 1
             if not is_host(start, end):
                 self.seen.host_invalid = True
-            if self.handler is not None and self.handler.wants_host:
-                self._keep(name, value)
+            self.request.host = value
+            self.request.host_start = start
+            self.request.host_bytes = end - start
         elif length == 14 and strncasecmp(name_bytes, b"content-length", 14) == 0:
             self.request.content_length = decimal(start, end)
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:

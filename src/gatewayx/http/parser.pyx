@@ -157,6 +157,8 @@ cdef class RequestParser:
             )
         request.path = recent_path(data + self.plain.target, path_end - self.plain.target)
         request.method = self.plain.method
+        request.host_start = data + self.plain.host
+        request.host_bytes = self.plain.host_end - self.plain.host
         request.minor_version = 1
         request.keep_alive = not self.plain.closes
         request.content_length = length

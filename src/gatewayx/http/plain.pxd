@@ -15,8 +15,8 @@ from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport Method, RequestHandler
 
 cdef enum:
-    # The gateway knows fewer headers, and refuses each that comes twice: a head with more is refused, or nearly so.
-    MAX_WANTED_LINES = 8
+    # Browsers send no more of those that the gateway knows; a head with more is read the long way.
+    MAX_WANTED_LINES = 10
 
 # What a walk has come to.
 cdef enum Reach:
@@ -68,6 +68,9 @@ cdef struct PlainHead:
     # Header lines so far.
     int header_lines
     bint has_host
+    # Its value.
+    unsigned int host
+    unsigned int host_end
     bint has_connection
     # Connection is "close".
     bint closes

@@ -267,9 +267,9 @@ cdef bint _take_line(
             if head.has_host or not _is_valid_host(value, value_end):
                 return False
             head.has_host = True
-            if handler is None or not handler.wants_host:
-                return True
-            return _keep_line(head, data, name, name_end, value, value_end)
+            head.host = <unsigned int> (value - data)
+            head.host_end = <unsigned int> (value_end - data)
+            return True
     elif name_bytes == 14:
         if _is_word(name, b"content-length", 14):
             return _take_length(head, value, value_end, limits)

@@ -270,6 +270,75 @@ METHOD_NOT_ALLOWED = Problem(
     ALLOW,
 )
 
+# Who may not ask. A 401 has a WWW-Authenticate line (RFC 6750 3).
+
+UNAUTHENTICATED = Problem(
+    "unauthenticated",
+    401,
+    Retry.NO,
+    False,
+    "no token, or one that is not known or has expired (`--tokens`)",
+    "a token is needed: Authorization: Bearer",
+    b'WWW-Authenticate: Bearer realm="gatewayx"\r\n',
+)
+NOT_PERMITTED = Problem(
+    "not-permitted",
+    403,
+    Retry.NO,
+    False,
+    "the token does not reach the function, the priority, or background jobs",
+    "the token does not reach what is asked for",
+)
+FOREIGN_PAGE = Problem(
+    "foreign-page",
+    403,
+    Retry.NO,
+    False,
+    "a page asks whose origin is not among those of `--origin`; or, without that, one from the web that asks a gateway on its "
+    "visitor's own machine",
+    "pages of this origin may not ask here",
+)
+MISDIRECTED = Problem(
+    "misdirected",
+    421,
+    Retry.NO,
+    False,
+    "the request's host is none of those of `--host`",
+    "this gateway is not asked for by this host",
+)
+RATE_EXCEEDED = Problem(
+    "rate-exceeded",
+    429,
+    Retry.YES,
+    False,
+    "more requests than `--rate`, `--function-rate` or the token's rate allow; `detail` says which",
+    "more requests came than may",
+)
+TOO_MANY_CONNECTIONS_TOO_FAST = Problem(
+    "connection-rate-exceeded",
+    429,
+    Retry.YES,
+    True,
+    "more connections of the client's address than `--connection-rate` allows",
+    "more connections from your address came than may",
+)
+TOO_MANY_ATTEMPTS = Problem(
+    "too-many-attempts",
+    429,
+    Retry.YES,
+    False,
+    "too many tokens of the client's address were not known; nobody looks at further ones for a while",
+    "too many tokens that are not known came from your address",
+)
+TOO_MANY_TOKEN_JOBS = Problem(
+    "too-many-token-jobs",
+    429,
+    Retry.YES,
+    False,
+    "as many jobs of the token are in flight as its `max_jobs` allows",
+    "as many jobs of this token are in flight as may be; nothing was submitted",
+)
+
 # What is no HTTP, too large or too slow: the rest of such a connection cannot be told apart.
 
 MALFORMED_REQUEST = Problem(

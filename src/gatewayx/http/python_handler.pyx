@@ -65,18 +65,18 @@ cdef class PythonHandler(RequestHandler):
     def __init__(self, respond, wanted_headers):
         self.respond = respond
         self.wanted_headers = frozenset(wanted_headers)
-        self.wants_host = b"host" in self.wanted_headers
 
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
         return PyBytes_FromStringAndSize(name, name_bytes).lower() in self.wanted_headers
 
     cdef int begin(self, Request request) except -1:
         request.keep()
+        request.context = request.host_start[: request.host_bytes]
         request.discards_body = True
         return 0
 
     cdef int handle(self, Request request) except -1:
-        cdef dict headers = {}
+        cdef dict headers = {b"host": request.context}
         cdef bytes header_lines, body
         if request.headers is not None:
             for name, value in zip(request.headers[::2], request.headers[1::2]):

@@ -83,6 +83,10 @@ cdef class Request:
     cdef readonly bint expects_continue
     # The headers that the handler wants. They are in memory of the parser's until begin() returns: as slices, or as names
     # and values in turn; None without any of the second kind.
+    # The value of Host likewise, which is the last one's where there are several; no bytes without one.
+    cdef const char* host_start
+    cdef Py_ssize_t host_bytes
+    cdef bytes host
     cdef const HeaderSlice* header_slices
     cdef int header_count
     cdef readonly list headers
@@ -100,6 +104,8 @@ cdef class Request:
     cdef BodySink body_sink
     # The body is read and dropped: nobody needs it.
     cdef bint discards_body
+    # Header lines that the handler wants in the answer, whatever that is; None for none.
+    cdef bytes answer_lines
     # The handler's own, and what that takes beside the fields above, in bytes.
     cdef object context
     cdef Py_ssize_t context_bytes
@@ -226,12 +232,12 @@ cdef class RequestOwner(StreamOwner):
 
 cdef class RequestHandler:
     """Who knows what requests mean. It answers each through request.owner, now or later."""
-    # Host is kept for the handler; it is asked of all others by name.
-    cdef bint wants_host
-    # Whether headers of this name are kept for the handler; the name as sent.
+    # Whether headers of this name are kept for the handler; the name as sent. Host is, without being asked for.
     cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes)
     # The head is complete. An answer given here spares the reading of the body.
     cdef int begin(self, Request request) except -1
+    # The request is refused before it has begun, of which no more may be known than is here: which lines its answer has, that is.
+    cdef int refused(self, Request request) except -1
     # The whole request is there and not answered yet.
     cdef int handle(self, Request request) except -1
     # The client is gone or was answered otherwise: no answer is wanted any more. Follows every begin() that is not

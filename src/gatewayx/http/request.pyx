@@ -170,6 +170,9 @@ cdef class RequestHandler:
     cdef int begin(self, Request request) except -1:
         return 0
 
+    cdef int refused(self, Request request) except -1:
+        return 0
+
     cdef int handle(self, Request request) except -1:
         raise NotImplementedError
 

@@ -22,7 +22,8 @@ cdef class ResponseBuilder:
     cdef char* composed
     cdef Py_ssize_t composed_room
 
-    # Head and, if it is small, body, in `composed`; returns how many bytes. headers and lines: whole header lines. body_bytes: what Content-Length says; -1 for a
+    # Head and, if it is small, body, in `composed`; returns how many bytes. headers, lines and further_lines: whole
+    # header lines, the last of which may be None. body_bytes: what Content-Length says; -1 for a
     # response that cannot have a body. connection: the value of the Connection header; NULL for none.
     cdef Py_ssize_t compose(
         self,
@@ -32,6 +33,7 @@ cdef class ResponseBuilder:
         Py_ssize_t headers_bytes,
         const char* lines,
         Py_ssize_t lines_bytes,
+        bytes further_lines,
         const char* body,
         Py_ssize_t body_bytes,
         Py_ssize_t inline_bytes,
@@ -40,7 +42,7 @@ cdef class ResponseBuilder:
     cdef int _make_room(self, Py_ssize_t room_bytes) except -1
     # A whole response that tells of a Problem, with these words and further header lines, and closes the connection. request_id:
     # which one it answers.
-    cdef bytes problem(self, object problem, str detail, bytes headers, bytes lines, bytes request_id)
+    cdef bytes problem(self, object problem, str detail, bytes headers, bytes lines, bytes further_lines, bytes request_id)
     cpdef bint refresh(self, double now_s) except -1
 
 

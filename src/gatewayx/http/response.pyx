@@ -77,6 +77,7 @@ cdef class ResponseBuilder:
         Py_ssize_t headers_bytes,
         const char* lines,
         Py_ssize_t lines_bytes,
+        bytes further_lines,
         const char* body,
         Py_ssize_t body_bytes,
         Py_ssize_t inline_bytes,
@@ -89,12 +90,16 @@ cdef class ResponseBuilder:
         cdef char* end
         if content_type is not None:
             room_bytes += PyBytes_GET_SIZE(content_type)
+        if further_lines is not None:
+            room_bytes += PyBytes_GET_SIZE(further_lines)
         if room_bytes > self.composed_room:
             self._make_room(room_bytes)
         end = put_bytes(put_bytes(self.composed, status_line), self.common_headers)
         if headers_bytes:
             end = put(end, headers, headers_bytes)
         end = put(end, lines, lines_bytes)
+        if further_lines is not None:
+            end = put_bytes(end, further_lines)
         if content_type is not None:
             end = put(put_bytes(put(end, b"Content-Type: ", 14), content_type), b"\r\n", 2)
         if body_bytes >= 0:
@@ -114,7 +119,7 @@ cdef class ResponseBuilder:
         self.composed_room = room_bytes
         return 0
 
-    cdef bytes problem(self, object problem, str detail, bytes headers, bytes lines, bytes request_id):
+    cdef bytes problem(self, object problem, str detail, bytes headers, bytes lines, bytes further_lines, bytes request_id):
         cdef bytes body = b"" if self.empty_error_bodies else problem_body(problem, detail, request_id)
         cdef Py_ssize_t size = self.compose(
             problem.status,
@@ -123,6 +128,7 @@ cdef class ResponseBuilder:
             0 if headers is None else PyBytes_GET_SIZE(headers),
             PyBytes_AS_STRING(lines),
             PyBytes_GET_SIZE(lines),
+            further_lines,
             PyBytes_AS_STRING(body),
             PyBytes_GET_SIZE(body),
             PyBytes_GET_SIZE(body),

@@ -14,7 +14,7 @@ from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError, StateError
 from gatewayx.gateway.admission import Admission
-from gatewayx.gateway.exchange import Gateway
+from gatewayx.gateway.gateway import Gateway
 from gatewayx.gearman.pool import Pool
 from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS

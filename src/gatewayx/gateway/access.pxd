@@ -1,0 +1,26 @@
+"""Who may ask for a job at all, and who for which."""
+
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.origins cimport Origins
+from gatewayx.gateway.rates cimport RateLimits
+from gatewayx.gateway.tokens cimport Token, Tokens
+from gatewayx.http.request cimport Request
+
+
+cdef class Access:
+    cdef readonly Origins origins
+    # None while anybody may ask without a token.
+    cdef readonly Tokens tokens
+    # None while nobody is bounded.
+    cdef readonly RateLimits rates
+    # Something was set by which every request is looked at, not only those that say where they come from.
+    cdef bint looks_at_all
+    # The token of the request that was checked last; None for none.
+    cdef Token token
+
+    # Look at a request whose head is there. Returns whether it was answered, as a preflight is; raises RequestError.
+    cdef bint check(self, Request request) except -1
+    # Whether the token, None for none, reaches what the head asks for; raises RequestError.
+    cdef int check_job(self, Request request, Token token, JobRequest wanted) except -1
+    # A request is refused before it has begun: say which lines its answer has.
+    cdef int refused(self, Request request) except -1

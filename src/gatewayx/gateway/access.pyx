@@ -1,0 +1,60 @@
+"""Who may ask for a job at all, and who for which.
+
+All of it is looked at when the head is there, before a body is read, and by the process to which the client is connected:
+what another one relays was looked at already. First comes what costs least and is cheapest to get wrong for a stranger: the
+host and the page that asks, then how often its address has asked, then its token, and last what the token reaches.
+"""
+
+cimport cython
+
+from gatewayx.gateway.asking cimport Asking, read_asking
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.origins cimport Origins
+from gatewayx.gateway.rates cimport RateLimits
+from gatewayx.gateway.tokens cimport Token, Tokens
+from gatewayx.http.request cimport Request
+
+
+@cython.final
+cdef class Access:
+    """Who may. origins: of pages. tokens: None while anybody may. rates: None while nobody is bounded."""
+
+    def __init__(self, Origins origins=None, Tokens tokens=None, RateLimits rates=None):
+        self.change(origins, tokens, rates)
+
+    def change(self, Origins origins=None, Tokens tokens=None, RateLimits rates=None):
+        """Be as if it had been made with these, for requests that begin from now on."""
+        self.origins = Origins() if origins is None else origins
+        self.tokens = tokens
+        self.rates = rates
+        self.looks_at_all = self.origins.is_set or tokens is not None or rates is not None
+
+    cdef bint check(self, Request request) except -1:
+        cdef Asking asking
+        self.token = None
+        if request.owner.is_relayed():
+            return False
+        read_asking(request, &asking)
+        if self.origins.check(request, &asking):
+            return True
+        if self.rates is not None:
+            self.rates.check_address(request.owner.asker())
+        if self.tokens is not None:
+            self.token = self.tokens.find(request, &asking)
+        return False
+
+    cdef int check_job(self, Request request, Token token, JobRequest wanted) except -1:
+        if request.owner.is_relayed():
+            return 0
+        if token is not None:
+            self.tokens.check_job(token, wanted)
+        if self.rates is not None:
+            self.rates.check_job(request, token, wanted.function)
+        return 0
+
+    cdef int refused(self, Request request) except -1:
+        cdef Asking asking
+        if self.origins.is_set and not request.owner.is_relayed():
+            read_asking(request, &asking)
+            self.origins.name(request, &asking)
+        return 0

@@ -1,0 +1,34 @@
+"""What all exchanges of a process have in common."""
+
+from gatewayx.gateway.admission cimport Admission
+from gatewayx.gateway.job_request cimport UniqueText
+from gatewayx.gateway.owners cimport Owners
+from gatewayx.gearman.pool cimport Pool
+from gatewayx.http.records cimport Records
+from gatewayx.http.request cimport RequestHandler
+
+
+cdef class Common(RequestHandler):
+    cdef Pool pool
+    cdef Admission admission
+    # Tells of requests and jobs.
+    cdef Records records
+    # Who else may own the key of a job; None where nobody does.
+    cdef Owners owners
+    # Bytes of a function's name.
+    cdef Py_ssize_t max_function_bytes
+    # Content-Type of results.
+    cdef bytes content_type
+    # Default and maximum of a job's wait.
+    cdef double job_timeout_s
+    # Clients may not give uniques.
+    cdef bint refuse_client_unique
+    # Take and answer requests as gearmand's HTTP plugin where it differs on purpose.
+    cdef bint plugin_compat
+    # The last job's unique: "gatewayx-", what tells this process from all others, "-", and a number.
+    cdef UniqueText own_unique
+    # Exchanges between begin() and their answer or abandonment.
+    cdef readonly Py_ssize_t open_exchanges
+
+    # Make the unique of one more job.
+    cdef void next_unique(self, UniqueText* unique) noexcept

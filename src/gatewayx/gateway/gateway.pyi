@@ -1,0 +1,44 @@
+"""Which requests become jobs; the .pxd has the C-level interface."""
+
+from typing import final
+
+from gatewayx.gateway.access import Access
+from gatewayx.gateway.admission import Admission
+from gatewayx.gateway.common import Common
+from gatewayx.gateway.owners import Owners
+from gatewayx.gearman.pool import Pool
+from gatewayx.http.problems import ALLOW as ALLOW
+from gatewayx.http.records import Records
+
+@final
+class Gateway(Common):
+    """Makes a job of each request."""
+
+    access: Access
+
+    def __init__(
+        self,
+        pool: Pool,
+        admission: Admission,
+        *,
+        content_type: bytes,
+        job_timeout_s: float,
+        records: Records | None = None,
+        access: Access | None = None,
+        owners: Owners | None = None,
+        max_function_bytes: int = 512,
+        refuse_client_unique: bool = False,
+        plugin_compat: bool = False,
+    ) -> None: ...
+    def change(
+        self,
+        *,
+        content_type: bytes,
+        job_timeout_s: float,
+        max_function_bytes: int,
+        refuse_client_unique: bool,
+        plugin_compat: bool,
+    ) -> None:
+        """Be as if it had been made with these, for requests that begin from now on; the Content-Type for all."""
+
+    def counters(self) -> dict[str, int]: ...
