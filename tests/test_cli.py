@@ -15,7 +15,8 @@ import gatewayx
 from gatewayx.address import Address, ServerAddress
 from gatewayx.cli import main
 from gatewayx.config.loading import NO_ENTRIES
-from gatewayx.config.settings import SETTINGS, Setting, Settings
+from gatewayx.config.setting_table import SETTINGS, Setting
+from gatewayx.config.settings import Settings
 from gatewayx.errors import SettingError, StartError
 from gatewayx.server import processors
 from gatewayx.server.processors import WorkerProcesses

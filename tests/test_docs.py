@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.config.loading import CONFIG_FLAG
-from gatewayx.config.settings import SETTINGS
+from gatewayx.config.setting_table import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

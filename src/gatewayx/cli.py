@@ -23,7 +23,7 @@ from gatewayx.config.loading import (
     load,
     load_again,
 )
-from gatewayx.config.settings import SETTINGS, Setting
+from gatewayx.config.setting_table import SETTINGS, Setting
 from gatewayx.errors import SettingError, StartError
 
 EXIT_FAILED = 1

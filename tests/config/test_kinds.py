@@ -5,7 +5,8 @@ import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES, SETTINGS, Setting
+from gatewayx.config.setting_table import SETTINGS, Setting
+from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES
 from gatewayx.errors import SettingError
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}

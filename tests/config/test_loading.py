@@ -10,7 +10,8 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.config.kinds import FunctionServer, Switch
 from gatewayx.config.loading import CONFIG_VARIABLE, describe, load
-from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES, SETTINGS, Setting, Settings
+from gatewayx.config.setting_table import SETTINGS, Setting
+from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES, Settings
 from gatewayx.errors import SettingError
 from support.setting_samples import SAMPLES
 

@@ -3,7 +3,7 @@
 import re
 
 from gatewayx.config.manual import HEADER, markdown_tables
-from gatewayx.config.settings import SETTINGS
+from gatewayx.config.setting_table import SETTINGS
 
 # The border of a cell; one with a backslash stands within it.
 BAR = re.compile(r"(?<!\\)\|")

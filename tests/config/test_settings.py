@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from gatewayx.config.loading import load
-from gatewayx.config.settings import SETTINGS, Setting, Settings
+from gatewayx.config.setting_table import SETTINGS, Setting
+from gatewayx.config.settings import Settings
 from gatewayx.core.budget import ByteBudget
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.gateway import Gateway

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gatewayx.config.loading import load
-from gatewayx.config.settings import SETTINGS
+from gatewayx.config.setting_table import SETTINGS
 from gatewayx.http.outcomes import OUTCOMES
 from support.admin import ADMIN, admin_of, until
 from support.deployed import DEPLOY, environment_variables, told_address

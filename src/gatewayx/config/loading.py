@@ -11,7 +11,8 @@ from typing import NoReturn
 import msgspec
 
 from gatewayx.config.kinds import LONGEST_SHOWN_VALUE, Size, escaped, printable
-from gatewayx.config.settings import SETTINGS, VARIABLE_PREFIX, Setting, Settings
+from gatewayx.config.setting_table import SETTINGS, VARIABLE_PREFIX, Setting
+from gatewayx.config.settings import Settings
 from gatewayx.core.budget import LARGEST_SMALL_BYTES, MAX_BYTES_PER_BODY, MAX_BYTES_PER_RESULT, MAX_BYTES_PER_SMALL
 from gatewayx.errors import SettingError
 

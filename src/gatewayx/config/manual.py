@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatewayx.config.kinds import Switch
 from gatewayx.config.loading import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, NO_ENTRIES
-from gatewayx.config.settings import SETTINGS, Setting
+from gatewayx.config.setting_table import SETTINGS, Setting
 
 HEADER = ("Flag", "Variable", "Default", "Allowed", "Change", "Meaning", "Precedent")
 

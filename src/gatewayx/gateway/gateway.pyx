@@ -135,7 +135,7 @@ cdef class Gateway(Common):
             if self.owners is not None and exchange.unique_origin == CLIENT and not request.complete:
                 exchange.relay_body()
         except RequestError as error:
-            request.owner.answer_problem(request, error.problem, error.detail, None)
+            request.owner.answer_problem(request, error.problem, error.detail, error.headers)
         return 0
 
     cdef int refused(self, Request request) except -1:

@@ -40,11 +40,13 @@ class Problem(NamedTuple):
 class RequestError(Exception):
     """A request that is refused: the client's fault, or room that is not there.
 
-    problem: which kind. detail: what was wrong with this request; the problem's own words if it is None.
+    problem: which kind. detail: what was wrong with this request; the problem's own words if it is None. headers:
+    header lines of this answer in place of the problem's own, each with its CRLF; a Retry-After among them is the only one.
     """
 
-    def __init__(self, problem: Problem, detail: str | None = None) -> None:
+    def __init__(self, problem: Problem, detail: str | None = None, headers: bytes | None = None) -> None:
         self.problem = problem
+        self.headers = headers
         self.detail = problem.detail if detail is None else detail
         super().__init__(self.detail)
 
@@ -294,8 +296,8 @@ FOREIGN_PAGE = Problem(
     403,
     Retry.NO,
     False,
-    "a page asks whose origin is not among those of `--origin`; or, without that, one from the web that asks a gateway on its "
-    "visitor's own machine",
+    "a page asks whose origin is not among those of `--origin`; or, without that, one from the web that asks a gateway on "
+    "its visitor's own machine",
     "pages of this origin may not ask here",
 )
 MISDIRECTED = Problem(

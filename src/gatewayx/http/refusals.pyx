@@ -17,6 +17,9 @@ from gatewayx.http.response cimport RetryAfter
 from libc.math cimport fmax
 
 
+cdef bytes RETRY_AFTER = b"Retry-After: "
+
+
 cdef class Refusable(RequestOwner):
     """A client whose refusal may have to wait."""
 
@@ -60,6 +63,9 @@ cdef class Refusals:
         if headers is None:
             headers = problem.headers
         if problem.status != 503 and problem.status != 429:
+            return headers
+        if headers is not None and RETRY_AFTER in headers:
+            # Whoever refuses knows how long it takes.
             return headers
         return self.retry_after.line(problem.kind) if headers is None else headers + self.retry_after.line(problem.kind)
 

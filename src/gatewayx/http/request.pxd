@@ -221,7 +221,7 @@ cdef class RequestOwner(StreamOwner):
     # The rest of it never comes. Returns whether another answer can be given: the client has had nothing of this one.
     cdef bint take_back(self, Request request) except -1
     # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines
-    # where headers is None. A 503 or 429 gets Retry-After by itself.
+    # where headers is None. A 503 or 429 gets Retry-After by itself, unless they have one.
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1
     # Whoever takes the body as it arrives takes no more for now, or more again.
     cdef int pause_body(self, bint pause) except -1

@@ -13,6 +13,7 @@ from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError, StateError
+from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.gateway import Gateway
 from gatewayx.gearman.pool import Pool
@@ -128,7 +129,12 @@ class GatewayProcess:
             )
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
         self.gateway = Gateway(
-            self.pool, self.admission, records=self.records, owners=self.relay, **_for_gateway(settings)
+            self.pool,
+            self.admission,
+            records=self.records,
+            access=Access(**self._for_access(settings)),
+            owners=self.relay,
+            **_for_gateway(settings),
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
         self.limits = Limits(settings)
@@ -231,6 +237,7 @@ class GatewayProcess:
         self.records.server_timing = settings.server_timing
         self.budget.change(settings.max_held_bytes)
         self.admission.change(**_for_admission(settings))
+        self.gateway.access.change(**self._for_access(settings))
         self.gateway.change(**_for_gateway(settings))
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
@@ -306,6 +313,10 @@ class GatewayProcess:
             "check_interval_s": settings.server_check_interval_s,
             "tls_context": tls_context(settings) if context is None else context,
         }
+
+    def _for_access(self, settings: Settings) -> dict[str, Any]:
+        """Who may; a part that is left out lets everybody."""
+        return {}
 
     def _set_access_log(self, settings: Settings) -> None:
         self.access_log.change(settings.access_log_sample, with_unique=settings.access_log_unique)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from gatewayx.address import UnixAddress
-from gatewayx.config.settings import SETTINGS, Settings
+from gatewayx.config.setting_table import SETTINGS
+from gatewayx.config.settings import Settings
 from gatewayx.errors import SettingError, StartError
 from gatewayx.server import output
 
