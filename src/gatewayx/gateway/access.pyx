@@ -27,7 +27,8 @@ cdef class Access:
         self.origins = Origins() if origins is None else origins
         self.tokens = tokens
         self.rates = rates
-        self.looks_at_all = self.origins.is_set or tokens is not None or rates is not None
+        self.limits_jobs = tokens is not None or rates is not None
+        self.looks_at_all = self.limits_jobs or self.origins.is_set
 
     cdef bint check(self, Request request) except -1:
         cdef Asking asking
@@ -43,7 +44,8 @@ cdef class Access:
             self.token = self.tokens.find(request, &asking)
         return False
 
-    cdef int check_job(self, Request request, Token token, JobRequest wanted) except -1:
+    cdef int check_job(self, Request request, JobRequest wanted) except -1:
+        cdef Token token = self.token
         if request.owner.is_relayed():
             return 0
         if token is not None:

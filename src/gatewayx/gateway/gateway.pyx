@@ -16,7 +16,6 @@ from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
 from gatewayx.gateway.owners cimport Owners
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
-from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.records cimport Records, is_noted
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER, Request
@@ -31,6 +30,12 @@ from gatewayx.http.problems import (
     UNEXPECTED_QUERY,
     RequestError,
 )
+
+cdef enum:
+    # What the headers are about that are wanted, as bits.
+    ABOUT_THE_JOB = 1
+    ABOUT_WHO_ASKS = 2
+    FOR_THE_LOG = 4
 
 cdef bytes ALLOW_LINE = ALLOW
 # What the first job's comes after: 10^14 jobs are three years at a million a second.
@@ -103,18 +108,20 @@ cdef class Gateway(Common):
         """What is held now, by name."""
         return {"open_exchanges": self.open_exchanges}
 
-    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return is_ours(name, name_bytes) or tells_who_asks(name, name_bytes) or (is_noted(name, name_bytes) and self.records.log is not None)
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1:
+        if is_ours(name, name_bytes):
+            return ABOUT_THE_JOB
+        if tells_who_asks(name, name_bytes):
+            return ABOUT_WHO_ASKS
+        return FOR_THE_LOG if is_noted(name, name_bytes) and self.records.log is not None else 0
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
         cdef object refusal
-        cdef Token token = None
         try:
-            if self.access.looks_at_all or request.header_count or request.headers is not None:
+            if self.access.looks_at_all or request.header_kinds & ABOUT_WHO_ASKS:
                 if self.access.check(request):
                     return 0
-                token = self.access.token
             if request.method == METHOD_OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
                 # Answered once it is complete: a request that was cut short gets no 2xx.
                 return 0
@@ -122,8 +129,8 @@ cdef class Gateway(Common):
                 return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
             exchange = Exchange.__new__(Exchange)
             self._read_head(exchange, request)
-            if token is not None or self.access.rates is not None:
-                self.access.check_job(request, token, exchange)
+            if self.access.limits_jobs:
+                self.access.check_job(request, exchange)
             refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)
@@ -181,7 +188,7 @@ cdef class Gateway(Common):
             raise RequestError(UNEXPECTED_QUERY)
         wanted.priority = NORMAL
         wanted.timeout_s = self.job_timeout_s
-        if request.header_count or request.headers is not None:
+        if request.header_kinds & ABOUT_THE_JOB:
             if self.plugin_compat:
                 read_plugin_headers(wanted, request, self.refuse_client_unique)
             else:

@@ -393,6 +393,7 @@ cdef class HeadReader:
         """httptools: a header line."""
         if self.head_done or self.muted:
             return
+        cdef int kind
         cdef const char* name_bytes = PyBytes_AS_STRING(name)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
         cdef const char* start = PyBytes_AS_STRING(value)
@@ -424,8 +425,11 @@ cdef class HeadReader:
                     self.request.expects_continue = True
                 else:
                     self.seen.unknown_expectation = True
-        elif self.handler is not None and self.handler.wants_header(name_bytes, length):
-            self._keep(name, value)
+        elif self.handler is not None:
+            kind = self.handler.wants_header(name_bytes, length)
+            if kind:
+                self.request.header_kinds |= kind
+                self._keep(name, value)
 
     cdef int _keep(self, bytes name, bytes value) except -1:
         """The handler wants this header."""

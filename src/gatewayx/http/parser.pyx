@@ -195,6 +195,7 @@ cdef class RequestParser:
             self.head_bytes += header.name_bytes + header.value_bytes + 2 * OBJECT_BYTES
         self.request.header_slices = wanted_slices
         self.request.header_count = self.plain.wanted_lines
+        self.request.header_kinds = self.plain.wanted_kinds
         return 0
 
     cdef Request request_so_far(self):

@@ -75,6 +75,8 @@ cdef struct PlainHead:
     # Connection is "close".
     bint closes
     int wanted_lines
+    # As RequestHandler.wants_header() has told.
+    int wanted_kinds
     # -1 without a Content-Length.
     long long content_length
     WantedLine[MAX_WANTED_LINES] wanted
@@ -90,6 +92,7 @@ cdef inline void forget_head(PlainHead* head) noexcept:
     head.has_connection = False
     head.closes = False
     head.wanted_lines = 0
+    head.wanted_kinds = 0
     head.content_length = -1
 
 

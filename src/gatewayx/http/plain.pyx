@@ -262,6 +262,7 @@ cdef bint _take_line(
 ) except -1:
     """Note what the line says; returns whether the head is still plain."""
     cdef Py_ssize_t name_bytes = name_end - name
+    cdef int kind
     if name_bytes == 4:
         if _is_word(name, b"host", 4):
             if head.has_host or not _is_valid_host(value, value_end):
@@ -299,9 +300,13 @@ cdef bint _take_line(
     elif name_bytes == 17:
         if _is_word(name, b"transfer-encoding", 17):
             return False
-    if handler is not None and handler.wants_header(name, name_bytes):
-        return _keep_line(head, data, name, name_end, value, value_end)
-    return True
+    if handler is None:
+        return True
+    kind = handler.wants_header(name, name_bytes)
+    if kind == 0:
+        return True
+    head.wanted_kinds |= kind
+    return _keep_line(head, data, name, name_end, value, value_end)
 
 
 cdef inline bint _keep_line(

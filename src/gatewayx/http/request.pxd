@@ -89,6 +89,8 @@ cdef class Request:
     cdef bytes host
     cdef const HeaderSlice* header_slices
     cdef int header_count
+    # Of which kinds they are, as bits that the handler gives them.
+    cdef int header_kinds
     cdef readonly list headers
     # The whole body once the request is complete, in what was received until handle() returns, or in an object; None for
     # no object.
@@ -232,8 +234,9 @@ cdef class RequestOwner(StreamOwner):
 
 cdef class RequestHandler:
     """Who knows what requests mean. It answers each through request.owner, now or later."""
-    # Whether headers of this name are kept for the handler; the name as sent. Host is, without being asked for.
-    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes)
+    # Whether headers of this name are kept for the handler, 0 if not; what is returned of all that are is in the request's
+    # header_kinds. The name as sent. Host is kept without being asked for.
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1
     # The head is complete. An answer given here spares the reading of the body.
     cdef int begin(self, Request request) except -1
     # The request is refused before it has begun, of which no more may be known than is here: which lines its answer has, that is.

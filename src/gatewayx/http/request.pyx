@@ -164,8 +164,8 @@ cdef class RequestOwner(StreamOwner):
 cdef class RequestHandler:
     """Who knows what requests mean."""
 
-    cdef bint wants_header(self, const char* name, Py_ssize_t name_bytes):
-        return False
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1:
+        return 0
 
     cdef int begin(self, Request request) except -1:
         return 0
