@@ -148,8 +148,8 @@ class AccessOutput:
         self._told_s = float("-inf")
         self._told_dropped = batch.dropped
         self._reason = reason_of(errno.EAGAIN)
-        if path is not None:
-            self._open(path)
+        if path is not None and not self._open(path):
+            logger.error("the access log %s cannot be opened, %s", path, self._goes_on())
 
     @property
     def path(self) -> str | None:
@@ -168,10 +168,12 @@ class AccessOutput:
         if path is None:
             self.close()
             self._path = None
-        elif self._open(path):
+            return
+        is_open = self._open(path)
+        if not is_open:
+            logger.error("the access log %s cannot be opened, %s", path, self._goes_on())
+        if is_open or self._output is None:
             self._path = path
-        else:
-            logger.error("access-log %s cannot be opened, %s", path, self._goes_on())
 
     def reopen(self) -> None:
         """Open it anew, as after its file was renamed; if it cannot be opened the old one stays in use."""
@@ -184,7 +186,8 @@ class AccessOutput:
             return
         if self._output is None and now_s >= self._retry_s:
             self._retry_s = now_s + RETRY_S
-            self._open(self._path)
+            if self._open(self._path):
+                logger.info("the access log %s is open", self._path)
         if self._output is not None and not self._batch.flush():
             self._reason = reason_of(self._batch.error)
         if self._batch.dropped > self._told_dropped and now_s - self._told_s >= TELL_EVERY_S:
