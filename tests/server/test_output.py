@@ -119,9 +119,9 @@ class TestFile:
     def test_another_one_takes_its_place_or_if_it_cannot_be_opened_does_not(self, tmp_path, batch, opened, caplog):
         out = opened(tmp_path / "one")
         batch.add_lines(1, **LINE)
-        out.change(str(tmp_path / "two"))
+        asyncio.run(out.change(str(tmp_path / "two")))
         batch.add_lines(2, **LINE)
-        out.change(str(tmp_path / "none" / "three"))
+        asyncio.run(out.change(str(tmp_path / "none" / "three")))
         batch.add_lines(3, **LINE)
         out.tick(0)
         assert out.path == str(tmp_path / "two")
@@ -131,7 +131,7 @@ class TestFile:
             f"the access log {tmp_path}/none/three cannot be opened, so the one that is open stays in use: "
             "No such file or directory"
         ]
-        out.change(None)
+        asyncio.run(out.change(None))
         batch.add_lines(1, **LINE)
         assert batch.dropped == 1
         assert not out.waits
@@ -162,7 +162,7 @@ class TestFile:
         path = tmp_path / "folder" / "log"
         out = opened(None)
         out.tick(0)
-        out.change(str(path))
+        asyncio.run(out.change(str(path)))
         batch.add_lines(2, **LINE)
         path.parent.mkdir()
         out.tick(RETRY_S)
