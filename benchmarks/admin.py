@@ -165,7 +165,7 @@ def main() -> int:
         time.sleep(2.0)
         seconds = len(PATHS) * arguments.questions * EVERY_S
         found["at rest"] = measure(admin_port, arguments.questions, lambda path: 200)
-        with flooded(port, 4 * seconds + 2) as loads:
+        with flooded(port, 1.5 * seconds + 2) as loads:
             found["flooded"] = measure(admin_port, arguments.questions, lambda path: 200)
         with stopped(admin_port):
             found["stopped"] = measure(admin_port, arguments.questions, lambda path: 503 if path == "/readyz" else 200)
