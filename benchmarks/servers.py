@@ -56,6 +56,9 @@ def start_gateway(
     if (clone / "src/gatewayx/server/master.py").exists() and "--workers" not in words:
         # One worker process, as what it is compared with has one.
         words += ["--workers", "1"]
+    if (clone / "src/gatewayx/server/admin.py").exists() and "--admin" not in words:
+        # What is measured is what serves.
+        words += ["--admin", "none"]
     python_path = os.pathsep.join(filter(None, [str(clone / "src"), os.environ.get("PYTHONPATH")]))
     process = processes.start(name, words, {"PYTHONPATH": python_path})
     process.wait_until_listening(port)

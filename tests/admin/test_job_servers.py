@@ -281,3 +281,17 @@ def test_addresses_that_come_and_go_without_end_have_room():
     assert len(told) == SLOTS
     assert told[10 * SLOTS - 1] == ServerConnections(1, 1)
     assert told[1_000_000] == ServerConnections(2, 10 * SLOTS - 1)
+
+
+async def test_a_job_server_that_is_an_address_of_two_entries_is_told_of_once():
+    async with ScriptedJobServer() as server:
+        name = {"server": f"{server.host}:{server.port}"}
+        twice = ("--server", f"each://localhost:{server.port}")
+        async with gateway(server.address, arguments=twice) as (_, admin, _served):
+            await becomes(admin, 1, "gearman_up", **name)
+
+            async def all_are_connected() -> bool:
+                # Two worker processes with two connections for each of the entries.
+                return [told["connections"] for told in (await admin.status())["job_servers"]] == [8]
+
+            await until(all_are_connected)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayx.core.access_batch import FILE_PIECE, HELD, PIECE, AccessBatch
@@ -106,6 +106,7 @@ def test_lines_wait_until_a_batch_is_full_or_a_flush(pipe):
     assert (batch.held_bytes, batch.dropped, batch.error) == (0, 0, 0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 6000), max_size=30),
     st.lists(

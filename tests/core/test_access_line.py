@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatewayx.core.access_line import FIELDS, LINE_BYTES, TEXT_BYTES, in_sample, line_of
@@ -101,6 +101,7 @@ def expected(fields: dict[str, object]) -> bytes:
     return b"{%s}\n" % b",".join(b'"%s":%s' % (name.encode(), part) for name, part in parts.items())
 
 
+@settings(deadline=None)
 @given(entries)
 @example(dict.fromkeys(TEXT_BYTES, b"\xff" * 5000))
 @example(dict.fromkeys(TEXT_BYTES, b'"\\\n\r\x1b\x00\x7f'))

@@ -175,6 +175,44 @@ async def test_a_relayed_request_has_its_line_where_its_client_is_and_one_that_n
     assert {str(line["unique"]) for line in lines.values()} >= {f"unique-{number}" for number in range(40)}
 
 
+NASTY_TARGETS = [
+    b'/"\\',
+    b"/%00%0A%0D%1B[2J%22%5C%7F%25",
+    b"/%FF%FE%C3%28%ED%A0%80%E2%80%A8",
+    b"/" + b"%F0%9F%98%80" * 100,
+    b"/" + b"%FF" * 170,
+    b"/" + b"a" * 8000,
+    b"/" + b"a" * 9000,
+    b"/\xff\xc3\xa9",
+    b"/\x1b[2J",
+    b"//?\xe2\x80\xa8",
+    b"*",
+    b"http://host/f%22?q",
+]
+
+
+async def test_whatever_clients_send_each_answer_has_a_line_of_json(tmp_path):
+    path = tmp_path / "log"
+    requests = [head(method, target) for target in NASTY_TARGETS for method in (b"GET", b"DELETE", b"\xffX", b"")]
+    requests += [
+        b"\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\xff\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        get(b"/f", b'X-Request-Id: \xff\x01"'),
+    ]
+    requests += [get(b"/f", b'X-Request-Id: \xff"\\%' + b"\xc3" * 300, b"traceparent: \xff")]
+    ids = []
+    async with serving("--workers", "1", "--access-log", str(path)) as served:
+        for request in requests:
+            async with HttpClient(served.listens) as client:
+                ids.append((await client.ask(request)).headers[b"x-request-id"].decode())
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+    assert [line["id"] for line in lines_of(path)] == ids
+    assert all(len(line) <= 4096 for line in path.read_bytes().splitlines(keepends=True))
+    assert all(line.isprintable() for line in path.read_text(encoding="utf-8").split("\n"))
+
+
 async def test_lines_come_without_another_request(tmp_path):
     path = tmp_path / "log"
     async with serving("--workers", "1", "--access-log", str(path)) as served:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayx.server import logs
@@ -67,6 +67,7 @@ def test_a_traceback_and_a_stack_are_one_text():
     assert found["traceback"].endswith("ValueError: why\nCurrent thread:\n  File x")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(), max_size=30), st.text(max_size=30), st.integers(1, 400), st.booleans())
 def test_whatever_is_told_is_a_line_of_json_that_a_pipe_takes_whole(message, reason, times, is_traced):
     made = record("%s", message * times, name=reason or "x")

@@ -119,18 +119,19 @@ class TestFile:
     def test_another_one_takes_its_place_or_if_it_cannot_be_opened_does_not(self, tmp_path, batch, opened, caplog):
         out = opened(tmp_path / "one")
         batch.add_lines(1, **LINE)
-        out.change(str(tmp_path / "two"))
+        asyncio.run(out.change(str(tmp_path / "two")))
         batch.add_lines(2, **LINE)
-        out.change(str(tmp_path / "none" / "three"))
+        asyncio.run(out.change(str(tmp_path / "none" / "three")))
         batch.add_lines(3, **LINE)
         out.tick(0)
         assert out.path == str(tmp_path / "two")
         assert requests((tmp_path / "one").read_text()) == [0]
         assert requests((tmp_path / "two").read_text()) == [0, 1, 0, 1, 2]
-        [line] = told(caplog)
-        assert line.startswith("access-log ")
-        assert line.endswith("so the one that is open stays in use: No such file or directory")
-        out.change(None)
+        assert told(caplog) == [
+            f"the access log {tmp_path}/none/three cannot be opened, so the one that is open stays in use: "
+            "No such file or directory"
+        ]
+        asyncio.run(out.change(None))
         batch.add_lines(1, **LINE)
         assert batch.dropped == 1
         assert not out.waits
@@ -149,9 +150,30 @@ class TestFile:
         out.tick(101 + RETRY_S)
         assert requests(path.read_text()) == [0, 1, 2]
         assert batch.dropped == 9
-        assert told(caplog) == ["7 lines of the access log were dropped: No such file or directory"]
+        assert told(caplog) == [
+            f"the access log {path} cannot be opened, so its lines are dropped: No such file or directory",
+            "7 lines of the access log were dropped: No such file or directory",
+            f"the access log {path} is open",
+        ]
         out.tick(100 + TELL_EVERY_S)
-        assert told(caplog)[1:] == ["2 lines of the access log were dropped: No such file or directory"]
+        assert told(caplog)[3:] == ["2 lines of the access log were dropped: No such file or directory"]
+
+    def test_one_that_cannot_be_opened_where_there_was_none_is_tried_again(self, tmp_path, batch, opened, caplog):
+        path = tmp_path / "folder" / "log"
+        out = opened(None)
+        out.tick(0)
+        asyncio.run(out.change(str(path)))
+        batch.add_lines(2, **LINE)
+        path.parent.mkdir()
+        out.tick(RETRY_S)
+        batch.add_lines(3, **LINE)
+        out.tick(RETRY_S)
+        assert requests(path.read_text()) == [0, 1, 2]
+        assert batch.dropped == 2
+        assert told(caplog)[:2] == [
+            f"the access log {path} cannot be opened, so its lines are dropped: No such file or directory",
+            f"the access log {path} is open",
+        ]
 
 
 class TestFullDisk:
@@ -184,7 +206,10 @@ class TestFifo:
         out = opened(fifo)
         batch.add_lines(2, **LINE)
         out.tick(0)
-        assert told(caplog) == ["2 lines of the access log were dropped: nobody reads it"]
+        assert told(caplog) == [
+            f"the access log {fifo} cannot be opened, so its lines are dropped: nobody reads it",
+            "2 lines of the access log were dropped: nobody reads it",
+        ]
         reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         out.tick(RETRY_S)
         batch.add_lines(3, **LINE)

@@ -8,9 +8,11 @@ server that does not answer. It ends last, and at once when the master is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import logging
+import os
 import socket
 import ssl
 import time
@@ -57,6 +59,8 @@ LOOK_S = 0.5
 DEADLINES_PER_TURN = 32
 # What the clients of the admin address may have together. An exposition of all functions takes a few of it.
 MAX_HELD_BYTES = 32 * MEBIBYTE
+# As that of udevd or auditd; it takes CAP_SYS_NICE.
+NICENESS = -10
 # After it is told to end, so long for the answers that it has begun.
 LAST_ANSWERS_S = 0.5
 
@@ -219,6 +223,9 @@ def run(
     descriptor for the traceback of a crash.
     """
     faulthandler.enable(file=last_words)
+    with contextlib.suppress(OSError):
+        # It uses little, and is asked while others use all there is. Who may not do this goes on without.
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     try:
         return uvloop.run(_answer(settings, bound, places, connection, log, context))
     finally:

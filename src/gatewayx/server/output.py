@@ -35,7 +35,7 @@ FILE_MODE = 0o640
 RETRY_S = 1.0
 # Dropped lines are told at most so often.
 TELL_EVERY_S = 60.0
-# At the end of a process its lines have so long to be taken, and another attempt is made so often.
+# At the end of a process, or of its log, the last lines have so long to be taken, and attempts are made so often.
 LAST_WRITES_S = 1.0
 LAST_ATTEMPT_S = 0.005
 # Bytes that a pipe with any room takes without waiting: PIPE_BUF (pipe(7)).
@@ -148,8 +148,8 @@ class AccessOutput:
         self._told_s = float("-inf")
         self._told_dropped = batch.dropped
         self._reason = reason_of(errno.EAGAIN)
-        if path is not None:
-            self._open(path)
+        if path is not None and not self._open(path):
+            logger.error("the access log %s cannot be opened, %s", path, self._goes_on())
 
     @property
     def path(self) -> str | None:
@@ -161,17 +161,20 @@ class AccessOutput:
         """Whether lines wait to be written, or an attempt to open is due."""
         return self._batch.held_bytes > 0 or (self._path is not None and self._output is None)
 
-    def change(self, path: str | None) -> None:
-        """Go on there; if that cannot be opened, where it was."""
+    async def change(self, path: str | None) -> None:
+        """Go on there, or nowhere; if it cannot be opened, where it was. What waits has LAST_WRITES_S to be written."""
         if path == self._path:
             return
+        await self._write_last()
         if path is None:
             self.close()
             self._path = None
-        elif self._open(path):
+            return
+        is_open = self._open(path)
+        if not is_open:
+            logger.error("the access log %s cannot be opened, %s", path, self._goes_on())
+        if is_open or self._output is None:
             self._path = path
-        else:
-            logger.error("access-log %s cannot be opened, %s", path, self._goes_on())
 
     def reopen(self) -> None:
         """Open it anew, as after its file was renamed; if it cannot be opened the old one stays in use."""
@@ -184,7 +187,8 @@ class AccessOutput:
             return
         if self._output is None and now_s >= self._retry_s:
             self._retry_s = now_s + RETRY_S
-            self._open(self._path)
+            if self._open(self._path):
+                logger.info("the access log %s is open", self._path)
         if self._output is not None and not self._batch.flush():
             self._reason = reason_of(self._batch.error)
         if self._batch.dropped > self._told_dropped and now_s - self._told_s >= TELL_EVERY_S:
@@ -193,12 +197,15 @@ class AccessOutput:
 
     async def finish(self) -> None:
         """Write what is taken within LAST_WRITES_S, count the rest as dropped, and let go."""
+        await self._write_last()
+        self.close()
+
+    async def _write_last(self) -> None:
         ends_s = time.monotonic() + LAST_WRITES_S
         while self._output is not None and not self._batch.flush():
             if self._batch.error != errno.EAGAIN or time.monotonic() >= ends_s:
                 break
             await asyncio.sleep(LAST_ATTEMPT_S)
-        self.close()
 
     def close(self) -> None:
         """Write what can be written at once, count the rest as dropped, and let go."""

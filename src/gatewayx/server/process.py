@@ -246,7 +246,9 @@ class GatewayProcess:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         if self._log is not None:
             self._log.change(settings.log_format)
-        self.access_output.change(settings.access_log)
+        if settings.access_log is None:
+            self.records.log = None
+        await self.access_output.change(settings.access_log)
         self._set_access_log(settings)
         await self.pool.change(settings.server, **for_pool)
 
