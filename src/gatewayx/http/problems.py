@@ -296,8 +296,8 @@ FOREIGN_PAGE = Problem(
     403,
     Retry.NO,
     False,
-    "a page asks whose origin is not among those of `--origin`; or, without that, one from the web that asks a gateway on "
-    "its visitor's own machine",
+    "a page asks whose origin is not among those of `--origin`; or, without that, one from the web that asks a gateway "
+    "on its visitor's own machine",
     "pages of this origin may not ask here",
 )
 MISDIRECTED = Problem(

@@ -76,7 +76,8 @@ cdef class PythonHandler(RequestHandler):
         return 0
 
     cdef int handle(self, Request request) except -1:
-        cdef dict headers = {b"host": request.context}
+        # HTTP/1.0 may leave Host out.
+        cdef dict headers = {b"host": request.context} if request.context else {}
         cdef bytes header_lines, body
         if request.headers is not None:
             for name, value in zip(request.headers[::2], request.headers[1::2]):
