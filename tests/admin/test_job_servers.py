@@ -22,6 +22,8 @@ from support.job_servers import ScriptedJobServer, hand_worker
 pytestmark = pytest.mark.anyio
 
 QUICK = ("--status-interval", "0.05", "--server-check-interval", "0.2")
+# For a status of so many lines that the test's own loop is busy with it.
+UNHURRIED = ("--status-interval", "0.5", "--server-check-interval", "10")
 TARGETS = ("/livez", "/readyz?verbose", "/metrics", "/status")
 
 
@@ -166,7 +168,7 @@ def functions_of(metrics: dict, family: str) -> set[str]:
 async def test_invented_functions_add_no_series():
     async with (
         ScriptedJobServer() as server,
-        gateway(server.address, arguments=("--require-worker",)) as (
+        gateway(server.address, arguments=("--require-worker", *UNHURRIED)) as (
             address,
             admin,
             _served,
@@ -200,7 +202,7 @@ async def test_a_hundred_functions_with_workers_have_places_and_no_more():
     async with ScriptedJobServer() as server:
         server.status = {b"first": (0, 0, 1), **{b"w%05d" % number: (0, 0, 1) for number in range(10_000)}}
         name = {"server": f"{server.host}:{server.port}"}
-        async with gateway(server.address, arguments=("--function", "declared", "--function", "w*")) as (
+        async with gateway(server.address, arguments=("--function", "declared", "--function", "w*", *UNHURRIED)) as (
             _,
             admin,
             _served,
