@@ -41,7 +41,8 @@ class RequestError(Exception):
     """A request that is refused: the client's fault, or room that is not there.
 
     problem: which kind. detail: what was wrong with this request; the problem's own words if it is None. headers:
-    header lines of this answer in place of the problem's own, each with its CRLF; a Retry-After among them is the only one.
+    header lines of this answer in place of the problem's own, each with its CRLF; a Retry-After among them is the only
+    one.
     """
 
     def __init__(self, problem: Problem, detail: str | None = None, headers: bytes | None = None) -> None:
