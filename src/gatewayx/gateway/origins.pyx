@@ -18,7 +18,7 @@ from gatewayx.gateway import cors
 from gatewayx.http import outcomes
 from gatewayx.http.problems import FOREIGN_PAGE, MISDIRECTED, PREFLIGHT_REFUSED, RequestError
 
-OWN_MACHINE_DETAIL = (
+cdef str OWN_MACHINE_DETAIL = (
     "a page from elsewhere on the web asks a gateway on its visitor's own machine; --origin with the page's origin allows it"
 )
 
