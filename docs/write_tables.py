@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gatewayx.config import manual
+from gatewayx.gateway import cors
 from gatewayx.http import problems
 
 DOCS = Path(__file__).parent
@@ -16,6 +17,7 @@ DOCS = Path(__file__).parent
 # Page, name of the table in it, and what makes the table.
 TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("http-api.md", "problems", problems.markdown_table),
+    ("http-api.md", "pages", cors.markdown_tables),
     ("settings.md", "settings", manual.markdown_tables),
 )
 

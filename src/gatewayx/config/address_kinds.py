@@ -1,10 +1,20 @@
-"""The kinds of settings that are addresses, or names of hosts."""
+"""The kinds of settings that are addresses, names of hosts, or origins of pages."""
 
 from __future__ import annotations
 
 import re
+import socket
+from types import MappingProxyType
 
-from gatewayx.address import LONGEST_UNIX_PATH_BYTES, UNIX_SCHEME, Address, AddressError, ServerAddress, UnixAddress
+from gatewayx.address import (
+    HIGHEST_PORT,
+    LONGEST_UNIX_PATH_BYTES,
+    UNIX_SCHEME,
+    Address,
+    AddressError,
+    ServerAddress,
+    UnixAddress,
+)
 from gatewayx.config.kinds import DisallowedValueError, FunctionList, Kind
 
 
@@ -140,3 +150,89 @@ class HostList(FunctionList):
     def from_flags(self, values: tuple[str, ...]) -> object:
         """See Kind."""
         return ",".join(values)
+
+
+class ServedHostList(HostList):
+    """As HostList, and addresses, IPv6 in brackets."""
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"1 to {self.most} different names of hosts or addresses, IPv6 in brackets, without ports"
+
+    def _parse_one(self, text: object) -> object:
+        if isinstance(text, str) and text.strip(" ").startswith("["):
+            return _bracketed(text.strip(" "))
+        return super()._parse_one(text)
+
+
+class OriginList(FunctionList):
+    """None or several distinct origins as browsers write them, or `*` alone; as text, separated by commas."""
+
+    metavar = "ORIGIN"
+    most = 256
+    _text = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[^\]]*\]|[^:\[]+)(?::([0-9]{1,5}))?", re.ASCII)
+    _default_ports = MappingProxyType({"http": 80, "https": 443})
+    _hosts = HostList()
+    # Where the last part of a name is a number, browsers take all of it for an IPv4 address.
+    _number_last = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return (
+            f"1 to {self.most} different SCHEME://HOST or SCHEME://HOST:PORT, without a path, a name that is not ASCII "
+            "as xn--, never null; or * alone"
+        )
+
+    def parse(self, value: object) -> tuple[object, ...]:
+        """See Kind."""
+        origins = super().parse(value)
+        if "*" in origins and len(origins) > 1:
+            raise DisallowedValueError
+        return origins
+
+    def _parse_one(self, text: object) -> object:
+        """One of them as the Fetch standard writes it: in lower case, the scheme's own port left out."""
+        text = text.strip(" ").lower() if isinstance(text, str) and text.isascii() else ""
+        if text == "*":
+            return text
+        found = self._text.fullmatch(text)
+        if found is None:
+            raise DisallowedValueError
+        scheme, host, port = found.groups()
+        if host.startswith("["):
+            host = _bracketed(host)
+        elif self._number_last.fullmatch(host):
+            _packed(socket.AF_INET, host)
+        else:
+            [host] = self._hosts.parse([host])
+        number = None if port is None else int(port)
+        if number is None or number == self._default_ports.get(scheme):
+            return f"{scheme}://{host}"
+        if not 0 < number <= HIGHEST_PORT:
+            raise DisallowedValueError
+        return f"{scheme}://{host}:{number}"
+
+    def from_flags(self, values: tuple[str, ...]) -> object:
+        """See Kind."""
+        return ",".join(values)
+
+
+def _packed(family: int, text: str) -> bytes:
+    try:
+        return socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        raise DisallowedValueError from None
+
+
+def _bracketed(text: str) -> str:
+    """An IPv6 address in brackets as browsers write it: as RFC 5952 has it, but never with an IPv4 address in it."""
+    if not text.endswith("]"):
+        raise DisallowedValueError
+    address = socket.inet_ntop(socket.AF_INET6, _packed(socket.AF_INET6, text[1:-1]))
+    before, _, last = address.rpartition(":")
+    if "." in last:
+        high, low = divmod(int.from_bytes(_packed(socket.AF_INET, last), "big"), 1 << 16)
+        address = f"{before}:{high:x}:{low:x}"
+    return f"[{address}]"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gatewayx.config.address_kinds import HostList, ListenList, OptionalAddress, ServerList
+from gatewayx.config.address_kinds import HostList, ListenList, OptionalAddress, OriginList, ServedHostList, ServerList
 from gatewayx.config.kinds import (
     GIBIBYTE,
     KIBIBYTE,
@@ -481,6 +481,25 @@ SETTINGS: tuple[Setting, ...] = (
         "Answers",
         "Say in each answer how long the gateway and the job took, in milliseconds: Server-Timing: gw;dur=0.2, "
         "job;dur=41.7.",
+    ),
+    Setting(
+        "origin",
+        "origin",
+        OriginList(),
+        "Browsers",
+        "An origin whose pages may ask, and see the answers (CORS); may be repeated, * for all. Requests of others "
+        "are answered 403. Without any, pages of other sites are refused only where they ask for localhost or an "
+        "address of loopback, and no proxy has passed it on.",
+        "Strimzi Kafka Bridge http.cors.allowedOrigins",
+    ),
+    Setting(
+        "host",
+        "host",
+        ServedHostList(),
+        "Browsers",
+        "A name or address by which the gateway is asked for, with whatever port; may be repeated. A request with "
+        "another Host, or none, is answered 421. Without any, all names are served.",
+        "nginx server_name",
     ),
     Setting(
         "admin",

@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = "application/octet-stream"
     plugin_compat: bool = False
     half_closed: str = "hang-up"
+    origin: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
     # None is none.
     admin: Address | None = Address("127.0.0.1", 8081)
     admin_host: tuple[str, ...] = ()

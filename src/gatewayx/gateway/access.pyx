@@ -56,7 +56,7 @@ cdef class Access:
 
     cdef int refused(self, Request request) except -1:
         cdef Asking asking
-        if self.origins.is_set and not request.owner.is_relayed():
+        if self.origins.is_set:
             read_asking(request, &asking)
             self.origins.name(request, &asking)
         return 0

@@ -24,6 +24,8 @@ cdef class AnsweringClient(ArrivingClient):
     # The request has ended, and is told of.
     cdef int end_record(self, Request request) except -1
     cdef bytes host(self)
+    # The request is refused before it has begun: the handler has its lines in the answer.
+    cdef int tell_refused(self, Request request) except -1
     cdef int append(self, Request request) except -1
     cdef int release(self, Request request) except -1
     cdef bint serves_last(self) noexcept

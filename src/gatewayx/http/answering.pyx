@@ -99,6 +99,7 @@ cdef class AnsweringClient(ArrivingClient):
             begin_record(self.clients.record_state, request)
             self.requests_begun += 1
             self.note(request)
+            self.tell_refused(request)
             request.outcome = <int> outcomes.OUTCOME_OF_PROBLEM[problem.kind]
         answer = self.clients.builder.problem(
             problem,
@@ -112,6 +113,13 @@ cdef class AnsweringClient(ArrivingClient):
         if not is_told:
             self.end_record(request)
         return self.write_pieces([answer])
+
+    cdef int tell_refused(self, Request request) except -1:
+        if not self.relayed:
+            self.clients.handler.refused(request)
+        # Nobody else looks at what is known of its head.
+        request.headers = None
+        return 0
 
     cdef int append(self, Request request) except -1:
         request.owner = self

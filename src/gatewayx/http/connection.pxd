@@ -20,4 +20,5 @@ cdef class HttpConnection(AnsweringClient):
     cdef int _completed(self, Request request) except -1
     cdef int _hand_over(self, Request request) except -1
     cdef int _handle(self, Request request) except -1
+    cdef Request _request_so_far(self)
     cdef int _refuse_for_place(self) except -1

@@ -394,9 +394,17 @@ cdef class HttpConnection(AnsweringClient):
             return self.clients.turn.add_client(self)
         return 0
 
+    cdef Request _request_so_far(self):
+        """What is known of the request being read; None for nothing."""
+        if self.parser is None:
+            return None
+        return self.parser.request_so_far(
+            NULL if self.tail is None else PyBytes_AS_STRING(self.tail) + self.unfinished.tail_offset
+        )
+
     cdef int refuse(self, object problem, str detail, bytes data) except -1:
         """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
-        cdef Request request = None if self.parser is None else self.parser.request_so_far()
+        cdef Request request = self._request_so_far()
         self.clients.counts.requests_refused += 1
         self.clients.refusals.note(problem.kind, self, data)
         self.body_coming = problem.status == 413 or (
@@ -407,7 +415,7 @@ cdef class HttpConnection(AnsweringClient):
             request = unread_request()
         if request.owner is None:
             self.append(request)
-            self.clients.handler.refused(request)
+            self.tell_refused(request)
         elif not request.answered():
             self.clients.handler.abandon(request)
             self.release(request)
@@ -505,7 +513,7 @@ cdef class HttpConnection(AnsweringClient):
 
     cdef int _refuse_for_place(self) except -1:
         """Answer the unfinished request at once, unless it was answered by its head; nothing else is under way."""
-        cdef Request request = None if self.parser is None else self.parser.request_so_far()
+        cdef Request request = self._request_so_far()
         cdef bint was_answered = request is not None and request.answered()
         self.clients.counts.requests_refused += 1
         self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example())

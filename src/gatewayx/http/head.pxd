@@ -11,6 +11,8 @@ cdef enum:
 cdef struct HeaderFacts:
     int hosts
     bint host_invalid
+    # The target has scheme and host, so that Host is not looked at (RFC 9112 3.2.2), but whether it is valid.
+    bint host_in_target
     # There is a Connection or Proxy-Connection; Connection lists "close", or "keep-alive".
     bint saw_connection
     bint option_close
@@ -85,6 +87,7 @@ cdef class HeadReader:
     cdef int _unfinished_request_line(self, const char* line, const char* end) except -1
     cdef int _request_line(self, const char* line, const char* end) except -1
     cdef int _target(self, const char* target, const char* end) except -1
+    cdef int _host(self, const char* start, const char* end) except -1
     cdef int _end_head(self) except -1
     cdef int _keep(self, bytes name, bytes value) except -1
     cdef int _check_head(self) except -1

@@ -22,7 +22,9 @@ from posix.strings cimport strncasecmp
 from gatewayx.core.grammar cimport (
     IS_TARGET,
     after_authority,
+    after_blanks,
     after_token,
+    before_blanks,
     decimal,
     is_host,
     is_only_name,
@@ -305,11 +307,20 @@ cdef class HeadReader:
             path = after_authority(target, end)
             if path == NULL:
                 raise _malformed("the target is neither a path nor an http URI")
+            self.seen.host_in_target = True
+            self._host(<const char*> memchr(target, c"/", path - target) + 2, path)
         if query == NULL:
             request.path = PyBytes_FromStringAndSize(path, end - path)
         else:
             request.path = PyBytes_FromStringAndSize(path, query - 1 - path)
             request.query = PyBytes_FromStringAndSize(query, end - query)
+        return 0
+
+    cdef int _host(self, const char* start, const char* end) except -1:
+        cdef Request request = self.request
+        request.host = PyBytes_FromStringAndSize(start, end - start)
+        request.host_start = PyBytes_AS_STRING(request.host)
+        request.host_bytes = end - start
         return 0
 
     cdef int _check_head(self) except -1:
@@ -402,9 +413,8 @@ cdef class HeadReader:
             self.seen.hosts += 1
             if not is_host(start, end):
                 self.seen.host_invalid = True
-            self.request.host = value
-            self.request.host_start = start
-            self.request.host_bytes = end - start
+            if not self.seen.host_in_target:
+                self._host(after_blanks(start, end), before_blanks(start, end))
         elif length == 14 and strncasecmp(name_bytes, b"content-length", 14) == 0:
             self.request.content_length = decimal(start, end)
         elif length == 10 and strncasecmp(name_bytes, b"connection", 10) == 0:

@@ -47,8 +47,8 @@ cdef class RequestParser:
     # Let go what is here of the body; the rest is read and dropped.
     cdef int drop_body(self) except -1
     # The request being read as far as an answer needs it, also before its head is complete; None before its request line
-    # is.
-    cdef Request request_so_far(self)
+    # is. unused: the bytes that read() has not used; NULL if they are not known.
+    cdef Request request_so_far(self, const char* unused)
 
     # Whether the request line is complete.
     cdef inline bint begun(self) noexcept:
@@ -82,7 +82,7 @@ cdef class RequestParser:
     cdef Py_ssize_t _read_head(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _read_any_head(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _take_plain_head(self, const char* data, Py_ssize_t size) except -1
-    cdef int _take_wanted_lines(self, const char* data) except -1
+    cdef int _take_wanted_lines(self, Request request, const char* data) except -1
     cdef Py_ssize_t _read_sized_body(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _read_chunked_body(self, const char* data, Py_ssize_t size) except -1
     cdef int _finish(self) except -1

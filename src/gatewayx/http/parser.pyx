@@ -166,7 +166,7 @@ cdef class RequestParser:
         self.head_done = True
         self.head_bytes = self.plain.target_end - self.plain.target
         if self.plain.wanted_lines:
-            self._take_wanted_lines(data)
+            self._take_wanted_lines(request, data)
         if length <= 0:
             request.set_body(b"")
             self.event = REQUEST_COMPLETE
@@ -181,7 +181,7 @@ cdef class RequestParser:
         self.event = HEAD_COMPLETE
         return head_end
 
-    cdef int _take_wanted_lines(self, const char* data) except -1:
+    cdef int _take_wanted_lines(self, Request request, const char* data) except -1:
         cdef HeaderSlice* header
         cdef WantedLine* line
         cdef int index
@@ -193,12 +193,12 @@ cdef class RequestParser:
             header.value = data + line.value
             header.value_bytes = line.value_end - line.value
             self.head_bytes += header.name_bytes + header.value_bytes + 2 * OBJECT_BYTES
-        self.request.header_slices = wanted_slices
-        self.request.header_count = self.plain.wanted_lines
-        self.request.header_kinds = self.plain.wanted_kinds
+        request.header_slices = wanted_slices
+        request.header_count = self.plain.wanted_lines
+        request.header_kinds = self.plain.wanted_kinds
         return 0
 
-    cdef Request request_so_far(self):
+    cdef Request request_so_far(self, const char* unused):
         cdef Request request = self.request
         if request is None and self.plain.part >= AT_LINE:
             request = new_request()
@@ -206,6 +206,9 @@ cdef class RequestParser:
             request.minor_version = 1
             request.keep_alive = True
             request.content_length = -1
+            if unused != NULL:
+                self._take_wanted_lines(request, unused)
+                request.keep()
         return request
 
     cdef int _finish(self) except -1:

@@ -301,6 +301,14 @@ FOREIGN_PAGE = Problem(
     "on its visitor's own machine",
     "pages of this origin may not ask here",
 )
+PREFLIGHT_REFUSED = Problem(
+    "preflight-refused",
+    403,
+    Retry.NO,
+    False,
+    "a browser asks whether a page may ask with a method or a header that is not listed for pages",
+    "the method or a header is none of those with which pages may ask",
+)
 MISDIRECTED = Problem(
     "misdirected",
     421,

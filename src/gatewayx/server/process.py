@@ -16,6 +16,7 @@ from gatewayx.errors import StartError, StateError
 from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.gateway import Gateway
+from gatewayx.gateway.origins import Origins
 from gatewayx.gearman.pool import Pool
 from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
@@ -318,7 +319,7 @@ class GatewayProcess:
 
     def _for_access(self, settings: Settings) -> dict[str, Any]:
         """Who may; a part that is left out lets everybody."""
-        return {}
+        return {"origins": _origins(settings)}
 
     def _set_access_log(self, settings: Settings) -> None:
         self.access_log.change(settings.access_log_sample, with_unique=settings.access_log_unique)
@@ -442,6 +443,11 @@ def _for_gateway(settings: Settings) -> dict[str, Any]:
         "refuse_client_unique": settings.refuse_client_unique,
         "plugin_compat": settings.plugin_compat,
     }
+
+
+def _origins(settings: Settings) -> Origins:
+    origins = tuple(origin.encode("ascii") for origin in settings.origin)
+    return Origins(origins, tuple(host.encode("ascii") for host in settings.host))
 
 
 def _answers_half_closed(settings: Settings) -> bool:
