@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.kinds import FunctionBound, FunctionServer, SocketOwner
 from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES
@@ -14,7 +12,6 @@ from support.bad_values import (
     BAD_NAMES,
     BAD_NUMBERS,
     BAD_OPTIONAL_ADDRESSES,
-    BAD_ORIGINS,
     BAD_OWNERS,
     BAD_PATHS,
     BAD_SERVERS,
@@ -22,23 +19,8 @@ from support.bad_values import (
     BAD_TYPES,
     BAD_WORDS,
 )
-
-
-class Sample(NamedTuple):
-    """What one setting is tested with."""
-
-    # The documented default, as the field's type.
-    default: object
-    # For each level a value in its own spelling, and what the field is then.
-    toml: tuple[str, object]
-    variable: tuple[str, object]
-    flag: tuple[object, object]
-    # Arguments of the command line, and the value that `check` shows for them.
-    arguments: list[str]
-    shown: str
-    # Texts that are no value.
-    bad: list[str]
-
+from support.sample import Sample
+from support.who_may_samples import WHO_MAY_SAMPLES
 
 SERVER = ServerAddress("127.0.0.1", 4730)
 
@@ -490,35 +472,6 @@ SAMPLES = {
         shown="answer",
         bad=["", "Answer", "hangup", "true", "0"],
     ),
-    "origin": Sample(
-        default=(),
-        toml=(
-            '["HTTPS://App.example:443", "http://[::FFFF:127.0.0.1]:80"]',
-            ("https://app.example", "http://[::ffff:7f00:1]"),
-        ),
-        variable=("http://a:443, capacitor://localhost", ("http://a:443", "capacitor://localhost")),
-        flag=(("*",), ("*",)),
-        arguments=["--origin", "https://app.example:8443", "--origin", "http://127.0.0.1:3000"],
-        shown="https://app.example:8443,http://127.0.0.1:3000",
-        bad=BAD_ORIGINS,
-    ),
-    "host": Sample(
-        default=(),
-        toml=('["API.example", "[0::1]"]', ("api.example", "[::1]")),
-        variable=("127.0.0.1, [::ffff:1.2.3.4]", ("127.0.0.1", "[::ffff:102:304]")),
-        flag=(("a", "b"), ("a", "b")),
-        arguments=["--host", "a", "--host", "[2001:DB8::1]"],
-        shown="a,[2001:db8::1]",
-        bad=[
-            *(host for host in BAD_HOSTS if host != "[::1]"),
-            "[::1",
-            "[::1]:80",
-            "::1",
-            "[]",
-            "[::1%1]",
-            "[127.0.0.1]",
-        ],
-    ),
     "admin": Sample(
         default=Address("127.0.0.1", 8081),
         toml=('"none"', None),
@@ -591,4 +544,5 @@ SAMPLES = {
         shown="true",
         bad=BAD_WORDS,
     ),
+    **WHO_MAY_SAMPLES,
 }

@@ -33,6 +33,7 @@ from gatewayx.config.kinds import (
     Switch,
     escaped,
 )
+from gatewayx.config.rate_kinds import FunctionRates, Rate
 from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES, MOST_WORKERS, Settings
 from gatewayx.errors import SettingError
 
@@ -357,6 +358,32 @@ SETTINGS: tuple[Setting, ...] = (
         Size(1, LARGEST_WORKLOAD_BYTES),
         "Limits",
         "Largest result of one job, all its data together; a larger one is answered 502, its rest skipped.",
+    ),
+    Setting(
+        "rate",
+        "rate",
+        Rate(),
+        "Rates",
+        "Requests of one IPv4 address or IPv6 /64, so many a second on average and a burst of so many at once, by "
+        "default what comes in a second; a further one is answered 429. Any number without it.",
+        "nginx limit_req rate, burst: off; Traefik rateLimit average, burst: 1",
+    ),
+    Setting(
+        "function_rate",
+        "function-rate",
+        FunctionRates(),
+        "Rates",
+        "Requests for one function, prefix*=N/s for each that begins so; may be repeated. As rate, whoever asks.",
+        "AWS API Gateway throttling of a method: rate 10000, burst 5000",
+    ),
+    Setting(
+        "connection_rate",
+        "connection-rate",
+        Rate(),
+        "Rates",
+        "Connections of one IPv4 address or IPv6 /64 that are accepted, as rate; a further one is answered 429 and "
+        "closed.",
+        "HAProxy src_conn_rate: off",
     ),
     Setting(
         "first_byte_timeout_s",

@@ -6,6 +6,7 @@ import msgspec
 
 from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.kinds import GIBIBYTE, KIBIBYTE, MEBIBYTE, FunctionBound, FunctionServer, SocketOwner
+from gatewayx.config.rate_kinds import FunctionRate, RateBound
 
 # A Gearman packet's length is a uint32 and counts the function (at most 4 KiB), the unique (63) and two NULs as well.
 LARGEST_WORKLOAD_BYTES = 4 * GIBIBYTE - 8 * KIBIBYTE
@@ -39,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     max_connections_per_address: int = 0
     max_pipelined: int = 64
+    # None is none.
+    rate: RateBound | None = None
+    function_rate: tuple[FunctionRate, ...] = ()
+    connection_rate: RateBound | None = None
     max_jobs: int = 10_000
     max_relayed: int = 1_000
     max_function_jobs: tuple[FunctionBound, ...] = ()

@@ -35,6 +35,8 @@ cdef struct Counts:
     # Lines of the access log, and of the event log, that nobody took in time.
     unsigned long long log_lines_dropped
     unsigned long long log_events_dropped
+    # Keys of rates that were forgotten before their time, since others needed their place.
+    unsigned long long rates_forgiven
 
 
 cdef class Counters:

@@ -30,6 +30,7 @@ NAMES = (
     "cancels_left_out",
     "log_lines_dropped",
     "log_events_dropped",
+    "rates_forgiven",
 )
 # What a row takes.
 ROW_BYTES = sizeof(Counts)

@@ -39,9 +39,11 @@ cdef class Access:
         if self.origins.check(request, &asking):
             return True
         if self.rates is not None:
-            self.rates.check_address(request.owner.asker())
+            self.rates.check_address(request)
         if self.tokens is not None:
             self.token = self.tokens.find(request, &asking)
+            if self.rates is not None and self.token is not None:
+                self.rates.check_token(request, self.token)
         return False
 
     cdef int check_job(self, Request request, JobRequest wanted) except -1:
@@ -51,7 +53,7 @@ cdef class Access:
         if token is not None:
             self.tokens.check_job(token, wanted)
         if self.rates is not None:
-            self.rates.check_job(request, token, wanted.function)
+            self.rates.check_function(request, token, wanted.function)
         return 0
 
     cdef int refused(self, Request request) except -1:

@@ -1,12 +1,40 @@
 """How often an address, a token and a function may be asked for."""
 
+from libc.stdint cimport uint64_t
+
+from gatewayx.core.function_table cimport FunctionTable
+from gatewayx.core.rates cimport Rate, Rates
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.http.request cimport Request
+from gatewayx.http.response cimport RetryAfter
+
+cdef enum:
+    # Functions of which it is known without a look whether they have a rate, and what their key is.
+    MOST_KNOWN_FUNCTIONS = 1024
+
+
+cdef class FunctionLimit:
+    cdef Rate rate
+    cdef uint64_t key
 
 
 cdef class RateLimits:
-    # A request of this address, None for none, has come; raises RequestError if it is one too many.
-    cdef int check_address(self, bytes address) except -1
-    # It asks for a job of this function with this token, None for none; raises RequestError if it is one too many of either.
-    # Tokens with a rate get RateLimit lines in the answer, whatever that is.
-    cdef int check_job(self, Request request, Token token, bytes function) except -1
+    cdef Rates rates
+    # Of an address; any number if its interval is 0.
+    cdef Rate address
+    # (so many a second, so many at once) of functions.
+    cdef FunctionTable functions
+    # Those that were asked for lately: to a FunctionLimit, or None for those without a rate.
+    cdef dict known
+    cdef RetryAfter retry_after
+
+    # A request has come; raises RequestError if it is one too many of its address.
+    cdef int check_address(self, Request request) except -1
+    # It has this token; raises RequestError if it is one too many of that. If the token has a rate the answer tells of it, whatever
+    # the answer is.
+    cdef int check_token(self, Request request, Token token) except -1
+    # It asks for a job of this function with this token, None for none; raises RequestError if it is one too many of that. Then it is
+    # none of the token's.
+    cdef int check_function(self, Request request, Token token, bytes function) except -1
+    cdef FunctionLimit _limit_of(self, bytes function)
+    cdef long long _take(self, uint64_t key, const Rate* rate, Request request, long long* debt_ns) noexcept

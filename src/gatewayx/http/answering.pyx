@@ -88,7 +88,7 @@ cdef class AnsweringClient(ArrivingClient):
             self.host_text = self.peer_host().encode()
         return self.host_text or None
 
-    cdef int write_refusal(self, Request request, object problem, str detail) except -1:
+    cdef int write_refusal(self, Request request, object problem, str detail, bytes headers) except -1:
         cdef char[MOST_LINES_BYTES] lines
         cdef bint is_told = request is not None and request.begun_ns != 0
         cdef bytes answer
@@ -104,7 +104,7 @@ cdef class AnsweringClient(ArrivingClient):
         answer = self.clients.builder.problem(
             problem,
             detail,
-            self.clients.refusals.headers(problem, None),
+            self.clients.refusals.headers(problem, headers),
             lines[: self._put_lines(lines, request) - lines],
             request.answer_lines,
             request.id[:ID_BYTES],

@@ -5,7 +5,8 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.shared cimport Shared
 from gatewayx.core.turns cimport Flag, Turn
-from gatewayx.http.idle cimport Occupant, OccupantList, Room, Unread
+from gatewayx.http.entrance cimport Entrance, Entrant
+from gatewayx.http.idle cimport OccupantList, Room, Unread
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.refusals cimport Refusals
@@ -83,6 +84,8 @@ cdef class Clients:
     cdef long long body_linger_bytes
     # Where connections count, and those of an address, or of a /64 of IPv6, if that has a bound.
     cdef Shared shared
+    # Who is let in.
+    cdef Entrance entrance
     # Whether the process that has connected to relay is one of this gateway's.
     cdef object relay_peers
     # Where connections write what was gathered in a turn of the loop.
@@ -117,7 +120,7 @@ cdef class Clients:
     cdef int give_back_parser(self, RequestParser parser) except -1
 
 
-cdef class Client(Occupant):
+cdef class Client(Entrant):
     cdef Clients clients
     # None before it is opened and after it is lost.
     cdef Stream stream
@@ -153,12 +156,6 @@ cdef class Client(Occupant):
     cdef unsigned int serial
     cdef unsigned int requests_begun
     cdef bytes host_text
-    # Whom it counts for among the connections of an address, if those are bounded, and among the senders of unfinished
-    # requests; None until it does.
-    cdef bytes address
-    # Where it counts in shared.addresses, -1 for nowhere; and whether it counts in shared's connections.
-    cdef int address_slot
-    cdef Flag has_place
     # The loop time at which the head being read must end, while its deadline is armed; otherwise the seconds that are left
     # for it, -1 if it never was.
     cdef double head_s
@@ -182,7 +179,8 @@ cdef class Client(Occupant):
     # Nothing more is read or answered: let go of all that is held for requests.
     cdef int let_requests_go(self) except -1
     # Answer with a problem at once, as the last thing. request: to which, None for one of which nothing is known.
-    cdef int write_refusal(self, Request request, object problem, str detail) except -1
+    # headers: in place of the problem's own.
+    cdef int write_refusal(self, Request request, object problem, str detail, bytes headers) except -1
     # Seconds in which the next byte of the body must come.
     cdef double body_left_s(self) noexcept
     # The next answer is the last one.
@@ -215,11 +213,6 @@ cdef class Client(Occupant):
     cdef int close(self) except -1
     cdef int abort(self) except -1
     # Answer before any request, linger and close.
-    # Count among the connections, if one more may be; and among those of its address.
-    cdef bint take_place(self) noexcept
-    cdef bint take_address(self, unsigned int bound) except -1
-    # Count no more, whoever it is that asks first.
-    cdef int give_place(self) except -1
     cdef int refuse_connection(self, object problem) except -1
     # It is gone: it counts nowhere any more.
     cdef int leave(self) except -1

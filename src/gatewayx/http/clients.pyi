@@ -7,9 +7,10 @@ from enum import IntFlag
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
+from gatewayx.core.rates import Rates
 from gatewayx.core.shared import Shared
 from gatewayx.core.turns import Turn
-from gatewayx.http.idle import Occupant
+from gatewayx.http.entrance import Entrant
 from gatewayx.http.limits import Limits
 from gatewayx.http.records import Records
 from gatewayx.http.request import RequestHandler
@@ -53,6 +54,7 @@ class Clients:
         shared: Shared | None = None,
         relay_peers: Callable[[tuple[int, int] | None], bool] | None = None,
         records: Records | None = None,
+        rates: Rates | None = None,
     ) -> None: ...
     @property
     def refused_connections(self) -> int: ...
@@ -100,7 +102,7 @@ class Clients:
     def relieve(self, most: int) -> int:
         """Room.relieve()."""
 
-class Client(Occupant):
+class Client(Entrant):
     """One client's connection; HttpConnection adds its requests."""
 
     def __init__(self, clients: Clients) -> None: ...

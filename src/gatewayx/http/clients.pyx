@@ -17,9 +17,11 @@ cimport cython
 from gatewayx.core.budget cimport ACCOUNTS, RESULTS, SMALL, SMALL_BYTES, Account, ByteBudget
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
-from gatewayx.core.shared cimport CONNECTIONS, Shared, hash_of
+from gatewayx.core.rates cimport Rates
+from gatewayx.core.shared cimport CONNECTIONS, Shared
 from gatewayx.core.turns cimport Turn
-from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, Occupant, OccupantList, Room, Unread
+from gatewayx.http.entrance cimport Entrance, Entrant
+from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, OccupantList, Room, Unread
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.refusals cimport Refusals, address_key
@@ -29,9 +31,15 @@ from gatewayx.http.response cimport ResponseBuilder
 from gatewayx.net.stream cimport Stream
 
 from gatewayx.core.metrics import alone as metrics_alone
+from gatewayx.core.rates import alone as rates_alone
 from gatewayx.core.shared import alone
 from gatewayx.errors import StateError
-from gatewayx.http.problems import STOPPING, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_ADDRESS
+from gatewayx.http.problems import (
+    STOPPING,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_CONNECTIONS_PER_ADDRESS,
+    TOO_MANY_CONNECTIONS_TOO_FAST,
+)
 
 from libc.math cimport fmax, fmin
 from libc.stdint cimport uint64_t
@@ -55,6 +63,7 @@ cdef class Clients:
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
     turn: where connections write what was gathered in a turn of the loop. counters: where all is counted.
     answers_half_closed: a client that has closed its sending side waits for its answers; else it has hung up.
+    rates: how often addresses connect; None for a table of its own.
     relay_peers: whether Stream.peer_process() is one of this gateway's; None where nobody relays. records: tells of
     requests; None for one that nobody reads.
     """
@@ -73,6 +82,7 @@ cdef class Clients:
         Shared shared=None,
         relay_peers=None,
         Records records=None,
+        Rates rates=None,
     ):
         self.loop = loop
         self.wheel = wheel
@@ -87,6 +97,7 @@ cdef class Clients:
         self.records = Records(metrics_alone(), turn) if records is None else records
         self.record_state = &self.records.state
         self.shared = alone(limits.max_connections) if shared is None else shared
+        self.entrance = Entrance(limits, self.shared, rates_alone(counters) if rates is None else rates)
         self.relay_peers = relay_peers
         self.turn = turn
         self.emptied = asyncio.Event()
@@ -179,6 +190,8 @@ cdef class Clients:
         cdef Limits limits = self.limits
         if self.draining and not client.late:
             return STOPPING
+        if not client.is_in_time():
+            return TOO_MANY_CONNECTIONS_TOO_FAST
         if limits.max_connections_per_address and not client.take_address(limits.max_connections_per_address):
             return TOO_MANY_CONNECTIONS_PER_ADDRESS
         # Whoever is closed to make room gives its place back at once.
@@ -243,18 +256,19 @@ cdef class Clients:
         return 0
 
 
-cdef class Client(Occupant):
+cdef class Client(Entrant):
     """One client's connection; HttpConnection adds its requests."""
 
     def __init__(self, Clients clients not None):
         self.clients = clients
+        self.entrance = clients.entrance
         self.head_s = -1
         self.address_slot = -1
 
     cdef int let_requests_go(self) except -1:
         raise NotImplementedError
 
-    cdef int write_refusal(self, Request request, object problem, str detail) except -1:
+    cdef int write_refusal(self, Request request, object problem, str detail, bytes headers) except -1:
         raise NotImplementedError
 
     cdef double body_left_s(self) noexcept:
@@ -305,35 +319,15 @@ cdef class Client(Occupant):
         clients.add(self)
         return self.arm(FIRST_BYTE)
 
-    cdef bint take_place(self) noexcept:
-        cdef Clients clients = self.clients
-        self.has_place = clients.shared.take(CONNECTIONS, 1, clients.limits.max_connections)
-        return self.has_place
-
-    cdef bint take_address(self, unsigned int bound) except -1:
-        self.address = address_key(self.stream.peer())
-        if self.address is None:
-            return True
-        # Where the table is full, of which there is twice the room that connections take, the address counts as full.
-        self.address_slot = self.clients.shared.addresses.take(hash_of(self.address), bound)
-        if self.address_slot >= 0:
-            return True
-        self.address = None
-        return False
-
-    cdef int give_place(self) except -1:
-        cdef Shared shared = self.clients.shared
-        if self.has_place:
-            self.has_place = False
-            shared.give(CONNECTIONS, 1)
-        if self.address_slot >= 0:
-            shared.addresses.give(self.address_slot)
-            self.address_slot = -1
-        return 0
+    cdef bytes own_address(self):
+        return address_key(self.stream.peer())
 
     cdef int refuse_connection(self, object problem) except -1:
         cdef Clients clients = self.clients
-        self.write_refusal(None, problem, problem.detail)
+        cdef bytes headers = None
+        if problem is TOO_MANY_CONNECTIONS_TOO_FAST:
+            headers = clients.refusals.retry_after.exactly(clients.entrance.wait_ns)
+        self.write_refusal(None, problem, problem.detail, headers)
         if clients.refused_connections >= MAX_REFUSED_CONNECTIONS:
             return self.close()
         clients.add(self)

@@ -12,6 +12,7 @@ whom is in `idle`.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, ByteBudget, account_for
 from gatewayx.http.answering cimport AnsweringClient
@@ -101,6 +102,10 @@ cdef class HttpConnection(AnsweringClient):
         if self.address is None and not self.relayed:
             self.address = address_key(self.stream.peer())
         return self.address
+
+    cdef uint64_t asker_hash(self) except? 0:
+        # Behind a process that relays are the clients of many addresses.
+        return self.address_hash if self.address_hash or self.relayed else self.hash_address()
 
     # What the stream tells.
 
@@ -524,7 +529,7 @@ cdef class HttpConnection(AnsweringClient):
         if was_answered:
             return 0
         self.clients.counts.requests_answered += 1
-        return self.write_refusal(request, TOO_MANY_CONNECTIONS, PLACE_NEEDED)
+        return self.write_refusal(request, TOO_MANY_CONNECTIONS, PLACE_NEEDED, None)
 
     cdef int end_slow_reader(self) except -1:
         self.clients.refusals.note("answer-read-too-slowly", self, b"")

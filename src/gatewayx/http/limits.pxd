@@ -2,6 +2,8 @@
 (config/settings). What all clients together may hold is in core/budget, what they may have running in
 gateway/admission."""
 
+from gatewayx.core.rates cimport Rate
+
 
 cdef class Limits:
     # Bytes of the request target.
@@ -21,6 +23,8 @@ cdef class Limits:
     cdef readonly Py_ssize_t max_connections
     # Open connections of one IPv4 address or one IPv6 /64, 0 for any number.
     cdef readonly Py_ssize_t max_connections_per_address
+    # Connections of one address that are accepted.
+    cdef Rate connection_rate
     # Seconds from accept to the first byte.
     cdef readonly double first_byte_timeout_s
     # Seconds from a head's first byte to its end.

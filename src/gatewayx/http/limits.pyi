@@ -2,6 +2,14 @@
 
 from typing import Protocol, final
 
+class _Rate(Protocol):
+    """So many a second on average, and so many at once."""
+
+    @property
+    def per_s(self) -> float: ...
+    @property
+    def burst(self) -> int: ...
+
 class _Bounds(Protocol):
     """The settings of the bounds."""
 
@@ -21,6 +29,8 @@ class _Bounds(Protocol):
     def max_connections(self) -> int: ...
     @property
     def max_connections_per_address(self) -> int: ...
+    @property
+    def connection_rate(self) -> _Rate | None: ...
     @property
     def first_byte_timeout_s(self) -> float: ...
     @property

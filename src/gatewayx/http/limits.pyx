@@ -2,6 +2,8 @@
 
 cimport cython
 
+from gatewayx.core.rates cimport rate_of
+
 from gatewayx.http.problems import (
     BODY_TOO_LARGE,
     CHUNK_EXTENSIONS_TOO_LARGE,
@@ -20,6 +22,8 @@ cdef class Limits:
 
     def change(self, settings):
         """Be as these say, for requests that are under way as well."""
+        rate = settings.connection_rate
+        self.connection_rate = rate_of(0, 0) if rate is None else rate_of(rate.per_s, rate.burst)
         self.max_target_bytes = settings.max_target_bytes
         self.max_header_bytes = settings.max_header_bytes
         self.max_headers = settings.max_headers

@@ -4,6 +4,8 @@ from gatewayx.core.budget cimport Held
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.net.stream cimport StreamOwner
 
+from libc.stdint cimport uint64_t
+
 cdef enum Method:
     METHOD_GET = 0
     METHOD_HEAD = 1
@@ -197,6 +199,8 @@ cdef class RequestOwner(StreamOwner):
     cdef bint is_relayed(self) noexcept
     # The address that asks, as it counts; None for none.
     cdef bytes asker(self)
+    # The hash of that (core/shared), 0 for none.
+    cdef uint64_t asker_hash(self) except? 0
     # headers: further header lines, each with its CRLF, which are the caller's. body: bytes or bytearray.
     cdef int answer(
         self,

@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
 
 from gatewayx.net.stream cimport StreamOwner
 
@@ -121,6 +122,9 @@ cdef class RequestOwner(StreamOwner):
 
     cdef bytes asker(self):
         return None
+
+    cdef uint64_t asker_hash(self) except? 0:
+        return 0
 
     cdef int answer(
         self,

@@ -55,6 +55,9 @@ cdef class RetryAfter:
     cdef dict spells
 
     cpdef bytes line(self, str kind)
+    # The line for one that may come again in so many nanoseconds.
+    cpdef bytes exactly(self, long long wait_ns)
+    cdef unsigned long long _random(self) noexcept
 
 
 cdef bytes problem_body(object problem, str detail, bytes request_id)

@@ -29,5 +29,8 @@ class RetryAfter:
     def line(self, kind: str) -> bytes:
         """The header line, with its CRLF, for one more refusal of this kind."""
 
+    def exactly(self, wait_ns: int) -> bytes:
+        """The header line, with its CRLF, for one that may come again in so many nanoseconds, and not before."""
+
 def http_date(second: int) -> str:
     """The IMF-fixdate of a second since the epoch (RFC 9110 5.6.7)."""

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport ceil
 from libc.stdlib cimport free, realloc
 from libc.string cimport strlen
 
@@ -36,6 +37,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Of the time that a kind of refusal has lasted, clients are asked to wait up to this part.
 cdef double RETRY_AFTER_SHARE = 0.3
+# And of a time that is known exactly, up to this part more.
+cdef double JITTER = 0.2
 cdef tuple RETRY_AFTER_LINES = tuple(b"Retry-After: %d\r\n" % seconds for seconds in range(MAX_RETRY_AFTER_S + 1))
 
 
@@ -167,10 +170,22 @@ cdef class RetryAfter:
         spell[1] = now_s
         highest_s = _highest_retry_after(now_s - <double> spell[0])
         lowest_s = max(MIN_RETRY_AFTER_S, highest_s // 3)
+        return <bytes> RETRY_AFTER_LINES[lowest_s + <int> (self._random() % (highest_s - lowest_s + 1))]
+
+    cpdef bytes exactly(self, long long wait_ns):
+        """The header line, with its CRLF, for one that may come again in so many nanoseconds, and not before.
+
+        Whole seconds (RFC 9110 10.2.3), rounded up, after up to JITTER more, so that those who were refused together do not
+        all come at the same time.
+        """
+        cdef double part = <double> (self._random() >> 11) / (<unsigned long long> 1 << 53)
+        return b"Retry-After: %d\r\n" % max(1, <long long> ceil(wait_ns * (1 + JITTER * part) / 1e9))
+
+    cdef unsigned long long _random(self) noexcept:
         self.random_state ^= self.random_state << 13
         self.random_state ^= self.random_state >> 7
         self.random_state ^= self.random_state << 17
-        return <bytes> RETRY_AFTER_LINES[lowest_s + <int> (self.random_state % (highest_s - lowest_s + 1))]
+        return self.random_state
 
 
 cdef int _highest_retry_after(double lasted_s) noexcept:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from gatewayx.core.counters import ROW_BYTES, Counters
 from gatewayx.core.metrics import Metrics, metrics_bytes
+from gatewayx.core.rates import RATES_BYTES, Rates
 from gatewayx.core.shared import FUNCTION_SLOTS, Shared, address_slots, shared_bytes
 from gatewayx.server.board import Board, board_bytes
 from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
@@ -153,7 +154,8 @@ class Places:
         bounds_bytes = shared_bytes(count, FUNCTION_SLOTS, self._address_slots)
         board_at = _behind(rows_bytes + bounds_bytes)
         self._metrics_at = _behind(board_at + board_bytes(count))
-        memory = mmap.mmap(-1, self._metrics_at + metrics_bytes(count))
+        self._rates_at = _behind(self._metrics_at + metrics_bytes(count))
+        memory = mmap.mmap(-1, self._rates_at + RATES_BYTES)
         # Of hashes that all of them must agree on, and that nobody else can foresee.
         self.identity_key = os.urandom(KEY_BYTES)
         self._memory = memory
@@ -169,6 +171,10 @@ class Places:
     def metrics(self, place: int = 0) -> Metrics:
         """What all have counted by function, for the process at this place."""
         return Metrics(self._memory, len(self), place, self._metrics_at)
+
+    def rates(self, counters: Counters) -> Rates:
+        """How often all are asked, for the process that counts here."""
+        return Rates(self._memory, counters, self._rates_at)
 
     def tell_apart(self, functions: Iterable[str]) -> None:
         """Count what is asked of these functions under their names, as far as there is room; `name*` is no name."""

@@ -17,6 +17,7 @@ from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.gateway import Gateway
 from gatewayx.gateway.origins import Origins
+from gatewayx.gateway.rates import RateLimits
 from gatewayx.gearman.pool import Pool
 from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
@@ -128,6 +129,7 @@ class GatewayProcess:
                 settings.max_relayed,
                 settings.job_timeout_s,
             )
+        self.rates = self.places.rates(self.counted_in)
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
         self.gateway = Gateway(
             self.pool,
@@ -152,6 +154,7 @@ class GatewayProcess:
             shared=self.shared,
             relay_peers=None if relay_sockets is None else relay_sockets.is_ours,
             records=self.records,
+            rates=self.rates,
         )
         self.access_log = AccessLog(self.counted_in)
         self.access_output = AccessOutput(self.access_log.batch, settings.access_log)
@@ -319,7 +322,14 @@ class GatewayProcess:
 
     def _for_access(self, settings: Settings) -> dict[str, Any]:
         """Who may; a part that is left out lets everybody."""
-        return {"origins": _origins(settings)}
+        return {"origins": _origins(settings), "rates": self._rate_limits(settings)}
+
+    def _rate_limits(self, settings: Settings) -> RateLimits | None:
+        if settings.rate is None and not settings.function_rate:
+            return None
+        return RateLimits(
+            self.rates, settings.rate, [(bound.name.encode(), bound.rate) for bound in settings.function_rate]
+        )
 
     def _set_access_log(self, settings: Settings) -> None:
         self.access_log.change(settings.access_log_sample, with_unique=settings.access_log_unique)
