@@ -41,6 +41,8 @@ cdef enum:
     SETS = RATE_ENTRIES // WAYS
     # How often a change is tried that others are in the way of.
     PATIENCE = 64
+    # What one process takes for the time may be so much earlier than what another one does.
+    MOST_EARLY_NS = 1_000_000_000
 
 RATES_BYTES = RATE_ENTRIES // WAYS * sizeof(RateSet)
 
@@ -54,13 +56,11 @@ cdef inline uint64_t _word(uint64_t key, long long time_ns) noexcept:
     return <uint64_t> time_ns << TAG_BITS | key >> (64 - TAG_BITS)
 
 
-cdef inline long long _debt_ns(uint64_t key, uint64_t word, const Rate* rate, long long now_ns) noexcept:
-    """How far away a time is; a rate that was lower when it was written may have put it further away than its burst."""
-    cdef long long debt_ns
+cdef inline long long _debt_ns(uint64_t key, uint64_t word, long long now_ns) noexcept:
+    """How far away a time is."""
     if word & ((1 << TAG_BITS) - 1) != key >> (64 - TAG_BITS):
         return 0
-    debt_ns = <long long> (word >> TAG_BITS) - now_ns
-    return 0 if debt_ns < 0 else min(debt_ns, rate.capacity_ns)
+    return max(0, <long long> (word >> TAG_BITS) - now_ns)
 
 
 # The collector would drop the memory without releasing it; Rates are in no cycle of their own.
@@ -98,10 +98,14 @@ cdef class Rates:
                     continue
                 debt = 0
             else:
-                debt = _debt_ns(key, word, rate, now_ns)
+                debt = _debt_ns(key, word, now_ns)
                 if debt + rate.interval_ns > rate.capacity_ns:
+                    if debt > 2 * rate.capacity_ns + MOST_EARLY_NS:
+                        # It was lower when this was written, and its burst is all that anybody owes.
+                        rates_swap(time, word, _word(key, now_ns + rate.capacity_ns))
+                        debt = rate.capacity_ns
                     if debt_ns != NULL:
-                        debt_ns[0] = debt
+                        debt_ns[0] = min(debt, rate.capacity_ns)
                     return debt + rate.interval_ns - rate.capacity_ns
             if rates_swap(time, word, _word(key, now_ns + debt + rate.interval_ns)):
                 break
@@ -113,7 +117,7 @@ cdef class Rates:
         cdef uint64_t word
         if self._time_of(key, &word) == NULL:
             return 0
-        return max(0, _debt_ns(key, word, rate, now_ns) + rate.interval_ns - rate.capacity_ns)
+        return max(0, _debt_ns(key, word, now_ns) + rate.interval_ns - rate.capacity_ns)
 
     cdef long long give_back(self, uint64_t key, const Rate* rate, long long now_ns) noexcept:
         cdef uint64_t* time
@@ -123,10 +127,10 @@ cdef class Rates:
             time = self._time_of(key, &word)
             if time == NULL:
                 return 0
-            debt = max(0, _debt_ns(key, word, rate, now_ns) - rate.interval_ns)
+            debt = max(0, _debt_ns(key, word, now_ns) - rate.interval_ns)
             if rates_swap(time, word, _word(key, now_ns + debt)):
                 break
-        return debt
+        return min(debt, rate.capacity_ns)
 
     cdef uint64_t* _time_of(self, uint64_t key, uint64_t* found) noexcept:
         """Where the time of a key is, and that; NULL if it has none."""
