@@ -86,11 +86,15 @@ cdef class KeyedHash:
         self.take(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         return 0
 
-    cpdef bytes digest(self):
-        """The hash of all bytes so far; more may follow."""
+    cdef void become(self, KeyedHash other) noexcept:
+        self.v0, self.v1, self.v2, self.v3 = other.v0, other.v1, other.v2, other.v3
+        self.tail = other.tail
+        self.tail_bytes = other.tail_bytes
+        self.hashed_bytes = other.hashed_bytes
+
+    cdef void put_words(self, uint64_t* words) noexcept:
         cdef uint64_t v0 = self.v0, v1 = self.v1, v2 = self.v2, v3 = self.v3
         cdef uint64_t last = self.hashed_bytes << 56
-        cdef uint64_t[2] out
         cdef int index
         for index in range(self.tail_bytes):
             last |= <uint64_t> self.tail[index] << (8 * index)
@@ -99,9 +103,14 @@ cdef class KeyedHash:
         self.v0 ^= last
         self.v2 ^= 0xEE
         rounds(self, 4)
-        out[0] = htole64(self.v0 ^ self.v1 ^ self.v2 ^ self.v3)
+        words[0] = htole64(self.v0 ^ self.v1 ^ self.v2 ^ self.v3)
         self.v1 ^= 0xDD
         rounds(self, 4)
-        out[1] = htole64(self.v0 ^ self.v1 ^ self.v2 ^ self.v3)
+        words[1] = htole64(self.v0 ^ self.v1 ^ self.v2 ^ self.v3)
         self.v0, self.v1, self.v2, self.v3 = v0, v1, v2, v3
-        return PyBytes_FromStringAndSize(<const char*> &out[0], DIGEST_BYTES)
+
+    cpdef bytes digest(self):
+        """The hash of all bytes so far; more may follow."""
+        cdef uint64_t[2] words
+        self.put_words(words)
+        return PyBytes_FromStringAndSize(<const char*> &words[0], DIGEST_BYTES)

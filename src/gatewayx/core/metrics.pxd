@@ -3,11 +3,13 @@
 from libc.stdint cimport uint64_t
 
 cdef enum:
-    # Names of functions, and of job servers, that are told apart; a further one stands for all others, at place 0.
+    # Names of functions, of job servers, and of tokens, that are told apart; a further one stands for all others, at place 0.
     MOST_FUNCTIONS = 100
     MOST_SERVERS = 128
+    MOST_TOKENS = 128
     FUNCTION_PLACES = 101
     SERVER_PLACES = 129
+    TOKEN_PLACES = 129
     OTHER = 0
     # A longer name is one of the others.
     MOST_NAME_BYTES = 512
@@ -47,6 +49,7 @@ cdef struct MetricsRow:
     Durations[FUNCTION_PLACES] requests_took
     Durations[FUNCTION_PLACES] jobs_took
     uint64_t[FUNCTION_PLACES][SERVER_PLACES][RESULT_PLACES] jobs
+    uint64_t[TOKEN_PLACES][OUTCOME_PLACES] token_requests
 
 
 cdef struct Name:
@@ -111,6 +114,7 @@ cdef class Metrics:
     cdef Py_buffer view
     cdef readonly Names functions
     cdef readonly Names servers
+    cdef readonly Names tokens
     cdef readonly int places
     cdef MetricsRow* rows
     # This process's; it stays where it is as long as this object does.

@@ -26,6 +26,7 @@ class Metrics:
 
     functions: Names
     servers: Names
+    tokens: Names
     places: int
 
     def __init__(self, memory: Any, places: int, place: int, offset: int = 0) -> None: ...
@@ -34,6 +35,9 @@ class Metrics:
 
     def jobs(self) -> list[tuple[int, int, str, int]]:
         """How many jobs have ended: (place of the function, place of the job server, one of RESULTS, count)."""
+
+    def token_requests(self) -> list[tuple[int, int, int]]:
+        """How many requests with a token have ended: (place of the token, outcome by http/outcomes, count)."""
 
     def durations(self) -> list[tuple[int, tuple[int, ...], float]]:
         """How long requests took: (place of the function, how many by BOUNDS_S and in all, seconds together)."""

@@ -63,7 +63,8 @@ cdef Py_ssize_t _names_bytes(int most) noexcept:
 
 def metrics_bytes(int places):
     """What the memory of so many places takes; what is never counted in it takes no memory."""
-    return _names_bytes(MOST_FUNCTIONS) + _names_bytes(MOST_SERVERS) + places * sizeof(MetricsRow)
+    cdef Py_ssize_t names_bytes = _names_bytes(MOST_FUNCTIONS) + _names_bytes(MOST_SERVERS) + _names_bytes(MOST_TOKENS)
+    return names_bytes + places * sizeof(MetricsRow)
 
 
 def bucket_of(long long took_ns):
@@ -101,6 +102,8 @@ cdef class Metrics:
         start += _names_bytes(MOST_FUNCTIONS)
         self.servers = _names(memory, start, MOST_SERVERS)
         start += _names_bytes(MOST_SERVERS)
+        self.tokens = _names(memory, start, MOST_TOKENS)
+        start += _names_bytes(MOST_TOKENS)
         self.places = places
         self.rows = <MetricsRow*> start
         self.own = &self.rows[place]
@@ -142,6 +145,20 @@ cdef class Metrics:
                     if count:
                         key = (function, server, RESULTS[result])
                         found[key] = found.get(key, 0) + count
+        return [(*key, count) for key, count in found.items()]
+
+    def token_requests(self):
+        """How many requests with a token have ended: (place of the token, outcome by http/outcomes, count)."""
+        cdef dict found = {}
+        cdef uint64_t count
+        cdef int index, outcome, place
+        for index, token in enumerate(self.tokens._first_places()):
+            for outcome in range(OUTCOME_PLACES):
+                count = 0
+                for place in range(self.places):
+                    count += self.rows[place].token_requests[index][outcome]
+                if count:
+                    found[(token, outcome)] = found.get((token, outcome), 0) + count
         return [(*key, count) for key, count in found.items()]
 
     def durations(self):

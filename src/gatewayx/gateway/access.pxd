@@ -17,11 +17,13 @@ cdef class Access:
     cdef bint looks_at_all
     # Requests are also looked at for the job that they ask for.
     cdef bint limits_jobs
-    # The token of the request that was checked last; None for none.
+    # The token of the request that was checked last; None for none, and while anybody may ask.
     cdef Token token
 
     # Look at a request whose head is there. Returns whether it was answered, as a preflight is; raises RequestError.
     cdef bint check(self, Request request) except -1
+    # The request that was checked last asks for this function: whether it may; raises RequestError.
+    cdef int check_function(self, bytes function) except -1
     # The request that was checked last asks for this job: whether it may; raises RequestError.
     cdef int check_job(self, Request request, JobRequest wanted) except -1
     # A request is refused before it has begun: say which lines its answer has.

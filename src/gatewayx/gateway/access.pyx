@@ -26,6 +26,7 @@ cdef class Access:
         """Be as if it had been made with these, for requests that begin from now on."""
         self.origins = Origins() if origins is None else origins
         self.tokens = tokens
+        self.token = None
         self.rates = rates
         self.limits_jobs = tokens is not None or rates is not None
         self.looks_at_all = self.limits_jobs or self.origins.is_set
@@ -45,6 +46,9 @@ cdef class Access:
             if self.rates is not None and self.token is not None:
                 self.rates.check_token(request, self.token)
         return False
+
+    cdef int check_function(self, bytes function) except -1:
+        return 0 if self.token is None else self.tokens.check_function(self.token, function)
 
     cdef int check_job(self, Request request, JobRequest wanted) except -1:
         cdef Token token = self.token

@@ -3,6 +3,7 @@
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.owners cimport Relayed
+from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.job cimport Job
 from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport Request
@@ -27,7 +28,14 @@ cdef class Exchange(JobRequest):
     cdef bint entered
     # Where it counts among the jobs of its function, as Admission.enter() has told.
     cdef int job_place
+    # The token that its client has; None for none, and for what another process has asked. Its job counts among the token's.
+    cdef Token token
+    cdef bint token_entered
+    # Where, as Token.enter() has told.
+    cdef int token_place
 
+    # Count the job among those of its token; the problem for which it may not, or None.
+    cdef object enter_token(self)
     cdef int submit(self) except -1
     cdef int _count_job(self, Job job, int result) except -1
     cdef int abandon(self) except -1

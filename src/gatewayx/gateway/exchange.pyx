@@ -16,6 +16,7 @@ from gatewayx.core.metrics cimport OTHER, Result, count_job
 from gatewayx.gateway.job_telling cimport HANDLE_NAME, note_job, take_ending
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, JobRequest
 from gatewayx.gateway.owners cimport Owners, Relayed
+from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.job cimport Job, JobState, Submission, printable
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.gearman.ranking cimport rank_key_of
@@ -62,6 +63,10 @@ cdef class Exchange(JobRequest):
         place = self.gateway.owners.elsewhere(self._identity())
         if place < 0:
             return 0
+        # From here on the body is the other process's to submit.
+        refusal = self.enter_token()
+        if refusal is not None:
+            return self._answer_problem(None, refusal, None, None)
         self.relayed = self.gateway.owners.relay_head(place, self, request)
         request.body_sink = self.relayed
         return 0
@@ -77,6 +82,13 @@ cdef class Exchange(JobRequest):
             self.relayed.complete()
             self._let_go()
         return 0
+
+    cdef object enter_token(self):
+        cdef object refusal = None
+        if self.token is not None and not self.token_entered:
+            refusal = self.token.enter(&self.token_place)
+            self.token_entered = refusal is None
+        return refusal
 
     cdef int submit(self) except -1:
         cdef Request request = self.request
@@ -94,6 +106,9 @@ cdef class Exchange(JobRequest):
             self.workload = b"" if request.query is None or self.plugin_compat else request.query
             submission.workload = PyBytes_AS_STRING(self.workload)
             submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
+        refusal = self.enter_token()
+        if refusal is not None:
+            return self._answer_problem(None, refusal, None, None)
         submission.own_unique = self.unique_origin == GATEWAY
         if not submission.own_unique:
             if self.workload is None:
@@ -254,6 +269,9 @@ cdef class Exchange(JobRequest):
             if self.entered:
                 self.entered = False
                 self.gateway.admission.leave(self.job_place)
+            if self.token_entered:
+                self.token_entered = False
+                self.token.leave(self.token_place)
         return 0
 
     cdef int _count_job(self, Job job, int result) except -1:

@@ -135,6 +135,7 @@ cdef class Gateway(Common):
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)
             exchange.gateway = self
+            exchange.token = self.access.token
             exchange.plugin_compat = self.plugin_compat
             exchange.request = request
             request.context = exchange
@@ -178,6 +179,9 @@ cdef class Gateway(Common):
             request.note.function = wanted.function
         if not self.admission.allows(wanted.function):
             raise RequestError(FUNCTION_NOT_ALLOWED)
+        if self.access.limits_jobs:
+            # Before anything else is found in the head: who does not reach a function learns nothing of it.
+            self.access.check_function(wanted.function)
         if self.plugin_compat:
             # The plugin reads no body of these, and a query belongs to the name.
             request.discards_body = request.method == METHOD_GET or request.method == METHOD_HEAD

@@ -1,21 +1,79 @@
 """Whose token a request carries, and what it reaches."""
 
+from libc.stdint cimport uint32_t, uint64_t
+
+from gatewayx.core.function_table cimport FunctionTable
+from gatewayx.core.keyed_hash cimport KeyedHash
+from gatewayx.core.shared cimport KeyTable
 from gatewayx.gateway.asking cimport Asking
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.http.request cimport Request
+
+cdef enum:
+    SHA256_BYTES = 32
+    # A longer token is known to nobody; none is looked at for longer than this takes.
+    MOST_TOKEN_BYTES = 1024
+    # Of tokens that were good so many are known by a keyed hash.
+    RECENT_TOKENS = 1024
+    # Of one address so many tokens that are not known are answered 401 at once, and one more each ATTEMPT_S.
+    ATTEMPTS = 30
+    ATTEMPT_S = 2
 
 
 cdef class Token:
     # What it is called wherever it is told of: the secret itself is known nowhere.
     cdef readonly bytes name
+    cdef unsigned char[SHA256_BYTES] sha256
+    # The functions that it reaches; all if it is empty.
+    cdef FunctionTable functions
     # So many requests a second on average, and so many at once beside; 0 for any number. By what it is counted.
     cdef readonly double rate
     cdef readonly long long burst
     cdef readonly unsigned long long rate_key
+    # Jobs in flight of the name in all worker processes, 0 for any number; and where they count.
+    cdef uint32_t max_jobs
+    cdef uint64_t jobs_key
+    cdef KeyTable jobs
+    # A Priority.
+    cdef int highest_priority
+    cdef bint background
+    # Since the epoch; 0 for never.
+    cdef long long expires_ns
+    # Among the tokens of core/metrics.
+    cdef int place
+
+    # Count one more job; the problem for which there may be none, or None. Each enter() that returns None is followed by one
+    # leave(), with the place that it has told.
+    cdef object enter(self, int* place)
+    cdef int leave(self, int place) except -1
+    cdef bint has_expired(self) noexcept
+
+
+# A token that was good, by the keyed hash of its secret.
+cdef struct Recent:
+    uint64_t[2] hashed
+    # One of `tokens`; NULL for none.
+    void* token
 
 
 cdef class Tokens:
+    # By the first bytes of their SHA-256: lists of Tokens, of one nearly always. Keeps them alive.
+    cdef dict tokens
+    # Functions that a token does not reach are as if they were none.
+    cdef bint hide_functions
+    # The hash that no byte was given to, and the one that is used; the key is this process's own.
+    cdef KeyedHash fresh
+    cdef KeyedHash hashing
+    # At the place that the hash says. It is made anew with the Tokens, so that it knows none that was taken away.
+    cdef Recent[RECENT_TOKENS] recent
+
     # The token of a request; raises RequestError for none, or one that is not known.
     cdef Token find(self, Request request, Asking* asking)
-    # Raise RequestError if the token does not reach what is asked for.
+    # Raise RequestError if the token does not reach the function.
+    cdef int check_function(self, Token token, bytes function) except -1
+    # The same for what else is asked for.
     cdef int check_job(self, Token token, JobRequest wanted) except -1
+    # The token that a text is the secret of; None for none.
+    cdef Token token_of(self, const char* text, Py_ssize_t size)
+    cdef Token _known(self, const char* text, Py_ssize_t size)
+    cdef int _refuse(self, bytes address) except -1

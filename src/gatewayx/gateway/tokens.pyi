@@ -1,6 +1,16 @@
 """Whose token a request carries, and what it reaches; the .pxd has the C-level interface."""
 
-from typing import final
+from collections.abc import Iterable
+from typing import Final, final
+
+from gatewayx.core.metrics import Names
+from gatewayx.core.shared import Shared
+
+ATTEMPTS: Final[int]
+ATTEMPT_S: Final[int]
+
+def jobs_in_flight(shared: Shared, name: bytes) -> int:
+    """How many jobs are in flight, in all processes, of the tokens of this name."""
 
 @final
 class Token:
@@ -10,7 +20,24 @@ class Token:
     rate: float
     burst: int
     rate_key: int
+    def __init__(
+        self,
+        name: bytes,
+        sha256: bytes,
+        shared: Shared,
+        names: Names,
+        *,
+        functions: Iterable[bytes] = (),
+        rate: float = 0.0,
+        burst: int = 0,
+        max_jobs: int = 0,
+        highest_priority: str = "high",
+        background: bool = True,
+        expires_s: float | None = None,
+    ) -> None: ...
 
 @final
 class Tokens:
-    """All tokens."""
+    """All tokens. hide_functions: functions that a token does not reach are as if they were none."""
+
+    def __init__(self, tokens: Iterable[Token] = (), *, hide_functions: bool = False) -> None: ...

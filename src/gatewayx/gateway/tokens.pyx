@@ -1,23 +1,220 @@
-"""Whose token a request carries, and what it reaches."""
+"""Whose token a request carries, and what it reaches.
+
+Theory of operation. Of a token only its SHA-256 is known here. What a client sends is hashed and looked up by the first bytes
+of the hash, and compared with what is found in constant time: how long that takes says something of the hash at most, which
+nobody can turn into the secret. To spare the hash for tokens that come again and again, those that were good are known by a
+hash with a key of this process's own, of 128 bits, which is compared in constant time as well: nobody who does not know the key
+can find a second text for it. A token that is not known never changes anything there.
+
+An address that sends token after token that is not known is told to wait. Its good tokens are looked at first and always
+let in: behind one address there may be others, who must not be locked out by their neighbour.
+"""
+
+import hashlib
+import os
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+from posix.strings cimport strncasecmp
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from gatewayx.gateway.asking cimport Asking
-from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.core.function_table cimport FunctionTable
+from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
+from gatewayx.core.metrics cimport Names
+from gatewayx.core.shared cimport NO_SLOT, Shared, hash_of
+from gatewayx.gateway.asking cimport Asking, Value
+from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL, JobRequest
 from gatewayx.http.request cimport Request
+
+from gatewayx.http.problems import FUNCTION_NOT_ALLOWED, NOT_PERMITTED, TOO_MANY_TOKEN_JOBS, UNAUTHENTICATED, RequestError
+
+cdef enum:
+    # A count in a KeyTable has 20 bits.
+    MOST_JOBS = 1048575
+    # What the table of tokens is looked up by.
+    PREFIX_BYTES = 8
+
+cdef object LATEST_NS = 2**63 - 1
+cdef dict PRIORITIES = {"low": LOW, "normal": NORMAL, "high": HIGH}
+
+cdef bytes REALM = b'WWW-Authenticate: Bearer realm="gatewayx"'
+# RFC 6750 3.1: error codes, for requests that have a token.
+cdef bytes INVALID_TOKEN = REALM + b', error="invalid_token"\r\n'
+cdef bytes INSUFFICIENT_SCOPE = REALM + b', error="insufficient_scope"\r\n'
+
+cdef str SEVERAL = "there are several Authorization lines; a token comes in one: Authorization: Bearer"
+cdef str NOT_BEARER = "the Authorization is none of a token: Authorization: Bearer"
+cdef str NOT_KNOWN = "the token is not known, or has expired"
+cdef str NOT_FUNCTION = "the token does not reach this function"
+cdef str NOT_PRIORITY = "the token does not reach this priority"
+cdef str NOT_BACKGROUND = "the token does not reach background jobs"
+
+
+cdef uint64_t _jobs_key(bytes name):
+    # No function's name begins so.
+    return hash_of(b"\0token\0" + name)
+
+
+def jobs_in_flight(Shared shared not None, bytes name not None):
+    """How many jobs are in flight, in all processes, of the tokens of this name."""
+    return shared.functions.taken(_jobs_key(name))
 
 
 @cython.final
 cdef class Token:
-    """One token's name and reach."""
+    """One token's name and reach.
+
+    sha256: of the secret. shared: where jobs are counted with those of other processes. names: of the tokens that metrics tell
+    apart. functions: as in FunctionTable; none for all. rate, burst, max_jobs: 0 for any number. expires_s: since the epoch; None
+    for never.
+    """
+
+    def __init__(
+        self,
+        bytes name not None,
+        bytes sha256 not None,
+        Shared shared not None,
+        Names names not None,
+        *,
+        functions=(),
+        double rate=0.0,
+        long long burst=0,
+        uint32_t max_jobs=0,
+        str highest_priority="high",
+        bint background=True,
+        expires_s=None,
+    ):
+        if len(sha256) != SHA256_BYTES:
+            raise ValueError("not a SHA-256")
+        memcpy(self.sha256, PyBytes_AS_STRING(sha256), SHA256_BYTES)
+        self.name = name
+        self.functions = FunctionTable([(function, True) for function in functions])
+        self.rate = rate
+        self.burst = burst
+        self.rate_key = hash_of(b"\0token-rate\0" + name)
+        self.max_jobs = max_jobs
+        self.jobs_key = _jobs_key(name)
+        self.jobs = shared.functions
+        self.highest_priority = PRIORITIES[highest_priority]
+        self.background = background
+        # One that expires before time began has expired; in three centuries it is nobody's any more.
+        self.expires_ns = 0 if expires_s is None else min(max(1, int(expires_s * 1e9)), LATEST_NS)
+        self.place = names.place_of(name)
+
+    cdef object enter(self, int* place):
+        place[0] = self.jobs.take(self.jobs_key, self.max_jobs if self.max_jobs else MOST_JOBS)
+        # Where the table has no room left for its name, a token with a bound counts as full.
+        return None if place[0] >= 0 or not self.max_jobs else TOO_MANY_TOKEN_JOBS
+
+    cdef int leave(self, int place) except -1:
+        if place >= 0:
+            self.jobs.give(place)
+        return 0
+
+    cdef bint has_expired(self) noexcept:
+        cdef timespec now
+        if not self.expires_ns:
+            return False
+        clock_gettime(CLOCK_REALTIME, &now)
+        return now.tv_sec * 1_000_000_000 + now.tv_nsec >= self.expires_ns
 
 
 @cython.final
 cdef class Tokens:
-    """All tokens."""
+    """All tokens. hide_functions: functions that a token does not reach are as if they were none."""
+
+    def __init__(self, tokens=(), *, bint hide_functions=False):
+        cdef Token token
+        self.tokens = {}
+        for token in tokens:
+            self.tokens.setdefault(token.sha256[:PREFIX_BYTES], []).append(token)
+        self.hide_functions = hide_functions
+        self.fresh = KeyedHash(os.urandom(KEY_BYTES))
+        self.hashing = KeyedHash(bytes(KEY_BYTES))
 
     cdef Token find(self, Request request, Asking* asking):
-        return None
+        cdef const char* text
+        cdef Py_ssize_t size
+        cdef Token token
+        if asking.authorizations != 1:
+            raise RequestError(UNAUTHENTICATED, SEVERAL if asking.authorizations else None)
+        text = _secret_in(&asking.authorization, &size)
+        if text == NULL:
+            raise RequestError(UNAUTHENTICATED, NOT_BEARER)
+        token = self.token_of(text, size)
+        if token is None or token.has_expired():
+            self._refuse(request.owner.asker())
+        request.token_place = token.place + 1
+        if request.note is not None:
+            request.note.token = token.name
+        return token
+
+    cdef int check_function(self, Token token, bytes function) except -1:
+        if not token.functions.empty and token.functions.find(function) is None:
+            if self.hide_functions:
+                raise RequestError(FUNCTION_NOT_ALLOWED)
+            raise RequestError(NOT_PERMITTED, NOT_FUNCTION, INSUFFICIENT_SCOPE)
+        return 0
 
     cdef int check_job(self, Token token, JobRequest wanted) except -1:
+        if <int> wanted.priority > token.highest_priority:
+            raise RequestError(NOT_PERMITTED, NOT_PRIORITY, INSUFFICIENT_SCOPE)
+        if wanted.background and not token.background:
+            raise RequestError(NOT_PERMITTED, NOT_BACKGROUND, INSUFFICIENT_SCOPE)
+        if token.max_jobs and token.jobs.taken(token.jobs_key) >= token.max_jobs:
+            raise RequestError(TOO_MANY_TOKEN_JOBS)
         return 0
+
+    cdef Token token_of(self, const char* text, Py_ssize_t size):
+        cdef uint64_t[2] hashed
+        cdef Recent* recent
+        cdef Token token
+        if size > MOST_TOKEN_BYTES:
+            return None
+        self.hashing.become(self.fresh)
+        self.hashing.take(text, size)
+        self.hashing.put_words(hashed)
+        recent = &self.recent[hashed[0] % RECENT_TOKENS]
+        if recent.token != NULL and not ((recent.hashed[0] ^ hashed[0]) | (recent.hashed[1] ^ hashed[1])):
+            return <Token> recent.token
+        token = self._known(text, size)
+        if token is not None:
+            recent.hashed = hashed
+            recent.token = <void*> token
+        return token
+
+    cdef Token _known(self, const char* text, Py_ssize_t size):
+        cdef bytes sha256 = hashlib.sha256(PyBytes_FromStringAndSize(text, size)).digest()
+        cdef Token token
+        cdef Token found = None
+        for token in self.tokens.get(sha256[:PREFIX_BYTES], ()):
+            if _is_same(token.sha256, PyBytes_AS_STRING(sha256)):
+                found = token
+        return found
+
+    cdef int _refuse(self, bytes address) except -1:
+        raise RequestError(UNAUTHENTICATED, NOT_KNOWN, INVALID_TOKEN)
+
+
+cdef const char* _secret_in(const Value* authorization, Py_ssize_t* size) noexcept:
+    """The token of "Bearer", spaces, token (RFC 6750 2.1); NULL if it is not that. The scheme is of any case (RFC 9110 11.1)."""
+    cdef const char* text = authorization.text
+    cdef const char* end = text + authorization.size
+    if authorization.size < 8 or strncasecmp(text, b"bearer ", 7) != 0:
+        return NULL
+    text += 7
+    while text < end and text[0] == c" ":
+        text += 1
+    size[0] = end - text
+    return text if text < end else NULL
+
+
+cdef bint _is_same(const unsigned char* one, const char* other) noexcept:
+    """Whether they are the same SHA-256, in constant time."""
+    cdef unsigned char difference = 0
+    cdef int index
+    for index in range(SHA256_BYTES):
+        difference |= one[index] ^ <unsigned char> other[index]
+    return difference == 0

@@ -71,6 +71,8 @@ cdef inline int end_record(Records records, RecordsState* state, Request request
     cdef long long took_ns = moment(state.moment_ns) - request.begun_ns
     state.counted.requests[request.function_place][<int> request.method][request.outcome] += 1
     add_duration(&state.counted.requests_took[request.function_place], took_ns)
+    if request.token_place:
+        state.counted.token_requests[request.token_place - 1][request.outcome] += 1
     return 0 if request.note is None else records.log_end(request, took_ns)
 
 

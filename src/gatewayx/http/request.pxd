@@ -40,6 +40,8 @@ cdef class RequestNote:
     cdef bytes path
     # The client's address; its connection, by number, and which request on that it is, both from 1.
     cdef bytes client
+    # The name of its token.
+    cdef bytes token
     cdef unsigned int connection
     cdef unsigned int number
     # The name that the client has given it (X-Request-Id), and the trace that it is part of (traceparent).
@@ -150,6 +152,8 @@ cdef class Request:
     cdef int function_place
     cdef int server_place
     cdef int outcome
+    # One more than the place of its token there; 0 without a token.
+    cdef int token_place
     # Bytes of head and body as they came, and of the answer.
     cdef long long received_bytes
     cdef long long sent_bytes

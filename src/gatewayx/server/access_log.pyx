@@ -59,6 +59,7 @@ cdef class AccessLog(RequestsLog):
         tell(&entry.client_id, note.client_id)
         tell(&entry.trace, note.trace)
         tell(&entry.client, note.client)
+        tell(&entry.token, note.token)
         tell(&entry.method, <bytes> METHODS[request.method])
         tell(&entry.path, note.path)
         tell(&entry.function, note.function)

@@ -1,0 +1,316 @@
+"""The file of tokens: how it is read and judged, and how a new token is made.
+
+The file has the SHA-256 of each token, never the token itself. Where somebody has put one into it by mistake no message
+may tell it on: messages name the file, the table and the key, and show no value.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+import sys
+import zlib
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from gatewayx.config.kinds import DisallowedValueError, FunctionList, escaped, printable
+from gatewayx.errors import SettingError
+
+# Bounds of a file, which is read whole and handed to all processes.
+MOST_FILE_BYTES = 1024**2
+MOST_TOKENS = 4096
+# Bounds of what a table says.
+MOST_JOBS = 1_000_000
+LOWEST_RATE, HIGHEST_RATE = 0.001, 1_000_000.0
+MOST_BURST = 1_000_000
+
+PRIORITIES = ("low", "normal", "high")
+
+# A token is this prefix, so many letters that are TOKEN_BITS random bits in base64url, and the CRC-32 of all before it.
+PREFIX = "gwx_"
+TOKEN_BYTES = 32
+# Whatever looks like the beginning of one is left out of messages.
+_LIKE_A_TOKEN = re.compile(r"gwx_[A-Za-z0-9_-]+")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
+NAME_ALLOWED = "1 to 64 letters, digits, dots, dashes, underscores and @, a letter or digit first, and no token"
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,10})?)/s(?::([0-9]{1,7}))?", re.ASCII)
+
+_FUNCTIONS = FunctionList()
+
+
+class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One table: a token that is known by its hash, and what it reaches."""
+
+    name: str
+    sha256: bytes
+    # Names, `*` at the end of one for any rest; empty for all functions.
+    functions: tuple[str, ...] = ()
+    # Requests a second, 0 for any number, and how many of them may come at once; 0 if the table does not say.
+    rate: float = 0.0
+    burst: int = 0
+    # Jobs in flight, of all tokens of the name together; 0 for any number.
+    max_jobs: int = 0
+    highest_priority: str = "high"
+    background: bool = True
+    # Since the epoch; None for never.
+    expires_s: float | None = None
+
+
+class Reading(NamedTuple):
+    """A file as it was read once."""
+
+    # Changes with the file, whichever it is that a path leads to.
+    identity: tuple[int, ...]
+    content: bytes
+
+
+def without_tokens(text: str) -> str:
+    """The text without what looks like a token."""
+    return _LIKE_A_TOKEN.sub(f"{PREFIX}...", text)
+
+
+def identity_of(path: str) -> tuple[int, ...] | None:
+    """What a Reading of the file would have; None if there is none."""
+    try:
+        return _identity(os.stat(path))  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+
+
+def read(path: str) -> Reading:
+    """Read the file that the path leads to, once it is known that only its owner may write to it. Raises SettingError."""
+    try:
+        # A pipe would be waited at.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:  # noqa: PTH123
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                _refuse(path, "is no regular file")
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                _refuse(path, f"may be written to by others than its owner (mode {stat.S_IMODE(found.st_mode):04o})")
+            content = file.read(MOST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        _refuse(path, f"cannot be read, {printable(getattr(error, 'strerror', None) or str(error))}")
+    if len(content) > MOST_FILE_BYTES:
+        _refuse(path, f"is larger than {MOST_FILE_BYTES} bytes")
+    return Reading(_identity(found), content)
+
+
+def parse(path: str, content: bytes) -> tuple[TokenEntry, ...]:
+    """The tokens of a file with this content. Raises SettingError."""
+    document = _parse_toml(path, content)
+    tables = document.pop("token", [])
+    for key in document:
+        _refuse(path, f"has the unknown key {escaped(key)}: tokens stand in [[token]] tables")
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        _refuse(path, "has a key token that is no [[token]] table")
+    if len(tables) > MOST_TOKENS:
+        _refuse(path, f"has more than {MOST_TOKENS} tokens")
+    entries: dict[bytes, TokenEntry] = {}
+    for number, table in enumerate(tables, 1):
+        entry = _Table(path, number, table).entry()
+        other = entries.setdefault(entry.sha256, entry)
+        if other is not entry:
+            _refuse(path, f"has the same sha256 in [[token]] {other.name} and [[token]] {entry.name}")
+    return tuple(entries.values())
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return (
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        found.st_mode,
+        found.st_uid,
+        found.st_gid,
+    )
+
+
+def _refuse(path: str, reason: str) -> NoReturn:
+    raise SettingError(without_tokens(f"tokens = {escaped(path)} {reason}")) from None
+
+
+def _parse_toml(path: str, content: bytes) -> dict[str, object]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        _refuse(path, "is not UTF-8")
+    # tomllib lets ValueError (a number of thousands of digits) and RecursionError (deep nesting) through.
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"is not TOML, {printable(str(error))}")
+
+
+class _Table:
+    """One [[token]] table, the number-th of the file, as it is judged."""
+
+    def __init__(self, path: str, number: int, values: dict[str, object]) -> None:
+        self._path = path
+        self._values = values
+        name = values.get("name")
+        # One without a good name is told by its number.
+        self._title = f"[[token]] {name}" if _is_name(name) else f"[[token]] number {number}"
+
+    def entry(self) -> TokenEntry:
+        """What it says. Raises SettingError."""
+        readers = {
+            "name": self._name,
+            "sha256": self._sha256,
+            "functions": self._functions,
+            "rate": self._rate,
+            "burst": self._burst,
+            "max_jobs": self._max_jobs,
+            "highest_priority": self._highest_priority,
+            "background": self._background,
+            "expires": self._expires,
+        }
+        for key in self._values:
+            if key not in readers:
+                self._refuse(f"has the unknown key {escaped(key)}")
+        for key in ("name", "sha256"):
+            if key not in self._values:
+                self._refuse(f"has no {key}")
+        if "burst" in self._values and "rate" not in self._values:
+            self._refuse("has a burst without a rate")
+        fields = {key: readers[key](value) for key, value in self._values.items()}
+        if "expires" in fields:
+            fields["expires_s"] = fields.pop("expires")
+        return msgspec.convert(fields, TokenEntry)
+
+    def _refuse(self, reason: str) -> NoReturn:
+        _refuse(self._path, f"{self._title} {reason}")
+
+    def _disallowed(self, key: str, allowed: str) -> NoReturn:
+        self._refuse(f"has a {key} that is not allowed: it must be {allowed}")
+
+    def _name(self, value: object) -> str:
+        if not _is_name(value):
+            self._disallowed("name", NAME_ALLOWED)
+        return str(value)
+
+    def _sha256(self, value: object) -> bytes:
+        if not isinstance(value, str) or not _SHA256.fullmatch(value):
+            self._disallowed("sha256", "the SHA-256 of the token as 64 hexadecimal digits, never the token itself")
+        return bytes.fromhex(value)
+
+    def _functions(self, value: object) -> tuple[str, ...]:
+        try:
+            if not isinstance(value, list):
+                raise DisallowedValueError
+            return tuple(str(name) for name in _FUNCTIONS.parse(value))
+        except DisallowedValueError:
+            self._disallowed("functions", f"a list of {_FUNCTIONS.allowed}")
+
+    def _rate(self, value: object) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not LOWEST_RATE <= value <= HIGHEST_RATE:
+            self._disallowed("rate", f"a number of requests a second from {LOWEST_RATE:g} to {HIGHEST_RATE:.0f}")
+        return float(value)
+
+    def _burst(self, value: object) -> int:
+        return self._integer("burst", value, MOST_BURST)
+
+    def _max_jobs(self, value: object) -> int:
+        return self._integer("max_jobs", value, MOST_JOBS)
+
+    def _integer(self, key: str, value: object, most: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            self._disallowed(key, f"a whole number from 1 to {most}")
+        return value
+
+    def _highest_priority(self, value: object) -> str:
+        if value not in PRIORITIES:
+            self._disallowed("highest_priority", f"one of {', '.join(PRIORITIES)}")
+        return str(value)
+
+    def _background(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            self._disallowed("background", "true or false")
+        return value
+
+    def _expires(self, value: object) -> float:
+        moment = _moment(value)
+        if moment is None:
+            self._disallowed("expires", "a date, or a date and time with its offset, such as 2027-01-31T12:00:00Z")
+        return moment.timestamp()
+
+
+def _is_name(value: object) -> bool:
+    # Names are told everywhere.
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None and not value.startswith(PREFIX)
+
+
+def _moment(value: object) -> datetime.datetime | None:
+    """The moment that a value of TOML is, a date being its beginning in UTC; None if it is none."""
+    if isinstance(value, datetime.datetime):
+        return value if value.tzinfo is not None else None
+    if isinstance(value, datetime.date):
+        return datetime.datetime.combine(value, datetime.time(), datetime.timezone.utc)
+    return None
+
+
+def new_token() -> str:
+    """A token that nobody has."""
+    text = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    return f"{text}{zlib.crc32(text.encode()):08x}"
+
+
+def parse_rate(text: str) -> tuple[float, int | None]:
+    """The rate of N/s or N/s:burst, and the burst if there is one. Raises SettingError."""
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise SettingError(f"{escaped(text)} is no rate: it must be N/s or N/s:burst")
+    return float(found[1]), None if found[2] is None else int(found[2])
+
+
+def parse_expiry(text: str) -> datetime.date:
+    """The date, or the date and time, that a text is. Raises SettingError."""
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+            return datetime.date.fromisoformat(text)
+        # Before Python 3.11 it takes no Z.
+        return datetime.datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text))
+    except ValueError:
+        raise SettingError(
+            f"{escaped(text)} is no date, nor a date and time with its offset, such as 2027-01-31T12:00:00Z"
+        ) from None
+
+
+def table_for(token: str, name: str, values: dict[str, object]) -> str:
+    """The [[token]] table of a token, as TOML; values: by key, those that it is to have. Raises SettingError.
+
+    It is what parse() takes, or nothing.
+    """
+    known = {"name": name, "sha256": hashlib.sha256(token.encode()).hexdigest(), **values}
+    lines = [f"{key} = {_toml(value)}" for key, value in known.items() if value is not None]
+    table = "\n".join(["[[token]]", *lines])
+    _Table("new", 1, {key: value for key, value in known.items() if value is not None}).entry()
+    return table
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, datetime.datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, float):
+        return f"{value:g}" if value != int(value) else str(int(value))
+    # What JSON escapes TOML escapes in the same way.
+    return json.dumps(value, ensure_ascii=False)
