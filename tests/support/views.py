@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from gatewayx.admin.view import FunctionView, GatewayView, HeldView, JobServerView, ProcessView, ReloadView, WorkerView
+from gatewayx.admin.view import (
+    FunctionView,
+    GatewayView,
+    HeldView,
+    JobServerView,
+    ProcessView,
+    ReloadView,
+    TokenView,
+    WorkerView,
+)
 from gatewayx.core.counters import NAMES
 
 NOW_S = 1_800_000_000.25
@@ -56,6 +65,8 @@ def view(**changes: object) -> GatewayView:
         job_servers_asked=True,
         all_job_servers_up=True,
         reload=ReloadView("none", 0.0, NOW_S - 3600, ""),
+        tokens=[TokenView("shop", 12, 3, [None, NOW_S + 86_400])],
+        tokens_file=ReloadView("successful", NOW_S - 3600, NOW_S - 3600, ""),
         counters={name: number for number, name in enumerate(NAMES)},
         connections=HeldView(7, 10_000),
         refused_connections=1,

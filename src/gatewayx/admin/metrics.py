@@ -78,6 +78,11 @@ class GatewayFamilies:
             "When the settings were read that all processes have, since the epoch.",
             view.reload.successful_s,
         )
+        yield gauge(
+            "gatewayx_tokens_last_read_successful",
+            "Whether the file of tokens held when it was read last; 1 without such a file.",
+            view.tokens_file.result in ("none", "successful"),
+        )
         yield _family(
             CounterMetricFamily,
             "gatewayx_log_dropped",

@@ -33,6 +33,13 @@ class Rows(Protocol):
     def servers(self) -> Names:
         """The job servers that are told apart."""
 
+    @property
+    def tokens(self) -> Names:
+        """The names of tokens that are told apart."""
+
+    def token_requests(self) -> Iterable[tuple[int, int, int]]:
+        """Token, outcome and count of the requests with a token that there were."""
+
     def requests(self) -> Iterable[tuple[str, int, int, int]]:
         """Method, outcome, function and count of the requests that there were."""
 
@@ -93,6 +100,17 @@ class RequestFamilies:
         )
         yield self._histogram(
             "gatewayx_job_duration_seconds", "From a job's submission to its end.", functions, rows.job_durations()
+        )
+        tokens = [text_of(name or b"") for name in rows.tokens.names()]
+        with_tokens: list[list[tuple[tuple[str, ...], float]]] = [[] for _ in tokens]
+        for token, outcome, count in rows.token_requests():
+            with_tokens[token].append(((tokens[token], self._outcomes[outcome][0]), count))
+        yield self._counters(
+            "gatewayx_token_requests",
+            "Requests with a token that have ended, by the token's name and what became of them.",
+            ("token", "outcome"),
+            tokens,
+            with_tokens,
         )
 
     def _counters(

@@ -11,7 +11,7 @@ from gatewayx.admin.job_servers import by_function
 from gatewayx.admin.refusals import REFUSALS
 from gatewayx.admin.text import text_of
 from gatewayx.admin.times import rfc3339, rfc3339_or_none
-from gatewayx.admin.view import GatewayView, HeldView, JobServerView, ProcessView, WorkerView
+from gatewayx.admin.view import GatewayView, HeldView, JobServerView, ProcessView, ReloadView, TokenView, WorkerView
 
 
 def document(view: GatewayView) -> dict[str, Any]:
@@ -47,18 +47,33 @@ def document(view: GatewayView) -> dict[str, Any]:
             "jobs": _held(view.jobs),
             "bytes": {account: _held(held) for account, held in view.held_bytes.items()},
         },
-        "reload": {
-            "result": view.reload.result,
-            "at": rfc3339_or_none(view.reload.at_s),
-            "last_successful": rfc3339(view.reload.successful_s),
-            "detail": view.reload.detail,
-        },
+        "reload": _reload(view.reload),
+        "tokens": [_token(token) for token in view.tokens],
+        "tokens_file": _reload(view.tokens_file),
     }
 
 
 def body(view: GatewayView) -> bytes:
     """The document as it is answered."""
     return orjson.dumps(document(view), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _reload(reload: ReloadView) -> dict[str, Any]:
+    return {
+        "result": reload.result,
+        "at": rfc3339_or_none(reload.at_s),
+        "last_successful": rfc3339_or_none(reload.successful_s),
+        "detail": reload.detail,
+    }
+
+
+def _token(token: TokenView) -> dict[str, Any]:
+    return {
+        "name": token.name,
+        "requests": token.requests,
+        "jobs_in_flight": token.jobs_in_flight,
+        "expires": [None if expires_s is None else rfc3339(expires_s) for expires_s in token.expires_s],
+    }
 
 
 def _held(held: HeldView) -> dict[str, int]:

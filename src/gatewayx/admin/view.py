@@ -77,15 +77,26 @@ class JobServerView(NamedTuple):
 
 
 class ReloadView(NamedTuple):
-    """What has become of the last SIGHUP."""
+    """What has become of the last SIGHUP, or of the last reading of the tokens."""
 
     # One of none, successful, failed and partly.
     result: str
-    # In seconds since the epoch: when that was, 0 for never; when the settings were read that all processes have.
+    # In seconds since the epoch: when that was, 0 for never; when those were read that the gateway goes on with.
     at_s: float
     successful_s: float
     # Why it has failed; empty otherwise.
     detail: str
+
+
+class TokenView(NamedTuple):
+    """The tokens of a name."""
+
+    name: str
+    # How many requests with them have ended; None if they are counted with others, for want of room for the name.
+    requests: int | None
+    jobs_in_flight: int
+    # Of each of them, in seconds since the epoch; None for never.
+    expires_s: list[float | None]
 
 
 class HeldView(NamedTuple):
@@ -117,6 +128,8 @@ class GatewayView(NamedTuple):
     # Whether every configured job server is up, of a name with each:// at least one address.
     all_job_servers_up: bool
     reload: ReloadView
+    tokens: list[TokenView]
+    tokens_file: ReloadView
     # Sums over all places, by the names in core/counters.
     counters: Mapping[str, int]
     connections: HeldView

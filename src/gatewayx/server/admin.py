@@ -28,6 +28,7 @@ from gatewayx.admin.request_metrics import RequestFamilies
 from gatewayx.admin.site import WANTED_HEADERS, Site
 from gatewayx.config.kinds import KIBIBYTE, MEBIBYTE
 from gatewayx.config.settings import Settings
+from gatewayx.config.tokens import TokenEntry
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
@@ -48,6 +49,7 @@ from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
 from gatewayx.server.places import Places
+from gatewayx.server.token_file import NO_TOKENS
 from gatewayx.server.worker import NOT_TAKEN, READY, TAKEN, Control
 
 logger = logging.getLogger("gatewayx")
@@ -86,7 +88,7 @@ class AdminProcess:
     """The admin address in the running loop.
 
     bound: the socket where it answers, which listens. places: what the processes share. context: for the job servers
-    with TLS.
+    with TLS. tokens: those that are told of.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class AdminProcess:
         places: Places,
         log: logs.EventLog,
         context: ssl.SSLContext | None,
+        tokens: tuple[TokenEntry, ...] = NO_TOKENS,
     ) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
@@ -120,7 +123,7 @@ class AdminProcess:
             dialer=Dialer(self.loop, self.poller),
             **self._upkeep(settings, context),
         )
-        self.viewer = Viewer(places, self.pool, settings)
+        self.viewer = Viewer(places, self.pool, settings, tokens)
         self.health = Health(self._board, settings.ready_requires)
         rows = places.metrics()
         metrics = Exposition(
@@ -216,10 +219,11 @@ def run(
     last_words: int,
     log: logs.EventLog,
     context: ssl.SSLContext | None,
+    tokens: tuple[TokenEntry, ...] = NO_TOKENS,
 ) -> int:
     """Answer until the master says that it ends, or is gone; returns the exit code.
 
-    bound, places and context: as in AdminProcess. connection: with the master, of packets, non-blocking. last_words: a
+    bound, places, context and tokens: as in AdminProcess. connection: with the master, of packets, non-blocking. last_words: a
     descriptor for the traceback of a crash.
     """
     faulthandler.enable(file=last_words)
@@ -227,7 +231,7 @@ def run(
         # It uses little, and is asked while others use all there is. Who may not do this goes on without.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     try:
-        return uvloop.run(_answer(settings, bound, places, connection, log, context))
+        return uvloop.run(_answer(settings, bound, places, connection, log, context, tokens))
     finally:
         log.finish()
 
@@ -239,9 +243,10 @@ async def _answer(
     connection: socket.socket,
     log: logs.EventLog,
     context: ssl.SSLContext | None,
+    tokens: tuple[TokenEntry, ...],
 ) -> int:
-    control = Control(connection, settings)
-    process = AdminProcess(settings, bound, places, log, context)
+    control = Control(connection, settings, tokens)
+    process = AdminProcess(settings, bound, places, log, context, tokens)
     process.start()
     gc.collect()
     gc.freeze()
@@ -262,8 +267,11 @@ async def _follow(process: AdminProcess, control: Control) -> None:
         await control.changed.wait()
         control.changed.clear()
         answer = NOT_TAKEN
+        has_settings, control.has_settings = control.has_settings, False
         try:
-            await process.reconfigure(control.settings)
+            process.viewer.tokens = control.tokens
+            if has_settings:
+                await process.reconfigure(control.settings)
             answer = TAKEN
         except StartError as error:
             logger.error("the admin process keeps its settings: %s", error)  # noqa: TRY400

@@ -10,16 +10,28 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gatewayx.admin.job_servers import with_others
-from gatewayx.admin.view import FunctionView, GatewayView, HeldView, JobServerView, ProcessView, ReloadView, WorkerView
+from gatewayx.admin.view import (
+    FunctionView,
+    GatewayView,
+    HeldView,
+    JobServerView,
+    ProcessView,
+    ReloadView,
+    TokenView,
+    WorkerView,
+)
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
 from gatewayx.core.shared import CONNECTIONS, JOBS
+from gatewayx.gateway.tokens import jobs_in_flight
 from gatewayx.server.board import Phase, Record
 from gatewayx.server.places import Places, State, Watch
 from gatewayx.server.server_rows import ServerConnections
+from gatewayx.server.token_file import NO_TOKENS
 
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
+    from gatewayx.config.tokens import TokenEntry
     from gatewayx.gearman.pool import Pool, PooledServer
 
 # At most this part of the process's time goes into making views.
@@ -72,11 +84,15 @@ class Usage:
 class Viewer:
     """Makes the view.
 
-    places: what the processes share. pool: knows the job servers, by text connections alone.
+    places: what the processes share. pool: knows the job servers, by text connections alone. tokens: those that are told
+    of.
     """
 
-    def __init__(self, places: Places, pool: Pool, settings: Settings) -> None:
+    def __init__(
+        self, places: Places, pool: Pool, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS
+    ) -> None:
         self.settings = settings
+        self.tokens = tokens
         self._places = places
         self._board = places.board
         self._shared = places.shared()
@@ -130,6 +146,8 @@ class Viewer:
             job_servers_asked=now_s >= self.asked_s,
             all_job_servers_up=self._all_up(),
             reload=ReloadView(board.reload.name.lower(), board.reload_s, board.reloaded_s, board.reload_detail),
+            tokens=self._tokens(),
+            tokens_file=ReloadView(board.tokens.name.lower(), board.tokens_s, board.tokens_read_s, board.tokens_detail),
             counters=counters,
             connections=HeldView(self._shared.taken(CONNECTIONS), settings.max_connections),
             refused_connections=sum(row.refused_connections for row in rows),
@@ -144,6 +162,27 @@ class Viewer:
                 "events": counters["log_events_dropped"] + board.dropped_lines,
             },
         )
+
+    def _tokens(self) -> list[TokenView]:
+        """By name, in the order of the file."""
+        if not self.tokens:
+            return []
+        counts: dict[int, int] = {}
+        for place, _, count in self._metrics.token_requests():
+            counts[place] = counts.get(place, 0) + count
+        expiries: dict[str, list[float | None]] = {}
+        for entry in self.tokens:
+            expiries.setdefault(entry.name, []).append(entry.expires_s)
+        known = self._metrics.tokens
+        return [
+            TokenView(
+                name=name,
+                requests=counts.get(place, 0) if (place := known.find(name.encode())) else None,
+                jobs_in_flight=jobs_in_flight(self._shared, name.encode()),
+                expires_s=expires_s,
+            )
+            for name, expires_s in expiries.items()
+        ]
 
     def _process(self, name: str, record: Record | None, usage: Usage, now_s: float) -> ProcessView:
         process_id = self._board.master_id if record is None else record.process_id

@@ -1,7 +1,7 @@
 """What the master knows and the admin process tells, in the memory that the processes of a gateway share.
 
 A replaced admin process knows all at once, and the master needs no loop to be asked. Each word of eight bytes has one
-writer, so that none is torn; the text of the last reload is guarded by a number that is odd while it is written.
+writer, so that none is torn; texts are guarded by a number that is odd while they are written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import enum
 import mmap
 import time
 
-# The text of the last reload that failed.
+# The text of the last reload that failed, and that of the last file of tokens.
 MAX_DETAIL_BYTES = 1024
 WORD_BYTES = 8
 CACHE_LINE_BYTES = 64
@@ -45,11 +45,11 @@ class Restart(enum.IntEnum):
 
 
 class Reload(enum.IntEnum):
-    """What has become of the last SIGHUP."""
+    """What has become of the last SIGHUP, or the last reading of the tokens."""
 
     NONE = 0
     SUCCESSFUL = 1
-    # No setting has changed.
+    # Nothing has changed.
     FAILED = 2
     # Not every process has taken the settings.
     PARTLY = 3
@@ -73,8 +73,13 @@ _RECORD_WORDS = _RESTARTS + len(Restart)
     _MASTER_SHOWN_CPU_NS,
     _DROPPED_LINES,
     _ADMIN_DROPPED_LINES,
+    _TOKENS,
+    _TOKENS_NS,
+    _TOKENS_READ_NS,
+    _TOKENS_DETAIL_NUMBER,
+    _TOKENS_DETAIL_SIZE,
     _CHECKS,
-) = range(14)
+) = range(19)
 # The checks of the admin process, a word each: its state in the lowest bit, and since when.
 MAX_CHECKS = 16
 _GATEWAY_WORDS = _CHECKS + MAX_CHECKS
@@ -85,7 +90,7 @@ def _aligned(size_bytes: int) -> int:
 
 
 _RECORD_BYTES = _aligned(_RECORD_WORDS * WORD_BYTES)
-_GATEWAY_BYTES = _aligned(_GATEWAY_WORDS * WORD_BYTES + MAX_DETAIL_BYTES)
+_GATEWAY_BYTES = _aligned(_GATEWAY_WORDS * WORD_BYTES + 2 * MAX_DETAIL_BYTES)
 
 
 def board_bytes(places: int) -> int:
@@ -153,6 +158,35 @@ class Record:
         return self._words[_BEAT_NS] / NANOSECONDS
 
 
+class Detail:
+    """A text with one writer, guarded by a number that is odd while it is written.
+
+    words: the board's; number and size: which of them are its own. text: room for MAX_DETAIL_BYTES.
+    """
+
+    def __init__(self, words: memoryview, number: int, size: int, text: memoryview) -> None:
+        self._words = words
+        self._number = number
+        self._size = size
+        self._text = text
+
+    def write(self, detail: str) -> None:
+        """It is this from now on, as much of it as there is room for."""
+        encoded = detail.encode("utf-8", "replace")[:MAX_DETAIL_BYTES]
+        self._words[self._number] += 1
+        self._text[: len(encoded)] = encoded
+        self._words[self._size] = len(encoded)
+        self._words[self._number] += 1
+
+    def read(self) -> str:
+        """What it is; empty while it is being written."""
+        number = self._words[self._number]
+        detail = bytes(self._text[: self._words[self._size]])
+        if number % 2 or self._words[self._number] != number:
+            return ""
+        return detail.decode("utf-8", "replace")
+
+
 class Board:
     """The gateway as its master knows it. Only the master writes, but for what the admin process shows.
 
@@ -162,7 +196,11 @@ class Board:
     def __init__(self, memory: mmap.mmap, places: int, offset: int) -> None:
         self._words = memoryview(memory)[offset : offset + _GATEWAY_WORDS * WORD_BYTES].cast("Q")
         detail_at = offset + _GATEWAY_WORDS * WORD_BYTES
-        self._detail = memoryview(memory)[detail_at : detail_at + MAX_DETAIL_BYTES]
+        details = memoryview(memory)[detail_at : detail_at + 2 * MAX_DETAIL_BYTES]
+        self._detail = Detail(self._words, _DETAIL_NUMBER, _DETAIL_SIZE, details[:MAX_DETAIL_BYTES])
+        self._tokens_detail = Detail(
+            self._words, _TOKENS_DETAIL_NUMBER, _TOKENS_DETAIL_SIZE, details[MAX_DETAIL_BYTES:]
+        )
         records_at = offset + _GATEWAY_BYTES
         records = [Record(memory, records_at + number * _RECORD_BYTES) for number in range(places + 1)]
         self.workers = records[:places]
@@ -216,15 +254,11 @@ class Board:
     def reloaded(self, result: Reload, detail: str = "") -> None:
         """The settings were read again, with this result."""
         now_ns = time.time_ns()
-        encoded = detail.encode("utf-8", "replace")[:MAX_DETAIL_BYTES]
-        self._words[_DETAIL_NUMBER] += 1
-        self._detail[: len(encoded)] = encoded
-        self._words[_DETAIL_SIZE] = len(encoded)
+        self._detail.write(detail)
         self._words[_RELOAD] = result
         self._words[_RELOAD_NS] = now_ns
         if result is Reload.SUCCESSFUL:
             self._words[_RELOADED_NS] = now_ns
-        self._words[_DETAIL_NUMBER] += 1
 
     @property
     def reload(self) -> Reload:
@@ -244,11 +278,36 @@ class Board:
     @property
     def reload_detail(self) -> str:
         """Why the last reload failed; empty if it did not, or while that is being written."""
-        number = self._words[_DETAIL_NUMBER]
-        detail = bytes(self._detail[: self._words[_DETAIL_SIZE]])
-        if number % 2 or self._words[_DETAIL_NUMBER] != number:
-            return ""
-        return detail.decode("utf-8", "replace")
+        return self._detail.read()
+
+    def tokens_read(self, result: Reload, detail: str = "") -> None:
+        """The file of tokens was read, with this result; NONE if there is no such file any more."""
+        now_ns = time.time_ns()
+        self._tokens_detail.write(detail)
+        self._words[_TOKENS] = result
+        self._words[_TOKENS_NS] = now_ns
+        if result is Reload.SUCCESSFUL:
+            self._words[_TOKENS_READ_NS] = now_ns
+
+    @property
+    def tokens(self) -> Reload:
+        """What has become of the last reading of the tokens; NONE while there is no file of them."""
+        return Reload(self._words[_TOKENS])
+
+    @property
+    def tokens_s(self) -> float:
+        """When that was, in seconds since the epoch; 0 for never."""
+        return self._words[_TOKENS_NS] / NANOSECONDS
+
+    @property
+    def tokens_read_s(self) -> float:
+        """When tokens were read that hold, in seconds since the epoch; 0 for never."""
+        return self._words[_TOKENS_READ_NS] / NANOSECONDS
+
+    @property
+    def tokens_detail(self) -> str:
+        """Why the last reading of the tokens failed; empty if it did not, or while that is being written."""
+        return self._tokens_detail.read()
 
     def add_dropped(self, lines: int, *, of_admin: bool = False) -> None:
         """The master, or the admin process, has dropped so many more lines of its event log."""

@@ -13,9 +13,11 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from gatewayx.config.settings import Settings
+from gatewayx.config.tokens import TokenEntry
 from gatewayx.core.jitter import random_part
 from gatewayx.server import reloading, worker
 from gatewayx.server.board import Phase, Record, Restart
+from gatewayx.server.token_file import NO_TOKENS
 
 # A child that was ready for so long is replaced at once when it ends. One that ends sooner is too; with each further
 # one in a row that does, the next comes so much later, then twice that, and so on.
@@ -39,20 +41,35 @@ class Child(msgspec.Struct):
     ready_s: float | None = None
     aborted_s: float | None = None
     reason: str = ""
-    # It is to be sent the settings; it was, and has not said yet that it has taken them.
+    # It is to be sent the settings, or the tokens; it was, and has not said yet that it has taken them.
     needs_settings: bool = False
+    needs_tokens: bool = False
     takes_settings: bool = False
+    # What it was sent last was settings, and not tokens alone.
+    sent_settings: bool = False
     # It has not said that it could not take those that it was sent.
     took_settings: bool = True
 
-    def offer(self, settings: Settings) -> None:
-        """Send it the settings if it needs them and has taken those before."""
-        if self.needs_settings and not self.takes_settings:
+    def offer(self, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS) -> None:
+        """Send it the settings or the tokens if it needs them and has taken those before."""
+        if (self.needs_settings or self.needs_tokens) and not self.takes_settings:
             # One that has no room for them now gets them later, and one that is gone none.
             with contextlib.suppress(OSError):
-                reloading.send(self.connection, worker.SETTINGS, settings)
-                self.needs_settings = False
+                if self.needs_settings:
+                    reloading.send(self.connection, worker.SETTINGS, settings, tokens)
+                else:
+                    reloading.send(self.connection, worker.TOKENS, None, tokens)
+                self.sent_settings = self.needs_settings
+                self.needs_settings = self.needs_tokens = False
                 self.takes_settings = True
+
+    def answered(self, packet: bytes) -> None:
+        """It has said what became of what it was sent."""
+        self.takes_settings = False
+        self.took_settings &= packet != worker.NOT_TAKEN
+        if packet == worker.AGAIN:
+            self.needs_settings |= self.sent_settings
+            self.needs_tokens = True
 
 
 class End(NamedTuple):
@@ -131,9 +148,7 @@ class Post:
                 child.ready_s = now_s
                 self._record.set_phase(Phase.READY)
             elif packet in (worker.TAKEN, worker.NOT_TAKEN, worker.AGAIN):
-                child.takes_settings = False
-                child.took_settings &= packet != worker.NOT_TAKEN
-                child.needs_settings |= packet == worker.AGAIN
+                child.answered(packet)
             elif packet.startswith(worker.FAILED):
                 child.reason = packet.removeprefix(worker.FAILED).decode()
             else:
@@ -150,6 +165,11 @@ class Post:
         if self.child is not None:
             self.child.needs_settings = True
             self.child.took_settings = True
+
+    def needs_tokens(self) -> None:
+        """The tokens are others, and the child is to have them."""
+        if self.child is not None:
+            self.child.needs_tokens = True
 
     def abort(self, now_s: float) -> None:
         """Have the child write its traceback and end."""

@@ -32,6 +32,7 @@ from gatewayx.server.places import State, Watch
 from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
 from gatewayx.server.processors import WorkerProcesses, connections_told, worker_processes
 from gatewayx.server.relay_sockets import RelaySockets
+from gatewayx.server.token_file import TokenFile
 
 logger = logging.getLogger("gatewayx")
 
@@ -127,8 +128,9 @@ class Master:
         # For the job servers with TLS, of the files as they were read last.
         self._context = reloading.tls_context(settings)
         self._told_connections = ""
-        # Whether it was told that all worker processes have the settings.
+        # Whether it was told that all worker processes have the settings, or the tokens.
         self._told_settings = True
+        self._hands_settings = False
         self._sockets = sockets
         self._relay_sockets = relay_sockets
         self._admin_socket = admin_socket
@@ -139,6 +141,8 @@ class Master:
         self._shared = self._places.shared()
         self._board = self._places.board
         self._board.begin(os.getpid())
+        self._tokens = TokenFile(settings.tokens, self._board)
+        self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
         # What worker processes were about to change when they died, which is looked at until it is known.
         self._uncertain: list[int] = []
         self._watch = Watch(self._places, 2 * self._look_s(), time.monotonic())
@@ -189,6 +193,8 @@ class Master:
             self._hear(number, post, now_s)
         self._uncertain = [intent for intent in self._uncertain if not self._shared.reconcile(intent)]
         self._tell_start()
+        if self._kill_s is None and self._tokens.look(now_s):
+            self._tokens_changed()
         self._hand_out_settings()
         self._manager.tick(now_s, alive=self._is_alive(now_s))
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
@@ -219,7 +225,7 @@ class Master:
         if changing or any(post.child is not None and not post.is_ready for post in self._all_posts()):
             return EARLY_LOOK_S
         now_s = time.monotonic()
-        due_s = [look_s]
+        due_s = [look_s, self._tokens.pause_s(now_s)]
         if now_s < self._told_at_s:
             # Signals that are only told wait until then.
             due_s.append(self._told_at_s - now_s)
@@ -263,17 +269,29 @@ class Master:
 
     def _reload(self) -> None:
         read = reloading.read_again(self._settings, self._load)
-        if isinstance(read, str):
-            self._board.reloaded(Reload.FAILED, read)
+        if isinstance(read, Exception):
+            self._board.reloaded(Reload.FAILED, str(read) or type(read).__name__)
+            if isinstance(read, reloading.TokensError):
+                self._tokens.refuse(str(read))
             return
-        settings, self._context = read
+        settings, files = read
         self._settings = settings
+        self._context = files.context
+        self._tokens.take(settings.tokens, files.tokens)
+        self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
         self._log.change(settings.log_format)
         self._places.tell_apart(settings.function)
         make_room_for_connections(settings, len(self._posts))
         self._told_settings = False
+        self._hands_settings = True
         for post in self._all_posts():
             post.needs_settings()
+
+    def _tokens_changed(self) -> None:
+        self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
+        self._told_settings = False
+        for post in self._all_posts():
+            post.needs_tokens()
 
     def _reopen_logs(self) -> None:
         if self._settings.access_log is None:
@@ -289,10 +307,13 @@ class Master:
             return
         children = [post.child for post in self._all_posts() if post.child is not None]
         for child in children:
-            child.offer(self._settings)
-        if not any(child.needs_settings or child.takes_settings for child in children):
+            child.offer(self._settings, self._tokens.entries)
+        if not any(child.needs_settings or child.needs_tokens or child.takes_settings for child in children):
             self._told_settings = True
-            if all(child.took_settings for child in children):
+            hands_settings, self._hands_settings = self._hands_settings, False
+            if not hands_settings:
+                logger.info("all worker processes have the tokens")
+            elif all(child.took_settings for child in children):
                 self._board.reloaded(Reload.SUCCESSFUL)
                 logger.info("all worker processes have the settings")
             else:
@@ -397,6 +418,7 @@ class Master:
                 self._log,
                 self._context,
                 self._relay_sockets,
+                self._tokens.entries,
             )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
@@ -416,7 +438,14 @@ class Master:
             from gatewayx.server import admin
 
             exit_code = admin.run(
-                self._settings, self._admin_socket, self._places, own_end, own_words, self._log, self._context
+                self._settings,
+                self._admin_socket,
+                self._places,
+                own_end,
+                own_words,
+                self._log,
+                self._context,
+                self._tokens.entries,
             )
         except BaseException:
             logger.critical("the admin process failed", exc_info=True)

@@ -183,6 +183,12 @@ class Places:
             if not function.endswith("*"):
                 names.claim(function.encode())
 
+    def tell_tokens_apart(self, names: Iterable[str]) -> None:
+        """Count what is asked with the tokens of these names by name, as far as there is room."""
+        known = self.metrics().tokens
+        for name in names:
+            known.claim(name.encode())
+
     def __len__(self) -> int:
         return len(self.rows)
 

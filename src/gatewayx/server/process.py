@@ -17,7 +17,6 @@ from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.gateway import Gateway
 from gatewayx.gateway.origins import Origins
-from gatewayx.gateway.rates import RateLimits
 from gatewayx.gearman.pool import Pool
 from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
@@ -30,17 +29,20 @@ from gatewayx.net.names import Resolver
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.server import logs
+from gatewayx.server.access import made_tokens, rate_limits
 from gatewayx.server.access_log import AccessLog
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.output import AccessOutput
 from gatewayx.server.places import Places, State
 from gatewayx.server.relay import MAX_IDLE_CONNECTIONS, Relay
 from gatewayx.server.reloading import tls_context, with_live_of
+from gatewayx.server.token_file import NO_TOKENS, read_judged
 
 if TYPE_CHECKING:
     import ssl
 
     from gatewayx.config.settings import Settings
+    from gatewayx.config.tokens import TokenEntry
     from gatewayx.server.relay_sockets import RelaySockets
 
 logger = logging.getLogger("gatewayx")
@@ -74,7 +76,8 @@ class GatewayProcess:
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
     context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
-    processes of the gateway reach each other; None if this one is alone.
+    processes of the gateway reach each other; None if this one is alone. tokens: of the file that the settings name; None
+    lets the process read it.
     """
 
     def __init__(
@@ -88,9 +91,11 @@ class GatewayProcess:
         log: logs.EventLog | None = None,
         context: ssl.SSLContext | None = None,
         relay_sockets: RelaySockets | None = None,
+        tokens: tuple[TokenEntry, ...] | None = None,
     ) -> None:
         self._log = log
         self.settings = settings
+        self._tokens = _tokens_of(settings) if tokens is None else tokens
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.turn = Turn(self.loop)
@@ -225,7 +230,12 @@ class GatewayProcess:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
         sockets.bind(address, hosts[0], self.settings)
 
-    async def reconfigure(self, settings: Settings) -> None:
+    def change_tokens(self, tokens: tuple[TokenEntry, ...]) -> None:
+        """Go on with these tokens."""
+        self._tokens = tokens
+        self.gateway.access.change(**self._for_access(self.settings))
+
+    async def reconfigure(self, settings: Settings, tokens: tuple[TokenEntry, ...] | None = None) -> None:
         """Go on with the live ones of these settings. Raises StartError, and then nothing has changed.
 
         What is under way keeps deadlines that it has, and its job server. Returns once the job servers are those of the
@@ -234,6 +244,7 @@ class GatewayProcess:
         settings = with_live_of(self.settings, settings)
         for_pool = self._for_pool(settings)
         raise_open_files(open_files_for(settings, len(self.places)))
+        self._tokens = _tokens_of(settings) if tokens is None else tokens
         self.settings = settings
         self.limits.change(settings)
         self.http.change(_answers_half_closed(settings))
@@ -322,14 +333,14 @@ class GatewayProcess:
 
     def _for_access(self, settings: Settings) -> dict[str, Any]:
         """Who may; a part that is left out lets everybody."""
-        return {"origins": _origins(settings), "rates": self._rate_limits(settings)}
-
-    def _rate_limits(self, settings: Settings) -> RateLimits | None:
-        if settings.rate is None and not settings.function_rate:
-            return None
-        return RateLimits(
-            self.rates, settings.rate, [(bound.name.encode(), bound.rate) for bound in settings.function_rate]
-        )
+        tokens = None
+        if settings.tokens is not None:
+            tokens = made_tokens(settings, self._tokens, self.shared, self.records.metrics.tokens)
+        return {
+            "origins": _origins(settings),
+            "tokens": tokens,
+            "rates": rate_limits(settings, self._tokens, self.rates),
+        }
 
     def _set_access_log(self, settings: Settings) -> None:
         self.access_log.change(settings.access_log_sample, with_unique=settings.access_log_unique)
@@ -433,6 +444,11 @@ def places_for(settings: Settings, count: int) -> Places:
     places = Places(count, settings.max_connections)
     places.tell_apart(settings.function)
     return places
+
+
+def _tokens_of(settings: Settings) -> tuple[TokenEntry, ...]:
+    """The tokens of the file that the settings name. Raises StartError."""
+    return NO_TOKENS if settings.tokens is None else read_judged(settings.tokens).entries
 
 
 def _for_admission(settings: Settings) -> dict[str, Any]:

@@ -13,15 +13,17 @@ import os
 import socket
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from gatewayx.address import UnixAddress
 from gatewayx.config.setting_table import SETTINGS
 from gatewayx.config.settings import Settings
+from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import SettingError, StartError
 from gatewayx.server import output
+from gatewayx.server.token_file import NO_TOKENS, Judged, read_judged
 
 if TYPE_CHECKING:
     import ssl
@@ -47,25 +49,35 @@ def changes(old: Settings, new: Settings) -> Changes:
     return found
 
 
-def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settings, ssl.SSLContext | None] | str:
-    """What a running gateway goes on with, or why it keeps what it has; the log tells which, and what else differs.
+class Files(NamedTuple):
+    """What was made of the files that settings name."""
 
-    With the settings comes what tls_context() makes of their files.
-    """
+    # For the job servers with TLS; None without any.
+    context: ssl.SSLContext | None
+    # None without --tokens.
+    tokens: Judged | None
+
+
+class TokensError(StartError):
+    """The file of tokens cannot be used."""
+
+
+def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settings, Files] | Exception:
+    """What a running gateway goes on with, or why it keeps what it has; the log tells which, and what else differs."""
     try:
         loaded = load()
-        context = check_files(loaded, settings.access_log)
+        files = check_files(loaded, settings.access_log)
     except (SettingError, StartError) as error:
         logger.error("SIGHUP: no setting changes: %s", error)  # noqa: TRY400
-        return str(error)
+        return error
     except Exception as error:
         logger.exception("SIGHUP: no setting changes")
-        return str(error) or type(error).__name__
+        return error
     found = changes(settings, loaded)
     logger.info("SIGHUP: %s", f"changed: {', '.join(found.live)}" if found.live else "no live setting differs")
     if found.restart:
         logger.warning("SIGHUP: these need a restart and stay as they were: %s", ", ".join(found.restart))
-    return with_live_of(settings, loaded), context
+    return with_live_of(settings, loaded), files
 
 
 def with_live_of(old: Settings, new: Settings) -> Settings:
@@ -73,10 +85,10 @@ def with_live_of(old: Settings, new: Settings) -> Settings:
     return msgspec.structs.replace(old, **{name: getattr(new, name) for name in LIVE_NAMES})
 
 
-def check_files(settings: Settings, open_access_log: str | None = None) -> ssl.SSLContext | None:
-    """Find out whether what settings name can be used: files of TLS, owners of sockets, a log. Raises StartError.
+def check_files(settings: Settings, open_access_log: str | None = None) -> Files:
+    """Find out whether what settings name can be used: files of TLS, of tokens, owners of sockets, a log.
 
-    open_access_log: the one that is open, and need not be again. Returns tls_context().
+    open_access_log: the one that is open, and need not be again. Raises StartError.
     """
     context = tls_context(settings)
     if settings.access_log != open_access_log:
@@ -85,7 +97,12 @@ def check_files(settings: Settings, open_access_log: str | None = None) -> ssl.S
         from gatewayx.server.unix_sockets import owner_numbers
 
         owner_numbers(settings.socket_owner)
-    return context
+    if settings.tokens is None:
+        return Files(context, None)
+    try:
+        return Files(context, read_judged(settings.tokens))
+    except StartError as error:
+        raise TokensError(str(error)) from None
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -97,29 +114,49 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return client_context(settings.server_ca, settings.server_certificate, settings.server_key)
 
 
-def _live_type() -> type[msgspec.Struct]:
+def _sent_type() -> Any:
     types: Mapping[str, object] = typing.get_type_hints(Settings)
-    return msgspec.defstruct("LiveSettings", [(name, types[name]) for name in LIVE_NAMES], frozen=True)
+    live = msgspec.defstruct("LiveSettings", [(name, types[name]) for name in LIVE_NAMES], frozen=True)
+    # Unions are written at run time, which no type checker follows.
+    return tuple[live | None, tuple[TokenEntry, ...]]  # type: ignore[valid-type]
 
 
-def send(connection: socket.socket, packet: bytes, settings: Settings) -> None:
-    """Send a packet that comes with the live ones of these settings. Raises OSError."""
-    live = {name: getattr(settings, name) for name in LIVE_NAMES}
+def send(
+    connection: socket.socket,
+    packet: bytes,
+    settings: Settings | None,
+    tokens: tuple[TokenEntry, ...] = NO_TOKENS,
+) -> None:
+    """Send a packet that comes with these tokens, and with the live ones of these settings. Raises OSError."""
+    live = None if settings is None else {name: getattr(settings, name) for name in LIVE_NAMES}
     descriptor = os.memfd_create("gatewayx-settings", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(msgspec.msgpack.encode(live))
+            file.write(msgspec.msgpack.encode((live, tokens)))
         socket.send_fds(connection, [packet], [descriptor])
     finally:
         os.close(descriptor)
 
 
-def receive(connection: socket.socket, most_bytes: int, settings: Settings) -> tuple[bytes, Settings | None]:
-    """The next packet, and if settings came with it these with those. Raises OSError."""
+class Received(NamedTuple):
+    """A packet, and what came with it."""
+
+    packet: bytes
+    # Those from before with the live ones that came; None if none came.
+    settings: Settings | None
+    # None if none came.
+    tokens: tuple[TokenEntry, ...] | None
+
+
+def receive(connection: socket.socket, most_bytes: int, settings: Settings) -> Received:
+    """The next packet. Raises OSError."""
     packet, descriptors, _, _ = socket.recv_fds(connection, most_bytes, 1)
     if not descriptors:
-        return packet, None
+        return Received(packet, None, None)
     with open(descriptors[0], "rb") as file:  # noqa: PTH123
         file.seek(0)
-        live = msgspec.msgpack.decode(file.read(), type=_live_type())
-    return packet, msgspec.structs.replace(settings, **msgspec.structs.asdict(live))
+        content = file.read()
+    live, tokens = msgspec.msgpack.decode(content, type=_sent_type())
+    if live is not None:
+        live = msgspec.structs.replace(settings, **msgspec.structs.asdict(live))
+    return Received(packet, live, tokens)

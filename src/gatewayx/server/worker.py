@@ -13,6 +13,7 @@ from collections.abc import Callable
 import uvloop
 
 from gatewayx.config.settings import Settings
+from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import StartError
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
@@ -20,6 +21,7 @@ from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.places import Places
 from gatewayx.server.process import GatewayProcess
 from gatewayx.server.relay_sockets import RelaySockets
+from gatewayx.server.token_file import NO_TOKENS
 
 logger = logging.getLogger("gatewayx")
 
@@ -30,8 +32,10 @@ REOPEN = b"reopen"
 READY = b"ready"
 # And the reason.
 FAILED = b"failed "
-# Settings come with it; the answer is that they were taken, that they could not be, or that they are to come again.
+# Settings and tokens come with it, or tokens alone; the answer is that they were taken, that they could not be, or that they
+# are to come again.
 SETTINGS = b"settings"
+TOKENS = b"tokens"
 TAKEN = b"taken"
 NOT_TAKEN = b"not taken"
 AGAIN = b"again"
@@ -42,11 +46,16 @@ class Control:
     """The worker process's end of its connection with the master.
 
     `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
-    `changed` is set when `settings` are others. `reopen` is called when log files are to be opened anew.
+    `changed` is set when `tokens` are others, and `settings` if `has_settings`. `reopen` is called when log files are to
+    be opened anew.
     """
 
-    def __init__(self, connection: socket.socket, settings: Settings) -> None:
+    def __init__(
+        self, connection: socket.socket, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS
+    ) -> None:
         self.settings = settings
+        self.tokens = tokens
+        self.has_settings = False
         self.changed = asyncio.Event()
         self._connection = connection
         self._loop = asyncio.get_running_loop()
@@ -65,18 +74,21 @@ class Control:
 
     def _hear(self) -> None:
         try:
-            packet, settings = reloading.receive(self._connection, MAX_PACKET_BYTES, self.settings)
+            packet, settings, tokens = reloading.receive(self._connection, MAX_PACKET_BYTES, self.settings)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            packet = b""
-        if packet == SETTINGS:
-            if settings is None:
+            packet, settings, tokens = b"", None, None
+        if packet in (SETTINGS, TOKENS):
+            if tokens is None:
                 # No descriptor was left for them.
                 self.tell(AGAIN)
-            else:
+                return
+            self.tokens = tokens
+            if settings is not None:
                 self.settings = settings
-                self.changed.set()
+                self.has_settings = True
+            self.changed.set()
             return
         if packet == REOPEN:
             self.reopen()
@@ -100,17 +112,18 @@ def run(
     log: logs.EventLog,
     context: ssl.SSLContext | None,
     relay_sockets: RelaySockets | None = None,
+    tokens: tuple[TokenEntry, ...] = NO_TOKENS,
 ) -> int:
     """Serve at this place until the master ends it or is gone; returns the exit code.
 
     context: for the job servers with TLS, made of the files when the settings were read. relay_sockets: None if this is
-    the only place.
+    the only place. tokens: of the file that the settings name.
     connection: with the master, of packets, non-blocking. last_words: a descriptor for the traceback of a crash.
     """
     # The master ends a process that hangs by SIGABRT. It logs the traceback: a crash waits for no reader.
     faulthandler.enable(file=last_words)
     try:
-        return uvloop.run(_serve(settings, sockets, places, place, connection, log, context, relay_sockets))
+        return uvloop.run(_serve(settings, sockets, places, place, connection, log, context, relay_sockets, tokens))
     finally:
         log.finish()
 
@@ -124,8 +137,9 @@ async def _serve(
     log: logs.EventLog,
     context: ssl.SSLContext | None,
     relay_sockets: RelaySockets | None,
+    tokens: tuple[TokenEntry, ...],
 ) -> int:
-    control = Control(connection, settings)
+    control = Control(connection, settings, tokens)
     try:
         process = GatewayProcess(
             settings,
@@ -135,6 +149,7 @@ async def _serve(
             log=log,
             context=context,
             relay_sockets=relay_sockets,
+            tokens=tokens,
         )
         control.reopen = process.access_output.reopen
         if not await _started(process, control):
@@ -164,8 +179,12 @@ async def _follow(process: GatewayProcess, control: Control) -> None:
         await control.changed.wait()
         control.changed.clear()
         answer = NOT_TAKEN
+        has_settings, control.has_settings = control.has_settings, False
         try:
-            await process.reconfigure(control.settings)
+            # They come first, and alone if nothing else can be taken: one that was withdrawn is to be let in nowhere.
+            process.change_tokens(control.tokens)
+            if has_settings:
+                await process.reconfigure(control.settings, control.tokens)
             answer = TAKEN
         except StartError as error:
             # The master could use the files a moment ago.

@@ -1,0 +1,48 @@
+"""What the settings of who may ask become in a process that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gatewayx.gateway.rates import RateLimits
+from gatewayx.gateway.tokens import Token, Tokens
+
+if TYPE_CHECKING:
+    from gatewayx.config.settings import Settings
+    from gatewayx.config.tokens import TokenEntry
+    from gatewayx.core.metrics import Names
+    from gatewayx.core.rates import Rates
+    from gatewayx.core.shared import Shared
+
+
+def made_tokens(settings: Settings, entries: Iterable[TokenEntry], shared: Shared, names: Names) -> Tokens:
+    """The tokens of a file. shared: where their jobs are counted. names: of those that metrics tell apart."""
+    made = []
+    for entry in entries:
+        name = entry.name.encode()
+        # Where there is a master, it has given the name a place.
+        names.claim(name)
+        made.append(
+            Token(
+                name,
+                entry.sha256,
+                shared,
+                names,
+                functions=[function.encode() for function in entry.functions],
+                rate=entry.rate,
+                burst=entry.burst,
+                max_jobs=entry.max_jobs,
+                highest_priority=entry.highest_priority,
+                background=entry.background,
+                expires_s=entry.expires_s,
+            )
+        )
+    return Tokens(made, hide_functions=settings.hide_functions)
+
+
+def rate_limits(settings: Settings, entries: Iterable[TokenEntry], rates: Rates) -> RateLimits | None:
+    """What bounds the rates of addresses, functions and tokens; None if nothing does. rates: where they are counted."""
+    if settings.rate is None and not settings.function_rate and not any(entry.rate for entry in entries):
+        return None
+    return RateLimits(rates, settings.rate, [(bound.name.encode(), bound.rate) for bound in settings.function_rate])
