@@ -1,4 +1,4 @@
-"""GCRA in a table that processes share: exact, never too strict, whoever is killed in it and whatever strangers fill it with."""
+"""GCRA in a table that processes share: exact, never too strict, whoever is killed in it and whatever strangers do."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ class TestFull:
                 for key in modest:
                     modest_refused += rates.take_at(key, interval_ns, burst, now_ns)[0] > 0
         assert (modest_refused, stranger_refused) == (0, 0)
-        # All places are taken, and still nobody has had one more than without the attack: 5 at once, and one after 10 s.
+        # All places are taken, and nobody has had one more than without the attack: 5 at once, and one after 10 s.
         assert counters.read()["rates_forgiven"] > 900_000
         assert rates.keys(now_ns) == 65_536
         assert greedy_taken == len(greedy) * (burst + 1)
@@ -272,5 +272,5 @@ class TestFull:
         for number, stranger in enumerate(keys(1_000_000, seed=4)):
             rates.take_at(stranger, 10 * SECOND_NS, 1, NOW_NS + number * 20_000)
             taken += number % 10 == 0 and rates.take_at(greedy, 10 * SECOND_NS, 1, NOW_NS + number * 20_000)[0] == 0
-        # It asks 100,000 times in 20 s and may have 2; it is forgiven once for about 65,536 strangers, which makes 15 more.
+        # It may have 2 in 20 s; it is forgiven once for about 65,536 strangers, which makes 15 more of 100,000.
         assert 2 <= taken <= 25

@@ -47,6 +47,7 @@ METRICS = {
     "gatewayx_process_cpu_seconds_total": {"process"},
     "gatewayx_process_resident_memory_bytes": {"process"},
     "gatewayx_refusals_total": {"reason"},
+    "gatewayx_rates_forgiven_total": set(),
     "gatewayx_relayed_total": set(),
     "gatewayx_start_time_seconds": set(),
     "gatewayx_worker_restarts_total": {"reason"},

@@ -80,3 +80,20 @@ class TestRetryAfter:
             clock.now_s += 1
         assert {seconds(retry_after, "no-job-server") for _ in range(100)} == {1, 2, 3}
         assert min(seconds(retry_after, "too-many-jobs") for _ in range(100)) >= 10
+
+    def test_a_time_that_is_known_is_told_in_whole_seconds_never_less_and_up_to_a_fifth_more(self):
+        retry_after = RetryAfter(Clock())
+        for wait_ns, lowest, highest in (
+            (1, 1, 1),
+            (999_999_999, 1, 2),
+            (10**9, 1, 2),
+            (10**9 + 1, 2, 2),
+            (100 * 10**9, 100, 120),
+            (86_400 * 10**9, 86_400, 103_680),
+        ):
+            lines = [retry_after.exactly(wait_ns) for _ in range(500)]
+            found = {int(line.removeprefix(b"Retry-After: ").removesuffix(b"\r\n")) for line in lines}
+            assert min(found) >= lowest
+            assert max(found) <= highest
+            # Those who were refused together do not all come back together.
+            assert len(found) >= min(highest - lowest, 20)

@@ -131,6 +131,12 @@ class GatewayFamilies:
             [((reason,), view.counters[name]) for reason, name in REFUSALS.items()],
         )
         yield _counter(
+            "gatewayx_rates_forgiven",
+            "Addresses, tokens and functions that had all of their burst again before their time, since others needed "
+            "their places in the table of rates.",
+            view.counters["rates_forgiven"],
+        )
+        yield _counter(
             "gatewayx_relayed",
             "Requests that a worker process was given by another one, since it owns their unique.",
             view.counters["requests_relayed"],
