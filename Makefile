@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := packet_reader request_parser http_connection
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-asan chaos fuzz lint build docs wheel wheelhouse bench clean gearmand operators_tools
+.PHONY: help demo test test-asan chaos fuzz lint build docs wheel wheelhouse bench clean gearmand operators_tools browser
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -36,10 +36,10 @@ help: ## Show this list.
 demo: $(DEMO_INSTALLED) ## Run gateway, job server and sample worker in one process; LISTEN=HOST:PORT to choose where.
 	@exec $(DEMO_VENV)/bin/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
 
-test: gearmand operators_tools build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
+test: gearmand operators_tools browser build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
 	$(PYTEST) $(ARGS)
 
-test-asan: gearmand operators_tools build $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
+test-asan: gearmand operators_tools browser build $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
 		$(PYTEST) --hypothesis-profile=slow $(ARGS)
@@ -89,6 +89,10 @@ gearmand:
 operators_tools:
 	@command -v promtool >/dev/null && command -v systemd-analyze >/dev/null && command -v logrotate >/dev/null \
 		&& ldconfig -p | grep -q 'libseccomp\.so\.2 ' || .ci/install_packages prometheus systemd logrotate libseccomp2
+
+# Whose pages ask, and through what.
+browser:
+	@command -v chromium >/dev/null && command -v nginx >/dev/null || .ci/install_packages chromium nginx-light
 
 $(REQUIREMENTS): pyproject.toml
 	PYTHON=$(PYTHON) .ci/install_toolchain
