@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from gatewayx.config.rate_kinds import RateBound
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import AssignedJob, Worker
@@ -239,6 +240,20 @@ class TestOrigins:
             answer = await browser.run(EVIL, f"return await told('{url}/echo?x')")
             assert answer == {"error": "TypeError"}
             assert "link" not in reach.ran
+
+    async def test_a_page_that_asks_too_often_sees_when_to_come_again(self, embedded, browser, worker):
+        script = """
+            const asked = { headers: { Authorization: 'Bearer none' } };
+            return [await told('URL/echo?1', asked), await told('URL/echo?2', asked)];
+        """
+        settings = {"origin": (browser.origin(APP),), "rate": RateBound(0.001, 1)}
+        async with gateway_for_pages(embedded, **settings) as gateway:
+            first, second = await browser.run(APP, script.replace("URL", f"http://{GATEWAY}:{gateway.address[1]}"))
+        # The preflight before it did not count.
+        assert (first["status"], first["body"]) == (200, "1")
+        assert (second["status"], "rate-exceeded" in second["body"]) == (429, True)
+        assert int(second["headers"]["retry-after"]) >= 900
+        assert embedded.submitted == 1
 
 
 def is_as_told(answer: dict[str, Any], asked: Asked) -> bool:

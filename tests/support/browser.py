@@ -59,8 +59,8 @@ PAGE = """<!DOCTYPE html><title>page</title><script>
 })();
 </script>"""
 
-# What scripts may use. `told` is what a page sees of an answer; `ended` and `submitted` wait for elements and forms, however
-# these are answered.
+# What scripts may use. `told` is what a page sees of an answer; `ended` and `submitted` wait for elements and forms,
+# however these are answered.
 TOLD = """
 const told = async (url, options) => {
     const answer = await fetch(url, options);
