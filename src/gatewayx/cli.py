@@ -11,6 +11,7 @@ import click
 
 from gatewayx import __version__
 from gatewayx.address import Address, AddressError
+from gatewayx.config import tokens
 from gatewayx.config.address_kinds import AddressList, OptionalAddress
 from gatewayx.config.kinds import FunctionList, Switch
 from gatewayx.config.loading import (
@@ -198,6 +199,59 @@ def healthcheck(config_path: str | None, admin: str | None, timeout_s: float, *,
         ask(address, "/livez" if live else "/readyz", timeout_s)
     except StartError as error:
         _stop(error, EXIT_FAILED)
+
+
+@main.group()
+def token() -> None:
+    """Tokens, of which each request needs one where serve has a file of them."""
+
+
+@token.command()
+@click.argument("name")
+@click.option(
+    "--function",
+    "functions",
+    metavar="NAME",
+    multiple=True,
+    help="A function that it reaches, prefix* for all that begin so; may be repeated. All without it.",
+)
+@click.option("--rate", metavar="N/s[:BURST]", help="Requests a second on average, and how many may come at once.")
+@click.option("--max-jobs", metavar="N", type=int, help="Jobs in flight at once, of all tokens of the name.")
+@click.option("--highest-priority", type=click.Choice(tokens.PRIORITIES), help="Of its jobs.")
+@click.option("--no-background", is_flag=True, help="No background jobs.")
+@click.option(
+    "--expires", metavar="DATE", help="2027-01-31, whose beginning in UTC it is, or such as 2027-01-31T12:00:00Z."
+)
+def new(
+    name: str,
+    functions: tuple[str, ...],
+    rate: str | None,
+    max_jobs: int | None,
+    highest_priority: str | None,
+    expires: str | None,
+    *,
+    no_background: bool,
+) -> None:
+    """Make a token, and print it and its table for the file of tokens.
+
+    The first line is the token, which is kept nowhere and cannot be had again. What is not given is not limited.
+    """
+    made = tokens.new_token()
+    try:
+        per_s, burst = (None, None) if rate is None else tokens.parse_rate(rate)
+        values = {
+            "functions": list(functions) or None,
+            "rate": per_s,
+            "burst": burst,
+            "max_jobs": max_jobs,
+            "highest_priority": highest_priority,
+            "background": False if no_background else None,
+            "expires": None if expires is None else tokens.parse_expiry(expires),
+        }
+        table = tokens.table_for(made, name, values)
+    except SettingError as error:
+        _stop(error, EXIT_WRONG_USE)
+    _print(f"{made}\n\n{table}")
 
 
 def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:

@@ -326,7 +326,7 @@ def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
         for jobs in (2, 3, 4):
             child.needs_settings = True
             child.offer(Settings(max_jobs=jobs))
-        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=2))
+        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=2), ())
         with pytest.raises(BlockingIOError):
             own_end.recv(100)
         child.takes_settings = False
@@ -340,7 +340,7 @@ def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
             while own_end.recv(1000):
                 pass
         child.offer(Settings(max_jobs=4))
-        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=4))
+        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=4), ())
         assert not child.needs_settings
 
 

@@ -25,6 +25,7 @@ class Rows:
     def __init__(self, *functions: bytes) -> None:
         self.functions = Names(b"_other", *functions)
         self.servers = Names(b"127.0.0.1:4730")
+        self.tokens = Names(b"_other", b"shop")
         self.count = 3
         self.asked = 0
 
@@ -33,6 +34,10 @@ class Rows:
         return [
             ("POST", outcome, place, self.count) for place in range(len(self.functions.names())) for outcome in (0, 1)
         ]
+
+    def token_requests(self):
+        """See core/metrics."""
+        return [(1, 0, self.count)]
 
     def durations(self):
         """See core/metrics."""

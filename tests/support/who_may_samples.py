@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+
 from gatewayx.config.rate_kinds import FunctionRate, RateBound
-from support.bad_values import BAD_HOSTS, BAD_NAMES, BAD_ORIGINS, BAD_RATES
+from support.bad_values import BAD_HOSTS, BAD_NAMES, BAD_ORIGINS, BAD_PATHS, BAD_RATES, BAD_WORDS
 from support.sample import Sample
+
+# One that is there, and that only its owner may write to, for as long as this process lives.
+_EMPTY = tempfile.NamedTemporaryFile(prefix="gatewayx-tokens-")  # noqa: SIM115
+EMPTY_FILE = _EMPTY.name
 
 WHO_MAY_SAMPLES = {
     "origin": Sample(
@@ -72,5 +78,23 @@ WHO_MAY_SAMPLES = {
         arguments=["--connection-rate", "20/s"],
         shown="20/s:20",
         bad=BAD_RATES,
+    ),
+    "tokens": Sample(
+        default=None,
+        toml=('"/etc/gatewayx/tokens.toml"', "/etc/gatewayx/tokens.toml"),
+        variable=("a b/ä", "a b/ä"),
+        flag=("t.toml", "t.toml"),
+        arguments=["--tokens", EMPTY_FILE],
+        shown=EMPTY_FILE,
+        bad=["", *BAD_PATHS],
+    ),
+    "hide_functions": Sample(
+        default=False,
+        toml=("true", True),
+        variable=("true", True),
+        flag=(True, True),
+        arguments=["--hide-functions"],
+        shown="true",
+        bad=BAD_WORDS,
     ),
 }

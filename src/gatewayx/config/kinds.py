@@ -419,6 +419,25 @@ class FilePath(Kind):
         return "" if value is None else str(value)
 
 
+class RequiredFile(FilePath):
+    """The path of a file, or `none`, which has to be said: a variable that is empty by mistake does not mean that."""
+
+    @property
+    def allowed(self) -> str:
+        """See Kind."""
+        return f"none, or {super().allowed}"
+
+    def parse(self, value: object) -> str | None:
+        """See Kind."""
+        if value == "":
+            raise DisallowedValueError
+        return None if value == "none" else super().parse(value)
+
+    def show(self, value: object) -> str:
+        """See Kind."""
+        return super().show(value) or "none"
+
+
 class FileMode(Kind):
     """The permissions of a file, in octal digits as chmod(1) takes them."""
 

@@ -29,6 +29,7 @@ from gatewayx.config.kinds import (
     Owner,
     Part,
     QueueBounds,
+    RequiredFile,
     Size,
     Switch,
     escaped,
@@ -258,6 +259,23 @@ SETTINGS: tuple[Setting, ...] = (
         "Functions",
         "Longest name of a function, decoded; a longer one is answered 400.",
         "gearmand drops the connection above 8190",
+    ),
+    Setting(
+        "tokens",
+        "tokens",
+        RequiredFile(),
+        "Access",
+        "TOML file of the tokens of which each request needs one, as gatewayx token new makes them; one that is empty "
+        "lets nobody in. It is read anew when it changes. With none nobody needs a token.",
+        "nginx auth_basic_user_file; Caddy basic_auth",
+    ),
+    Setting(
+        "hide_functions",
+        "hide-functions",
+        Switch(),
+        "Access",
+        "Answer a request for a function that its token does not reach 404, as if there were none, in place of 403.",
+        "GitHub: 404 for what a token does not reach",
     ),
     Setting(
         "max_connections",

@@ -37,6 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server_certificate: str | None = None
     server_key: str | None = None
     function: tuple[str, ...] = ()
+    # None lets everybody in.
+    tokens: str | None = None
+    hide_functions: bool = False
     max_connections: int = 10_000
     max_connections_per_address: int = 0
     max_pipelined: int = 64
@@ -75,9 +78,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Address | None = Address("127.0.0.1", 8081)
     admin_host: tuple[str, ...] = ()
     ready_requires: str = "none"
-    # None lets everybody in.
-    tokens: str | None = None
-    hide_functions: bool = False
     access_log: str | None = None
     access_log_sample: float = 1.0
     access_log_unique: bool = False

@@ -15,6 +15,7 @@ import secrets
 import stat
 import sys
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -86,21 +87,25 @@ def identity_of(path: str) -> tuple[int, ...] | None:
 
 
 def read(path: str) -> Reading:
-    """Read the file that the path leads to, once it is known that only its owner may write to it. Raises SettingError."""
+    """Read the file that the path leads to, if nobody but its owner may write to it. Raises SettingError."""
     try:
         # A pipe would be waited at.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with open(descriptor, "rb") as file:  # noqa: PTH123
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                _refuse(path, "is no regular file")
+                _refuse(_origin(path), "is no regular file")
             if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                _refuse(path, f"may be written to by others than its owner (mode {stat.S_IMODE(found.st_mode):04o})")
-            content = file.read(MOST_FILE_BYTES + 1)
+                mode = stat.S_IMODE(found.st_mode)
+                _refuse(_origin(path), f"may be written to by others than its owner (mode {mode:04o})")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MOST_FILE_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:
-        _refuse(path, f"cannot be read, {printable(getattr(error, 'strerror', None) or str(error))}")
+        _refuse(_origin(path), f"cannot be read, {printable(getattr(error, 'strerror', None) or str(error))}")
     if len(content) > MOST_FILE_BYTES:
-        _refuse(path, f"is larger than {MOST_FILE_BYTES} bytes")
+        _refuse(_origin(path), f"is larger than {MOST_FILE_BYTES} bytes")
     return Reading(_identity(found), content)
 
 
@@ -109,17 +114,17 @@ def parse(path: str, content: bytes) -> tuple[TokenEntry, ...]:
     document = _parse_toml(path, content)
     tables = document.pop("token", [])
     for key in document:
-        _refuse(path, f"has the unknown key {escaped(key)}: tokens stand in [[token]] tables")
+        _refuse(_origin(path), f"the key {escaped(key)} is not known: tokens stand in [[token]] tables")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        _refuse(path, "has a key token that is no [[token]] table")
+        _refuse(_origin(path), "token is no [[token]] table")
     if len(tables) > MOST_TOKENS:
-        _refuse(path, f"has more than {MOST_TOKENS} tokens")
+        _refuse(_origin(path), f"more than {MOST_TOKENS} tokens")
     entries: dict[bytes, TokenEntry] = {}
     for number, table in enumerate(tables, 1):
-        entry = _Table(path, number, table).entry()
+        entry = _Table(_origin(path), number, table).entry()
         other = entries.setdefault(entry.sha256, entry)
         if other is not entry:
-            _refuse(path, f"has the same sha256 in [[token]] {other.name} and [[token]] {entry.name}")
+            _refuse(_origin(path), f"[[token]] {other.name} and [[token]] {entry.name}: both have the same sha256")
     return tuple(entries.values())
 
 
@@ -136,8 +141,12 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
     )
 
 
-def _refuse(path: str, reason: str) -> NoReturn:
-    raise SettingError(without_tokens(f"tokens = {escaped(path)} {reason}")) from None
+def _refuse(origin: str, reason: str) -> NoReturn:
+    raise SettingError(without_tokens(f"{origin}: {reason}")) from None
+
+
+def _origin(path: str) -> str:
+    return f"tokens = {escaped(path)}"
 
 
 def _parse_toml(path: str, content: bytes) -> dict[str, object]:
@@ -149,17 +158,17 @@ def _parse_toml(path: str, content: bytes) -> dict[str, object]:
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
-        _refuse(path, "is not UTF-8")
+        _refuse(_origin(path), "is not UTF-8")
     # tomllib lets ValueError (a number of thousands of digits) and RecursionError (deep nesting) through.
     except (ValueError, RecursionError) as error:
-        _refuse(path, f"is not TOML, {printable(str(error))}")
+        _refuse(_origin(path), f"is not TOML, {printable(str(error))}")
 
 
 class _Table:
     """One [[token]] table, the number-th of the file, as it is judged."""
 
-    def __init__(self, path: str, number: int, values: dict[str, object]) -> None:
-        self._path = path
+    def __init__(self, origin: str, number: int, values: dict[str, object]) -> None:
+        self._origin = origin
         self._values = values
         name = values.get("name")
         # One without a good name is told by its number.
@@ -180,22 +189,22 @@ class _Table:
         }
         for key in self._values:
             if key not in readers:
-                self._refuse(f"has the unknown key {escaped(key)}")
+                self._refuse(f"{escaped(key)} is no key of a token")
         for key in ("name", "sha256"):
             if key not in self._values:
-                self._refuse(f"has no {key}")
+                self._refuse(f"{key} is missing")
         if "burst" in self._values and "rate" not in self._values:
-            self._refuse("has a burst without a rate")
+            self._refuse("burst is of no use without rate")
         fields = {key: readers[key](value) for key, value in self._values.items()}
         if "expires" in fields:
             fields["expires_s"] = fields.pop("expires")
         return msgspec.convert(fields, TokenEntry)
 
     def _refuse(self, reason: str) -> NoReturn:
-        _refuse(self._path, f"{self._title} {reason}")
+        _refuse(self._origin, f"{self._title}: {reason}")
 
     def _disallowed(self, key: str, allowed: str) -> NoReturn:
-        self._refuse(f"has a {key} that is not allowed: it must be {allowed}")
+        self._refuse(f"{key} is not allowed: it must be {allowed}")
 
     def _name(self, value: object) -> str:
         if not _is_name(value):
@@ -209,9 +218,8 @@ class _Table:
 
     def _functions(self, value: object) -> tuple[str, ...]:
         try:
-            if not isinstance(value, list):
-                raise DisallowedValueError
-            return tuple(str(name) for name in _FUNCTIONS.parse(value))
+            # A text is no list here.
+            return tuple(str(name) for name in _FUNCTIONS.parse(value if isinstance(value, list) else None))
         except DisallowedValueError:
             self._disallowed("functions", f"a list of {_FUNCTIONS.allowed}")
 
@@ -289,7 +297,7 @@ def parse_expiry(text: str) -> datetime.date:
         ) from None
 
 
-def table_for(token: str, name: str, values: dict[str, object]) -> str:
+def table_for(token: str, name: str, values: Mapping[str, object]) -> str:
     """The [[token]] table of a token, as TOML; values: by key, those that it is to have. Raises SettingError.
 
     It is what parse() takes, or nothing.
@@ -297,7 +305,7 @@ def table_for(token: str, name: str, values: dict[str, object]) -> str:
     known = {"name": name, "sha256": hashlib.sha256(token.encode()).hexdigest(), **values}
     lines = [f"{key} = {_toml(value)}" for key, value in known.items() if value is not None]
     table = "\n".join(["[[token]]", *lines])
-    _Table("new", 1, {key: value for key, value in known.items() if value is not None}).entry()
+    _Table("a new token", 1, {key: value for key, value in known.items() if value is not None}).entry()
     return table
 
 

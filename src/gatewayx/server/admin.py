@@ -223,8 +223,8 @@ def run(
 ) -> int:
     """Answer until the master says that it ends, or is gone; returns the exit code.
 
-    bound, places, context and tokens: as in AdminProcess. connection: with the master, of packets, non-blocking. last_words: a
-    descriptor for the traceback of a crash.
+    bound, places, context and tokens: as in AdminProcess. connection: with the master, of packets, non-blocking.
+    last_words: a descriptor for the traceback of a crash.
     """
     faulthandler.enable(file=last_words)
     with contextlib.suppress(OSError):

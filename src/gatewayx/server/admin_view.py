@@ -84,8 +84,8 @@ class Usage:
 class Viewer:
     """Makes the view.
 
-    places: what the processes share. pool: knows the job servers, by text connections alone. tokens: those that are told
-    of.
+    places: what the processes share. pool: knows the job servers, by text connections alone. tokens: those that are
+    told of.
     """
 
     def __init__(

@@ -76,8 +76,8 @@ class GatewayProcess:
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
     context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
-    processes of the gateway reach each other; None if this one is alone. tokens: of the file that the settings name; None
-    lets the process read it.
+    processes of the gateway reach each other; None if this one is alone. tokens: of the file that the settings name;
+    None lets the process read it.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """The file of --tokens while the gateway runs: the master alone reads it, and sees when it changes.
 
-Theory of operation. At each look the master asks what the path leads to now: another file after a link has moved, as in a
-Kubernetes secret, or the same one after it was written. Half a file can be a sound one, so what was read is judged when a
-second reading, SETTLE_S later, is equal. What holds is handed to all processes; what does not changes nothing, and is told
-of once.
+Theory of operation. At each look the master asks what the path leads to now: another file after a link has moved, as in
+a Kubernetes secret, or the same one after it was written. Half a file can be a sound one, so what was read is judged
+when a second reading, SETTLE_S later, is equal. What holds is handed to all processes; what does not changes nothing,
+and is told of once.
 """
 
 from __future__ import annotations

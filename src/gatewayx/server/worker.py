@@ -32,8 +32,8 @@ REOPEN = b"reopen"
 READY = b"ready"
 # And the reason.
 FAILED = b"failed "
-# Settings and tokens come with it, or tokens alone; the answer is that they were taken, that they could not be, or that they
-# are to come again.
+# Settings and tokens come with it, or tokens alone; the answer is that they were taken, that they could not be, or that
+# they are to come again.
 SETTINGS = b"settings"
 TOKENS = b"tokens"
 TAKEN = b"taken"
@@ -46,8 +46,8 @@ class Control:
     """The worker process's end of its connection with the master.
 
     `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
-    `changed` is set when `tokens` are others, and `settings` if `has_settings`. `reopen` is called when log files are to
-    be opened anew.
+    `changed` is set when `tokens` are others, and `settings` if `has_settings`. `reopen` is called when log files are
+    to be opened anew.
     """
 
     def __init__(
@@ -181,8 +181,9 @@ async def _follow(process: GatewayProcess, control: Control) -> None:
         answer = NOT_TAKEN
         has_settings, control.has_settings = control.has_settings, False
         try:
-            # They come first, and alone if nothing else can be taken: one that was withdrawn is to be let in nowhere.
-            process.change_tokens(control.tokens)
+            if control.settings.tokens is not None:
+                # They come first, and alone if nothing else can be taken: one that was withdrawn is let in nowhere.
+                process.change_tokens(control.tokens)
             if has_settings:
                 await process.reconfigure(control.settings, control.tokens)
             answer = TAKEN
