@@ -4,10 +4,12 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.core.keyed_hash cimport KeyedHash
+from gatewayx.core.rates cimport Rate, Rates
 from gatewayx.core.shared cimport KeyTable
 from gatewayx.gateway.asking cimport Asking
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.http.request cimport Request
+from gatewayx.http.response cimport RetryAfter
 
 cdef enum:
     SHA256_BYTES = 32
@@ -59,6 +61,10 @@ cdef struct Recent:
 cdef class Tokens:
     # By the first bytes of their SHA-256: lists of Tokens, of one nearly always. Keeps them alive.
     cdef dict tokens
+    # Where tokens that are not known are counted by address, and how many may come.
+    cdef Rates rates
+    cdef Rate attempts
+    cdef RetryAfter retry_after
     # Functions that a token does not reach are as if they were none.
     cdef bint hide_functions
     # The hash that no byte was given to, and the one that is used; the key is this process's own.
@@ -76,4 +82,5 @@ cdef class Tokens:
     # The token that a text is the secret of; None for none.
     cdef Token token_of(self, const char* text, Py_ssize_t size)
     cdef Token _known(self, const char* text, Py_ssize_t size)
-    cdef int _refuse(self, bytes address) except -1
+    # Raise RequestError: the request's token is not known.
+    cdef int _refuse(self, Request request) except -1

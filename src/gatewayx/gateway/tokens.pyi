@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final, final
 
 from gatewayx.core.metrics import Names
+from gatewayx.core.rates import Rates
 from gatewayx.core.shared import Shared
 
 ATTEMPTS: Final[int]
@@ -38,6 +39,10 @@ class Token:
 
 @final
 class Tokens:
-    """All tokens. hide_functions: functions that a token does not reach are as if they were none."""
+    """All tokens.
 
-    def __init__(self, tokens: Iterable[Token] = (), *, hide_functions: bool = False) -> None: ...
+    rates: where those that are not known are counted by address. hide_functions: functions that a token does not reach
+    are as if they were none.
+    """
+
+    def __init__(self, rates: Rates, tokens: Iterable[Token] = (), *, hide_functions: bool = False) -> None: ...

@@ -12,6 +12,7 @@ let in: behind one address there may be others, who must not be locked out by th
 
 import hashlib
 import os
+import time
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -20,15 +21,25 @@ from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
+from gatewayx.core.clock cimport now_ns
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 from gatewayx.core.metrics cimport Names
-from gatewayx.core.shared cimport NO_SLOT, Shared, hash_of
+from gatewayx.core.rates cimport OF_ATTEMPTS, Rates, rate_key, rate_of
+from gatewayx.core.shared cimport Shared, hash_of
 from gatewayx.gateway.asking cimport Asking, Value
 from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL, JobRequest
 from gatewayx.http.request cimport Request
+from gatewayx.http.response cimport RetryAfter
 
-from gatewayx.http.problems import FUNCTION_NOT_ALLOWED, NOT_PERMITTED, TOO_MANY_TOKEN_JOBS, UNAUTHENTICATED, RequestError
+from gatewayx.http.problems import (
+    FUNCTION_NOT_ALLOWED,
+    NOT_PERMITTED,
+    TOO_MANY_ATTEMPTS,
+    TOO_MANY_TOKEN_JOBS,
+    UNAUTHENTICATED,
+    RequestError,
+)
 
 cdef enum:
     # A count in a KeyTable has 20 bits.
@@ -123,13 +134,20 @@ cdef class Token:
 
 @cython.final
 cdef class Tokens:
-    """All tokens. hide_functions: functions that a token does not reach are as if they were none."""
+    """All tokens.
 
-    def __init__(self, tokens=(), *, bint hide_functions=False):
+    rates: where those that are not known are counted by address. hide_functions: functions that a token does not reach are
+    as if they were none.
+    """
+
+    def __init__(self, Rates rates not None, tokens=(), *, bint hide_functions=False):
         cdef Token token
         self.tokens = {}
         for token in tokens:
             self.tokens.setdefault(token.sha256[:PREFIX_BYTES], []).append(token)
+        self.rates = rates
+        self.attempts = rate_of(1.0 / ATTEMPT_S, ATTEMPTS)
+        self.retry_after = RetryAfter(time.monotonic)
         self.hide_functions = hide_functions
         self.fresh = KeyedHash(os.urandom(KEY_BYTES))
         self.hashing = KeyedHash(bytes(KEY_BYTES))
@@ -145,7 +163,7 @@ cdef class Tokens:
             raise RequestError(UNAUTHENTICATED, NOT_BEARER)
         token = self.token_of(text, size)
         if token is None or token.has_expired():
-            self._refuse(request.owner.asker())
+            self._refuse(request)
         request.token_place = token.place + 1
         if request.note is not None:
             request.note.token = token.name
@@ -194,7 +212,14 @@ cdef class Tokens:
                 found = token
         return found
 
-    cdef int _refuse(self, bytes address) except -1:
+    cdef int _refuse(self, Request request) except -1:
+        cdef uint64_t hashed = request.owner.asker_hash()
+        cdef long long wait_ns = 0
+        # Clients of a unix socket have no address by which they could be told apart.
+        if hashed:
+            wait_ns = self.rates.take(rate_key(OF_ATTEMPTS, hashed), &self.attempts, now_ns(), NULL)
+        if wait_ns:
+            raise RequestError(TOO_MANY_ATTEMPTS, None, self.retry_after.exactly(wait_ns))
         raise RequestError(UNAUTHENTICATED, NOT_KNOWN, INVALID_TOKEN)
 
 

@@ -6,6 +6,7 @@ and shown by one example.
 """
 
 import collections
+import re
 import socket
 
 cimport cython
@@ -18,6 +19,8 @@ from libc.math cimport fmax
 
 
 cdef bytes RETRY_AFTER = b"Retry-After: "
+# What comes before a secret: the header's name, a scheme, a parameter, the beginning of a token.
+cdef object SECRET = re.compile(rb"authorization|bearer|basic |cookie|token=|gwx_", re.IGNORECASE)
 
 
 cdef class Refusable(RequestOwner):
@@ -54,7 +57,7 @@ cdef class Refusals:
     cdef int note(self, str kind, Refusable client, bytes data) except -1:
         cdef list event = <list> self.events.get(kind)
         if event is None:
-            self.events[kind] = [1, data[:EXAMPLE_BYTES], client.peer_host()]
+            self.events[kind] = [1, _without_secrets(data[:EXAMPLE_BYTES]), client.peer_host()]
         else:
             event[0] += 1
         return 0
@@ -104,6 +107,12 @@ cdef class Refusals:
                     self.loop.call_later(fmax(due_s - now_s, REFUSAL_TICK_MS / 1000.0), self._answer_waiting)
                 else:
                     self.loop.call_soon(self._answer_waiting)
+
+
+cdef bytes _without_secrets(bytes example):
+    """The example up to where a secret may begin: what a client says of itself to be let in is nobody's to read in a log."""
+    found = SECRET.search(example)
+    return example if found is None else example[: found.end()] + b"..."
 
 
 cdef bytes address_key(peer):

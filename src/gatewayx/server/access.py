@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from gatewayx.core.shared import Shared
 
 
-def made_tokens(settings: Settings, entries: Iterable[TokenEntry], shared: Shared, names: Names) -> Tokens:
-    """The tokens of a file. shared: where their jobs are counted. names: of those that metrics tell apart."""
+def made_tokens(
+    settings: Settings, entries: Iterable[TokenEntry], shared: Shared, names: Names, rates: Rates
+) -> Tokens:
+    """The tokens of a file.
+
+    shared: where their jobs are counted. names: of those that metrics tell apart. rates: where unknown ones are
+    counted.
+    """
     made = []
     for entry in entries:
         name = entry.name.encode()
@@ -38,7 +44,7 @@ def made_tokens(settings: Settings, entries: Iterable[TokenEntry], shared: Share
                 expires_s=entry.expires_s,
             )
         )
-    return Tokens(made, hide_functions=settings.hide_functions)
+    return Tokens(rates, made, hide_functions=settings.hide_functions)
 
 
 def rate_limits(settings: Settings, entries: Iterable[TokenEntry], rates: Rates) -> RateLimits | None:
