@@ -319,3 +319,10 @@ def test_a_bad_address_of_the_demo_is_one_line_and_exit_code_2(demo: ModuleType,
     assert result.exit_code == 2
     assert result.stderr == f"gatewayx: listen = '{listen}' (flag --listen) is not allowed: it must be one HOST:PORT\n"
     assert demo.given == []
+
+
+def test_no_admin_is_another_word_for_none():
+    assert "none" in next(
+        line for line in invoke("check", "--no-admin").output.splitlines() if line.startswith("admin ")
+    )
+    assert invoke("check", "--no-admin", "--admin", "127.0.0.1:1").output.count("127.0.0.1:1") == 1

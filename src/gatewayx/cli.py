@@ -11,7 +11,7 @@ import click
 
 from gatewayx import __version__
 from gatewayx.address import Address, AddressError
-from gatewayx.config.address_kinds import AddressList
+from gatewayx.config.address_kinds import AddressList, OptionalAddress
 from gatewayx.config.kinds import FunctionList, Switch
 from gatewayx.config.loading import (
     CONFIG_FLAG,
@@ -31,11 +31,23 @@ EXIT_WRONG_USE = 2
 
 DEMO_LISTEN = "127.0.0.1:8080"
 
+# Of settings that may be none.
+WITHOUT_FLAGS = {
+    f"--no-{setting.key}": f"{setting.flag}=none" for setting in SETTINGS if isinstance(setting.kind, OptionalAddress)
+}
+
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
 
 
 class SettingsCommand(click.Command):
-    """A command whose help lists the settings under their headings."""
+    """A command whose help lists the settings under their headings.
+
+    `--no-admin` is another word for `--admin none`, as there is one for each switch.
+    """
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See click.Command."""
+        return super().parse_args(context, [WITHOUT_FLAGS.get(argument, argument) for argument in args])
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section of options for each heading, in the order of the settings."""

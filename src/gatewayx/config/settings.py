@@ -557,8 +557,8 @@ SETTINGS: tuple[Setting, ...] = (
         "admin",
         OptionalAddress(),
         "Admin",
-        "Where /livez, /readyz, /metrics and /status are answered; none for nowhere. If the default cannot be had, a "
-        "warning says so and there is none. Whoever can connect may read all of it. Port 0 lets the kernel choose.",
+        "Where /livez, /readyz, /metrics and /status are answered; none, or --no-admin, for nowhere. If the default "
+        "cannot be had, a warning says so and there is none. Whoever can connect may read all of it. Port 0 lets the kernel choose.",
         "Caddy admin: localhost:2019; Envoy admin",
         live=False,
     ),
