@@ -558,7 +558,8 @@ SETTINGS: tuple[Setting, ...] = (
         OptionalAddress(),
         "Admin",
         "Where /livez, /readyz, /metrics and /status are answered; none, or --no-admin, for nowhere. If the default "
-        "cannot be had, a warning says so and there is none. Whoever can connect may read all of it. Port 0 lets the kernel choose.",
+        "cannot be had, a warning says so and there is none. Whoever can connect may read all of it. Port 0 lets the "
+        "kernel choose.",
         "Caddy admin: localhost:2019; Envoy admin",
         live=False,
     ),
