@@ -229,8 +229,9 @@ class TestServerTiming:
             worker.complete(handle)
             timing = TIMING.fullmatch((await client.response()).headers[b"server-timing"])
             took_ms = 1000 * (time.monotonic() - began_s)
-            assert 200 <= float(timing[2]) <= took_ms
-            assert 0 <= float(timing[1]) <= took_ms - 199
+            # Loops are a millisecond coarse, and the gateway looks at the clock once for all that came together.
+            assert 195 <= float(timing[2]) <= took_ms
+            assert 0 <= float(timing[1]) <= took_ms - 195
             for request in (head(b"OPTIONS", b"*"), get(b"/"), b"NOTHING\r\n\r\n"):
                 timing = TIMING.fullmatch((await client.ask(request)).headers[b"server-timing"])
                 assert timing[2] is None
@@ -250,7 +251,7 @@ class TestServerTiming:
             below = BOUNDS_S.index(0.1)
             for [(_, buckets, sum_s)] in (metrics.durations(), metrics.job_durations()):
                 assert (buckets[below], buckets[-1]) == (0, 1)
-                assert 0.11 <= sum_s < PROCESS_S
+                assert 0.105 <= sum_s < PROCESS_S
 
 
 class TestSeveralProcesses:

@@ -99,8 +99,13 @@ class Relaying:
                 assert (await client.response()).status == 200
 
     async def jobs_left(self, count: int) -> None:
-        """Return once so many jobs are in flight."""
-        await eventually(lambda: self.memory.taken()["jobs"] == count, PROCESS_S)
+        """Return once so many jobs are in flight; fails with what the gateway has counted and told instead."""
+        try:
+            await eventually(lambda: self.memory.taken()["jobs"] == count, PROCESS_S)
+        except AssertionError:
+            told = "\n".join(self.served.lines[-20:])
+            requests = self.memory.places.metrics().requests()
+            raise AssertionError(f"not {count} jobs but {self.memory.taken()}, of requests {requests}: {told}") from None
 
     async def nothing_taken(self) -> None:
         """Return once no place of a bound is taken; of bytes what processes were granted may remain."""
