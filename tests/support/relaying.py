@@ -105,7 +105,7 @@ class Relaying:
         except AssertionError:
             told = "\n".join(self.served.lines[-20:])
             requests = self.memory.places.metrics().requests()
-            raise AssertionError(f"not {count} jobs but {self.memory.taken()}, of requests {requests}: {told}") from None
+            raise AssertionError(f"not {count} jobs: {self.memory.taken()}, {requests}; {told}") from None
 
     async def nothing_taken(self) -> None:
         """Return once no place of a bound is taken; of bytes what processes were granted may remain."""
