@@ -177,6 +177,10 @@ class FakeStream(Stream):
         """Stream: what was written and not taken."""
         return 0 if self.dropped_after_s is not None else len(self.written) - self.taken_bytes
 
+    def dropped_bytes(self) -> int:
+        """Stream: what was written and never will be taken."""
+        return len(self.written) - self.taken_bytes - self.pending_bytes()
+
     def unconfirmed_bytes(self) -> int:
         """Stream: the peer's kernel confirms at once."""
         return 0

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -314,3 +315,69 @@ class TestSeveralProcesses:
                 assert (await client.ask(head(b"OPTIONS", b"*"))).status == 204
             seen["OPTIONS", 204, "ok", b"_other"] += 1
             await eventually(lambda: counted_in(metrics) == seen)
+
+
+class TestAnswersThatAreNotTaken:
+    """What the kernel has not taken for a client has not left."""
+
+    LARGE = b"x" * 8_000_000
+
+    @pytest.fixture
+    async def unread(self, job_server, function: bytes) -> AsyncIterator[tuple[RunningGateway, socket.socket]]:
+        """A gateway with one answer that its client does not read, and the client's socket."""
+        loop = asyncio.get_running_loop()
+        async with (
+            running_gateway([job_server.address], write_timeout_s=1.0) as gateway,
+            hand_worker(job_server.address, function) as worker,
+        ):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setblocking(False)
+                await loop.sock_connect(client, gateway.address)
+                await loop.sock_sendall(client, post(b"/" + function))
+                handle, _, _, _ = await worker.take()
+                worker.complete(handle, self.LARGE)
+                await gateway.reaches("http.unread_connections", 1)
+                assert not counted(gateway)
+                yield gateway, client
+
+    async def test_one_that_is_read_late_ends_late(self, unread):
+        gateway, client = unread
+        loop = asyncio.get_running_loop()
+        began_s = time.monotonic()
+        came = bytearray()
+        while len(came) < len(self.LARGE):
+            came += await asyncio.wait_for(loop.sock_recv(client, 1 << 20), PROCESS_S)
+        await eventually(lambda: counted(gateway) == {("POST", 200, "ok", b"_other"): 1})
+        [(_, _, sum_s)] = gateway.process.records.metrics.durations()
+        [(_, _, job_s)] = gateway.process.records.metrics.job_durations()
+        assert job_s < sum_s < job_s + time.monotonic() - began_s + 1
+
+    async def test_one_whose_client_leaves_was_cut(self, unread):
+        gateway, client = unread
+        client.close()
+        await eventually(lambda: counted(gateway) == {("POST", 200, "answer-cut", b"_other"): 1})
+
+    async def test_one_whose_client_stalls_was_cut(self, unread):
+        gateway, _ = unread
+        await eventually(lambda: counted(gateway) == {("POST", 200, "answer-cut", b"_other"): 1})
+        assert gateway.count("http.writes_timed_out") == 1
+
+    async def test_of_several_those_that_were_taken_have_ended(self, job_server, function):
+        loop = asyncio.get_running_loop()
+        async with (
+            running_gateway([job_server.address]) as gateway,
+            hand_worker(job_server.address, function) as worker,
+        ):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setblocking(False)
+                await loop.sock_connect(client, gateway.address)
+                await loop.sock_sendall(client, head(b"OPTIONS", b"*") + post(b"/" + function) + head(b"OPTIONS", b"*"))
+                handle, _, _, _ = await worker.take()
+                worker.complete(handle, self.LARGE)
+                await gateway.reaches("http.unread_connections", 1)
+            await eventually(lambda: counted(gateway).total() == 3)
+            found = counted(gateway)
+            assert found["OPTIONS", 204, "ok", b"_other"] == 1
+            assert found["POST", 200, "answer-cut", b"_other"] + found["POST", 499, "client-gone", b"_other"] == 1

@@ -51,10 +51,19 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS", "_other")
 # In the place of names that have none.
 OTHER_NAME = b"_other"
 
-for _index, _bound_ns in enumerate([*(round(bound_s * 1e9) for bound_s in BOUNDS_S), 2**63 - 1]):
-    BOUNDS_NS[<int> _index] = <long long> _bound_ns
-for _index in range(64):
-    FIRST_BUCKETS[<int> _index] = sum([round(bound_s * 1e9) < 2**_index for bound_s in BOUNDS_S])
+cdef int _fill_buckets() except -1:
+    # In a module's own lines Cython takes a reference too many from what a comprehension's variable was.
+    cdef list bounds_ns = [round(bound_s * 1e9) for bound_s in BOUNDS_S]
+    cdef int index
+    for index in range(BUCKETS - 1):
+        BOUNDS_NS[index] = <long long> bounds_ns[index]
+    BOUNDS_NS[BUCKETS - 1] = 2**63 - 1
+    for index in range(64):
+        FIRST_BUCKETS[index] = len([bound_ns for bound_ns in bounds_ns if bound_ns < 2**index])
+    return 0
+
+
+_fill_buckets()
 
 
 cdef Py_ssize_t _names_bytes(int most) noexcept:

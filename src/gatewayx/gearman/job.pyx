@@ -37,7 +37,8 @@ cdef enum:
 # The same by number, the states that may follow as bits.
 cdef unsigned int[JOB_STATES] FOLLOWING
 for _state, _following in TRANSITIONS.items():
-    FOLLOWING[<int> _state] = sum([1 << state for state in _following])
+    for _next in _following:
+        FOLLOWING[<int> _state] |= 1 << <int> _next
 
 
 cdef class JobListener:

@@ -1,6 +1,7 @@
 """The requests of a client's connection that are under way, and their answers in the order of the requests."""
 
 from gatewayx.http.arriving cimport ArrivingClient
+from gatewayx.http.idle cimport Unread
 from gatewayx.http.request cimport Request
 
 
@@ -21,6 +22,8 @@ cdef class AnsweringClient(ArrivingClient):
     # For the class that is derived from it.
 
     cdef int note(self, Request request) except -1
+    cdef int _wait_until_taken(self, Request request) except -1
+    cdef int end_leaving(self, Unread unread, long long dropped_bytes) except -1
     # The request has ended, and is told of.
     cdef int end_record(self, Request request) except -1
     cdef bytes host(self)

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from gatewayx.core.budget cimport SMALL_BYTES, Account
 from gatewayx.http.arriving cimport ArrivingClient
 from gatewayx.http.clients cimport ANSWERING, READING
-from gatewayx.http.idle cimport PACE_GRACE_S
+from gatewayx.http.idle cimport PACE_GRACE_S, Unread
 from gatewayx.http.records cimport MOST_LINES_BYTES, begin_record, end_record, put_ending
 from gatewayx.http.request cimport ID_BYTES, METHOD_HEAD, BodySource, Request, unread_request
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
@@ -311,10 +311,11 @@ cdef class AnsweringClient(ArrivingClient):
         self.clients.counts.requests_answered += not self.relayed
         self.written_bytes += size
         self.stream.send(self.clients.builder.composed, size)
-        self.end_record(request)
         if self.write_paused:
             self.unread_bytes = size
+            self._wait_until_taken(request)
             return self.hold_answers(size)
+        self.end_record(request)
         if self.read_paused:
             self.update_reading()
         return self.arm_for_reading()
@@ -350,6 +351,9 @@ cdef class AnsweringClient(ArrivingClient):
         cdef Request request = self.first
         cdef BodySource source = None
         cdef list buffers = []
+        cdef Request leaving = None
+        cdef Request last = None
+        cdef Request following
         cdef bint closes = False
         if self.state != READING and self.state != ANSWERING:
             return 0
@@ -377,7 +381,11 @@ cdef class AnsweringClient(ArrivingClient):
             self.first = request.next
             request.next = None
             request.owner = None if request.complete else self
-            self.end_record(request)
+            if leaving is None:
+                leaving = request
+            else:
+                last.next = request
+            last = request
             request = self.first
         if request is None:
             self.last = None
@@ -395,12 +403,58 @@ cdef class AnsweringClient(ArrivingClient):
             self.write_pieces(buffers)
             if not self.write_paused:
                 self.answers_left()
+        while leaving is not None:
+            following = leaving.next
+            leaving.next = None
+            if self.write_paused:
+                self._wait_until_taken(leaving)
+            else:
+                self.end_record(leaving)
+            leaving = following
         if closes:
             return self.linger()
         self.update_reading()
         self.arm_for_reading()
         if source is not None and buffers and not self.write_paused:
             return source.wanted()
+        return 0
+
+    cdef int _wait_until_taken(self, Request request) except -1:
+        """The stream has its answer, and the kernel does not take all of it yet: it has not ended."""
+        cdef Unread unread = self.unread
+        request.response = SENT
+        request.response_body = None
+        self.hold_answers(request.noted_bytes())
+        if unread.first_leaving is None:
+            unread.first_leaving = request
+        else:
+            unread.last_leaving.next = request
+        unread.last_leaving = request
+        return 0
+
+    cdef int end_leaving(self, Unread unread, long long dropped_bytes) except -1:
+        """All answers that the stream was given were taken, but for so many bytes of the last ones."""
+        cdef Request request, following
+        cdef long long taken_bytes = -dropped_bytes
+        if unread is None or unread.first_leaving is None:
+            return 0
+        request = unread.first_leaving
+        while request is not None:
+            taken_bytes += request.sent_bytes
+            request = request.next
+        request = unread.first_leaving
+        unread.first_leaving = None
+        unread.last_leaving = None
+        while request is not None:
+            following = request.next
+            request.next = None
+            self.hold_answers(-request.noted_bytes())
+            if taken_bytes < request.sent_bytes:
+                request.outcome = CUT
+                request.sent_bytes = max(0, taken_bytes)
+            taken_bytes = max(0, taken_bytes - request.sent_bytes)
+            self.end_record(request)
+            request = following
         return 0
 
     # Who has no answer yet, or does not take it.

@@ -33,6 +33,7 @@ from gatewayx.http.clients cimport (
     Clients,
     DeadlineKind,
 )
+from gatewayx.http.idle cimport Unread
 from gatewayx.http.parser cimport Event, RequestParser
 from gatewayx.http.preamble cimport (
     MALFORMED_PREAMBLE,
@@ -176,6 +177,7 @@ cdef class HttpConnection(AnsweringClient):
         self.let_requests_go()
         self.arm(NO_DEADLINE)
         self.answers_left()
+        self.end_leaving(self.unread, self.stream.dropped_bytes())
         return self.leave()
 
     cpdef int pause_writing(self) except -1:
@@ -183,9 +185,12 @@ cdef class HttpConnection(AnsweringClient):
         return self.update_reading()
 
     cpdef int resume_writing(self) except -1:
+        cdef Unread unread
         if self.unfinished is not None:
             self.unfinished.body_began_tick += self.clients.wheel.tick - self.unread.began_tick
+        unread = self.unread
         Client.resume_writing(self)
+        self.end_leaving(unread, 0)
         if self.state == READING or self.state == ANSWERING:
             self.arm(NO_DEADLINE)
             self.update_reading()
@@ -222,6 +227,9 @@ cdef class HttpConnection(AnsweringClient):
                 used = parser.read(data + offset, end - offset)
             except RequestError as error:
                 self.refuse(error.problem, error.detail, data[offset : min(end, offset + EXAMPLE_BYTES)])
+                if self.last is not None:
+                    # As far as it is known where it begins, and never where it ends.
+                    self.last.received_bytes += end - offset
                 break
             # Whatever is called from here on may refuse, answer or end reading, and drop self.parser with that: what was
             # read is known by the local `parser` alone.

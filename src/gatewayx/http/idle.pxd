@@ -5,6 +5,7 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.arrivals cimport Arrivals
 from gatewayx.http.refusals cimport Refusable
+from gatewayx.http.request cimport Request
 
 cpdef enum:
     # Idle connections of which it is asked, for each newcomer at max_connections, whether a request has come.
@@ -114,3 +115,6 @@ cdef class Unread:
     # How many had left when it was looked at last, and the tick at which that had changed.
     cdef unsigned long long seen_bytes
     cdef long long moved_tick
+    # The requests whose answers the stream was given, and the kernel has not all taken; no more than may be under way at once.
+    cdef Request first_leaving
+    cdef Request last_leaving

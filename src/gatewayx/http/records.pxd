@@ -63,7 +63,7 @@ cdef class Records:
     # Write the lines that say which request an answer is to, and with server_timing how long it took; returns what follows them.
     cdef char* put_lines(self, char* end, Request request) noexcept
     # The answer to a request that has a note has left, or never will.
-    cdef int log_end(self, Request request, long long took_ns) except -1
+    cdef int log_end(self, Request request) except -1
 
 
 cdef inline int end_record(Records records, RecordsState* state, Request request) except -1:
@@ -73,7 +73,7 @@ cdef inline int end_record(Records records, RecordsState* state, Request request
     add_duration(&state.counted.requests_took[request.function_place], took_ns)
     if request.token_place:
         state.counted.token_requests[request.token_place - 1][request.outcome] += 1
-    return 0 if request.note is None else records.log_end(request, took_ns)
+    return 0 if request.note is None else records.log_end(request)
 
 
 # Write the line that tells a process how a request has ended that it has relayed; returns what follows it.

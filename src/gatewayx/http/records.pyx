@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.string cimport memcmp, memcpy
 
-from gatewayx.core.clock cimport moment
+from gatewayx.core.clock cimport now_ns
 from gatewayx.core.digits cimport put, put_decimal
 from gatewayx.core.grammar cimport is_word
 from gatewayx.core.metrics cimport OUTCOME_PLACES, SERVER_PLACES, Metrics
@@ -69,7 +69,8 @@ cdef class Records:
         end = put(put(put(end, b"X-Request-Id: ", 14), request.id, ID_BYTES), b"\r\n", 2)
         if not self.server_timing:
             return end
-        took_ns = moment(self.state.moment_ns) - request.begun_ns
+        # What is told of one request has the clock's own time, not that of the turn.
+        took_ns = now_ns() - request.begun_ns
         job_ns = request.job_ns
         end = _put_milliseconds(put(end, b"Server-Timing: gw;dur=", 22), took_ns - max(0, job_ns))
         if job_ns >= 0:
@@ -101,9 +102,9 @@ cdef class Records:
             note.trace = None
         return 0
 
-    cdef int log_end(self, Request request, long long took_ns) except -1:
-        # The log may have been left out since the request began.
-        return 0 if self.log is None else self.log.tell(request, took_ns)
+    cdef int log_end(self, Request request) except -1:
+        # The log may have been left out since the request began. Another process may have taken the job's time.
+        return 0 if self.log is None else self.log.tell(request, max(now_ns() - request.begun_ns, request.job_ns))
 
 
 cdef inline char* _put_milliseconds(char* end, long long duration_ns) noexcept:

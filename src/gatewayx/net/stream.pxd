@@ -55,6 +55,8 @@ cdef class Stream(Polled):
     cpdef bint closing(self) except -1
     # Bytes that were written and that the kernel has not taken.
     cpdef Py_ssize_t pending_bytes(self) except -1
+    # Once it was aborted or has failed: what was written and will never be taken.
+    cpdef Py_ssize_t dropped_bytes(self) except -1
     # Bytes that the kernel has taken and the other side's has not confirmed, FIN included (tcp(7), SIOCOUTQ).
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1
     # Bytes that have come and are not read yet (tcp(7), SIOCINQ).

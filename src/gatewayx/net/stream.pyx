@@ -113,6 +113,9 @@ cdef class Stream(Polled):
     cpdef Py_ssize_t pending_bytes(self) except -1:
         raise NotImplementedError
 
+    cpdef Py_ssize_t dropped_bytes(self) except -1:
+        return 0
+
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1:
         raise NotImplementedError
 
@@ -220,7 +223,6 @@ cdef class SocketStream(Stream):
             disconnect(self.descriptor)
             self.descriptor = -1
         self.unsent = None
-        self.unsent_bytes = 0
         if owner is not None:
             owner.lost(OSError(self.error, os.strerror(self.error)) if self.error else None)
         return 0
@@ -355,7 +357,6 @@ cdef class SocketStream(Stream):
     cpdef int abort(self) except -1:
         self.closed = True
         self.unsent = None
-        self.unsent_bytes = 0
         if self.descriptor >= 0:
             self.poller.add_leaving(self)
         return 0
@@ -371,7 +372,10 @@ cdef class SocketStream(Stream):
         return self.closed
 
     cpdef Py_ssize_t pending_bytes(self) except -1:
-        return self.unsent_bytes
+        return 0 if self.unsent is None else self.unsent_bytes
+
+    cpdef Py_ssize_t dropped_bytes(self) except -1:
+        return self.unsent_bytes if self.unsent is None else 0
 
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1:
         return unconfirmed_in(self.descriptor)
