@@ -36,8 +36,8 @@ from support import (
 )
 
 WARM_UP_REQUESTS = 640
-# The parts that are asked once a request. How often the loop turns for it, which the others depend on, differs from run to
-# run by more than what is added to a request.
+# The parts that are asked once a request. How often the loop turns for it, on which the others depend, differs from run
+# to run by more than what is added to a request.
 OWN = ("gatewayx core.rates", "gatewayx gateway.", "gatewayx http.")
 
 
@@ -64,7 +64,9 @@ CASES = {
     "background-browser": Case(BROWSER, background=True),
     "background-access-log": Case(SMALL, background=True, flags=" --access-log /dev/null"),
     "background-rate": Case(SMALL, background=True, flags=" --rate 1000000/s", most_beside=200),
-    "background-rates": Case(SMALL, background=True, flags=" --rate 1000000/s --function-rate *=1000000/s", most_beside=400),
+    "background-rates": Case(
+        SMALL, background=True, flags=" --rate 1000000/s --function-rate *=1000000/s", most_beside=400
+    ),
     "foreground": Case(SMALL, background=False),
     "foreground-browser": Case(BROWSER, background=False, small_bar=1.5),
 }
