@@ -36,6 +36,9 @@ from support import (
 )
 
 WARM_UP_REQUESTS = 640
+# The parts that are asked once a request. How often the loop turns for it, on which the others depend, differs from run
+# to run by more than what is added to a request.
+OWN = ("gatewayx core.rates", "gatewayx gateway.", "gatewayx http.")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Case:
     """At most so many times those of the small request for the same kind of job."""
     flags: str = ""
     """Further flags of the gateway."""
+    most_beside: float | None = None
+    """So many instructions of OWN more than the small request for the same kind of job at most."""
 
 
 CASES = {
@@ -58,6 +63,10 @@ CASES = {
     "background-own-uniques": Case(OWN_UNIQUES, background=True),
     "background-browser": Case(BROWSER, background=True),
     "background-access-log": Case(SMALL, background=True, flags=" --access-log /dev/null"),
+    "background-rate": Case(SMALL, background=True, flags=" --rate 1000000/s", most_beside=200),
+    "background-rates": Case(
+        SMALL, background=True, flags=" --rate 1000000/s --function-rate *=1000000/s", most_beside=400
+    ),
     "foreground": Case(SMALL, background=False),
     "foreground-browser": Case(BROWSER, background=False, small_bar=1.5),
 }
@@ -73,6 +82,10 @@ class Counted:
 
     def each(self) -> float:
         return self.components.total() / self.requests
+
+    def own(self) -> float:
+        """Those of OWN, for each request."""
+        return sum(count for name, count in self.components.items() if name.startswith(OWN)) / self.requests
 
 
 def count(case: Case, arguments: argparse.Namespace) -> Counted:
@@ -111,6 +124,9 @@ def rows_of(counted: dict[str, Counted], with_bars: bool) -> list[Row]:
         small = counted.get("background" if case.background else "foreground")
         if small is None or small is found:
             continue
+        if case.most_beside is not None:
+            title = f"{name}: beside the small request"
+            rows.append(at_most(title, [found.own() - small.own()], case.most_beside, "", ""))
         title = f"{name}: against the small request"
         if case.small_bar is not None:
             rows.append(at_most(title, [found.each() / small.each()], case.small_bar, TIMES, ""))

@@ -24,6 +24,7 @@ from gatewayx.config.loading import (
     load,
     load_again,
 )
+from gatewayx.config.rate_kinds import rate_of_flag
 from gatewayx.config.setting_table import SETTINGS, Setting
 from gatewayx.errors import SettingError, StartError
 
@@ -238,11 +239,11 @@ def new(
     """
     made = tokens.new_token()
     try:
-        per_s, burst = (None, None) if rate is None else tokens.parse_rate(rate)
+        bound = None if rate is None else rate_of_flag("--rate", rate)
         values = {
             "functions": list(functions) or None,
-            "rate": per_s,
-            "burst": burst,
+            "rate": None if bound is None else bound.per_s,
+            "burst": None if bound is None else bound.burst,
             "max_jobs": max_jobs,
             "highest_priority": highest_priority,
             "background": False if no_background else None,

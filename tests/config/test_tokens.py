@@ -109,6 +109,7 @@ class TestContent:
             (f"rate = {10**400}", "rate"),
             ("rate = 1\nburst = 0", "burst"),
             ("rate = 1\nburst = 1.5", "burst"),
+            ("rate = 0.001\nburst = 87", "burst"),
             ("max_jobs = 0", "max_jobs"),
             ("max_jobs = true", "max_jobs"),
             ("max_jobs = 1000001", "max_jobs"),

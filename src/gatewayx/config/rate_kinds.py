@@ -6,7 +6,8 @@ import math
 import re
 from typing import NamedTuple
 
-from gatewayx.config.kinds import DisallowedValueError, FunctionList, Kind
+from gatewayx.config.kinds import DisallowedValueError, FunctionList, Kind, escaped
+from gatewayx.errors import SettingError
 
 LOWEST_PER_S = 0.001
 HIGHEST_PER_S = 1_000_000
@@ -61,6 +62,14 @@ def parse_rate(text: object) -> RateBound:
     if match is None:
         raise DisallowedValueError
     return rate_bound(float(match[1]), None if match[2] is None else int(match[2]))
+
+
+def rate_of_flag(flag: str, text: str) -> RateBound:
+    """parse_rate() of what a flag was given that is no setting's. Raises SettingError."""
+    try:
+        return parse_rate(text)
+    except DisallowedValueError:
+        raise SettingError(f"{flag} {escaped(text)} is not allowed: it must be {_ALLOWED}") from None
 
 
 class Rate(Kind):

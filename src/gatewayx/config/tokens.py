@@ -16,11 +16,12 @@ import stat
 import sys
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
 from gatewayx.config.kinds import DisallowedValueError, FunctionList, escaped, printable
+from gatewayx.config.rate_kinds import HIGHEST_BURST, HIGHEST_PER_S, LOWEST_PER_S, RateBound, rate_bound
 from gatewayx.errors import SettingError
 
 # Bounds of a file, which is read whole and handed to all processes.
@@ -28,8 +29,6 @@ MOST_FILE_BYTES = 1024**2
 MOST_TOKENS = 4096
 # Bounds of what a table says.
 MOST_JOBS = 1_000_000
-LOWEST_RATE, HIGHEST_RATE = 0.001, 1_000_000.0
-MOST_BURST = 1_000_000
 
 PRIORITIES = ("low", "normal", "high")
 
@@ -42,7 +41,6 @@ _LIKE_A_TOKEN = re.compile(r"gwx_[A-Za-z0-9_-]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 NAME_ALLOWED = "1 to 64 letters, digits, dots, dashes, underscores and @, a letter or digit first, and no token"
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
-_RATE = re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,10})?)/s(?::([0-9]{1,7}))?", re.ASCII)
 
 _FUNCTIONS = FunctionList()
 
@@ -54,7 +52,7 @@ class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
     sha256: bytes
     # Names, `*` at the end of one for any rest; empty for all functions.
     functions: tuple[str, ...] = ()
-    # Requests a second, 0 for any number, and how many of them may come at once; 0 if the table does not say.
+    # Requests a second, 0 for any number, and how many of them may come at once.
     rate: float = 0.0
     burst: int = 0
     # Jobs in flight, of all tokens of the name together; 0 for any number.
@@ -196,6 +194,8 @@ class _Table:
         if "burst" in self._values and "rate" not in self._values:
             self._refuse("burst is of no use without rate")
         fields = {key: readers[key](value) for key, value in self._values.items()}
+        if "rate" in fields:
+            fields["burst"] = self._whole_rate(fields).burst
         if "expires" in fields:
             fields["expires_s"] = fields.pop("expires")
         return msgspec.convert(fields, TokenEntry)
@@ -224,12 +224,18 @@ class _Table:
             self._disallowed("functions", f"a list of {_FUNCTIONS.allowed}")
 
     def _rate(self, value: object) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not LOWEST_RATE <= value <= HIGHEST_RATE:
-            self._disallowed("rate", f"a number of requests a second from {LOWEST_RATE:g} to {HIGHEST_RATE:.0f}")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not LOWEST_PER_S <= value <= HIGHEST_PER_S:
+            self._disallowed("rate", f"a number of requests a second from {LOWEST_PER_S} to {HIGHEST_PER_S}")
         return float(value)
 
     def _burst(self, value: object) -> int:
-        return self._integer("burst", value, MOST_BURST)
+        return self._integer("burst", value, HIGHEST_BURST)
+
+    def _whole_rate(self, fields: dict[str, Any]) -> RateBound:
+        try:
+            return rate_bound(fields["rate"], fields.get("burst"))
+        except DisallowedValueError:
+            self._disallowed("burst", "at most a day's worth of rate")
 
     def _max_jobs(self, value: object) -> int:
         return self._integer("max_jobs", value, MOST_JOBS)
@@ -276,14 +282,6 @@ def new_token() -> str:
     return f"{text}{zlib.crc32(text.encode()):08x}"
 
 
-def parse_rate(text: str) -> tuple[float, int | None]:
-    """The rate of N/s or N/s:burst, and the burst if there is one. Raises SettingError."""
-    found = _RATE.fullmatch(text)
-    if found is None:
-        raise SettingError(f"{escaped(text)} is no rate: it must be N/s or N/s:burst")
-    return float(found[1]), None if found[2] is None else int(found[2])
-
-
 def parse_expiry(text: str) -> datetime.date:
     """The date, or the date and time, that a text is. Raises SettingError."""
     try:
@@ -319,6 +317,6 @@ def _toml(value: object) -> str:
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, float):
-        return f"{value:g}" if value != int(value) else str(int(value))
+        return str(value).removesuffix(".0")
     # What JSON escapes TOML escapes in the same way.
     return json.dumps(value, ensure_ascii=False)

@@ -15,6 +15,8 @@ cdef class Access:
     cdef readonly RateLimits rates
     # Something was set by which every request is looked at, not only those that say where they come from.
     cdef bint looks_at_all
+    # Something was set for which every head is read, not only those with a line that tells who asks.
+    cdef bint reads_all
     # Requests are also looked at for the job that they ask for.
     cdef bint limits_jobs
     # The token of the request that was checked last; None for none, and while anybody may ask.

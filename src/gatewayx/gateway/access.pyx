@@ -7,7 +7,7 @@ host and the page that asks, then how often its address has asked, then its toke
 
 cimport cython
 
-from gatewayx.gateway.asking cimport Asking, read_asking
+from gatewayx.gateway.asking cimport ABOUT_WHO_ASKS, Asking, read_asking
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.origins cimport Origins
 from gatewayx.gateway.rates cimport RateLimits
@@ -28,17 +28,19 @@ cdef class Access:
         self.tokens = tokens
         self.token = None
         self.rates = rates
-        self.limits_jobs = tokens is not None or rates is not None
-        self.looks_at_all = self.limits_jobs or self.origins.is_set
+        self.limits_jobs = tokens is not None or (rates is not None and not rates.functions.empty)
+        self.looks_at_all = tokens is not None or rates is not None or self.origins.is_set
+        self.reads_all = tokens is not None or self.origins.is_set
 
     cdef bint check(self, Request request) except -1:
         cdef Asking asking
         self.token = None
         if request.owner.is_relayed():
             return False
-        read_asking(request, &asking)
-        if self.origins.check(request, &asking):
-            return True
+        if self.reads_all or request.header_kinds & ABOUT_WHO_ASKS:
+            read_asking(request, &asking)
+            if self.origins.check(request, &asking):
+                return True
         if self.rates is not None:
             self.rates.check_address(request)
         if self.tokens is not None:

@@ -2,6 +2,13 @@
 
 from gatewayx.http.request cimport Request
 
+cdef enum:
+    # What the headers are about that are wanted, as bits.
+    ABOUT_THE_JOB = 1
+    ABOUT_WHO_ASKS = 2
+    FOR_THE_LOG = 4
+
+
 # A header's value, where it lies in what was received; NULL without one, and the first one's where there are several.
 cdef struct Value:
     const char* text

@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from gatewayx.core.digits cimport put_bytes
 from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.asking cimport tells_who_asks
+from gatewayx.gateway.asking cimport ABOUT_THE_JOB, ABOUT_WHO_ASKS, FOR_THE_LOG, tells_who_asks
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
@@ -31,11 +31,6 @@ from gatewayx.http.problems import (
     RequestError,
 )
 
-cdef enum:
-    # What the headers are about that are wanted, as bits.
-    ABOUT_THE_JOB = 1
-    ABOUT_WHO_ASKS = 2
-    FOR_THE_LOG = 4
 
 cdef bytes ALLOW_LINE = ALLOW
 # What the first job's comes after: 10^14 jobs are three years at a million a second.

@@ -9,11 +9,14 @@ from gatewayx.http.request cimport Request
 from gatewayx.http.response cimport RetryAfter
 
 cdef enum:
-    # Functions of which it is known without a look whether they have a rate, and what their key is.
+    # Functions of which it is known whether they have a rate, and what their key is; and of which that is known at a glance.
     MOST_KNOWN_FUNCTIONS = 1024
+    RECENT_FUNCTIONS = 64
 
 
 cdef class FunctionLimit:
+    cdef bytes function
+    # Any number if its interval is 0.
     cdef Rate rate
     cdef uint64_t key
 
@@ -24,8 +27,9 @@ cdef class RateLimits:
     cdef Rate address
     # (so many a second, so many at once) of functions.
     cdef FunctionTable functions
-    # Those that were asked for lately: to a FunctionLimit, or None for those without a rate.
+    # To a FunctionLimit, those that were asked for lately; and some of them, by where the object of the name is in memory.
     cdef dict known
+    cdef list recent
     cdef RetryAfter retry_after
 
     # A request has come; raises RequestError if it is one too many of its address.
@@ -37,4 +41,3 @@ cdef class RateLimits:
     # none of the token's.
     cdef int check_function(self, Request request, Token token, bytes function) except -1
     cdef FunctionLimit _limit_of(self, bytes function)
-    cdef long long _take(self, uint64_t key, const Rate* rate, Request request, long long* debt_ns) noexcept

@@ -10,6 +10,8 @@ import time
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.list cimport PyList_GET_ITEM
+from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 
 from gatewayx.core.clock cimport now_ns
@@ -34,6 +36,18 @@ cdef bytes POLICY = b"RateLimit-Policy: "
 cdef inline unsigned long long _seconds(long long duration_ns) noexcept:
     """Rounded up, and at least 1."""
     return <unsigned long long> max(1, (duration_ns + SECOND_NS - 1) // SECOND_NS)
+
+
+cdef inline Py_ssize_t _place_of(bytes function) noexcept:
+    """A function that is asked for again and again is the same object (gateway/routes)."""
+    return <Py_ssize_t> (<size_t> <PyObject*> function >> 5) % RECENT_FUNCTIONS
+
+
+cdef inline long long _take(Rates rates, uint64_t key, const Rate* rate, Request request, long long* debt_ns) noexcept:
+    """Rates.take() at the time of the request, which may be a turn of the loop ago; nobody is refused by that."""
+    if rates.take(key, rate, request.begun_ns, debt_ns) == 0:
+        return 0
+    return rates.take(key, rate, now_ns(), debt_ns)
 
 
 cdef int _tell(Request request, const Rate* rate, long long debt_ns, bint with_time) except -1:
@@ -79,6 +93,7 @@ cdef class RateLimits:
         self.address = rate_of(0, 0) if address is None else rate_of(address[0], address[1])
         self.functions = FunctionTable(functions)
         self.known = {}
+        self.recent = [None] * RECENT_FUNCTIONS
         self.retry_after = RetryAfter(time.monotonic)
 
     cdef int check_address(self, Request request) except -1:
@@ -90,7 +105,7 @@ cdef class RateLimits:
         if hashed == 0:
             # A client of a unix socket.
             return 0
-        wait_ns = self._take(rate_key(OF_ADDRESS, hashed), &self.address, request, NULL)
+        wait_ns = _take(self.rates, rate_key(OF_ADDRESS, hashed), &self.address, request, NULL)
         if wait_ns:
             raise RequestError(
                 RATE_EXCEEDED,
@@ -105,7 +120,7 @@ cdef class RateLimits:
         if token.rate <= 0:
             return 0
         rate = rate_of(token.rate, token.burst)
-        wait_ns = self._take(rate_key(OF_TOKEN, token.rate_key), &rate, request, &debt_ns)
+        wait_ns = _take(self.rates, rate_key(OF_TOKEN, token.rate_key), &rate, request, &debt_ns)
         _tell(request, &rate, debt_ns, True)
         if wait_ns:
             raise RequestError(
@@ -121,10 +136,12 @@ cdef class RateLimits:
         cdef long long wait_ns
         if self.functions.empty:
             return 0
-        limit = self._limit_of(function)
-        if limit is None:
+        limit = <FunctionLimit> PyList_GET_ITEM(self.recent, _place_of(function))
+        if limit is None or limit.function is not function:
+            limit = self._limit_of(function)
+        if limit.rate.interval_ns == 0:
             return 0
-        wait_ns = self._take(limit.key, &limit.rate, request, NULL)
+        wait_ns = _take(self.rates, limit.key, &limit.rate, request, NULL)
         if wait_ns == 0:
             return 0
         if token is not None and token.rate > 0:
@@ -138,21 +155,18 @@ cdef class RateLimits:
         )
 
     cdef FunctionLimit _limit_of(self, bytes function):
-        cdef FunctionLimit limit = None
-        found = self.known.get(function, self)
-        if found is not self:
-            return <FunctionLimit> found
+        cdef FunctionLimit limit = <FunctionLimit> self.known.get(function)
+        cdef object bound
+        if limit is not None:
+            self.recent[_place_of(function)] = limit
+            return limit
         bound = self.functions.find(function)
-        if bound is not None:
-            limit = FunctionLimit.__new__(FunctionLimit)
-            limit.rate = rate_of(bound[0], bound[1])
-            limit.key = rate_key(OF_FUNCTION, hash_of(function))
+        limit = FunctionLimit.__new__(FunctionLimit)
+        limit.function = function
+        limit.rate = rate_of(0, 0) if bound is None else rate_of(bound[0], bound[1])
+        limit.key = rate_key(OF_FUNCTION, hash_of(function))
         if len(self.known) >= MOST_KNOWN_FUNCTIONS:
             self.known.clear()
         self.known[function] = limit
+        self.recent[_place_of(function)] = limit
         return limit
-
-    cdef long long _take(self, uint64_t key, const Rate* rate, Request request, long long* debt_ns) noexcept:
-        """Rates.take(), at the time of the request, which may be a turn of the loop ago; nobody is refused by that."""
-        cdef long long wait_ns = self.rates.take(key, rate, request.begun_ns, debt_ns)
-        return self.rates.take(key, rate, now_ns(), debt_ns) if wait_ns else 0
