@@ -106,9 +106,10 @@ cdef class Exchange(JobRequest):
             self.workload = b"" if request.query is None or self.plugin_compat else request.query
             submission.workload = PyBytes_AS_STRING(self.workload)
             submission.workload_bytes = PyBytes_GET_SIZE(self.workload)
-        refusal = self.enter_token()
-        if refusal is not None:
-            return self._answer_problem(None, refusal, None, None)
+        if self.token is not None:
+            refusal = self.enter_token()
+            if refusal is not None:
+                return self._answer_problem(None, refusal, None, None)
         submission.own_unique = self.unique_origin == GATEWAY
         if not submission.own_unique:
             if self.workload is None:

@@ -126,11 +126,11 @@ cdef class Gateway(Common):
             self._read_head(exchange, request)
             if self.access.limits_jobs:
                 self.access.check_job(request, exchange)
+                exchange.token = self.access.token
             refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)
             exchange.gateway = self
-            exchange.token = self.access.token
             exchange.plugin_compat = self.plugin_compat
             exchange.request = request
             request.context = exchange

@@ -87,6 +87,8 @@ cdef class HeadReader:
     cdef int _unfinished_request_line(self, const char* line, const char* end) except -1
     cdef int _request_line(self, const char* line, const char* end) except -1
     cdef int _target(self, const char* target, const char* end) except -1
+    # What a request's host_start points to.
+    cdef bytes host
     cdef int _host(self, const char* start, const char* end) except -1
     cdef int _end_head(self) except -1
     cdef int _keep(self, bytes name, bytes value) except -1

@@ -318,8 +318,8 @@ cdef class HeadReader:
 
     cdef int _host(self, const char* start, const char* end) except -1:
         cdef Request request = self.request
-        request.host = PyBytes_FromStringAndSize(start, end - start)
-        request.host_start = PyBytes_AS_STRING(request.host)
+        self.host = PyBytes_FromStringAndSize(start, end - start)
+        request.host_start = PyBytes_AS_STRING(self.host)
         request.host_bytes = end - start
         return 0
 

@@ -91,7 +91,6 @@ cdef class Request:
     # bytes without one.
     cdef const char* host_start
     cdef Py_ssize_t host_bytes
-    cdef bytes host
     cdef const HeaderSlice* header_slices
     cdef int header_count
     # Of which kinds they are, as bits that the handler gives them.
