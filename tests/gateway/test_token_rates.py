@@ -34,10 +34,10 @@ def secret(name: str) -> str:
 def tokens_file(path: Path, named: str = "", **tables: str) -> str:
     """A file with a token of each name, and these lines in its table; named: the name of all of them."""
     file = path / "tokens.toml"
-    texts = [
-        f'[[token]]\nname = "{named or name}"\nsha256 = "{hashlib.sha256(secret(name).encode()).hexdigest()}"\n{lines}\n'
-        for name, lines in tables.items()
-    ]
+    texts = []
+    for name, lines in tables.items():
+        digest = hashlib.sha256(secret(name).encode()).hexdigest()
+        texts.append(f'[[token]]\nname = "{named or name}"\nsha256 = "{digest}"\n{lines}\n')
     file.write_text("\n".join(texts))
     file.chmod(0o600)
     return str(file)
