@@ -16,8 +16,9 @@ Nothing is locked. A place has two words, key and time, which are never read or 
 - A time is changed by compare-and-swap from the time by which it was decided, whose key was seen to be there after it.
 - Two processes that bring in one key at once may find two places for it. The first of them is the one that counts.
 What goes wrong in these moments lets one request more pass, and what is tried in vain PATIENCE times passes as well. The
-other way round there is one case: a key that takes a place at the moment in which the one that had it asks for something
-takes over what that owes if their bits are alike, which is one time in 64; it owes its own burst at most.
+other way round there is one case: a key that takes a place at the moment in which the one that had it asks for something, or
+of which only half was changed by somebody who was killed, takes over what that owes if their bits are alike, which is one
+time in 64. It is not refused for longer than twice its burst lasts, and a second.
 """
 
 cimport cython

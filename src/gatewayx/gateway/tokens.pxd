@@ -17,6 +17,8 @@ cdef enum:
     MOST_TOKEN_BYTES = 1024
     # Of tokens that were good so many are known by a keyed hash.
     RECENT_TOKENS = 1024
+
+cpdef enum:
     # Of one address so many tokens that are not known are answered 401 at once, and one more each ATTEMPT_S.
     ATTEMPTS = 30
     ATTEMPT_S = 2
