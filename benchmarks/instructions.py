@@ -62,6 +62,10 @@ CASES = {
     "background-never-repeating": Case(NEVER_REPEATING, background=True, bar=8500),
     "background-own-uniques": Case(OWN_UNIQUES, background=True),
     "background-browser": Case(BROWSER, background=True),
+    "background-browser-origin": Case(
+        BROWSER, background=True, flags=" --origin https://app.example.com --host 127.0.0.1"
+    ),
+    "background-origin": Case(SMALL, background=True, flags=" --origin https://app.example.com --host 127.0.0.1"),
     "background-access-log": Case(SMALL, background=True, flags=" --access-log /dev/null"),
     "background-rate": Case(SMALL, background=True, flags=" --rate 1000000/s", most_beside=200),
     "background-rates": Case(

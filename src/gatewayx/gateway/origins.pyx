@@ -111,12 +111,12 @@ cdef class Origins:
 
         What a proxy has passed on was let in there: a page cannot add its headers without asking first.
         """
-        if asking.forwarded or not is_own_machine(&asking.host):
-            return 0
         if asking.fetch_site.text != NULL:
             if not _is_cross_site(&asking.fetch_site):
                 return 0
         elif asking.origins == 1 and is_origin_of(&asking.origin, &asking.host):
+            return 0
+        if asking.forwarded or not is_own_machine(&asking.host):
             return 0
         raise RequestError(FOREIGN_PAGE, OWN_MACHINE_DETAIL)
 
