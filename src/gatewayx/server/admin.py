@@ -33,7 +33,6 @@ from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.metrics import BOUNDS_S
 from gatewayx.core.turns import Turn
-from gatewayx.errors import StartError
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
@@ -48,9 +47,7 @@ from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
 from gatewayx.server.places import Places
-from gatewayx.server.worker import NOT_TAKEN, READY, TAKEN, Control
-
-logger = logging.getLogger("gatewayx")
+from gatewayx.server.worker import READY, Control, obey
 
 TICK_S = 0.1
 # How often the checks are evaluated while nobody asks.
@@ -247,26 +244,7 @@ async def _answer(
     gc.freeze()
     give_memory_back()
     control.tell(READY)
-    following = asyncio.create_task(_follow(process, control))
-    await control.asked.wait()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    await obey(control, "the admin process", process.reconfigure)
     if not control.orphaned:
         await process.close()
     return int(control.orphaned)
-
-
-async def _follow(process: AdminProcess, control: Control) -> None:
-    """Take settings as they come."""
-    while True:
-        await control.changed.wait()
-        control.changed.clear()
-        answer = NOT_TAKEN
-        try:
-            await process.reconfigure(control.settings)
-            answer = TAKEN
-        except StartError as error:
-            logger.error("the admin process keeps its settings: %s", error)  # noqa: TRY400
-        except Exception:
-            logger.exception("the admin process has not taken all settings")
-        control.tell(answer)

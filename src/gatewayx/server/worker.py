@@ -8,7 +8,7 @@ import gc
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import uvloop
 
@@ -147,10 +147,7 @@ async def _serve(
     gc.freeze()
     give_memory_back()
     control.tell(READY)
-    following = asyncio.create_task(_follow(process, control))
-    await control.asked.wait()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    await obey(control, f"worker process {place}", process.reconfigure)
     if control.orphaned:
         drain_s = process.settings.drain_timeout_s
         logger.error("the master is gone: answering what is in flight, for up to %g s", drain_s)
@@ -158,20 +155,30 @@ async def _serve(
     return int(control.orphaned)
 
 
-async def _follow(process: GatewayProcess, control: Control) -> None:
-    """Take settings as they come."""
+async def obey(control: Control, title: str, reconfigure: Callable[[Settings], Awaitable[None]]) -> None:
+    """Take settings as they come, until the process shall end.
+
+    title: of the process, in the log. reconfigure: takes settings; raises StartError if it could not.
+    """
+    following = asyncio.create_task(_follow(control, title, reconfigure))
+    await control.asked.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def _follow(control: Control, title: str, reconfigure: Callable[[Settings], Awaitable[None]]) -> None:
     while True:
         await control.changed.wait()
         control.changed.clear()
         answer = NOT_TAKEN
         try:
-            await process.reconfigure(control.settings)
+            await reconfigure(control.settings)
             answer = TAKEN
         except StartError as error:
             # The master could use the files a moment ago.
-            logger.error("worker process %d keeps its settings: %s", process.place, error)  # noqa: TRY400
+            logger.error("%s keeps its settings: %s", title, error)  # noqa: TRY400
         except Exception:
-            logger.exception("worker process %d has not taken all settings", process.place)
+            logger.exception("%s has not taken all settings", title)
         control.tell(answer)
 
 
