@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,9 @@ from support.http import HttpClient, post
 from support.job_servers import hand_worker
 
 pytestmark = pytest.mark.anyio
+
+# A line of the log that tells of no error; those of a traceback do not begin so.
+LINE_WITHOUT_ERROR = re.compile(r"\S+ \S+ (?:INFO|WARNING) ")
 
 
 @pytest.fixture
@@ -222,6 +226,23 @@ async def test_it_ends_with_the_master(served, admin):
     served.process.kill()
     await eventually(lambda: not Path(f"/proc/{admin_id}").exists(), PROCESS_S)
     await eventually(lambda: not any(Path(f"/proc/{process_id}").exists() for process_id in processes), PROCESS_S)
+
+
+async def test_a_stop_says_nothing_of_an_error(served, admin):
+    await admin.status()
+    served.signal(signal.SIGTERM)
+    assert await served.ended() == 0
+    assert [line for line in served.lines if not LINE_WITHOUT_ERROR.match(line)] == []
+
+
+async def test_of_a_master_that_is_killed_only_those_tell_who_drain(served, admin):
+    await admin.status()
+    served.process.kill()
+    # Up to the end of the last process, which has the other end of the pipe.
+    await served.ended()
+    told = [line for line in served.lines if not LINE_WITHOUT_ERROR.match(line)]
+    assert len(told) == 2
+    assert all("ERROR worker process" in line and "the master is gone" in line for line in told)
 
 
 async def test_a_default_address_that_is_taken_is_one_warning(embedded):

@@ -170,10 +170,17 @@ class AdminProcess:
         """Answer what has begun, and close everything."""
         self._listener.stop()
         self.http.drain()
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.http.emptied.wait(), LAST_ANSWERS_S)
-        except asyncio.TimeoutError:
-            self.http.abort()
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Close everything at once."""
+        self._listener.stop()
+        self.http.abort()
+        if self._starting is not None:
+            self._starting.cancel()
+        await self.pool.close()
 
     def _upkeep(self, settings: Settings, context: ssl.SSLContext | None) -> dict[str, Any]:
         """How text connections are kept; there are none for jobs."""
@@ -245,6 +252,5 @@ async def _answer(
     give_memory_back()
     control.tell(READY)
     await obey(control, "the admin process", process.reconfigure)
-    if not control.orphaned:
-        await process.close()
+    await (process.abort() if control.orphaned else process.close())
     return int(control.orphaned)
