@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gatewayx.admin.exposition import CONTENT_TYPES, Exposition
 from gatewayx.admin.metrics import GatewayFamilies
 from gatewayx.admin.request_metrics import RequestFamilies
+from gatewayx.admin.text import text_of
 from gatewayx.admin.view import FunctionView
 from gatewayx.http.python_handler import PlainAnswer, PlainRequest
 from support.admin import samples_of
@@ -21,7 +22,24 @@ from support.views import job_server, view
 
 OPEN_METRICS = b"application/openmetrics-text;version=1.0.0"
 # Names that strangers may choose.
-HOSTILE = (b'a"b', b"a\\b", b"a\nb", b"\xff\xfe", "gr\u00f6\u00dfe".encode(), b'"} 1\ngatewayx_forged{x="', b"\\n", b"")
+HOSTILE = (
+    b'a"b',
+    b"a\\b",
+    b"a\nb",
+    b"\xff\xfe",
+    "gr\u00f6\u00dfe".encode(),
+    b'"} 1\ngatewayx_forged{x="',
+    b'"} 1\rgatewayx_forged{x="',
+    b"\\n",
+    b"a\r#",
+    b"a\x0b#",
+    b"a\x0c#",
+    "a\u0085#".encode(),
+    "a\u2028#".encode(),
+    b"a\\x0a",
+    b"a\x1b[2J",
+    b"",
+)
 
 
 class Clock:
@@ -84,7 +102,28 @@ def test_both_forms_say_the_same():
     by_text = values(parse_text(text.body.decode()))
     assert by_text == values(parse_open_metrics(open_metrics.body.decode()))
     functions = {dict(labels)["function"] for name, labels in by_text if name == "gatewayx_http_requests_total"}
-    assert functions == {"_other", *(name.decode("utf-8", "backslashreplace") for name in HOSTILE)}
+    assert functions == {"_other", *(text_of(name) for name in HOSTILE)}
+    assert len(functions) == 1 + len(HOSTILE)
+
+
+@pytest.mark.parametrize("form", [b"text/plain", OPEN_METRICS])
+def test_no_name_makes_a_line_of_its_own(form):
+    plain = ask(exposition(Rows(*(b"a%d" % number for number in range(len(HOSTILE))))), accept=form).body
+    hostile = ask(exposition(Rows(*HOSTILE)), accept=form).body
+    assert hostile.count(b"\n") == plain.count(b"\n")
+    assert len(hostile.decode().splitlines()) == len(plain.decode().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"a\r\n\x00\x7f", r"a\x0d\x0a\x00\x7f"),
+        ("\u0085\u2028\u2029\u00e9".encode(), r"\xc2\x85\xe2\x80\xa8\xe2\x80\xa9" + "\u00e9"),
+        (b"\\x0a\\n\xff", r"\x5cx0a\n\xff"),
+    ],
+)
+def test_what_could_be_taken_for_something_else_is_escaped(name, text):
+    assert text_of(name) == text
 
 
 def test_it_is_compressed_on_demand():

@@ -59,7 +59,8 @@ def _composed(metric: Metric, form: int) -> bytes:
 
 def _samples(metric: Metric, form: int) -> bytes:
     """The lines of its samples."""
-    return b"".join(line for line in _composed(metric, form).splitlines(keepends=True) if not line.startswith(b"#"))
+    lines = _composed(metric, form).split(b"\n")
+    return b"".join(b"%s\n" % line for line in lines if line and not line.startswith(b"#"))
 
 
 class Exposition:

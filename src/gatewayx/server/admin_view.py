@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gatewayx.admin.job_servers import with_others
+from gatewayx.admin.text import text_of
 from gatewayx.admin.view import FunctionView, GatewayView, HeldView, JobServerView, ProcessView, ReloadView, WorkerView
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
@@ -214,7 +215,7 @@ class Viewer:
             is_up=is_up,
             since_s=since_s,
             reason="" if is_up else self._pool.keeper(server).last_reason or "no answer yet",
-            version=status.version.decode("ascii", "backslashreplace"),
+            version=text_of(status.version),
             functions=with_others(known, in_all) if is_up else {},
             connections=connected.connections,
             reconnects=connected.reconnects,
