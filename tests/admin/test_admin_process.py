@@ -160,6 +160,35 @@ async def test_one_that_hangs_is_replaced(embedded):
         assert await admin.process_id("admin") != hangs
 
 
+async def test_one_that_hangs_before_it_is_ready_is_replaced_and_the_master_rests_meanwhile(embedded, tmp_path):
+    host, port = embedded.address
+    before = (
+        "import os, time\n"
+        "from gatewayx.server import admin\n"
+        "run = admin.run\n"
+        "def hang_once(*arguments):\n"
+        f"    if not os.path.exists({str(tmp_path / 'has hung')!r}):\n"
+        f"        os.mkdir({str(tmp_path / 'has hung')!r})\n"
+        "        time.sleep(1000)\n"
+        "    return run(*arguments)\n"
+        "admin.run = hang_once\n"
+    )
+    arguments = (*ADMIN, "--server", f"{host}:{port}", "--workers", "1", "--worker-timeout", "2")
+    async with ServeProcess(*arguments, before=before) as served:
+        admin = await admin_of(served)
+
+        def rests() -> int:
+            told = Path(f"/proc/{served.process.pid}/status").read_text()
+            return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", told, re.MULTILINE)[1])
+
+        before_it = rests()
+        await served.until("has not turned its loop: it is aborted")
+        # It looks at everything five times within the worker timeout.
+        assert rests() - before_it < 25
+        await served.until("was ended by SIGABRT")
+        assert (await admin.ask("/livez")).status == 200
+
+
 async def test_a_broken_file_is_told_of_and_changes_nothing(embedded, tmp_path):
     host, port = embedded.address
     file = tmp_path / "gatewayx.toml"
