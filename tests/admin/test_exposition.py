@@ -7,10 +7,15 @@ import re
 import subprocess
 
 import pytest
+from prometheus_client.exposition import generate_latest as text_exposition
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics_exposition
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
 from gatewayx.admin.exposition import CONTENT_TYPES, Exposition
+from gatewayx.admin.families import Part
 from gatewayx.admin.metrics import GatewayFamilies
 from gatewayx.admin.request_metrics import RequestFamilies
 from gatewayx.admin.text import text_of
@@ -40,6 +45,17 @@ HOSTILE = (
     b"a\x1b[2J",
     b"",
 )
+
+
+class Several(Collector):
+    """A collector of these metrics."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        """See Collector."""
+        return self._metrics
 
 
 class Clock:
@@ -152,6 +168,42 @@ def test_only_what_has_changed_is_composed_anew_and_all_of_it_is_right():
                     samples["gatewayx_http_request_duration_seconds_count", frozenset({("function", function)})]
                     == count
                 )
+
+
+@pytest.mark.parametrize("form", [b"text/plain", OPEN_METRICS])
+def test_the_lines_are_those_of_prometheus_client_whatever_has_changed(form):
+    rows = Rows(*HOSTILE)
+    gateways = [
+        view(job_servers=[job_server(a=FunctionView(number, 1, 2)), job_server("b:1", b=FunctionView(2, 1, number))])
+        for number in range(3)
+    ]
+    # Another function in the place of one, and a job server that is gone.
+    gateways.append(view(job_servers=[job_server(c=FunctionView(9, 8, 7))]))
+    exposed = Exposition(
+        [GatewayFamilies(lambda: gateways[min(rows.count, 3)]), RequestFamilies(rows, OUTCOMES, BOUNDS_S)], Clock()
+    )
+    generate = open_metrics_exposition if form == OPEN_METRICS else text_exposition
+    for rows.count in (0, 1, 2, 3, 12_345_678):
+        whole = []
+        for maker in (GatewayFamilies(lambda: gateways[min(rows.count, 3)]), RequestFamilies(rows, OUTCOMES, BOUNDS_S)):
+            for family in maker.families():
+                metric = family.metric
+                for part in family.parts:
+                    metric.samples += part.make().samples
+                whole.append(metric)
+        assert ask(exposed, accept=form).body == generate(Several(whole))
+
+
+def test_a_line_is_composed_once(monkeypatch):
+    rows = Rows(b"a", b"b")
+    exposed = exposition(rows)
+    ask(exposed)
+    made = []
+    monkeypatch.setattr(Part, "make", property(lambda part: made.append(part.name)))
+    for rows.count in (4, 5):
+        for form in (b"text/plain", OPEN_METRICS):
+            assert ask(exposed, accept=form).body.count(f" {rows.count}.0\n".encode()) > 3
+    assert made == []
 
 
 def test_who_asks_again_while_it_would_be_composed_all_the_time_gets_the_last_one():

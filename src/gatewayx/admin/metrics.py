@@ -220,5 +220,7 @@ class GatewayFamilies:
                         ((server.name, text_of(function)), getattr(counts, field))
                         for function, counts in server.functions.items()
                     ]
-                    parts.append(Part(server.name, rows, partial(make, rows)))
+                    parts.append(
+                        Part(server.name, list(server.functions), [count for _, count in rows], partial(make, rows))
+                    )
             yield Family(make(()), parts)
