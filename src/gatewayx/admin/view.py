@@ -122,7 +122,7 @@ class GatewayView(NamedTuple):
     connections: HeldView
     # Connections beside those that count: they were refused, or have to make room, and linger.
     refused_connections: int
-    # Those of `connections` with a request under way.
+    # Those that were submitted and are not answered.
     jobs: HeldView
     # By account: small, bodies, results.
     held_bytes: Mapping[str, HeldView]
