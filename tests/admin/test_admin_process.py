@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from support.admin import ADMIN, AdminAddress, admin_of, until
 from support.gateway import PROCESS_S, ServeProcess, children_of, eventually
 from support.http import HttpClient, post
+from support.imports import imported_with
 from support.job_servers import hand_worker
 
 pytestmark = pytest.mark.anyio
@@ -327,10 +326,6 @@ async def test_a_worker_process_has_neither_its_socket_nor_what_it_imports(serve
 
 
 def test_nothing_that_only_the_admin_process_needs_is_imported_before_it_is_forked():
-    program = (
-        "import sys, gatewayx.cli, gatewayx.server.master, gatewayx.server.worker\n"
-        "print(sorted(name for name in sys.modules if name.startswith(('prometheus_client', 'gatewayx.admin', "
-        "'gatewayx.server.admin', 'gzip'))))"
-    )
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
-    assert output == "['gatewayx.server.admin_socket']\n"
+    own = ("prometheus_client", "gatewayx.admin", "gatewayx.server.admin", "gzip")
+    found = imported_with("gatewayx.cli", "gatewayx.server.master", "gatewayx.server.worker", of=own)
+    assert found == ["gatewayx.server.admin_socket"]
