@@ -144,7 +144,12 @@ async def test_it_is_replaced_when_it_is_killed_and_goes_on_where_it_was(served,
     assert await admin.process_id("admin") != killed
     assert (after["started"], after["workers"][0]["restarts"]) == (before["started"], 1)
     assert await since() == checks
-    assert fallen(metrics, await admin.metrics()) == {}
+    assert [process["restarts"] for process in after["processes"]] == [0, 1, 1, 0]
+    told = await admin.metrics()
+    restarts = {labels: count for (name, labels), count in told.items() if name == "gatewayx_process_restarts_total"}
+    expected = {"admin": 1, "worker-0": 1, "worker-1": 0}
+    assert restarts == {frozenset({("process", name)}): count for name, count in expected.items()}
+    assert fallen(metrics, told) == {}
 
 
 async def test_one_that_hangs_is_replaced(embedded):

@@ -161,6 +161,13 @@ class GatewayFamilies:
         )
         yield _family(
             CounterMetricFamily,
+            "gatewayx_process_restarts",
+            "Processes that ended without being asked to, by the place that they had.",
+            ("process",),
+            [((process.name,), process.restarts) for process in view.processes if process.name != "master"],
+        )
+        yield _family(
+            CounterMetricFamily,
             "gatewayx_process_cpu_seconds",
             "Time of processors that a process has used, with those that were there before it.",
             ("process",),

@@ -28,6 +28,8 @@ class ProcessView(NamedTuple):
     # The part of one processor that it has used lately.
     load: float
     memory_bytes: int
+    # How many have ended that were not asked to; 0 of the master, which nobody would replace.
+    restarts: int
 
 
 class WorkerView(NamedTuple):

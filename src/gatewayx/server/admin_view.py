@@ -147,12 +147,13 @@ class Viewer:
         )
 
     def _process(self, name: str, record: Record | None, usage: Usage, now_s: float) -> ProcessView:
+        restarts = 0 if record is None else sum(record.restarts.values())
         ended_cpu_s = 0.0 if record is None else record.ended_cpu_s
         process_id = self._board.master_id if record is None else record.process_id
         usage.read(process_id, now_s)
         used_s = ended_cpu_s + usage.cpu_s
         cpu_s = self._board.master_cpu_s(used_s) if record is None else record.shown_cpu_s(used_s)
-        return ProcessView(name, process_id, cpu_s, usage.load, usage.memory_bytes)
+        return ProcessView(name, process_id, cpu_s, usage.load, usage.memory_bytes, restarts)
 
     def _worker(self, place: int, now_s: float) -> WorkerView:
         record = self._board.workers[place]
