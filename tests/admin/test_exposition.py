@@ -100,6 +100,13 @@ def test_promtool_has_nothing_to_complain_of_in_hostile_names():
     assert b"gatewayx_forged{" not in re.sub(rb'"(?:[^"\\]|\\.)*"', b"", body)
 
 
+def test_of_a_job_server_of_which_nothing_is_known_yet_it_is_not_said_that_it_is_down():
+    servers = [job_server()._replace(is_known=False, is_up=False), job_server("down:1", is_up=False)]
+    samples = samples_of(ask(exposition(Rows(), view(job_servers=servers))).body.decode())
+    of_exporter = {key: value for key, value in samples.items() if key[0].startswith("gearman_")}
+    assert of_exporter == {("gearman_up", frozenset({("server", "down:1")})): 0}
+
+
 def test_both_forms_say_the_same():
     exposed = exposition(Rows(*HOSTILE))
     text = ask(exposed)

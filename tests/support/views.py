@@ -30,6 +30,7 @@ def job_server(name: str = "127.0.0.1:4730", *, is_up: bool = True, **functions:
     """A job server with these functions."""
     return JobServerView(
         name=name,
+        is_known=True,
         is_up=is_up,
         since_s=NOW_S - 60,
         reason="" if is_up else "Connection refused",

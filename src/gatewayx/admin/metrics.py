@@ -204,7 +204,7 @@ class GatewayFamilies:
             "gearman_up",
             "Whether the job server answers by text.",
             ("server",),
-            [((server.name,), server.is_up) for server in view.job_servers],
+            [((server.name,), server.is_up) for server in view.job_servers if server.is_known],
         )
         yield _family(
             GaugeMetricFamily,

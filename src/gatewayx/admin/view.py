@@ -64,6 +64,8 @@ class JobServerView(NamedTuple):
     """A job server, as the admin process's own text connection and the worker processes' connections have it."""
 
     name: str
+    # It has answered this admin process, or has failed to. One that has just begun does not know.
+    is_known: bool
     # It answers by text, and since when it does or does not, in seconds since the epoch.
     is_up: bool
     since_s: float

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gatewayx.admin.job_servers import with_others
 from gatewayx.admin.text import text_of
@@ -70,6 +70,14 @@ class Usage:
         self._read_s = now_s
 
 
+class _ServerState(NamedTuple):
+    """What was told of a job server last: see JobServerView."""
+
+    is_known: bool
+    is_up: bool
+    since_s: float
+
+
 class Viewer:
     """Makes the view.
 
@@ -88,8 +96,8 @@ class Viewer:
         self._watch = Watch(places, STILL_S, time.monotonic())
         # By time.monotonic(): when all job servers have had the time to answer.
         self.asked_s = float("inf")
-        # By name of a job server: whether it was up, and since when.
-        self._server_states: dict[str, tuple[bool, float]] = {}
+        # By name of a job server.
+        self._server_states: dict[str, _ServerState] = {}
         self._good_until_s = float("-inf")
         self._view: GatewayView | None = None
 
@@ -179,10 +187,12 @@ class Viewer:
             if server.name in states:
                 # An address of several configured ones is one job server.
                 continue
-            told = server.status.functions_now()
-            before = self._server_states.get(server.name)
-            is_up = told is not None
-            states[server.name] = (is_up, epoch_s) if before is None or before[0] is not is_up else before
+            is_up = server.status.functions_now() is not None
+            is_known = is_up or bool(self._pool.keeper(server).last_reason)
+            before = self._server_states.get(server.name, _ServerState(is_known, is_up, epoch_s))
+            states[server.name] = _ServerState(
+                is_known or before.is_known, is_up, before.since_s if before.is_up is is_up else epoch_s
+            )
             connected = connections.get(server.name_hash, ServerConnections(0, 0))
             views.append(self._job_server(server, states[server.name], connected, names))
         self._server_states = states
@@ -202,9 +212,9 @@ class Viewer:
         return found
 
     def _job_server(
-        self, server: PooledServer, state: tuple[bool, float], connected: ServerConnections, names: Iterable[bytes]
+        self, server: PooledServer, state: _ServerState, connected: ServerConnections, names: Iterable[bytes]
     ) -> JobServerView:
-        is_up, since_s = state
+        is_known, is_up, since_s = state
         status = server.status
         told = status.functions_now() or {}
         known = {
@@ -215,6 +225,7 @@ class Viewer:
         in_all = FunctionView(status.queued_jobs + status.running_jobs, status.running_jobs, status.workers_in_all)
         return JobServerView(
             name=server.name,
+            is_known=is_known,
             is_up=is_up,
             since_s=since_s,
             reason="" if is_up else self._pool.keeper(server).last_reason or "no answer yet",
