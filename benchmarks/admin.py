@@ -1,11 +1,12 @@
-"""How soon the admin address answers: at rest, while all worker processes are flooded, and while all are stopped.
+"""How soon the admin address answers: at rest, while all worker processes are flooded or stopped, and while others ask.
 
     python benchmarks/admin.py [--questions 500] [--output benchmarks/results] [--strict]
 
 A gateway with as many worker processes as there are processors, in front of a job server that answers at once. One
 client asks /livez, /readyz, /status and /metrics in turns, a connection for each question, one every 10 ms whether or
 not the last one was answered late. Flooded: two threads of wrk with 256 connections to the gateway, more than the
-machine has room for, and 30 connections that send malformed requests. Stopped: SIGSTOP to every worker process. The
+machine has room for, and 30 connections that send malformed requests. Stopped: SIGSTOP to every worker process.
+Scraped: /metrics is asked for in both forms every 0.3 s, and before each time every declared function has jobs. The
 client needs a processor as well, so what it measures is the answer and its own waiting; `--client-priority` lets it go
 first. As root the admin process has a higher priority than the others, as docs/admin.md tells.
 
@@ -14,6 +15,7 @@ The bar is 50 ms for 99 of 100 answers of each path.
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -50,15 +52,19 @@ BAR_MS = 50.0
 EVERY_S = 0.01
 FLOOD_CONNECTIONS = 256
 MALFORMED_CONNECTIONS = 30
-# It is declared, so /metrics has series of its own for it.
+# They are declared, so /metrics has series of their own for them, as many as there can be.
 FUNCTION = "echo"
+FUNCTIONS = [FUNCTION, *(f"function-{number}" for number in range(99))]
+SCRAPE_EVERY_S = 0.3
+FORMS = ("text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0")
 
 
-def ask(port: int, path: str) -> tuple[float, bytes]:
+def ask(port: int, path: str, accept: str = "*/*") -> tuple[float, bytes]:
     """How long one answer took, in seconds, from the connect on; and the answer."""
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
     began_s = time.perf_counter()
     with socket.create_connection((HOST, port), timeout=10) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(head.encode())
         answer = b""
         while piece := connection.recv(1 << 20):
             answer += piece
@@ -127,6 +133,29 @@ def stopped(port: int) -> Iterator[None]:
             os.kill(process_id, signal.SIGCONT)
 
 
+@contextlib.contextmanager
+def scraped(port: int, admin_port: int) -> Iterator[None]:
+    """Others ask for /metrics meanwhile, and find all of it changed."""
+    ending = threading.Event()
+
+    def scrape() -> None:
+        while not ending.wait(SCRAPE_EVERY_S):
+            for function in FUNCTIONS:
+                connection.request("POST", f"/{function}", b"x")
+                connection.getresponse().read()
+            for form in FORMS:
+                ask(admin_port, "/metrics", form)
+
+    with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection:
+        thread = threading.Thread(target=scrape)
+        thread.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            thread.join()
+
+
 def rows_of(state: str, found: dict[str, list[float]]) -> list[Row]:
     """A row of the median and one of the 99th percentile for each path."""
     rows = []
@@ -134,6 +163,7 @@ def rows_of(state: str, found: dict[str, list[float]]) -> list[Row]:
         ordered = sorted(times)
         rows.append(information(f"{state}, {path}: median", [ordered[len(ordered) // 2]], "ms", ""))
         rows.append(at_most(f"{state}, {path}: p99", [ordered[len(ordered) * 99 // 100]], BAR_MS, "ms", ""))
+        rows.append(information(f"{state}, {path}: longest", [ordered[-1]], "ms", ""))
     return rows
 
 
@@ -158,7 +188,8 @@ def main() -> int:
         admin_port = free_port()
         workers = len(os.sched_getaffinity(0))
         command = "{python} -m gatewayx serve --listen {listen} --server {server}"
-        command += f" --admin {HOST}:{admin_port} --workers {workers} --function {FUNCTION}"
+        command += f" --admin {HOST}:{admin_port} --workers {workers}"
+        command += "".join(f" --function {function}" for function in FUNCTIONS)
         _, port = start_gateway(processes, command, server_port)
         if arguments.client_priority:
             os.setpriority(os.PRIO_PROCESS, 0, -20)
@@ -169,6 +200,8 @@ def main() -> int:
             found["flooded"] = measure(admin_port, arguments.questions, lambda path: 200)
         with stopped(admin_port):
             found["stopped"] = measure(admin_port, arguments.questions, lambda path: 503 if path == "/readyz" else 200)
+        with scraped(port, admin_port):
+            found["scraped"] = measure(admin_port, arguments.questions, lambda path: 200)
         document = json.loads(ask(admin_port, "/status")[1].partition(b"\r\n\r\n")[2])
         memory = {told["process"]: proportional_bytes(told["pid"]) for told in document["processes"]}
     rows = [row for state, times in found.items() for row in rows_of(state, times)]

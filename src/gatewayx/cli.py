@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -62,6 +62,18 @@ class SettingsCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class HealthcheckCommand(click.Command):
+    """A command that ends with 0 or 1 whatever happens: another code means nothing to whoever runs health checks."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """See click.Command."""
+        try:
+            return super().make_context(*arguments, **options)
+        except click.UsageError as error:
+            error.show()
+            sys.exit(EXIT_FAILED)
 
 
 def _option(setting: Setting) -> Callable[[AnyFunction], AnyFunction]:
@@ -177,7 +189,7 @@ def check(config_path: str | None, **flags: object) -> None:
         _stop(error, EXIT_WRONG_USE)
 
 
-@main.command()
+@main.command(cls=HealthcheckCommand)
 @click.option(CONFIG_FLAG, "config_path", metavar="FILE", help=f"{CONFIG_HELP}  [{CONFIG_VARIABLE}]")
 @click.option("--admin", metavar="HOST:PORT", help="The admin address, where the file and the environment do not say.")
 @click.option("--live", is_flag=True, help="Ask /livez, whether it lives, in place of /readyz, whether it serves.")
@@ -187,10 +199,10 @@ def check(config_path: str | None, **flags: object) -> None:
 def healthcheck(config_path: str | None, admin: str | None, timeout_s: float, *, live: bool) -> None:
     """Ask a running gateway's admin address whether it is ready.
 
-    The address comes from the same settings as that of serve. Exit code 0 if it is; 1 if not, or nobody answers within
-    the timeout, with the reason in one line on standard error.
+    The address comes from the same settings as that of serve. Exit code 0 if it is; 1 if not, if nobody answers within
+    the timeout or if the settings are wrong, with the reason on standard error.
     """
-    address = _load(config_path, {"admin": admin}).settings.admin
+    address = _load(config_path, {"admin": admin}, EXIT_FAILED).settings.admin
 
     from gatewayx.healthcheck import ask
 
@@ -255,11 +267,11 @@ def new(
     _print(f"{made}\n\n{table}")
 
 
-def _load(config_path: str | None, flags: dict[str, object]) -> Loaded:
+def _load(config_path: str | None, flags: dict[str, object], exit_code: int = EXIT_WRONG_USE) -> Loaded:
     try:
         return load(config_path, os.environ, flags)
     except SettingError as error:
-        _stop(error, EXIT_WRONG_USE)
+        _stop(error, exit_code)
 
 
 def _demo_address(listen: str) -> Address:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from collections.abc import Callable
 
 from gatewayx.address import Address
 from gatewayx.errors import StartError
@@ -17,8 +19,9 @@ SAME_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def ask(address: Address, path: str, timeout_s: float) -> None:
     """Return if the answer is 200. Raises StartError with the reason if it is another one, or none in this time."""
     ends_s = time.monotonic() + timeout_s
+    asking = _Asking(lambda: _answer(address, path, ends_s))
     try:
-        answer = _answer(address, path, ends_s)
+        answer = asking.answer(timeout_s)
     except TimeoutError:
         raise StartError(f"the admin address {address} gave no answer within {timeout_s:g} s") from None
     except OSError as error:
@@ -29,6 +32,33 @@ def ask(address: Address, path: str, timeout_s: float) -> None:
         raise StartError(f"what answers at {address} is not HTTP")
     if words[1] != b"200":
         raise StartError(f"{path} is {_printable(words[1])}: {_reasons(body)}")
+
+
+class _Asking(threading.Thread):
+    """Asks in a thread of its own, which is left behind if need be: a lookup of a name lasts as long as it likes."""
+
+    def __init__(self, ask: Callable[[], bytes]) -> None:
+        super().__init__(daemon=True)
+        self._ask = ask
+        self._answer = b""
+        self._error: OSError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """See Thread."""
+        try:
+            self._answer = self._ask()
+        except OSError as error:
+            self._error = error
+
+    def answer(self, timeout_s: float) -> bytes:
+        """What was answered. Raises OSError."""
+        self.join(timeout_s)
+        if self.is_alive():
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        return self._answer
 
 
 def _answer(address: Address, path: str, ends_s: float) -> bytes:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,9 +15,13 @@ import pytest
 from support.admin import ADMIN, AdminAddress, admin_of, until
 from support.gateway import PROCESS_S, ServeProcess, children_of, eventually
 from support.http import HttpClient, post
+from support.imports import imported_with
 from support.job_servers import hand_worker
 
 pytestmark = pytest.mark.anyio
+
+# A line of the log that tells of no error; those of a traceback do not begin so.
+LINE_WITHOUT_ERROR = re.compile(r"\S+ \S+ (?:INFO|WARNING) ")
 
 
 @pytest.fixture
@@ -141,7 +144,12 @@ async def test_it_is_replaced_when_it_is_killed_and_goes_on_where_it_was(served,
     assert await admin.process_id("admin") != killed
     assert (after["started"], after["workers"][0]["restarts"]) == (before["started"], 1)
     assert await since() == checks
-    assert fallen(metrics, await admin.metrics()) == {}
+    assert [process["restarts"] for process in after["processes"]] == [0, 1, 1, 0]
+    told = await admin.metrics()
+    restarts = {labels: count for (name, labels), count in told.items() if name == "gatewayx_process_restarts_total"}
+    expected = {"admin": 1, "worker-0": 1, "worker-1": 0}
+    assert restarts == {frozenset({("process", name)}): count for name, count in expected.items()}
+    assert fallen(metrics, told) == {}
 
 
 async def test_one_that_hangs_is_replaced(embedded):
@@ -154,6 +162,35 @@ async def test_one_that_hangs_is_replaced(embedded):
         await served.until("the admin process")
         await served.until(f"admin process (pid {hangs}) was ended by SIGABRT")
         assert await admin.process_id("admin") != hangs
+
+
+async def test_one_that_hangs_before_it_is_ready_is_replaced_and_the_master_rests_meanwhile(embedded, tmp_path):
+    host, port = embedded.address
+    before = (
+        "import os, time\n"
+        "from gatewayx.server import admin\n"
+        "run = admin.run\n"
+        "def hang_once(*arguments):\n"
+        f"    if not os.path.exists({str(tmp_path / 'has hung')!r}):\n"
+        f"        os.mkdir({str(tmp_path / 'has hung')!r})\n"
+        "        time.sleep(1000)\n"
+        "    return run(*arguments)\n"
+        "admin.run = hang_once\n"
+    )
+    arguments = (*ADMIN, "--server", f"{host}:{port}", "--workers", "1", "--worker-timeout", "2")
+    async with ServeProcess(*arguments, before=before) as served:
+        admin = await admin_of(served)
+
+        def rests() -> int:
+            told = Path(f"/proc/{served.process.pid}/status").read_text()
+            return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", told, re.MULTILINE)[1])
+
+        before_it = rests()
+        await served.until("has not turned its loop: it is aborted")
+        # It looks at everything five times within the worker timeout.
+        assert rests() - before_it < 25
+        await served.until("was ended by SIGABRT")
+        assert (await admin.ask("/livez")).status == 200
 
 
 async def test_a_broken_file_is_told_of_and_changes_nothing(embedded, tmp_path):
@@ -224,6 +261,23 @@ async def test_it_ends_with_the_master(served, admin):
     await eventually(lambda: not any(Path(f"/proc/{process_id}").exists() for process_id in processes), PROCESS_S)
 
 
+async def test_a_stop_says_nothing_of_an_error(served, admin):
+    await admin.status()
+    served.signal(signal.SIGTERM)
+    assert await served.ended() == 0
+    assert [line for line in served.lines if not LINE_WITHOUT_ERROR.match(line)] == []
+
+
+async def test_of_a_master_that_is_killed_only_those_tell_who_drain(served, admin):
+    await admin.status()
+    served.process.kill()
+    # Up to the end of the last process, which has the other end of the pipe.
+    await served.ended()
+    told = [line for line in served.lines if not LINE_WITHOUT_ERROR.match(line)]
+    assert len(told) == 2
+    assert all("ERROR worker process" in line and "the master is gone" in line for line in told)
+
+
 async def test_a_default_address_that_is_taken_is_one_warning(embedded):
     host, port = embedded.address
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -277,10 +331,6 @@ async def test_a_worker_process_has_neither_its_socket_nor_what_it_imports(serve
 
 
 def test_nothing_that_only_the_admin_process_needs_is_imported_before_it_is_forked():
-    program = (
-        "import sys, gatewayx.cli, gatewayx.server.master, gatewayx.server.worker\n"
-        "print(sorted(name for name in sys.modules if name.startswith(('prometheus_client', 'gatewayx.admin', "
-        "'gatewayx.server.admin', 'gzip'))))"
-    )
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
-    assert output == "['gatewayx.server.admin_socket']\n"
+    own = ("prometheus_client", "gatewayx.admin", "gatewayx.server.admin", "gzip")
+    found = imported_with("gatewayx.cli", "gatewayx.server.master", "gatewayx.server.worker", of=own)
+    assert found == ["gatewayx.server.admin_socket"]

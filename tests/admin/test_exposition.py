@@ -7,12 +7,18 @@ import re
 import subprocess
 
 import pytest
+from prometheus_client.exposition import generate_latest as text_exposition
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics_exposition
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
 from gatewayx.admin.exposition import CONTENT_TYPES, Exposition
+from gatewayx.admin.families import Part
 from gatewayx.admin.metrics import GatewayFamilies
 from gatewayx.admin.request_metrics import RequestFamilies
+from gatewayx.admin.text import text_of
 from gatewayx.admin.view import FunctionView
 from gatewayx.http.python_handler import PlainAnswer, PlainRequest
 from support.admin import samples_of
@@ -21,7 +27,35 @@ from support.views import job_server, view
 
 OPEN_METRICS = b"application/openmetrics-text;version=1.0.0"
 # Names that strangers may choose.
-HOSTILE = (b'a"b', b"a\\b", b"a\nb", b"\xff\xfe", "gr\u00f6\u00dfe".encode(), b'"} 1\ngatewayx_forged{x="', b"\\n", b"")
+HOSTILE = (
+    b'a"b',
+    b"a\\b",
+    b"a\nb",
+    b"\xff\xfe",
+    "gr\u00f6\u00dfe".encode(),
+    b'"} 1\ngatewayx_forged{x="',
+    b'"} 1\rgatewayx_forged{x="',
+    b"\\n",
+    b"a\r#",
+    b"a\x0b#",
+    b"a\x0c#",
+    "a\u0085#".encode(),
+    "a\u2028#".encode(),
+    b"a\\x0a",
+    b"a\x1b[2J",
+    b"",
+)
+
+
+class Several(Collector):
+    """A collector of these metrics."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        """See Collector."""
+        return self._metrics
 
 
 class Clock:
@@ -66,6 +100,13 @@ def test_promtool_has_nothing_to_complain_of_in_hostile_names():
     assert b"gatewayx_forged{" not in re.sub(rb'"(?:[^"\\]|\\.)*"', b"", body)
 
 
+def test_of_a_job_server_of_which_nothing_is_known_yet_it_is_not_said_that_it_is_down():
+    servers = [job_server()._replace(is_known=False, is_up=False), job_server("down:1", is_up=False)]
+    samples = samples_of(ask(exposition(Rows(), view(job_servers=servers))).body.decode())
+    of_exporter = {key: value for key, value in samples.items() if key[0].startswith("gearman_")}
+    assert of_exporter == {("gearman_up", frozenset({("server", "down:1")})): 0}
+
+
 def test_both_forms_say_the_same():
     exposed = exposition(Rows(*HOSTILE))
     text = ask(exposed)
@@ -84,7 +125,28 @@ def test_both_forms_say_the_same():
     by_text = values(parse_text(text.body.decode()))
     assert by_text == values(parse_open_metrics(open_metrics.body.decode()))
     functions = {dict(labels)["function"] for name, labels in by_text if name == "gatewayx_http_requests_total"}
-    assert functions == {"_other", *(name.decode("utf-8", "backslashreplace") for name in HOSTILE)}
+    assert functions == {"_other", *(text_of(name) for name in HOSTILE)}
+    assert len(functions) == 1 + len(HOSTILE)
+
+
+@pytest.mark.parametrize("form", [b"text/plain", OPEN_METRICS])
+def test_no_name_makes_a_line_of_its_own(form):
+    plain = ask(exposition(Rows(*(b"a%d" % number for number in range(len(HOSTILE))))), accept=form).body
+    hostile = ask(exposition(Rows(*HOSTILE)), accept=form).body
+    assert hostile.count(b"\n") == plain.count(b"\n")
+    assert len(hostile.decode().splitlines()) == len(plain.decode().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"a\r\n\x00\x7f", r"a\x0d\x0a\x00\x7f"),
+        ("\u0085\u2028\u2029\u00e9".encode(), r"\xc2\x85\xe2\x80\xa8\xe2\x80\xa9" + "\u00e9"),
+        (b"\\x0a\\n\xff", r"\x5cx0a\n\xff"),
+    ],
+)
+def test_what_could_be_taken_for_something_else_is_escaped(name, text):
+    assert text_of(name) == text
 
 
 def test_it_is_compressed_on_demand():
@@ -113,6 +175,42 @@ def test_only_what_has_changed_is_composed_anew_and_all_of_it_is_right():
                     samples["gatewayx_http_request_duration_seconds_count", frozenset({("function", function)})]
                     == count
                 )
+
+
+@pytest.mark.parametrize("form", [b"text/plain", OPEN_METRICS])
+def test_the_lines_are_those_of_prometheus_client_whatever_has_changed(form):
+    rows = Rows(*HOSTILE)
+    gateways = [
+        view(job_servers=[job_server(a=FunctionView(number, 1, 2)), job_server("b:1", b=FunctionView(2, 1, number))])
+        for number in range(3)
+    ]
+    # Another function in the place of one, and a job server that is gone.
+    gateways.append(view(job_servers=[job_server(c=FunctionView(9, 8, 7))]))
+    exposed = Exposition(
+        [GatewayFamilies(lambda: gateways[min(rows.count, 3)]), RequestFamilies(rows, OUTCOMES, BOUNDS_S)], Clock()
+    )
+    generate = open_metrics_exposition if form == OPEN_METRICS else text_exposition
+    for rows.count in (0, 1, 2, 3, 12_345_678):
+        whole = []
+        for maker in (GatewayFamilies(lambda: gateways[min(rows.count, 3)]), RequestFamilies(rows, OUTCOMES, BOUNDS_S)):
+            for family in maker.families():
+                metric = family.metric
+                for part in family.parts:
+                    metric.samples += part.make().samples
+                whole.append(metric)
+        assert ask(exposed, accept=form).body == generate(Several(whole))
+
+
+def test_a_line_is_composed_once(monkeypatch):
+    rows = Rows(b"a", b"b")
+    exposed = exposition(rows)
+    ask(exposed)
+    made = []
+    monkeypatch.setattr(Part, "make", property(lambda part: made.append(part.name)))
+    for rows.count in (4, 5):
+        for form in (b"text/plain", OPEN_METRICS):
+            assert ask(exposed, accept=form).body.count(f" {rows.count}.0\n".encode()) > 3
+    assert made == []
 
 
 def test_who_asks_again_while_it_would_be_composed_all_the_time_gets_the_last_one():

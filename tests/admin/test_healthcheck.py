@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from gatewayx.errors import StartError
 from gatewayx.healthcheck import ask
 from support.admin import ADMIN, admin_of
 from support.gateway import PROCESS_S, ServeProcess
+from support.imports import imported_with
 from support.job_servers import nobody_listens
 
 pytestmark = pytest.mark.anyio
@@ -29,8 +29,8 @@ async def healthcheck(*arguments: str, **environment: str) -> tuple[int, str]:
     """Its exit code and standard error; it says nothing on standard output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gatewayx", "healthcheck", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
     )
     output, error = await asyncio.wait_for(process.communicate(), PROCESS_S)
@@ -70,10 +70,22 @@ async def test_nobody_to_ask_is_told_in_a_line():
     assert (exit_code, error) == (1, "gatewayx: the settings have no admin address that could be asked\n")
 
 
-async def test_settings_that_are_wrong_are_wrong_use():
-    exit_code, error = await healthcheck("--admin", "nonsense")
-    assert exit_code == 2
-    assert error.startswith("gatewayx: admin = 'nonsense' (flag --admin) is not allowed")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--admin", "nonsense"), "gatewayx: admin = 'nonsense' (flag --admin) is not allowed"),
+        (("--config", "/none"), "gatewayx: config = '/none' (flag --config) cannot be read"),
+        (("--timeout", "soon"), "Usage: "),
+        (("--nonsense",), "Usage: "),
+        (("nonsense",), "Usage: "),
+    ],
+)
+async def test_of_wrong_settings_and_wrong_use_no_other_code_tells_than_of_a_gateway_that_is_not_well(
+    arguments, reason
+):
+    exit_code, error = await healthcheck(*arguments)
+    assert exit_code == 1
+    assert error.startswith(reason)
 
 
 @contextmanager
@@ -125,10 +137,24 @@ def test_an_answer_that_drips_takes_no_longer_than_the_timeout():
 
 
 def test_it_imports_little():
-    program = (
-        "import sys, gatewayx.cli, gatewayx.healthcheck\n"
-        "slow = ('asyncio', 'uvloop', 'http', 'ssl', 'logging', 'gatewayx.server')\n"
-        "print([name for name in slow if name in sys.modules])"
-    )
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
-    assert output == "[]\n"
+    slow = ("asyncio", "uvloop", "http", "ssl", "logging", "gatewayx.server")
+    assert imported_with("gatewayx.cli", "gatewayx.healthcheck", of=slow) == []
+
+
+def test_a_lookup_of_a_name_takes_no_longer_than_the_timeout(monkeypatch):
+    may_end = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list:
+        may_end.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(StartError, match=r"the admin address gateway\.test:8081 gave no answer within 0\.2 s"):
+            ask(Address("gateway.test", 8081), "/readyz", 0.2)
+        assert time.monotonic() - began_s < 5
+    finally:
+        may_end.set()
+    with pytest.raises(StartError, match=r"cannot be asked: Temporary failure in name resolution"):
+        ask(Address("gateway.test", 8081), "/readyz", 5)

@@ -137,6 +137,20 @@ async def test_a_job_server_that_answers_nonsense_is_in_nobodys_way(garbage):
         await all_answer_at_once(admin)
 
 
+async def test_an_admin_process_that_has_just_begun_takes_no_job_server_for_down():
+    async with ScriptedJobServer() as server, gateway(server.address, arguments=UNHURRIED) as (_, admin, served):
+        name = {"server": f"{server.host}:{server.port}"}
+        await becomes(admin, 1, "gearman_up", **name)
+        # Until the next one has an answer.
+        server.tells_status = False
+        killed = await admin.process_id("admin")
+        os.kill(killed, signal.SIGKILL)
+        await served.until(f"admin process (pid {killed}) was ended by SIGKILL")
+        assert [key for key in await admin.metrics() if key[0].startswith("gearman_")] == []
+        server.tells_status = True
+        await becomes(admin, 1, "gearman_up", **name)
+
+
 async def test_one_that_is_lost_and_comes_back_is_counted():
     async with ScriptedJobServer() as server:
         name = {"server": f"{server.host}:{server.port}"}

@@ -116,7 +116,7 @@ class TestFile:
             "No such file or directory"
         ]
 
-    def test_another_one_takes_its_place_or_if_it_cannot_be_opened_does_not(self, tmp_path, batch, opened, caplog):
+    def test_another_one_takes_its_place_as_soon_as_it_can_be_opened(self, tmp_path, batch, opened, caplog):
         out = opened(tmp_path / "one")
         batch.add_lines(1, **LINE)
         asyncio.run(out.change(str(tmp_path / "two")))
@@ -124,7 +124,7 @@ class TestFile:
         asyncio.run(out.change(str(tmp_path / "none" / "three")))
         batch.add_lines(3, **LINE)
         out.tick(0)
-        assert out.path == str(tmp_path / "two")
+        assert out.path == str(tmp_path / "none" / "three")
         assert requests((tmp_path / "one").read_text()) == [0]
         assert requests((tmp_path / "two").read_text()) == [0, 1, 0, 1, 2]
         assert told(caplog) == [
@@ -215,6 +215,30 @@ class TestFifo:
         batch.add_lines(3, **LINE)
         out.tick(RETRY_S)
         assert requests(os.read(reading, 65536).decode()) == [0, 1, 2]
+        os.close(reading)
+
+    def test_one_without_a_reader_that_others_lead_to_is_waited_for_and_no_line_is_lost(
+        self, tmp_path, fifo, batch, opened, caplog
+    ):
+        out = opened(tmp_path / "log")
+        asyncio.run(out.change(str(fifo)))
+        batch.add_lines(2, **LINE)
+        assert out.waits
+        out.tick(0)
+        assert out.waits
+        assert requests((tmp_path / "log").read_text()) == [0, 1]
+        reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        out.tick(RETRY_S)
+        batch.add_lines(3, **LINE)
+        out.tick(RETRY_S)
+        assert requests(os.read(reading, 65536).decode()) == [0, 1, 2]
+        assert requests((tmp_path / "log").read_text()) == [0, 1]
+        assert batch.dropped == 0
+        assert not out.waits
+        assert told(caplog) == [
+            f"the access log {fifo} cannot be opened, so the one that is open stays in use: nobody reads it",
+            f"the access log {fifo} is open",
+        ]
         os.close(reading)
 
     def test_a_reader_that_leaves_and_comes_back_has_what_was_held(self, fifo, batch, opened):

@@ -18,8 +18,8 @@ NOW_S = 1_800_000_000.25
 
 
 def process(name: str, process_id: int) -> ProcessView:
-    """A process that has used a second."""
-    return ProcessView(name, process_id, 1.0, 0.5, 1 << 20)
+    """A process that has used a second, in the place of one that has ended."""
+    return ProcessView(name, process_id, 1.0, 0.5, 1 << 20, 1)
 
 
 def worker(place: int = 0, state: str = "ready", still_s: float = 0.0) -> WorkerView:
@@ -39,6 +39,7 @@ def job_server(name: str = "127.0.0.1:4730", *, is_up: bool = True, **functions:
     """A job server with these functions."""
     return JobServerView(
         name=name,
+        is_known=True,
         is_up=is_up,
         since_s=NOW_S - 60,
         reason="" if is_up else "Connection refused",

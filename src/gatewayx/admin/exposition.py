@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from prometheus_client import exposition
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from gatewayx.admin.families import Family, Part
 from gatewayx.admin.negotiation import Form, chosen_form, takes_gzip
@@ -57,9 +58,29 @@ def _composed(metric: Metric, form: int) -> bytes:
     return text.removesuffix(END_OF_OPEN_METRICS)
 
 
-def _samples(metric: Metric, form: int) -> bytes:
-    """The lines of its samples."""
-    return b"".join(line for line in _composed(metric, form).splitlines(keepends=True) if not line.startswith(b"#"))
+class _Lines:
+    """The lines of a part, which are the same in both forms, as they were in the last exposition."""
+
+    def __init__(self, part: Part) -> None:
+        lines = _composed(part.make(), TEXT).decode().split("\n")
+        # What stands before the value, with the space between.
+        self._heads = [line[: line.rindex(" ") + 1] for line in lines if line and not line.startswith("#")]
+        self._labels = part.labels
+        self._values: Sequence[float] | None = None
+        self._text = b""
+
+    def is_of(self, part: Part) -> bool:
+        """Whether only values may differ from those of this part."""
+        return self._labels == part.labels and len(self._heads) == len(part.values)
+
+    def text(self, values: Sequence[float]) -> bytes:
+        """All of them with these values."""
+        if values != self._values:
+            self._values = values
+            told = map(floatToGoString, values)
+            lines = [f"{head}{value}\n" for head, value in zip(self._heads, told, strict=True)]
+            self._text = "".join(lines).encode()
+        return self._text
 
 
 class Exposition:
@@ -73,8 +94,8 @@ class Exposition:
         self._clock = clock
         # By form, and whether it is compressed: until when it is given, and what.
         self._given: dict[tuple[int, bool], tuple[float, bytes]] = {}
-        # By form, family and part: its values and its lines. As many as there were in the last exposition.
-        self._parts: list[dict[tuple[str, str], tuple[object, bytes]]] = [{} for _ in FORMS]
+        # By family and part. As many as there were in the last exposition.
+        self._parts: dict[tuple[str, str], _Lines] = {}
 
     def answer(self, request: PlainRequest) -> PlainAnswer:
         """The answer to a request for it."""
@@ -98,21 +119,19 @@ class Exposition:
         return body
 
     def _compose(self, form: int) -> bytes:
-        before, parts = self._parts[form], {}
+        before, parts = self._parts, dict[tuple[str, str], _Lines]()
         composed = []
         for maker in self._makers:
             for family in maker.families():
                 composed.append(_composed(family.metric, form))
                 for part in family.parts:
                     key = (family.metric.name, part.name)
-                    parts[key] = self._part(part, before.get(key), form)
-                    composed.append(parts[key][1])
-        self._parts[form] = parts
+                    lines = before.get(key)
+                    if lines is None or not lines.is_of(part):
+                        lines = _Lines(part)
+                    parts[key] = lines
+                    composed.append(lines.text(part.values))
+        self._parts = parts
         if form == OPEN_METRICS:
             composed.append(END_OF_OPEN_METRICS)
         return b"".join(composed)
-
-    def _part(self, part: Part, before: tuple[object, bytes] | None, form: int) -> tuple[object, bytes]:
-        if before is not None and before[0] == part.values:
-            return before
-        return (part.values, _samples(part.make(), form))

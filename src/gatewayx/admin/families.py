@@ -1,24 +1,26 @@
 """Families of metrics, for prometheus-client's exposition, in parts of which only those are composed that have changed.
 
-An exposition of a hundred functions has thousands of lines, each of which takes prometheus-client 10 microseconds; what
-happens between two of them is most often about a few functions.
+An exposition of a hundred functions has thousands of lines, each of which takes prometheus-client 10 microseconds or
+more, and nothing else is answered meanwhile. So it composes a line once; later only the value behind it is put anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 
 class Part(NamedTuple):
-    """Some samples of a family."""
+    """Some samples of a family, each of which is a line."""
 
     # What the samples are of; a family has one part of a name.
     name: str
-    # While these are equal, the samples are.
-    values: object
+    # As long as these are equal the lines differ in their values alone.
+    labels: object
+    # The samples' values, in the order of their lines.
+    values: Sequence[float]
     # Makes a family that has these samples alone.
     make: Callable[[], Metric]
 

@@ -22,7 +22,8 @@ def is_ours(host: bytes | None, names: Collection[str]) -> bool:
     """
     if host is None:
         return True
-    found = _WITH_PORT.fullmatch(host.decode("latin-1").lower())
+    # RFC 9110 5.5: white space around a value is no part of it, and the parser leaves what is behind it.
+    found = _WITH_PORT.fullmatch(host.strip(b" \t").decode("latin-1").lower())
     if found is None:
         return False
     name = found["host"].removesuffix(".")

@@ -172,6 +172,13 @@ class GatewayFamilies:
         )
         yield _family(
             CounterMetricFamily,
+            "gatewayx_process_restarts",
+            "Processes that ended without being asked to, by the place that they had.",
+            ("process",),
+            [((process.name,), process.restarts) for process in view.processes if process.name != "master"],
+        )
+        yield _family(
+            CounterMetricFamily,
             "gatewayx_process_cpu_seconds",
             "Time of processors that a process has used, with those that were there before it.",
             ("process",),
@@ -208,7 +215,7 @@ class GatewayFamilies:
             "gearman_up",
             "Whether the job server answers by text.",
             ("server",),
-            [((server.name,), server.is_up) for server in view.job_servers],
+            [((server.name,), server.is_up) for server in view.job_servers if server.is_known],
         )
         yield _family(
             GaugeMetricFamily,
@@ -231,5 +238,7 @@ class GatewayFamilies:
                         ((server.name, text_of(function)), getattr(counts, field))
                         for function, counts in server.functions.items()
                     ]
-                    parts.append(Part(server.name, rows, partial(make, rows)))
+                    parts.append(
+                        Part(server.name, list(server.functions), [count for _, count in rows], partial(make, rows))
+                    )
             yield Family(make(()), parts)

@@ -123,7 +123,7 @@ class RequestFamilies:
     ) -> Family:
         make = partial(labelled, CounterMetricFamily, name, documentation, labels)
         parts = [
-            Part(function, tuple(found), partial(make, found))
+            Part(function, [labels for labels, _ in found], [count for _, count in found], partial(make, found))
             for function, found in zip(functions, rows, strict=True)
             if found
         ]
@@ -138,5 +138,9 @@ class RequestFamilies:
                 family.add_metric((functions[function],), list(zip(self._bounds, counts, strict=True)), sum_s)
             return family
 
-        parts = [Part(functions[row[0]], (tuple(row[1]), row[2]), partial(make, (row,))) for row in durations]
+        parts = [
+            # Behind the buckets comes their count, which is that of the last one.
+            Part(functions[row[0]], None, (*row[1], row[1][-1], row[2]), partial(make, (row,)))
+            for row in durations
+        ]
         return Family(make(()), parts)

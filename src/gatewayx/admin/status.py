@@ -87,6 +87,7 @@ def _process(process: ProcessView) -> dict[str, Any]:
         "cpu_s": round(process.cpu_s, 3),
         "load": round(process.load, 3),
         "memory_bytes": process.memory_bytes,
+        "restarts": process.restarts,
     }
 
 

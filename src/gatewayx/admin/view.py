@@ -28,6 +28,8 @@ class ProcessView(NamedTuple):
     # The part of one processor that it has used lately.
     load: float
     memory_bytes: int
+    # How many have ended that were not asked to; 0 of the master, which nobody would replace.
+    restarts: int
 
 
 class WorkerView(NamedTuple):
@@ -62,6 +64,8 @@ class JobServerView(NamedTuple):
     """A job server, as the admin process's own text connection and the worker processes' connections have it."""
 
     name: str
+    # It has answered this admin process, or has failed to. One that has just begun does not know.
+    is_known: bool
     # It answers by text, and since when it does or does not, in seconds since the epoch.
     is_up: bool
     since_s: float
@@ -135,7 +139,7 @@ class GatewayView(NamedTuple):
     connections: HeldView
     # Connections beside those that count: they were refused, or have to make room, and linger.
     refused_connections: int
-    # Those of `connections` with a request under way.
+    # Those that were submitted and are not answered.
     jobs: HeldView
     # By account: small, bodies, results.
     held_bytes: Mapping[str, HeldView]

@@ -49,7 +49,7 @@ cdef struct AccessEntry:
     # Bodies with their heads, as they passed the connection.
     long long bytes_in
     long long bytes_out
-    # From the request's first byte to the end of its answer; and its job's part of that, -1 if there was none.
+    # From the end of the request's head to the end of its answer; and its job's part of that, -1 if there was none.
     long long duration_ns
     long long job_ns
     # The job server that had the job, and how that and the client name the job.

@@ -34,7 +34,6 @@ from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.metrics import BOUNDS_S
 from gatewayx.core.turns import Turn
-from gatewayx.errors import StartError
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
@@ -50,9 +49,7 @@ from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
 from gatewayx.server.places import Places
 from gatewayx.server.token_file import NO_TOKENS
-from gatewayx.server.worker import NOT_TAKEN, READY, TAKEN, Control
-
-logger = logging.getLogger("gatewayx")
+from gatewayx.server.worker import READY, Control, obey
 
 TICK_S = 0.1
 # How often the checks are evaluated while nobody asks.
@@ -155,8 +152,14 @@ class AdminProcess:
         await self.pool.start()
         self.viewer.asked_s = time.monotonic() + LOOK_S
 
-    async def reconfigure(self, settings: Settings) -> None:
+    def change_tokens(self, tokens: tuple[TokenEntry, ...]) -> None:
+        """Tell of these tokens from now on."""
+        self.viewer.tokens = tokens
+
+    async def reconfigure(self, settings: Settings, tokens: tuple[TokenEntry, ...] | None = None) -> None:
         """Go on with the live ones of these settings. Raises StartError."""
+        if tokens is not None:
+            self.change_tokens(tokens)
         settings = reloading.with_live_of(self.settings, settings)
         upkeep = self._upkeep(settings, reloading.tls_context(settings))
         self.settings = self.viewer.settings = settings
@@ -176,10 +179,17 @@ class AdminProcess:
         """Answer what has begun, and close everything."""
         self._listener.stop()
         self.http.drain()
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.http.emptied.wait(), LAST_ANSWERS_S)
-        except asyncio.TimeoutError:
-            self.http.abort()
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Close everything at once."""
+        self._listener.stop()
+        self.http.abort()
+        if self._starting is not None:
+            self._starting.cancel()
+        await self.pool.close()
 
     def _upkeep(self, settings: Settings, context: ssl.SSLContext | None) -> dict[str, Any]:
         """How text connections are kept; there are none for jobs."""
@@ -252,29 +262,6 @@ async def _answer(
     gc.freeze()
     give_memory_back()
     control.tell(READY)
-    following = asyncio.create_task(_follow(process, control))
-    await control.asked.wait()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
-    if not control.orphaned:
-        await process.close()
+    await obey(control, "the admin process", process)
+    await (process.abort() if control.orphaned else process.close())
     return int(control.orphaned)
-
-
-async def _follow(process: AdminProcess, control: Control) -> None:
-    """Take settings as they come."""
-    while True:
-        await control.changed.wait()
-        control.changed.clear()
-        answer = NOT_TAKEN
-        has_settings, control.has_settings = control.has_settings, False
-        try:
-            process.viewer.tokens = control.tokens
-            if has_settings:
-                await process.reconfigure(control.settings)
-            answer = TAKEN
-        except StartError as error:
-            logger.error("the admin process keeps its settings: %s", error)  # noqa: TRY400
-        except Exception:
-            logger.exception("the admin process has not taken all settings")
-        control.tell(answer)

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gatewayx.admin.job_servers import with_others
+from gatewayx.admin.text import text_of
 from gatewayx.admin.view import (
     FunctionView,
     GatewayView,
@@ -81,6 +82,14 @@ class Usage:
         self._read_s = now_s
 
 
+class _ServerState(NamedTuple):
+    """What was told of a job server last: see JobServerView."""
+
+    is_known: bool
+    is_up: bool
+    since_s: float
+
+
 class Viewer:
     """Makes the view.
 
@@ -103,8 +112,8 @@ class Viewer:
         self._watch = Watch(places, STILL_S, time.monotonic())
         # By time.monotonic(): when all job servers have had the time to answer.
         self.asked_s = float("inf")
-        # By name of a job server: whether it was up, and since when.
-        self._server_states: dict[str, tuple[bool, float]] = {}
+        # By name of a job server.
+        self._server_states: dict[str, _ServerState] = {}
         self._good_until_s = float("-inf")
         self._view: GatewayView | None = None
 
@@ -185,10 +194,13 @@ class Viewer:
         ]
 
     def _process(self, name: str, record: Record | None, usage: Usage, now_s: float) -> ProcessView:
+        restarts = 0 if record is None else sum(record.restarts.values())
+        ended_cpu_s = 0.0 if record is None else record.ended_cpu_s
         process_id = self._board.master_id if record is None else record.process_id
         usage.read(process_id, now_s)
-        cpu_s = self._board.master_cpu_s(usage.cpu_s) if record is None else record.cpu_s(usage.cpu_s)
-        return ProcessView(name, process_id, cpu_s, usage.load, usage.memory_bytes)
+        used_s = ended_cpu_s + usage.cpu_s
+        cpu_s = self._board.master_cpu_s(used_s) if record is None else record.shown_cpu_s(used_s)
+        return ProcessView(name, process_id, cpu_s, usage.load, usage.memory_bytes, restarts)
 
     def _worker(self, place: int, now_s: float) -> WorkerView:
         record = self._board.workers[place]
@@ -214,10 +226,12 @@ class Viewer:
             if server.name in states:
                 # An address of several configured ones is one job server.
                 continue
-            told = server.status.functions_now()
-            before = self._server_states.get(server.name)
-            is_up = told is not None
-            states[server.name] = (is_up, epoch_s) if before is None or before[0] is not is_up else before
+            is_up = server.status.functions_now() is not None
+            is_known = is_up or bool(self._pool.keeper(server).last_reason)
+            before = self._server_states.get(server.name, _ServerState(is_known, is_up, epoch_s))
+            states[server.name] = _ServerState(
+                is_known or before.is_known, is_up, before.since_s if before.is_up is is_up else epoch_s
+            )
             connected = connections.get(server.name_hash, ServerConnections(0, 0))
             views.append(self._job_server(server, states[server.name], connected, names))
         self._server_states = states
@@ -237,9 +251,9 @@ class Viewer:
         return found
 
     def _job_server(
-        self, server: PooledServer, state: tuple[bool, float], connected: ServerConnections, names: Iterable[bytes]
+        self, server: PooledServer, state: _ServerState, connected: ServerConnections, names: Iterable[bytes]
     ) -> JobServerView:
-        is_up, since_s = state
+        is_known, is_up, since_s = state
         status = server.status
         told = status.functions_now() or {}
         known = {
@@ -250,10 +264,11 @@ class Viewer:
         in_all = FunctionView(status.queued_jobs + status.running_jobs, status.running_jobs, status.workers_in_all)
         return JobServerView(
             name=server.name,
+            is_known=is_known,
             is_up=is_up,
             since_s=since_s,
             reason="" if is_up else self._pool.keeper(server).last_reason or "no answer yet",
-            version=status.version.decode("ascii", "backslashreplace"),
+            version=text_of(status.version),
             functions=with_others(known, in_all) if is_up else {},
             connections=connected.connections,
             reconnects=connected.reconnects,

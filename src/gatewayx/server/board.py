@@ -139,17 +139,22 @@ class Record:
         """For the master: one has ended that had used so much of the processors' time."""
         self._words[_ENDED_CPU_NS] += int(used_s * NANOSECONDS)
 
-    def cpu_s(self, living_s: float) -> float:
-        """For the admin process: what all of them have used, if the living one has used so much. It never falls.
+    @property
+    def ended_cpu_s(self) -> float:
+        """What those have used that have ended; to be read before it is looked who lives.
 
-        One that has just ended is for a moment neither a process nor in the master's sum.
+        So one that ends meanwhile is for a moment in neither, and never in both: the master adds it to those that have
+        ended once it is no more the living one.
         """
-        used_ns = self._words[_ENDED_CPU_NS] + int(living_s * NANOSECONDS)
-        self._words[_SHOWN_CPU_NS] = max(self._words[_SHOWN_CPU_NS], used_ns)
+        return self._words[_ENDED_CPU_NS] / NANOSECONDS
+
+    def shown_cpu_s(self, used_s: float) -> float:
+        """For the admin process: what all of them have used. It never falls."""
+        self._words[_SHOWN_CPU_NS] = max(self._words[_SHOWN_CPU_NS], int(used_s * NANOSECONDS))
         return self._words[_SHOWN_CPU_NS] / NANOSECONDS
 
     def beat(self, now_s: float) -> None:
-        """For a child without a place: its loop has turned; by time.monotonic()."""
+        """For a child without a place, and at its fork for the master: its loop has turned; by time.monotonic()."""
         self._words[_BEAT_NS] = int(now_s * NANOSECONDS)
 
     @property

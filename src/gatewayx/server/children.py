@@ -204,8 +204,9 @@ class Post:
         self.child = None
         child.connection.close()
         exit_code = os.waitstatus_to_exitcode(status)
-        self._record.add_cpu(used.ru_utime + used.ru_stime)
         self._record.set_phase(Phase.AWAY)
+        # See Record.ended_cpu_s.
+        self._record.add_cpu(used.ru_utime + used.ru_stime)
         return End(child, exit_code, child.reason or _reason(exit_code, child), _last_words(child.last_words))
 
     def count_restart(self, end: End) -> None:

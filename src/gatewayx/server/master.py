@@ -222,7 +222,8 @@ class Master:
         look_s = self._look_s()
         self._watch.patience_s = 2 * look_s
         changing = (self._kill_s is not None and not self._told_stop) or not self._told_settings
-        if changing or any(post.child is not None and not post.is_ready for post in self._all_posts()):
+        # Nothing waits for the admin process to be ready.
+        if changing or any(post.child is not None and not post.is_ready for post in self._posts):
             return EARLY_LOOK_S
         now_s = time.monotonic()
         due_s = [look_s, self._tokens.pause_s(now_s)]
@@ -357,10 +358,12 @@ class Master:
             return
         if post.child is None:
             if now_s >= post.due_s:
+                # As in _fork_worker().
+                self._board.admin.beat(now_s)
                 self._fork(post, now_s, self._become_admin)
         elif post.child.aborted_s is not None:
             post.kill_aborted(now_s)
-        elif post.is_ready and self._watch.still_since(self._board.admin.beat_s) >= self._settings.worker_timeout_s:
+        elif self._watch.still_since(self._board.admin.beat_s) >= self._settings.worker_timeout_s:
             logger.error("the admin process (pid %d) has not turned its loop: it is aborted", post.child.process_id)
             post.abort(now_s)
 

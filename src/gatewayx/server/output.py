@@ -141,8 +141,10 @@ class AccessOutput:
     def __init__(self, batch: AccessBatch, path: str | None) -> None:
         self._batch = batch
         self._path = path
-        # None without an access log, and while it cannot be opened.
+        # What the lines are written to: None without an access log, and as long as none could be opened.
         self._output: Output | None = None
+        # Whether that is what the path names; if not, it is attempted again and again.
+        self._is_there = False
         # By time.monotonic(): when it is next attempted, and when dropped lines were told last.
         self._retry_s = 0.0
         self._told_s = float("-inf")
@@ -159,22 +161,19 @@ class AccessOutput:
     @property
     def waits(self) -> bool:
         """Whether lines wait to be written, or an attempt to open is due."""
-        return self._batch.held_bytes > 0 or (self._path is not None and self._output is None)
+        return self._batch.held_bytes > 0 or (self._path is not None and not self._is_there)
 
     async def change(self, path: str | None) -> None:
-        """Go on there, or nowhere; if it cannot be opened, where it was. What waits has LAST_WRITES_S to be written."""
+        """Go on there, or nowhere; until it can be opened, where it was. What waits has LAST_WRITES_S to be written."""
         if path == self._path:
             return
         await self._write_last()
+        self._path = path
+        self._is_there = False
         if path is None:
             self.close()
-            self._path = None
-            return
-        is_open = self._open(path)
-        if not is_open:
+        elif not self._open(path):
             logger.error("the access log %s cannot be opened, %s", path, self._goes_on())
-        if is_open or self._output is None:
-            self._path = path
 
     def reopen(self) -> None:
         """Open it anew, as after its file was renamed; if it cannot be opened the old one stays in use."""
@@ -185,7 +184,7 @@ class AccessOutput:
         """Write what waits, as far as that needs no waiting; at this time.monotonic()."""
         if self._path is None:
             return
-        if self._output is None and now_s >= self._retry_s:
+        if not self._is_there and now_s >= self._retry_s:
             self._retry_s = now_s + RETRY_S
             if self._open(self._path):
                 logger.info("the access log %s is open", self._path)
@@ -232,6 +231,7 @@ class AccessOutput:
         if self._output is not None:
             self._output.close()
         self._output = output
+        self._is_there = True
         return True
 
     def _goes_on(self) -> str:

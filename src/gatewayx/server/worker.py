@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Protocol
 
 import uvloop
 
@@ -162,10 +163,7 @@ async def _serve(
     gc.freeze()
     give_memory_back()
     control.tell(READY)
-    following = asyncio.create_task(_follow(process, control))
-    await control.asked.wait()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    await obey(control, f"worker process {place}", process)
     if control.orphaned:
         drain_s = process.settings.drain_timeout_s
         logger.error("the master is gone: answering what is in flight, for up to %g s", drain_s)
@@ -173,8 +171,25 @@ async def _serve(
     return int(control.orphaned)
 
 
-async def _follow(process: GatewayProcess, control: Control) -> None:
-    """Take settings as they come."""
+class Obedient(Protocol):
+    """A process that takes what the master has read again."""
+
+    def change_tokens(self, tokens: tuple[TokenEntry, ...]) -> None:
+        """Go on with these tokens."""
+
+    async def reconfigure(self, settings: Settings, tokens: tuple[TokenEntry, ...] | None = None) -> None:
+        """Go on with these settings. Raises StartError if it cannot."""
+
+
+async def obey(control: Control, title: str, process: Obedient) -> None:
+    """Let the process take settings and tokens as they come, until it shall end. title: of the process, in the log."""
+    following = asyncio.create_task(_follow(control, title, process))
+    await control.asked.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def _follow(control: Control, title: str, process: Obedient) -> None:
     while True:
         await control.changed.wait()
         control.changed.clear()
@@ -189,9 +204,9 @@ async def _follow(process: GatewayProcess, control: Control) -> None:
             answer = TAKEN
         except StartError as error:
             # The master could use the files a moment ago.
-            logger.error("worker process %d keeps its settings: %s", process.place, error)  # noqa: TRY400
+            logger.error("%s keeps its settings: %s", title, error)  # noqa: TRY400
         except Exception:
-            logger.exception("worker process %d has not taken all settings", process.place)
+            logger.exception("%s has not taken all settings", title)
         control.tell(answer)
 
 
