@@ -103,7 +103,7 @@ async def test_clients_of_its_own_that_stay_do_not_lock_others_out(admin):
         (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
         (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n", 413),
         (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody", 200),
-        (b"GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        (b"GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
         (b"GET /livez HTTP/1.1\r\nHost: localhost\t\r\n\r\n", 200),
         (b"GET /livez HTTP/1.0\r\n\r\n", 200),
     ],
