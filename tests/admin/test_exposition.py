@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from gatewayx.admin import exposition as exposition_module
 from gatewayx.admin.exposition import CONTENT_TYPES, Exposition
 from gatewayx.admin.families import Part
 from gatewayx.admin.metrics import GatewayFamilies
@@ -201,16 +202,23 @@ def test_the_lines_are_those_of_prometheus_client_whatever_has_changed(form):
         assert ask(exposed, accept=form).body == generate(Several(whole))
 
 
-def test_a_line_is_composed_once(monkeypatch):
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_a_line_is_composed_once(monkeypatch, is_prepared):
     rows = Rows(b"a", b"b")
     exposed = exposition(rows)
-    ask(exposed)
     made = []
-    monkeypatch.setattr(Part, "make", property(lambda part: made.append(part.name)))
+    composed = exposition_module._composed
+    monkeypatch.setattr(exposition_module, "_composed", lambda *of: made.append(bool(of[0].samples)) or composed(*of))
+    if is_prepared:
+        for number, _ in enumerate(exposed.prepare()):
+            assert len(made) == number + 1
+        assert all(made)
+    else:
+        ask(exposed)
+    monkeypatch.setattr(Part, "make", property(lambda part: pytest.fail(f"{part.name} is composed again")))
     for rows.count in (4, 5):
         for form in (b"text/plain", OPEN_METRICS):
             assert ask(exposed, accept=form).body.count(f" {rows.count}.0\n".encode()) > 3
-    assert made == []
 
 
 def test_who_asks_again_while_it_would_be_composed_all_the_time_gets_the_last_one():

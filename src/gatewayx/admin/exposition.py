@@ -97,6 +97,19 @@ class Exposition:
         # By family and part. As many as there were in the last exposition.
         self._parts: dict[tuple[str, str], _Lines] = {}
 
+    def prepare(self) -> Iterator[None]:
+        """Compose the lines that are not there yet, a part each time that the next is asked for.
+
+        So it may be done before anybody asks for all of them, a little in each turn of a loop.
+        """
+        for maker in self._makers:
+            for family in maker.families():
+                for part in family.parts:
+                    key = (family.metric.name, part.name)
+                    if key not in self._parts:
+                        self._parts[key] = _Lines(part)
+                        yield
+
     def answer(self, request: PlainRequest) -> PlainAnswer:
         """The answer to a request for it."""
         form = chosen_form(request.headers.get(b"accept"), FORMS)

@@ -1,7 +1,7 @@
 """What the master knows and the admin process tells, in the memory that the processes of a gateway share.
 
 A replaced admin process knows all at once, and the master needs no loop to be asked. Each word of eight bytes has one
-writer, so that none is torn; texts are guarded by a number that is odd while they are written.
+writer at a time, so that none is torn; texts are guarded by a number that is odd while they are written.
 """
 
 from __future__ import annotations
