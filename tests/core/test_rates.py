@@ -208,11 +208,14 @@ class TestProcesses:
             pass
         words = memoryview(memory).cast("Q")
         [at_word] = [number for number, word in enumerate(words) if word == old]
-        # The key is changed first; whoever does it is killed before it has changed the time.
-        words[at_word] = new
+        # The time is changed first; whoever does it is killed before it has changed the key.
+        full_again = words[at_word + WAYS]
+        words[at_word + WAYS] = 1 << 6 | new >> 58
+        assert [rates.take_at(old, SECOND_NS, 3, NOW_NS)[0] == 0 for _ in range(4)] == [True, True, True, False]
+        # Or the one that has the place puts off its time at the last moment, and has lost the place then.
+        words[at_word], words[at_word + WAYS] = new, full_again
         assert rates.wait_at(new, SECOND_NS, 3, NOW_NS) == 0
         assert [rates.take_at(new, SECOND_NS, 3, NOW_NS)[0] == 0 for _ in range(4)] == [True, True, True, False]
-        # Who had the place has lost it, which is in its favour.
         assert rates.take_at(old, SECOND_NS, 3, NOW_NS) == (0, 2)
 
 
