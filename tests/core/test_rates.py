@@ -153,6 +153,25 @@ class TestProcesses:
         # Processes are not equally far, and the latest time is what counts.
         assert taken == 100 + 29_999 * 100 // 1000
 
+    def test_none_is_lost_that_two_take_at_the_same_moment(self):
+        memory, counts = shared(), mmap.mmap(-1, 8 * PROCESSES)
+        [key] = keys(1)
+        all_there, go = os.pipe()
+
+        def take_all(place: int) -> None:
+            rates = Rates(memory, Counters())
+            os.close(go)
+            # Until all of them have been made.
+            os.read(all_there, 1)
+            taken = sum(rates.take_at(key, 1000, 2_000_000, NOW_NS)[0] == 0 for _ in range(600_000))
+            struct.pack_into("Q", counts, 8 * place, taken)
+
+        children = [forked(lambda place=place: take_all(place)) for place in range(PROCESSES)]
+        os.close(go)
+        assert ended(children) == [0] * PROCESSES
+        os.close(all_there)
+        assert sum(struct.unpack(f"{PROCESSES}Q", counts)) == 2_000_000
+
     def test_ten_thousand_keys_over_four_processes_are_exact_within_2_percent(self):
         memory, results = shared(), mmap.mmap(-1, 4 * 10_000 * PROCESSES)
         all_keys = keys(10_000)
