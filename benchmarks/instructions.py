@@ -20,7 +20,7 @@ from typing import Any
 from clients import KeptConnections
 from profile_gateway import CONNECTIONS, Bench, callgrind_command, count_instructions, print_shares, shares, start
 from servers import GATEWAY_COMMAND
-from shapes import BROWSER, NEVER_REPEATING, OWN_UNIQUES, SMALL, RequestSeries
+from shapes import BROWSER, NEVER_REPEATING, OWN_UNIQUES, SMALL, TOKENS, WITH_TOKEN, RequestSeries
 
 from support import (
     BENCHMARKS,
@@ -51,6 +51,8 @@ class Case:
     """Instructions at most."""
     small_bar: float | None = None
     """At most so many times those of the small request for the same kind of job."""
+    tokens: str = ""
+    """What the file of tokens says; none without it."""
     flags: str = ""
     """Further flags of the gateway."""
     most_beside: float | None = None
@@ -70,6 +72,20 @@ CASES = {
     "background-rate": Case(SMALL, background=True, flags=" --rate 1000000/s", most_beside=200),
     "background-rates": Case(
         SMALL, background=True, flags=" --rate 1000000/s --function-rate *=1000000/s", most_beside=400
+    ),
+    "background-token": Case(WITH_TOKEN, background=True, tokens=TOKENS, most_beside=1000),
+    "background-token-limited": Case(
+        WITH_TOKEN,
+        background=True,
+        tokens=TOKENS
+        + 'functions = ["echo"]\nrate = 1000000\nmax_jobs = 10000\nhighest_priority = "normal"\nexpires = 2999-01-01\n',
+    ),
+    "background-all-of-who-may": Case(
+        WITH_TOKEN,
+        background=True,
+        tokens=TOKENS + "rate = 1000000\n",
+        flags=" --rate 1000000/s --origin https://app.example",
+        most_beside=1200,
     ),
     "foreground": Case(SMALL, background=False),
     "foreground-browser": Case(BROWSER, background=False, small_bar=1.5),
@@ -95,7 +111,13 @@ class Counted:
 def count(case: Case, arguments: argparse.Namespace) -> Counted:
     """A fresh gateway under callgrind, warm before anything is counted."""
     with tempfile.TemporaryDirectory(prefix="instructions-") as name, ProcessSet(Path(name)) as processes:
-        command = callgrind_command(Path(name), arguments.gateway_command + case.flags)
+        flags = case.flags
+        if case.tokens:
+            path = Path(name) / "tokens.toml"
+            path.write_text(case.tokens, encoding="utf-8")
+            path.chmod(0o600)
+            flags += f" --tokens {path}"
+        command = callgrind_command(Path(name), arguments.gateway_command + flags)
         bench = start(processes, case.background, command, with_gearmand=False, shape=case.shape)
         if arguments.lockstep:
             return lockstep(bench, arguments.requests, arguments.depth)

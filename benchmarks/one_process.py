@@ -15,6 +15,7 @@ from gatewayx.net.names import resolve_at_start
 from gatewayx.server import logs, worker
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.process import make_room_for_connections, places_for
+from gatewayx.server.token_file import read_judged
 
 
 @click.command()
@@ -29,7 +30,8 @@ def main(config_path: str | None, **flags: object) -> None:
         sockets.bind(address, resolve_at_start(address.host, print)[0], settings)
     _master, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)
-    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log, None))
+    tokens = () if settings.tokens is None else read_judged(settings.tokens).entries
+    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log, None, None, tokens))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 A shape is a head as a format: each `%s` in it stands for ten digits that no other request has.
 """
 
+import hashlib
+
 from support import HOST
 
 SMALL = "small"
@@ -10,8 +12,18 @@ NEVER_REPEATING = "never repeating"
 # The same with a unique of the client's, by which the gateway keeps apart what a job server would merge.
 OWN_UNIQUES = "never repeating, with uniques"
 BROWSER = "a browser's"
-SHAPES = (SMALL, NEVER_REPEATING, OWN_UNIQUES, BROWSER)
+# With a token, of which TOKENS is the file.
+WITH_TOKEN = "with a token"
+SHAPES = (SMALL, NEVER_REPEATING, OWN_UNIQUES, BROWSER, WITH_TOKEN)
 PAYLOAD_BYTES = 20
+
+# Nobody's but the benchmarks'.
+TOKEN = "gwx_" + "benchmarks-" * 3 + "0123456789" + "43a2f0b9"
+TOKENS = f"""
+[[token]]
+name = "benchmark"
+sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+"""
 
 # What a browser's `fetch` sends of a page that keeps its address for itself: with Host and Content-Length twelve.
 BROWSER_HEADERS = (
@@ -38,6 +50,8 @@ def head_format(shape: str, background: bool, port: int, function: str = "echo")
             lines.append("X-Gearman-Unique: %s")
     elif shape == BROWSER:
         lines += BROWSER_HEADERS
+    elif shape == WITH_TOKEN:
+        lines.append(f"Authorization: Bearer {TOKEN}")
     if background:
         lines.append("X-Gearman-Background: true")
     lines.append(f"Content-Length: {PAYLOAD_BYTES}")

@@ -153,6 +153,25 @@ class TestProcesses:
         # Processes are not equally far, and the latest time is what counts.
         assert taken == 100 + 29_999 * 100 // 1000
 
+    def test_none_is_lost_that_two_take_at_the_same_moment(self):
+        memory, counts = shared(), mmap.mmap(-1, 8 * PROCESSES)
+        [key] = keys(1)
+        all_there, go = os.pipe()
+
+        def take_all(place: int) -> None:
+            rates = Rates(memory, Counters())
+            os.close(go)
+            # Until all of them have been made.
+            os.read(all_there, 1)
+            taken = sum(rates.take_at(key, 1000, 2_000_000, NOW_NS)[0] == 0 for _ in range(600_000))
+            struct.pack_into("Q", counts, 8 * place, taken)
+
+        children = [forked(lambda place=place: take_all(place)) for place in range(PROCESSES)]
+        os.close(go)
+        assert ended(children) == [0] * PROCESSES
+        os.close(all_there)
+        assert sum(struct.unpack(f"{PROCESSES}Q", counts)) == 2_000_000
+
     def test_ten_thousand_keys_over_four_processes_are_exact_within_2_percent(self):
         memory, results = shared(), mmap.mmap(-1, 4 * 10_000 * PROCESSES)
         all_keys = keys(10_000)
@@ -208,11 +227,14 @@ class TestProcesses:
             pass
         words = memoryview(memory).cast("Q")
         [at_word] = [number for number, word in enumerate(words) if word == old]
-        # The key is changed first; whoever does it is killed before it has changed the time.
-        words[at_word] = new
+        # The time is changed first; whoever does it is killed before it has changed the key.
+        full_again = words[at_word + WAYS]
+        words[at_word + WAYS] = 1 << 6 | new >> 58
+        assert [rates.take_at(old, SECOND_NS, 3, NOW_NS)[0] == 0 for _ in range(4)] == [True, True, True, False]
+        # Or the one that has the place puts off its time at the last moment, and has lost the place then.
+        words[at_word], words[at_word + WAYS] = new, full_again
         assert rates.wait_at(new, SECOND_NS, 3, NOW_NS) == 0
         assert [rates.take_at(new, SECOND_NS, 3, NOW_NS)[0] == 0 for _ in range(4)] == [True, True, True, False]
-        # Who had the place has lost it, which is in its favour.
         assert rates.take_at(old, SECOND_NS, 3, NOW_NS) == (0, 2)
 
 

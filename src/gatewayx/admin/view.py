@@ -98,7 +98,7 @@ class TokenView(NamedTuple):
     name: str
     # How many requests with them have ended; None if they are counted with others, for want of room for the name.
     requests: int | None
-    jobs_in_flight: int
+    jobs_in_flight: int | None
     # Of each of them, in seconds since the epoch; None for never.
     expires_s: list[float | None]
 

@@ -32,7 +32,7 @@ MOST_JOBS = 1_000_000
 
 PRIORITIES = ("low", "normal", "high")
 
-# A token is this prefix, so many letters that are TOKEN_BITS random bits in base64url, and the CRC-32 of all before it.
+# A token is this prefix, TOKEN_BYTES random bytes in base64url, 43 letters, and the CRC-32 of all before it.
 PREFIX = "gwx_"
 TOKEN_BYTES = 32
 # Whatever looks like the beginning of one is left out of messages.

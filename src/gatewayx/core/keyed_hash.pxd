@@ -22,9 +22,9 @@ cdef class KeyedHash:
     # Take so many bytes; copies at most 7 of them.
     cdef void take(self, const char* piece, Py_ssize_t piece_bytes) noexcept
     cpdef int update(self, bytes piece) except -1
-    # The hash of all bytes so far as two words; more may follow.
-    cdef void put_words(self, uint64_t* words) noexcept
-    # Be as another one is.
-    cdef void become(self, KeyedHash other) noexcept
     # The hash of all bytes so far, DIGEST_BYTES long; more may follow.
     cpdef bytes digest(self)
+
+
+# The hash of a short text as two words, by half the rounds (SipHash-1-3), for what is asked with every request.
+cdef void hash_short(const char* text, Py_ssize_t size, const uint64_t* key, uint64_t* words) noexcept nogil

@@ -2,6 +2,9 @@
 
 from typing import final
 
+def short_digest(key: bytes, text: bytes) -> tuple[int, int]:
+    """What hash_short() tells, for tests."""
+
 @final
 class KeyedHash:
     """The hash of what update() is given. key: KEY_BYTES bytes that nobody else knows, else ValueError."""

@@ -50,6 +50,8 @@ cdef struct MetricsRow:
     Durations[FUNCTION_PLACES] jobs_took
     uint64_t[FUNCTION_PLACES][SERVER_PLACES][RESULT_PLACES] jobs
     uint64_t[TOKEN_PLACES][OUTCOME_PLACES] token_requests
+    # In flight now.
+    uint64_t[TOKEN_PLACES] token_jobs
 
 
 cdef struct Name:

@@ -39,6 +39,12 @@ class Metrics:
     def token_requests(self) -> list[tuple[int, int, int]]:
         """How many requests with a token have ended: (place of the token, outcome by http/outcomes, count)."""
 
+    def token_jobs(self, place: int) -> int:
+        """How many jobs are in flight with the tokens at this place."""
+
+    def forget_jobs(self, row: int) -> None:
+        """The process that counts in this row has ended, and its jobs with it."""
+
     def durations(self) -> list[tuple[int, tuple[int, ...], float]]:
         """How long requests took: (place of the function, how many by BOUNDS_S and in all, seconds together)."""
 

@@ -14,7 +14,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
@@ -169,6 +169,22 @@ cdef class Metrics:
                 if count:
                     found[(token, outcome)] = found.get((token, outcome), 0) + count
         return [(*key, count) for key, count in found.items()]
+
+    def token_jobs(self, int place):
+        """How many jobs are in flight with the tokens at this place."""
+        cdef uint64_t count = 0
+        cdef int row
+        if not 0 <= place < TOKEN_PLACES:
+            raise ValueError(f"there is no place {place}")
+        for row in range(self.places):
+            count += self.rows[row].token_jobs[place]
+        return count
+
+    def forget_jobs(self, int row):
+        """The process that counts in this row has ended, and its jobs with it."""
+        if not 0 <= row < self.places:
+            raise ValueError(f"there is no row {row}")
+        memset(self.rows[row].token_jobs, 0, sizeof(self.rows[row].token_jobs))
 
     def durations(self):
         """How long requests took: (place of the function, how many by BOUNDS_S and in all, seconds together).

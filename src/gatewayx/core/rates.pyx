@@ -10,15 +10,16 @@ may have its burst once more: it is the one of whom least is lost. Who is at the
 that is further away than that of anybody who asks for the first time, so strangers, however many, do not free somebody of a rate.
 
 Nothing is locked. A place has two words, key and time, which are never read or written as one:
-- Whoever takes a place changes its key first, and then the time, from exactly what it was. A time has some bits of the key
-  that it is of. So a time of somebody else is known as such, whether its key is being changed or whoever did that was
-  killed in between, and is as good as one that has passed.
+- Whoever takes a place first sets its time to one that has passed, and then its key. If it is killed in between, the key that
+  was there has its burst once more.
+- A time has some bits of the key that it is of. One of somebody else, who has set it at the last moment, is known by them and is
+  as good as one that has passed.
 - A time is changed by compare-and-swap from the time by which it was decided, whose key was seen to be there after it.
 - Two processes that bring in one key at once may find two places for it. The first of them is the one that counts.
-What goes wrong in these moments lets one request more pass, and what is tried in vain PATIENCE times passes as well. The
-other way round there is one case: a key that takes a place at the moment in which the one that had it asks for something, or
-of which only half was changed by somebody who was killed, takes over what that owes if their bits are alike, which is one
-time in 64. It is not refused for longer than twice its burst lasts, and a second.
+So what goes wrong in these moments lets one request more pass, and what is tried in vain PATIENCE times passes as well. The
+other way round there is one case: a key that takes a place, at the moment in which the one that had it asks for something,
+takes over what that owes if their bits are alike, which is one time in 64. It is not refused for longer than twice its burst
+lasts, and a second.
 """
 
 cimport cython
@@ -42,6 +43,8 @@ cdef enum:
     SETS = RATE_ENTRIES // WAYS
     # How often a change is tried that others are in the way of.
     PATIENCE = 64
+    # Long before anything that is still to come.
+    PAST_NS = 1
     # What one process takes for the time may be so much earlier than what another one does.
     MOST_EARLY_NS = 1_000_000_000
 
@@ -158,12 +161,12 @@ cdef class Rates:
                 nearest = word
                 chosen = way
         before = rates_load(&place.keys[chosen])
-        if before == key or not rates_swap(&place.keys[chosen], before, key):
+        found[0] = _word(key, PAST_NS)
+        if before == key or not rates_swap(&place.times[chosen], nearest, found[0]):
             return NULL
         if <long long> (nearest >> TAG_BITS) > now_ns:
             self.counts.rates_forgiven += 1
-        found[0] = nearest
-        return &place.times[chosen]
+        return &place.times[chosen] if rates_swap(&place.keys[chosen], before, key) else NULL
 
     # For those who do not ask for each request.
 

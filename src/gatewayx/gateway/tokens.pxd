@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from gatewayx.core.function_table cimport FunctionTable
-from gatewayx.core.keyed_hash cimport KeyedHash
+from gatewayx.core.metrics cimport Metrics
 from gatewayx.core.rates cimport Rate, Rates
 from gatewayx.core.shared cimport KeyTable
 from gatewayx.gateway.asking cimport Asking
@@ -34,7 +34,10 @@ cdef class Token:
     cdef readonly double rate
     cdef readonly long long burst
     cdef readonly unsigned long long rate_key
-    # Jobs in flight of the name in all worker processes, 0 for any number; and where they count.
+    # Where jobs in flight of this process are told of.
+    cdef Metrics metrics
+    cdef uint64_t* told_jobs
+    # Jobs in flight of the name in all worker processes, 0 for any number; and where they count if there is a bound.
     cdef uint32_t max_jobs
     cdef uint64_t jobs_key
     cdef KeyTable jobs
@@ -69,9 +72,8 @@ cdef class Tokens:
     cdef RetryAfter retry_after
     # Functions that a token does not reach are as if they were none.
     cdef bint hide_functions
-    # The hash that no byte was given to, and the one that is used; the key is this process's own.
-    cdef KeyedHash fresh
-    cdef KeyedHash hashing
+    # Of the keyed hash; this process's own.
+    cdef uint64_t[2] key
     # At the place that the hash says. It is made anew with the Tokens, so that it knows none that was taken away.
     cdef Recent[RECENT_TOKENS] recent
 

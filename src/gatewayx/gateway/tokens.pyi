@@ -3,15 +3,12 @@
 from collections.abc import Iterable
 from typing import Final, final
 
-from gatewayx.core.metrics import Names
+from gatewayx.core.metrics import Metrics
 from gatewayx.core.rates import Rates
 from gatewayx.core.shared import Shared
 
 ATTEMPTS: Final[int]
 ATTEMPT_S: Final[int]
-
-def jobs_in_flight(shared: Shared, name: bytes) -> int:
-    """How many jobs are in flight, in all processes, of the tokens of this name."""
 
 @final
 class Token:
@@ -26,7 +23,7 @@ class Token:
         name: bytes,
         sha256: bytes,
         shared: Shared,
-        names: Names,
+        metrics: Metrics,
         *,
         functions: Iterable[bytes] = (),
         rate: float = 0.0,

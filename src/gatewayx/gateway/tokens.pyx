@@ -18,15 +18,15 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
-from posix.strings cimport strncasecmp
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from gatewayx.core.clock cimport now_ns
 from gatewayx.core.function_table cimport FunctionTable
-from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
-from gatewayx.core.metrics cimport Names
+from gatewayx.core.grammar cimport is_word
+from gatewayx.core.keyed_hash cimport hash_short
+from gatewayx.core.metrics cimport Metrics
 from gatewayx.core.rates cimport OF_ATTEMPTS, Rates, rate_key, rate_of
-from gatewayx.core.shared cimport Shared, hash_of
+from gatewayx.core.shared cimport NO_SLOT, Shared, hash_of
 from gatewayx.gateway.asking cimport Asking, Value
 from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL, JobRequest
 from gatewayx.http.request cimport Request
@@ -42,8 +42,6 @@ from gatewayx.http.problems import (
 )
 
 cdef enum:
-    # A count in a KeyTable has 20 bits.
-    MOST_JOBS = 1048575
     # What the table of tokens is looked up by.
     PREFIX_BYTES = 8
 
@@ -63,22 +61,12 @@ cdef str NOT_PRIORITY = "the token does not reach this priority"
 cdef str NOT_BACKGROUND = "the token does not reach background jobs"
 
 
-cdef uint64_t _jobs_key(bytes name):
-    # No function's name begins so.
-    return hash_of(b"\0token\0" + name)
-
-
-def jobs_in_flight(Shared shared not None, bytes name not None):
-    """How many jobs are in flight, in all processes, of the tokens of this name."""
-    return shared.functions.taken(_jobs_key(name))
-
-
 @cython.final
 cdef class Token:
     """One token's name and reach.
 
-    sha256: of the secret. shared: where jobs are counted with those of other processes. names: of the tokens that metrics tell
-    apart. functions: as in FunctionTable; none for all. rate, burst, max_jobs: 0 for any number. expires_s: since the epoch; None
+    sha256: of the secret. shared: where jobs are counted with those of other processes. metrics: where requests and jobs are told
+    of. functions: as in FunctionTable; none for all. rate, burst, max_jobs: 0 for any number. expires_s: since the epoch; None
     for never.
     """
 
@@ -87,7 +75,7 @@ cdef class Token:
         bytes name not None,
         bytes sha256 not None,
         Shared shared not None,
-        Names names not None,
+        Metrics metrics not None,
         *,
         functions=(),
         double rate=0.0,
@@ -106,20 +94,29 @@ cdef class Token:
         self.burst = burst
         self.rate_key = hash_of(b"\0token-rate\0" + name)
         self.max_jobs = max_jobs
-        self.jobs_key = _jobs_key(name)
+        # No function's name begins so.
+        self.jobs_key = hash_of(b"\0token\0" + name)
         self.jobs = shared.functions
         self.highest_priority = PRIORITIES[highest_priority]
         self.background = background
         # One that expires before time began has expired; in three centuries it is nobody's any more.
         self.expires_ns = 0 if expires_s is None else min(max(1, int(expires_s * 1e9)), LATEST_NS)
-        self.place = names.place_of(name)
+        self.place = metrics.tokens.claim(name)
+        self.metrics = metrics
+        self.told_jobs = &metrics.own.token_jobs[self.place]
 
     cdef object enter(self, int* place):
-        place[0] = self.jobs.take(self.jobs_key, self.max_jobs if self.max_jobs else MOST_JOBS)
-        # Where the table has no room left for its name, a token with a bound counts as full.
-        return None if place[0] >= 0 or not self.max_jobs else TOO_MANY_TOKEN_JOBS
+        place[0] = NO_SLOT
+        if self.max_jobs:
+            place[0] = self.jobs.take(self.jobs_key, self.max_jobs)
+            # Where the table has no room left for its name, it counts as full.
+            if place[0] < 0:
+                return TOO_MANY_TOKEN_JOBS
+        self.told_jobs[0] += 1
+        return None
 
     cdef int leave(self, int place) except -1:
+        self.told_jobs[0] -= 1
         if place >= 0:
             self.jobs.give(place)
         return 0
@@ -142,6 +139,7 @@ cdef class Tokens:
 
     def __init__(self, Rates rates not None, tokens=(), *, bint hide_functions=False):
         cdef Token token
+        cdef bytes key = os.urandom(sizeof(self.key))
         self.tokens = {}
         for token in tokens:
             self.tokens.setdefault(token.sha256[:PREFIX_BYTES], []).append(token)
@@ -149,8 +147,7 @@ cdef class Tokens:
         self.attempts = rate_of(1.0 / ATTEMPT_S, ATTEMPTS)
         self.retry_after = RetryAfter(time.monotonic)
         self.hide_functions = hide_functions
-        self.fresh = KeyedHash(os.urandom(KEY_BYTES))
-        self.hashing = KeyedHash(bytes(KEY_BYTES))
+        memcpy(self.key, PyBytes_AS_STRING(key), sizeof(self.key))
 
     cdef Token find(self, Request request, Asking* asking):
         cdef const char* text
@@ -191,9 +188,7 @@ cdef class Tokens:
         cdef Token token
         if size > MOST_TOKEN_BYTES:
             return None
-        self.hashing.become(self.fresh)
-        self.hashing.take(text, size)
-        self.hashing.put_words(hashed)
+        hash_short(text, size, self.key, hashed)
         recent = &self.recent[hashed[0] % RECENT_TOKENS]
         if recent.token != NULL and not ((recent.hashed[0] ^ hashed[0]) | (recent.hashed[1] ^ hashed[1])):
             return <Token> recent.token
@@ -227,7 +222,16 @@ cdef const char* _secret_in(const Value* authorization, Py_ssize_t* size) noexce
     """The token of "Bearer", spaces, token (RFC 6750 2.1); NULL if it is not that. The scheme is of any case (RFC 9110 11.1)."""
     cdef const char* text = authorization.text
     cdef const char* end = text + authorization.size
-    if authorization.size < 8 or strncasecmp(text, b"bearer ", 7) != 0:
+    cdef char[8] scheme
+    if authorization.size < 8:
+        return NULL
+    memcpy(scheme, text, 8)
+    # The space and what follows it are looked at apart from the letters.
+    if scheme[6] != c" ":
+        return NULL
+    scheme[6] = c"-"
+    scheme[7] = c"-"
+    if not is_word(scheme, b"bearer--"):
         return NULL
     text += 7
     while text < end and text[0] == c" ":

@@ -11,30 +11,27 @@ from gatewayx.gateway.tokens import Token, Tokens
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
     from gatewayx.config.tokens import TokenEntry
-    from gatewayx.core.metrics import Names
+    from gatewayx.core.metrics import Metrics
     from gatewayx.core.rates import Rates
     from gatewayx.core.shared import Shared
 
 
 def made_tokens(
-    settings: Settings, entries: Iterable[TokenEntry], shared: Shared, names: Names, rates: Rates
+    settings: Settings, entries: Iterable[TokenEntry], shared: Shared, metrics: Metrics, rates: Rates
 ) -> Tokens:
     """The tokens of a file.
 
-    shared: where their jobs are counted. names: of those that metrics tell apart. rates: where unknown ones are
+    shared: where their jobs are counted. metrics: where they are told of. rates: where unknown ones are
     counted.
     """
     made = []
     for entry in entries:
-        name = entry.name.encode()
-        # Where there is a master, it has given the name a place.
-        names.claim(name)
         made.append(
             Token(
-                name,
+                entry.name.encode(),
                 entry.sha256,
                 shared,
-                names,
+                metrics,
                 functions=[function.encode() for function in entry.functions],
                 rate=entry.rate,
                 burst=entry.burst,

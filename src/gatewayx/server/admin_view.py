@@ -24,7 +24,6 @@ from gatewayx.admin.view import (
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
 from gatewayx.core.shared import CONNECTIONS, JOBS
-from gatewayx.gateway.tokens import jobs_in_flight
 from gatewayx.server.board import Phase, Record
 from gatewayx.server.places import Places, State, Watch
 from gatewayx.server.server_rows import ServerConnections
@@ -187,7 +186,7 @@ class Viewer:
             TokenView(
                 name=name,
                 requests=counts.get(place, 0) if (place := known.find(name.encode())) else None,
-                jobs_in_flight=jobs_in_flight(self._shared, name.encode()),
+                jobs_in_flight=self._metrics.token_jobs(place) if place else None,
                 expires_s=expires_s,
             )
             for name, expires_s in expiries.items()

@@ -139,6 +139,7 @@ class Master:
         self._processes = processes
         self._places = places_for(settings, processes.count)
         self._shared = self._places.shared()
+        self._metrics = self._places.metrics()
         self._board = self._places.board
         self._board.begin(os.getpid())
         self._tokens = TokenFile(settings.tokens, self._board)
@@ -483,6 +484,7 @@ class Master:
     def _ended(self, number: int, post: Post, end: End, now_s: float) -> None:
         self._places[number].state = State.EMPTY
         self._uncertain.append(self._shared.give_back(number))
+        self._metrics.forget_jobs(number)
         if self._mending == number and end.child.aborted_s is None:
             self._mending = None
         if self._kill_s is not None and end.exit_code == 0:

@@ -335,7 +335,7 @@ class GatewayProcess:
         """Who may; a part that is left out lets everybody."""
         tokens = None
         if settings.tokens is not None:
-            tokens = made_tokens(settings, self._tokens, self.shared, self.records.metrics.tokens, self.rates)
+            tokens = made_tokens(settings, self._tokens, self.shared, self.records.metrics, self.rates)
         return {
             "origins": _origins(settings),
             "tokens": tokens,
