@@ -115,6 +115,17 @@ def test_a_function_is_mapped_to_one_of_the_job_servers_or_refused(origin: str, 
     )
 
 
+def test_every_page_may_ask_only_where_nobody_has_tokens() -> None:
+    pages = {"GATEWAYX_ORIGIN": "*"}
+    message = refusal(lambda: load(None, pages, {"tokens": "/etc/tokens"}))
+
+    assert message.startswith(
+        "origin = * (environment GATEWAYX_ORIGIN) is not allowed with tokens = /etc/tokens (flag "
+    )
+    assert load(None, pages, {}).settings.origin == ("*",)
+    assert load(None, {}, {"origin": ("https://app.example",), "tokens": "/etc/tokens"}).settings.tokens
+
+
 @pytest.mark.parametrize("name", ["max_body_bytes", "max_result_bytes"])
 @pytest.mark.parametrize("held_bytes", [1 << 20, 400_000, 256 << 20, (1 << 30) + 3])
 def test_a_bound_that_max_held_can_never_hold_is_refused_and_both_are_told(name: str, held_bytes: int) -> None:

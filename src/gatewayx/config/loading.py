@@ -68,6 +68,7 @@ def load(config_path: str | os.PathLike[str] | None, environ: Mapping[str, str],
     loaded = Loaded(settings=msgspec.structs.replace(Settings(), **values), origins=origins)
     _check_function_servers(loaded)
     _check_held(loaded)
+    _check_origin(loaded)
     return loaded
 
 
@@ -109,6 +110,15 @@ def _check_held(loaded: Loaded) -> None:
             f"{_told(loaded, 'max_held_bytes')} is not allowed with {_told(loaded, 'max_target_bytes')} and "
             f"{_told(loaded, 'max_header_bytes')}: it must be at least {_SIZE.show(least_bytes)}, of which an eighth "
             f"holds such a head with {_SIZE.show(small_bytes)} of its body"
+        )
+
+
+def _check_origin(loaded: Loaded) -> None:
+    """Refuse to let every page try tokens, or use those that it has got hold of."""
+    if "*" in loaded.settings.origin and loaded.settings.tokens is not None:
+        raise SettingError(
+            f"{_told(loaded, 'origin')} is not allowed with {_told(loaded, 'tokens')}: it must name the origins whose "
+            "pages may have a token"
         )
 
 
