@@ -47,7 +47,7 @@ OPTIONS = (
     "--remote-debugging-port=0",
 )
 
-PAGE = """<!DOCTYPE html><title>page</title><script>
+PAGE = """<!DOCTYPE html><title>page</title><link rel="icon" href="data:,"><script>
 (async () => {
     let result;
     try {
