@@ -9,13 +9,14 @@ nothing for it. An address has asked all the same.
 import time
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
 from gatewayx.core.clock cimport now_ns
-from gatewayx.core.digits cimport put, put_decimal
+from gatewayx.core.digits cimport MAX_DIGITS, put, put_bytes, put_decimal
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.core.rates cimport OF_ADDRESS, OF_FUNCTION, OF_TOKEN, Rate, Rates, left_of, rate_key, rate_of
 from gatewayx.core.shared cimport hash_of
@@ -26,8 +27,8 @@ from gatewayx.http.response cimport RetryAfter
 from gatewayx.http.problems import RATE_EXCEEDED, RequestError
 
 cdef enum:
-    # Of both lines, with three numbers of 20 digits and more.
-    MOST_LINES_BYTES = 192
+    # Two numbers, what stands between them, and the end of the line.
+    MOST_LIMIT_BYTES = 2 * MAX_DIGITS + 5
     SECOND_NS = 1_000_000_000
 
 cdef bytes POLICY = b"RateLimit-Policy: "
@@ -50,27 +51,36 @@ cdef inline long long _take(Rates rates, uint64_t key, const Rate* rate, Request
     return rates.take(key, rate, now_ns(), debt_ns)
 
 
-cdef int _tell(Request request, const Rate* rate, long long debt_ns, bint with_time) except -1:
-    """Say in the answer what the token may have, in place of what it says of that already.
+cdef int _make_ready(Token token) except -1:
+    """Find out what is the same for all requests with a token that has a rate.
 
     draft-ietf-httpapi-ratelimit-headers-11: q in w is what is never refused, since no more of it is let in at once and no less in
-    so many seconds; r can be had now, and nothing more for t seconds.
+    so many seconds.
     """
-    cdef char[MOST_LINES_BYTES] lines
-    cdef char* end = lines
+    cdef Rate* rate = &token.allowance
+    rate[0] = rate_of(token.rate, token.burst)
+    token.rate_lines = b'RateLimit-Policy: "token";q=%d;w=%d\r\nRateLimit: "token";r=' % (
+        rate.capacity_ns // rate.interval_ns, _seconds(rate.capacity_ns)
+    )
+    return 0
+
+
+cdef int _tell(Request request, Token token, long long debt_ns, bint with_time) except -1:
+    """Say in the answer what the token may have: r can be had now, and nothing more for t seconds."""
+    cdef const Rate* rate = &token.allowance
     cdef long long left = left_of(rate, debt_ns)
+    cdef char[MOST_LIMIT_BYTES] limit
+    cdef char* end = put_decimal(limit, left)
+    cdef bytes before = request.answer_lines
+    cdef Py_ssize_t before_bytes = 0 if before is None else PyBytes_GET_SIZE(before)
     cdef bytes told
-    cdef Py_ssize_t before
-    end = put_decimal(put(end, b'RateLimit-Policy: "token";q=', 28), rate.capacity_ns // rate.interval_ns)
-    end = put_decimal(put(end, b";w=", 3), _seconds(rate.capacity_ns))
-    end = put_decimal(put(end, b'\r\nRateLimit: "token";r=', 23), left)
     if with_time:
         end = put_decimal(put(end, b";t=", 3), _seconds((left + 1) * rate.interval_ns - rate.capacity_ns + debt_ns))
     end = put(end, b"\r\n", 2)
-    told = PyBytes_FromStringAndSize(lines, end - lines)
-    if request.answer_lines is not None:
-        before = request.answer_lines.find(POLICY)
-        told = (request.answer_lines if before < 0 else request.answer_lines[:before]) + told
+    told = PyBytes_FromStringAndSize(NULL, before_bytes + PyBytes_GET_SIZE(token.rate_lines) + (end - limit))
+    if before_bytes:
+        memcpy(PyBytes_AS_STRING(told), PyBytes_AS_STRING(before), before_bytes)
+    put(put_bytes(PyBytes_AS_STRING(told) + before_bytes, token.rate_lines), limit, end - limit)
     request.answer_lines = told
     return 0
 
@@ -115,13 +125,13 @@ cdef class RateLimits:
         return 0
 
     cdef int check_token(self, Request request, Token token) except -1:
-        cdef Rate rate
         cdef long long wait_ns, debt_ns
         if token.rate <= 0:
             return 0
-        rate = rate_of(token.rate, token.burst)
-        wait_ns = _take(self.rates, rate_key(OF_TOKEN, token.rate_key), &rate, request, &debt_ns)
-        _tell(request, &rate, debt_ns, True)
+        if token.rate_lines is None:
+            _make_ready(token)
+        wait_ns = _take(self.rates, rate_key(OF_TOKEN, token.rate_key), &token.allowance, request, &debt_ns)
+        _tell(request, token, debt_ns, True)
         if wait_ns:
             raise RequestError(
                 RATE_EXCEEDED,
@@ -132,8 +142,7 @@ cdef class RateLimits:
 
     cdef int check_function(self, Request request, Token token, bytes function) except -1:
         cdef FunctionLimit limit
-        cdef Rate rate
-        cdef long long wait_ns
+        cdef long long wait_ns, debt_ns
         if self.functions.empty:
             return 0
         limit = <FunctionLimit> PyList_GET_ITEM(self.recent, _place_of(function))
@@ -145,9 +154,10 @@ cdef class RateLimits:
         if wait_ns == 0:
             return 0
         if token is not None and token.rate > 0:
-            rate = rate_of(token.rate, token.burst)
+            debt_ns = self.rates.give_back(rate_key(OF_TOKEN, token.rate_key), &token.allowance, now_ns())
+            request.answer_lines = request.answer_lines[: request.answer_lines.index(POLICY)]
             # When it is the function's turn again is another time than the token's.
-            _tell(request, &rate, self.rates.give_back(rate_key(OF_TOKEN, token.rate_key), &rate, now_ns()), False)
+            _tell(request, token, debt_ns, False)
         raise RequestError(
             RATE_EXCEEDED,
             "more jobs of this function were asked for than may; nothing was submitted",

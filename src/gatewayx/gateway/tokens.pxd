@@ -34,6 +34,9 @@ cdef class Token:
     cdef readonly double rate
     cdef readonly long long burst
     cdef readonly unsigned long long rate_key
+    # The same as core/rates has it, and what is told of it in every answer; None until somebody asks (gateway/rates).
+    cdef Rate allowance
+    cdef bytes rate_lines
     # Where jobs in flight of this process are told of.
     cdef Metrics metrics
     cdef uint64_t* told_jobs
