@@ -24,6 +24,7 @@ MOST_README_CHARACTERS = 200
 # Flags of other programs that the pages speak of: gearmand, gearadmin, Node.js, systemctl, kubectl and podman, and what
 # every command has.
 OTHER_FLAGS = {
+    "--expires",
     "--live",
     "--timeout",
     "--cap-drop",

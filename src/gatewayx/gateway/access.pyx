@@ -45,7 +45,9 @@ cdef class Access:
             self.rates.check_address(request)
         if self.tokens is not None:
             self.token = self.tokens.find(request, &asking)
-            if self.rates is not None and self.token is not None:
+            if self.token is None:
+                return True
+            if self.rates is not None:
                 self.rates.check_token(request, self.token)
         return False
 

@@ -80,7 +80,8 @@ cdef class Tokens:
     # At the place that the hash says. It is made anew with the Tokens, so that it knows none that was taken away.
     cdef Recent[RECENT_TOKENS] recent
 
-    # The token of a request; raises RequestError for none, or one that is not known.
+    # The token of a request; None if it has none or one that is not known, and was answered so: strangers try tokens as fast as
+    # they can, and an exception costs more than a job.
     cdef Token find(self, Request request, Asking* asking)
     # Raise RequestError if the token does not reach the function.
     cdef int check_function(self, Token token, bytes function) except -1
@@ -89,5 +90,5 @@ cdef class Tokens:
     # The token that a text is the secret of; None for none.
     cdef Token token_of(self, const char* text, Py_ssize_t size)
     cdef Token _known(self, const char* text, Py_ssize_t size)
-    # Raise RequestError: the request's token is not known.
+    # Answer a request whose token is not known.
     cdef int _refuse(self, Request request) except -1

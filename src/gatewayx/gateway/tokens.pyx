@@ -154,13 +154,16 @@ cdef class Tokens:
         cdef Py_ssize_t size
         cdef Token token
         if asking.authorizations != 1:
-            raise RequestError(UNAUTHENTICATED, SEVERAL if asking.authorizations else None)
+            request.owner.answer_problem(request, UNAUTHENTICATED, SEVERAL if asking.authorizations else None, None)
+            return None
         text = _secret_in(&asking.authorization, &size)
         if text == NULL:
-            raise RequestError(UNAUTHENTICATED, NOT_BEARER)
+            request.owner.answer_problem(request, UNAUTHENTICATED, NOT_BEARER, None)
+            return None
         token = self.token_of(text, size)
         if token is None or token.has_expired():
             self._refuse(request)
+            return None
         request.token_place = token.place + 1
         if request.note is not None:
             request.note.token = token.name
@@ -214,8 +217,8 @@ cdef class Tokens:
         if hashed:
             wait_ns = self.rates.take(rate_key(OF_ATTEMPTS, hashed), &self.attempts, now_ns(), NULL)
         if wait_ns:
-            raise RequestError(TOO_MANY_ATTEMPTS, None, self.retry_after.exactly(wait_ns))
-        raise RequestError(UNAUTHENTICATED, NOT_KNOWN, INVALID_TOKEN)
+            return request.owner.answer_problem(request, TOO_MANY_ATTEMPTS, None, self.retry_after.exactly(wait_ns))
+        return request.owner.answer_problem(request, UNAUTHENTICATED, NOT_KNOWN, INVALID_TOKEN)
 
 
 cdef const char* _secret_in(const Value* authorization, Py_ssize_t* size) noexcept:

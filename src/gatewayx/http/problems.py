@@ -338,7 +338,7 @@ TOO_MANY_ATTEMPTS = Problem(
     429,
     Retry.YES,
     False,
-    "too many tokens of the client's address were not known; nobody looks at further ones for a while",
+    "too many tokens of the client's address were not known; further ones that are not are told so for a while",
     "too many tokens that are not known came from your address",
 )
 TOO_MANY_TOKEN_JOBS = Problem(

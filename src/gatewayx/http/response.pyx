@@ -32,6 +32,8 @@ cdef enum:
     # Names, line ends, a number and the longest value of Connection: all of a response that its parts do not count.
     MOST_OTHER_BYTES = 96
     FIRST_ROOM_BYTES = 4096
+    # Bodies of problems that are kept; details of jobs make any number of them.
+    MOST_KNOWN_BODIES = 64
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -39,6 +41,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef double RETRY_AFTER_SHARE = 0.3
 # And of a time that is known exactly, up to this part more.
 cdef double JITTER = 0.2
+# Bodies of problems up to the request's name, with the problem, by their details: whoever is refused most often is told the same.
+cdef dict KNOWN_BODIES = {}
 cdef tuple RETRY_AFTER_LINES = tuple(b"Retry-After: %d\r\n" % seconds for seconds in range(MAX_RETRY_AFTER_S + 1))
 
 
@@ -200,12 +204,20 @@ def http_date(second):
 
 cdef bytes problem_body(object problem, str detail, bytes request_id):
     """RFC 9457. detail: text for people, which JSON escapes. request_id: the request of which it tells."""
-    return orjson.dumps(
-        {
-            "type": f"urn:gatewayx:{problem.kind}",
-            "title": TITLES[problem.status],
-            "status": problem.status,
-            "detail": detail,
-            "instance": f"urn:gatewayx:request:{request_id.decode('ascii')}",
-        }
-    )
+    cdef tuple known = <tuple> KNOWN_BODIES.get(detail)
+    cdef bytes body
+    if known is None or known[0] is not problem:
+        body = orjson.dumps(
+            {
+                "type": f"urn:gatewayx:{problem.kind}",
+                "title": TITLES[problem.status],
+                "status": problem.status,
+                "detail": detail,
+                "instance": "urn:gatewayx:request:",
+            }
+        )
+        known = (problem, body[: len(body) - 2])
+        if len(KNOWN_BODIES) >= MOST_KNOWN_BODIES:
+            KNOWN_BODIES.clear()
+        KNOWN_BODIES[detail] = known
+    return <bytes> known[1] + request_id + b'"}'
