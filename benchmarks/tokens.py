@@ -10,8 +10,8 @@ none of the good requests may be refused.
 
 **Time.** One connection asks with tokens that nobody has, of four kinds in random order: the good one with its first
 random letter changed, with its last one, with the first of its checksum, and random ones. A good request before each
-of them keeps the good token in the gateway's memory. What an answer takes is compared between kinds by Welch's t, after the
-slowest tenth, which is the machine's, was left out: as dudect does, which finds a difference from 4.5 on.
+of them keeps the good token in the gateway's memory. What an answer takes is compared between kinds by Welch's t, after
+the slowest tenth, which is the machine's, was left out: as dudect does, which finds a difference from 4.5 on.
 """
 
 import argparse
