@@ -351,3 +351,35 @@ class TestAttempts:
         async with gateway_with(job_server, file, listen=listen) as gateway, HttpClient(gateway.address) as client:
             for _ in range(2 * ATTEMPTS):
                 is_unauthenticated(await client.ask(post(b"/" + function, b"x", bearer(UNKNOWN))), INVALID)
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("secret", [UNKNOWN.replace("A", "Q"), "Zq9" * 20])
+    @pytest.mark.parametrize(
+        "request_of",
+        [
+            lambda line: b"GET / HTTP/1.1\r\n" + line + b"\x00\r\nHost: a\r\n\r\n",
+            lambda line: line + b"\r\nHost: a\r\n\r\n",
+            lambda line: line.lower() + b"\r\nHost: a\r\n\r\n",
+            lambda line: b"GET /?access_token=" + line.rpartition(b" ")[2] + b" HTTP/9.9\r\n\r\n",
+            lambda line: b"GET /\x01 HTTP/1.1\r\n" + line + b"\r\n\r\n",
+            lambda line: head(b"POST", b"/f", line, b"Transfer-Encoding: gzip"),
+            lambda line: head(b"POST", b"/f", line, b"Transfer-Encoding: chunked") + b"x",
+        ],
+    )
+    async def test_the_log_of_refusals_ends_where_one_may_begin(self, embedded, file, secret, request_of):
+        request = request_of(bearer(secret))
+        examples = []
+        async with gateway_with(embedded, file) as gateway:
+            for cut in range(0, len(request), 3):
+                async with HttpClient(gateway.address) as client:
+                    await client.send_all(request[:cut])
+                    await client.send_all(request[cut:])
+                    assert (await client.response()).status >= 400
+                examples += [example for _, example, _ in gateway.process.http.take_events().values()]
+            gateway.process.log_refusals()
+        assert examples
+        for example in examples:
+            assert not any(secret[begin : begin + 8].encode() in example for begin in range(4, len(secret) - 8)), (
+                example
+            )

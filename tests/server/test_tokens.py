@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from gatewayx.http.refusals import EXAMPLE_BYTES
 from support.admin import AdminAddress, admin_of, until
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, ask, chunked, get, head, post
@@ -364,11 +363,10 @@ class TestSecrets:
             await asyncio.wait_for(served.ended(), PROCESS_S)
         out += ["".join(served.lines).encode(), log.read_bytes(), *command_lines]
         told = b"\n".join(out)
-        assert b"refused " in told
         assert b"shop" in told
         for secret in (good, expired, unknown):
             # Not even half of one, wherever it was cut.
             for begin in range(4, len(secret) - 16):
                 assert secret[begin : begin + 16].encode() not in told
         # What a stranger calls a token without the prefix is known by what stands before it.
-        assert foreign.encode()[: EXAMPLE_BYTES // 4] not in told
+        assert foreign.encode()[:16] not in told
