@@ -73,7 +73,7 @@ CASES = {
     "background-rates": Case(
         SMALL, background=True, flags=" --rate 1000000/s --function-rate *=1000000/s", most_beside=400
     ),
-    "background-token": Case(WITH_TOKEN, background=True, tokens=TOKENS, most_beside=1000),
+    "background-token": Case(WITH_TOKEN, background=True, tokens=TOKENS, most_beside=1100),
     "background-token-limited": Case(
         WITH_TOKEN,
         background=True,
