@@ -147,8 +147,6 @@ async def test_an_admin_process_that_has_just_begun_takes_no_job_server_for_down
         os.kill(killed, signal.SIGKILL)
         await served.until(f"admin process (pid {killed}) was ended by SIGKILL")
         assert [key for key in await admin.metrics() if key[0].startswith("gearman_")] == []
-        server.tells_status = True
-        await becomes(admin, 1, "gearman_up", **name)
 
 
 async def test_one_that_is_lost_and_comes_back_is_counted():

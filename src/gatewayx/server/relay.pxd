@@ -85,8 +85,8 @@ cdef class RelayConnection(StreamOwner):
     cdef bytes first_piece
     cdef bint paused
 
-    # Give it the request, or the head alone.
-    cdef int ask(self, JobRequest asked, Request request, bint whole) except -1
+    # Give it the request, or the head alone; False if the connection has ended before it took anything.
+    cdef bint ask(self, JobRequest asked, Request request, bint whole) except -1
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int complete(self) except -1
     cdef int _send_gathered(self, bytes behind) except -1

@@ -131,15 +131,24 @@ cdef class Relay(Owners):
 
     cdef RelayedRequest _begin(self, int place, JobRequest asked, Request request, bint whole):
         cdef RelayConnection connection
+        cdef bint is_kept
+        cdef bint is_counted = False
         if self.relayed >= self.max_relayed:
             asked.relay_failed(RELAY_FULL, None)
             return None
-        connection = self._connection(place)
-        if connection is None:
-            asked.relay_failed(OWNER_AWAY, None)
-            return None
-        connection.ask(asked, request, whole)
-        return connection.current
+        while True:
+            is_kept = bool(self.idle[place])
+            connection = self._connection(place)
+            if connection is not None:
+                # Before the other process can have seen it, and once.
+                self.counts.requests_relayed += not is_counted
+                is_counted = True
+                if connection.ask(asked, request, whole):
+                    return connection.current
+            # A kept one may be to a process that has ended, of which this one has not heard yet.
+            if not is_kept:
+                asked.relay_failed(OWNER_AWAY, None)
+                return None
 
     cdef RelayConnection _connection(self, int place):
         cdef list idle = <list> self.idle[place]
@@ -192,7 +201,7 @@ cdef class RelayedRequest(Relayed):
 cdef class RelayConnection(StreamOwner):
     """A connection to the process at a place."""
 
-    cdef int ask(self, JobRequest asked, Request request, bint whole) except -1:
+    cdef bint ask(self, JobRequest asked, Request request, bint whole) except -1:
         cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
         cdef bytes workload = asked.workload if whole and has_body else b""
         cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
@@ -204,7 +213,6 @@ cdef class RelayConnection(StreamOwner):
         current.asked = asked
         self.current = current
         self.relay.relayed += 1
-        self.relay.counts.requests_relayed += 1
         self.sending = not whole
         self.chunked = not whole and request.chunked
         written = PyBytes_FromStringAndSize(
@@ -241,14 +249,18 @@ cdef class RelayConnection(StreamOwner):
         self.stream.send(PyBytes_AS_STRING(written), end - PyBytes_AS_STRING(written))
         if self.stream.closing():
             # The process has ended since the last request on the connection, and nothing of this one was taken.
-            return self._fail(OWNER_AWAY, None)
+            self._let_go()
+            self._close()
+            return False
         if not is_small:
             self.stream.write(workload)
-        workload_bytes = self.stream.pending_bytes()
+        workload_bytes = min(workload_bytes, self.stream.pending_bytes())
         if workload_bytes:
             # It was held for the client before.
             self.relay.budget.hold(&self.held, account_for(BODIES, workload_bytes), workload_bytes)
-        return self.relay.wheel.arm(self, asked.timeout_s + GRACE_S) if whole else 0
+        if whole:
+            self.relay.wheel.arm(self, asked.timeout_s + GRACE_S)
+        return True
 
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1:
         if not self.sending or piece_bytes == 0:
