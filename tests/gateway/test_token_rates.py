@@ -156,15 +156,26 @@ async def test_whoever_is_refused_by_a_token_takes_nothing_from_the_function_and
 
     async with running_gateway([embedded.address], **settings) as gateway:
         async with HttpClient(gateway.address, source="127.0.0.2") as client:
-            # The address has six: one for the token, then the address is used up by requests without one.
+            # The address has six: one for the token, then the address is used up by requests with another one.
             assert await statuses(client, "shop", 1) == [200]
             for _ in range(5):
-                assert (await client.ask(head(b"OPTIONS", b"*"))).status == 401
+                assert (await client.ask(head(b"OPTIONS", b"*", line_of("other")))).status == 204
             assert await statuses(client, "shop", 5) == [429] * 5
         async with HttpClient(gateway.address, source="127.0.0.3") as client:
             # So the token has one left, and is refused three times; of the function one is left after that.
             assert await statuses(client, "shop", 4) == [200, 429, 429, 429]
             assert await statuses(client, "other", 2) == [200, 429]
+
+
+async def test_whoever_has_no_good_token_takes_nothing_from_those_of_the_same_address(embedded, tmp_path):
+    tokens = tokens_file(tmp_path, shop="")
+    settings = {"tokens": tokens, "rate": RateBound(SLOW, 2)}
+    async with running_gateway([embedded.address], **settings) as gateway, HttpClient(gateway.address) as client:
+        for line in (b"X-Nothing: 1", b"Authorization: Bearer wrong"):
+            for _ in range(5):
+                assert (await client.ask(head(b"OPTIONS", b"*", line))).status == 401
+        found = [(await client.ask(head(b"OPTIONS", b"*", line_of("shop")))).status for _ in range(3)]
+        assert found == [204, 204, 429]
 
 
 async def test_whoever_waits_as_long_as_told_gets_in(embedded, tmp_path):

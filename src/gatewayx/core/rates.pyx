@@ -7,7 +7,8 @@ as good as none, so an entry needs no end, and there are no tokens to be filled 
 A key has its entry in one of WAYS places, which its hash tells; the hash is keyed, so nobody can choose who meets there. A
 newcomer has the place whose time is nearest, or longest past. If that is still to come its key is forgiven, so that it
 may have its burst once more: it is the one of whom least is lost. Who is at the limit of a burst above one has a time
-that is further away than that of anybody who asks for the first time, so strangers, however many, do not free somebody of a rate.
+that is further away than that of anybody who asks for the first time at a rate that takes as long to come back, so strangers,
+however many, do not free somebody of a rate.
 
 Nothing is locked. A place has two words, key and time, which are never read or written as one:
 - Whoever takes a place first sets its time to one that has passed, and then its key. If it is killed in between, the key that

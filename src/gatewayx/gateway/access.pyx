@@ -2,7 +2,8 @@
 
 All of it is looked at when the head is there, before a body is read, and by the process to which the client is connected:
 what another one relays was looked at already. First comes what costs least and is cheapest to get wrong for a stranger: the
-host and the page that asks, then how often its address has asked, then its token, and last what the token reaches.
+host and the page that asks, then its token, then how often its address and its token have asked, and last what the token
+reaches.
 """
 
 cimport cython
@@ -41,13 +42,14 @@ cdef class Access:
             read_asking(request, &asking)
             if self.origins.check(request, &asking):
                 return True
-        if self.rates is not None:
-            self.rates.check_address(request)
         if self.tokens is not None:
+            # Before the address, so that nobody without a token takes from what others of the same address have.
             self.token = self.tokens.find(request, &asking)
             if self.token is None:
                 return True
-            if self.rates is not None:
+        if self.rates is not None:
+            self.rates.check_address(request)
+            if self.token is not None:
                 self.rates.check_token(request, self.token)
         return False
 

@@ -92,7 +92,8 @@ cdef class Token:
         self.functions = FunctionTable([(function, True) for function in functions])
         self.rate = rate
         self.burst = burst
-        self.rate_key = hash_of(b"\0token-rate\0" + name)
+        # Two tables of a name count together if they have the same rate: a debt says nothing to another one.
+        self.rate_key = hash_of(b"\0token-rate\0%a:%d\0" % (rate, burst) + name)
         self.max_jobs = max_jobs
         # No function's name begins so.
         self.jobs_key = hash_of(b"\0token\0" + name)

@@ -91,13 +91,15 @@ class TokenFile:
                 return False
         elif now_s < self._due_s:
             return False
+        identity = tokens.identity_of(path)
         found = _read(path)
         if found != before:
             self._unsettled = found
             self._due_s = now_s + SETTLE_S
             return False
         self._unsettled = None
-        self._identity = found.identity if isinstance(found, Reading) else tokens.identity_of(path)
+        # One that could not be read is known as what stood there before: what takes its place meanwhile is another.
+        self._identity = found.identity if isinstance(found, Reading) else identity
         return self._judge(path, found)
 
     def pause_s(self, now_s: float) -> float:
