@@ -85,12 +85,12 @@ cdef class Request:
     cdef readonly bint chunked
     # The client waits for "100 Continue", and has not been told so.
     cdef readonly bint expects_continue
-    # The headers that the handler wants. They are in memory of the parser's until begin() returns: as slices, or as names
-    # and values in turn; None without any of the second kind.
-    # The value of Host likewise, or the host and port of a target that has them; the last one's where there are several, no
-    # bytes without one.
+    # The value of Host, or the host and port of a target that has them, in memory of the parser's until begin() returns; the
+    # last one's where there are several, no bytes without one.
     cdef const char* host_start
     cdef Py_ssize_t host_bytes
+    # The headers that the handler wants. They are in memory of the parser's until begin() returns: as slices, or as names
+    # and values in turn; None without any of the second kind.
     cdef const HeaderSlice* header_slices
     cdef int header_count
     # Of which kinds they are, as bits that the handler gives them.
