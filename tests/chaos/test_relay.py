@@ -117,6 +117,8 @@ async def whole_round(gateway: Relaying, record: Record) -> None:
     """Fail unless all who ask now are told the whole, by one run a unique."""
     told: Counter[tuple[int | str, str]] = Counter()
     for _ in range(UNIQUES):
+        # Jobs whose client has just gone must not be taken for those that are asked for now.
+        await gateway.jobs_left(0)
         unique = record.unique()
         record.may_end.clear()
         async with AsyncExitStack() as stack:
@@ -130,7 +132,6 @@ async def whole_round(gateway: Relaying, record: Record) -> None:
                 await record.hear(client, unique)
         told.update(record.told[unique])
         assert record.begun[unique] in (1, 2)
-        await gateway.jobs_left(0)
     assert told == {(200, ""): UNIQUES * SHARERS}
 
 
