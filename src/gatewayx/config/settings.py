@@ -66,6 +66,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
     job_timeout_s: float = 30.0
+    kept_timeout_s: float = 3600.0
+    kept_ttl_s: float = 300.0
+    max_kept_jobs: int = 10_000
+    max_status_polls: int = 500
+    # None is a key that the master makes at the start.
+    id_key: str | None = None
     drain_timeout_s: float = 30.0
     worker_timeout_s: float = 30.0
     shutdown_delay_s: float = 0.0

@@ -37,6 +37,21 @@ cdef struct Counts:
     unsigned long long log_events_dropped
     # Keys of rates that were forgotten before their time, since others needed their place.
     unsigned long long rates_forgiven
+    # Jobs that were kept, by how they have ended, and those whose result made room for others; those that were lost are the jobs
+    # whose end nobody will know.
+    unsigned long long kept_begun
+    unsigned long long kept_succeeded
+    unsigned long long kept_failed
+    unsigned long long kept_cancelled
+    unsigned long long kept_lost
+    unsigned long long kept_timed_out
+    unsigned long long kept_results_dropped
+    # Answers that were streams of events, and those that ended since their client did not read.
+    unsigned long long event_streams
+    unsigned long long event_streams_cut
+    # Questions to job servers about background jobs, and requests for which none was asked since that was too often.
+    unsigned long long status_polls
+    unsigned long long status_polls_refused
 
 
 cdef class Counters:

@@ -31,6 +31,17 @@ NAMES = (
     "log_lines_dropped",
     "log_events_dropped",
     "rates_forgiven",
+    "kept_begun",
+    "kept_succeeded",
+    "kept_failed",
+    "kept_cancelled",
+    "kept_lost",
+    "kept_timed_out",
+    "kept_results_dropped",
+    "event_streams",
+    "event_streams_cut",
+    "status_polls",
+    "status_polls_refused",
 )
 # What a row takes.
 ROW_BYTES = sizeof(Counts)

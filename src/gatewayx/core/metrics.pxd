@@ -14,7 +14,7 @@ cdef enum:
     # A longer name is one of the others.
     MOST_NAME_BYTES = 512
     # Methods as http/request has them, and outcomes as http/outcomes has them, with room for more.
-    METHOD_PLACES = 6
+    METHOD_PLACES = 7
     OUTCOME_PLACES = 128
     BUCKETS = 16
     RESULT_PLACES = 10

@@ -47,7 +47,7 @@ RESULTS = (
     "abandoned",
 )
 # By http/request's Method.
-METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS", "_other")
+METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE", "_other")
 # In the place of names that have none.
 OTHER_NAME = b"_other"
 

@@ -19,7 +19,10 @@ cpdef enum:
     CONNECTIONS
     JOBS
     FIRST_ACCOUNT
-    TOTALS = 5
+    # Jobs that outlive their request, and the bytes that are held for them.
+    KEPT_JOBS = 5
+    KEPT_BYTES = 6
+    TOTALS = 7
 
 
 cdef struct SharedWord:
@@ -33,7 +36,6 @@ cdef struct Shares:
     uint64_t intent
     # What it has of each total.
     uint64_t[TOTALS] of_totals
-    uint64_t[2] apart
 
 
 cdef class Shared:

@@ -38,7 +38,6 @@ cdef class Exchange(JobRequest):
     cdef object enter_token(self)
     cdef int submit(self) except -1
     cdef int _count_job(self, Job job, int result) except -1
-    cdef int abandon(self) except -1
     cdef bytes _identity(self)
     cdef int relay_body(self) except -1
     cdef int complete_relayed(self) except -1

@@ -90,6 +90,9 @@ cdef class Exchange(JobRequest):
             self.token_entered = refusal is None
         return refusal
 
+    cdef int perform(self) except -1:
+        return self.submit() if self.relayed is None else self.complete_relayed()
+
     cdef int submit(self) except -1:
         cdef Request request = self.request
         cdef Pool pool = self.gateway.pool
@@ -132,6 +135,7 @@ cdef class Exchange(JobRequest):
                 return self._answer_problem(None, UNIQUE_IN_USE, None, None)
         submission.packet_type = self.packet_type()
         submission.timeout_s = self.timeout_s
+        submission.streamed = False
         submission.remembered = self.unique_origin == CLIENT and self.background and identity is not None
         submission.rank_key = 0
         if identity is not None:
@@ -204,7 +208,7 @@ cdef class Exchange(JobRequest):
         take_ending(self.gateway.records, request, self, ending, headers)
         if request is not None and request.owner is not None:
             self.in_pieces = request.owner.answer_in_pieces(
-                request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body_bytes, source
+                request, status, content_type, PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), body_bytes, source, None
             )
         if not self.in_pieces:
             self.relayed = None

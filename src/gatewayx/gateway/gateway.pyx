@@ -14,11 +14,11 @@ from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
-from gatewayx.gateway.owners cimport Owners
+from gatewayx.gateway.owners cimport Asked, Owners
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.records cimport Records, is_noted
-from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_OTHER, Request
+from gatewayx.http.request cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, Request
 
 from gatewayx.core.metrics import alone as metrics_alone
 from gatewayx.http import outcomes
@@ -120,7 +120,7 @@ cdef class Gateway(Common):
             if request.method == METHOD_OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
                 # Answered once it is complete: a request that was cut short gets no 2xx.
                 return 0
-            if request.method == METHOD_OTHER:
+            if request.method >= METHOD_DELETE:
                 return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
             exchange = Exchange.__new__(Exchange)
             self._read_head(exchange, request)
@@ -145,21 +145,21 @@ cdef class Gateway(Common):
         return self.access.refused(request)
 
     cdef int handle(self, Request request) except -1:
-        # A reference of our own: the exchange may drop the request's while it runs.
-        cdef Exchange exchange = <Exchange> request.context
-        if exchange is None:
+        # A reference of our own: whoever it is may drop the request's while it runs.
+        cdef Asked asked = <Asked> request.context
+        if asked is None:
             if request.method == METHOD_OPTIONS:
                 request.outcome = <int> outcomes.NO_CONTENT
                 return request.owner.answer(
                     request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
                 )
             return request.owner.answer(request, 200, None, NULL, 0, b"")
-        return exchange.submit() if exchange.relayed is None else exchange.complete_relayed()
+        return asked.perform()
 
     cdef int abandon(self, Request request) except -1:
-        cdef Exchange exchange = <Exchange> request.context
-        if exchange is not None:
-            exchange.abandon()
+        cdef Asked asked = <Asked> request.context
+        if asked is not None:
+            asked.abandon()
         return 0
 
     cdef int _read_head(self, JobRequest wanted, Request request) except -1:

@@ -72,6 +72,7 @@ cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) ex
                 raise RequestError(MALFORMED_HEADER, "X-Gearman-Priority is none of 'low', 'normal' and 'high'")
         elif name == TIMEOUT:
             wanted.timeout_s = min(_timeout(_value(&header)), most_s)
+            wanted.tells_timeout = True
     return 0
 
 
@@ -97,6 +98,7 @@ cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_uni
         elif name == TIMEOUT:
             try:
                 wanted.timeout_s = min(_timeout(value), most_s)
+                wanted.tells_timeout = True
             except RequestError:
                 # The plugin has no such header, so whatever it holds is taken.
                 pass

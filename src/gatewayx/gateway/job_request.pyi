@@ -1,6 +1,6 @@
 """What a client asks for: one job, apart from the answer to it; the .pxd has the C-level interface."""
 
-from gatewayx.gearman.job import JobListener
+from gatewayx.gateway.owners import Asked
 
-class JobRequest(JobListener):
+class JobRequest(Asked):
     """One job as a client asks for it."""

@@ -7,46 +7,36 @@ to the job, as an Exchange does with one response to one request.
 from cpython.bytes cimport PyBytes_GET_SIZE
 
 from gatewayx.core.keyed_hash cimport KeyedHash
-from gatewayx.gearman.job cimport JobListener
+from gatewayx.gateway.owners cimport Asked
 from gatewayx.gearman.packet cimport PacketType
-from gatewayx.http.records cimport Ending
-from gatewayx.http.request cimport BodySource
 
 SUBMIT_TYPES[<int> LOW][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
 SUBMIT_TYPES[<int> NORMAL][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
 SUBMIT_TYPES[<int> HIGH][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB_HIGH_BG]
 
+cdef bytes BACKGROUND_LINE = b"X-Gearman-Background: true\r\n"
+cdef bytes HIGH_LINE = b"X-Gearman-Priority: high\r\n"
+cdef bytes LOW_LINE = b"X-Gearman-Priority: low\r\n"
 
-cdef class JobRequest(JobListener):
+# A wait is told with so many decimals that the same number is read; one that is shorter would be told as 0.
+cdef double LEAST_TIMEOUT_S = 1e-20
+
+
+cdef class JobRequest(Asked):
     """One job as a client asks for it."""
 
-    cdef int relay_answered(
-        self, int status, const Ending* ending, bytes content_type, bytes headers, object body
-    ) except -1:
-        raise NotImplementedError
-
-    cdef bint relay_answers(
-        self,
-        int status,
-        const Ending* ending,
-        bytes content_type,
-        bytes headers,
-        long long body_bytes,
-        BodySource source,
-    ) except -1:
-        raise NotImplementedError
-
-    cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1:
-        raise NotImplementedError
-
-    cdef int relay_ended(self) except -1:
-        raise NotImplementedError
-
-    cdef int relay_paused(self, bint pause) except -1:
-        raise NotImplementedError
-
-    cdef int relay_failed(self, object problem, str detail) except -1:
-        raise NotImplementedError
+    cdef bytes relayed_lines(self):
+        # No more lines than its client has sent: they are bounded.
+        cdef bytes lines = b""
+        if self.tells_timeout:
+            lines = f"X-Gearman-Timeout: {max(self.timeout_s, LEAST_TIMEOUT_S):.20f}\r\n".encode()
+        if self.unique_origin != PLUGIN:
+            lines += b"X-Gearman-Unique: %b\r\n" % self.unique
+        if self.background:
+            lines += BACKGROUND_LINE
+        if self.priority != NORMAL:
+            lines += HIGH_LINE if self.priority == HIGH else LOW_LINE
+        return lines
 
     cdef int hash_workload(self, KeyedHash identity_hash) except -1:
         self.identity_hash = identity_hash

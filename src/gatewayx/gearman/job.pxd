@@ -41,8 +41,22 @@ cdef struct Submission:
     bint own_unique
     # It is a background job with a client's own unique, which is not to be mixed with foreground ones.
     bint remembered
+    # Its listener takes the data as it comes: none of it is gathered, and there may be any number of WORK_DATA. Only with own_unique.
+    bint streamed
     # By which job servers are ranked, for a job with an identity.
     unsigned long long rank_key
+
+
+cdef class StatusListener:
+    """Waits for what a job server knows of a job; exactly one of the methods is called, once."""
+
+    # known: the job server has it, whether it is queued, runs, or was cancelled and not collected yet. running: a worker has it.
+    # numerator and denominator: of its last WORK_STATUS, 0 without one.
+    cdef int status_told(
+        self, bint known, bint running, unsigned int numerator, unsigned int denominator
+    ) except -1
+    # It cannot be known now, for this reason, in a line.
+    cdef int status_lost(self, str reason) except -1
 
 
 cdef class JobListener:
@@ -87,6 +101,12 @@ cdef class JobCarrier(UpstreamConnection):
 
     # Nobody waits for this job any more; its listener hears nothing from now on. Nothing happens if none did before.
     cdef int abandon(self, Job job) except -1
+    # Have the job server take a created job out of its queue, while its listener still waits: `cancel job`, and then GET_STATUS over
+    # this connection, whose answer the other listener is told. A WORK_FAIL comes for it meanwhile, whether it ran or not
+    # (libgearman-server/text.cc). Returns None, or in words why the job server cannot be asked, and then nothing was done.
+    cdef str cancel(self, Job job, StatusListener listener)
+    # Which life of the job server this connection is to, by the number of its text connection; 0 if that cannot be told.
+    cdef unsigned int life(self) noexcept
 
 
 cdef class JobRouter:

@@ -41,6 +41,18 @@ for _state, _following in TRANSITIONS.items():
         FOLLOWING[<int> _state] |= 1 << <int> _next
 
 
+cdef class StatusListener:
+    """Waits for what a job server knows of a job; see the .pxd."""
+
+    cdef int status_told(
+        self, bint known, bint running, unsigned int numerator, unsigned int denominator
+    ) except -1:
+        raise NotImplementedError
+
+    cdef int status_lost(self, str reason) except -1:
+        raise NotImplementedError
+
+
 cdef class JobListener:
     """Waits for a job; see the .pxd for when each method is called."""
 
@@ -86,6 +98,12 @@ cdef class JobCarrier(UpstreamConnection):
 
     cdef int abandon(self, Job job) except -1:
         raise NotImplementedError
+
+    cdef str cancel(self, Job job, StatusListener listener):
+        raise NotImplementedError
+
+    cdef unsigned int life(self) noexcept:
+        return 0
 
 
 cdef class JobRouter:

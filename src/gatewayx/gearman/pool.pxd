@@ -6,7 +6,7 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.core.function_table cimport FunctionTable
 from gatewayx.gearman.admin cimport ServerStatus
 from gatewayx.gearman.connection cimport JobServerConnection
-from gatewayx.gearman.job cimport Job, JobListener, JobRouter, Submission
+from gatewayx.gearman.job cimport Job, JobListener, JobRouter, StatusListener, Submission
 from gatewayx.core.keyed_hash cimport KeyedHash
 
 cdef enum:
@@ -130,6 +130,14 @@ cdef class Pool(JobRouter):
     cdef int _note_background(self, Job job) except -1
     cdef int _forget_ended(self) except -1
     cdef PooledServer _server_of(self, JobServerConnection connection)
+    # Ask a job server for the job with this unique, one of a gateway's own: GET_STATUS_UNIQUE knows no function. Over a connection that
+    # carries no jobs. The listener may be told before this returns.
+    cdef int ask_unique(self, PooledServer server, bytes unique, StatusListener listener) except -1
+    # Have it take the background job with this handle and unique out of its queue, if it is still in the life in which it gave the
+    # handle (JobCarrier.life), and then ask it for the unique. Returns None, or in words why it cannot be asked.
+    cdef str cancel_background(
+        self, PooledServer server, unsigned int life, bytes handle, bytes unique, StatusListener listener
+    )
     # Every job server that the function may go to and that is up is known to have no worker for it.
     cdef bint lacks_workers(self, bytes function)
     # Fewest jobs queued of the function at one of these job servers; -1 when it is not known of one of them.

@@ -461,6 +461,14 @@ cdef class Pool(JobRouter):
                     return True
         return False
 
+    cdef int ask_unique(self, PooledServer server, bytes unique, StatusListener listener) except -1:
+        raise NotImplementedError
+
+    cdef str cancel_background(
+        self, PooledServer server, unsigned int life, bytes handle, bytes unique, StatusListener listener
+    ):
+        raise NotImplementedError
+
     cdef bint lacks_workers(self, bytes function):
         cdef PooledServer server
         cdef unsigned long long among = self._mapped(function)

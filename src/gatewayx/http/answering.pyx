@@ -230,6 +230,7 @@ cdef class AnsweringClient(ArrivingClient):
         Py_ssize_t headers_bytes,
         long long body_bytes,
         BodySource source,
+        bytes first,
     ) except -1:
         cdef Py_ssize_t size
         cdef char[MOST_LINES_BYTES] lines

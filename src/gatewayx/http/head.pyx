@@ -35,6 +35,7 @@ from gatewayx.http.limits cimport Limits
 from gatewayx.http.request cimport (
     METHOD_GET,
     METHOD_HEAD,
+    METHOD_DELETE,
     METHOD_OPTIONS,
     METHOD_OTHER,
     METHOD_POST,
@@ -485,4 +486,6 @@ cdef Method _method(const char* name, Py_ssize_t length) noexcept:
         return METHOD_HEAD
     if length == 7 and memcmp(name, b"OPTIONS", 7) == 0:
         return METHOD_OPTIONS
+    if length == 6 and memcmp(name, b"DELETE", 6) == 0:
+        return METHOD_DELETE
     return METHOD_OTHER

@@ -432,6 +432,74 @@ INTERNAL_ERROR = Problem(
     "the gateway has failed on this request; the outcome of the job is not known",
 )
 
+# What became of a job that outlives its request. They stand last, so that the places of the others stay what they are.
+
+JOB_UNKNOWN = Problem(
+    "job-unknown",
+    404,
+    Retry.NO,
+    False,
+    "no job of this id is known to whoever asks: it never was, was forgotten, or belongs to another token; or the process that "
+    "kept it has ended",
+    "no job of this id is known",
+)
+RESULT_DROPPED = Problem(
+    "result-dropped",
+    410,
+    Retry.RAN,
+    False,
+    "the result of a kept job had to make room for newer ones",
+    "the job has ended, and its result had to make room for newer ones",
+)
+JOB_CANCELLED = Problem(
+    "job-cancelled",
+    409,
+    Retry.NO,
+    False,
+    "a cancelled job has no result",
+    "the job was cancelled, so it has no result",
+)
+NOT_KEPT = Problem(
+    "not-kept",
+    409,
+    Retry.NO,
+    False,
+    "a background job has neither result nor events: job servers drop them",
+    "the gateway does not keep this job: of a background job there is neither result nor events",
+)
+NOT_CANCELLABLE = Problem(
+    "not-cancellable",
+    409,
+    Retry.NO,
+    False,
+    "the job has ended, others may wait for it, or its job server no longer knows it by the handle that is known here",
+    "the job cannot be cancelled",
+)
+TOO_MANY_KEPT_JOBS = Problem(
+    "too-many-kept-jobs",
+    503,
+    Retry.YES,
+    False,
+    "as many jobs as `--max-kept-jobs` are kept",
+    "as many jobs are kept as may be",
+)
+JOB_SERVER_AWAY = Problem(
+    "job-server-away",
+    503,
+    Retry.NO,
+    False,
+    "the job server of a background job cannot be asked now; nothing is known of the job",
+    "the job server of this job cannot be asked now",
+)
+TOO_MANY_STATUS_POLLS = Problem(
+    "too-many-status-polls",
+    503,
+    Retry.NO,
+    False,
+    "the job server is asked for background jobs as often as `--max-status-polls` lets it be",
+    "the job server is asked for jobs as often as it may be",
+)
+
 # In the order of the docs.
 PROBLEMS = tuple(problem for problem in list(vars().values()) if isinstance(problem, Problem))
 

@@ -12,8 +12,9 @@ cdef enum Method:
     METHOD_POST = 2
     METHOD_PUT = 3
     METHOD_OPTIONS = 4
+    METHOD_DELETE = 5
     # Any other method that llhttp knows.
-    METHOD_OTHER = 5
+    METHOD_OTHER = 6
 
 
 cdef enum:
@@ -21,6 +22,8 @@ cdef enum:
     OBJECT_BYTES = 48
     # Of the name that a request is given here.
     ID_BYTES = 28
+    # In the place of a length: the body ends when it ends.
+    UNKNOWN_BYTES = -1
     # Of the name that its client has given it so much is kept, and of a trace this.
     MOST_CLIENT_ID_BYTES = 128
     TRACE_ID_BYTES = 32
@@ -215,7 +218,8 @@ cdef class RequestOwner(StreamOwner):
         object body,
     ) except -1
     # An answer whose body of body_bytes comes in pieces: its source is told when the client takes them. Returns whether any is
-    # wanted; not of an answer to HEAD, nor once nobody is there.
+    # wanted; not of an answer to HEAD, nor once nobody is there. With UNKNOWN_BYTES it comes in chunks, or to HTTP/1.0 up to the
+    # end of the connection, until end_pieces(). first: a piece that leaves in one write with the head; None for none.
     cdef bint answer_in_pieces(
         self,
         Request request,
@@ -225,9 +229,15 @@ cdef class RequestOwner(StreamOwner):
         Py_ssize_t headers_bytes,
         long long body_bytes,
         BodySource source,
+        bytes first,
     ) except -1
-    # A piece of it, which is wanted. Returns whether the next one is, too; if not, the source is told when it is.
+    # A piece of it, which is wanted. Returns whether the next one is, too; if not, the source is told when it is. Of an answer
+    # without a length a piece may be given that is not wanted, if its head has left: pieces_waiting() tells how much waits.
     cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1
+    # The whole of an answer without a length was given. After the last piece of one that has a length nothing is said.
+    cdef int end_pieces(self, Request request) except -1
+    # How many bytes were given that the kernel has not taken yet.
+    cdef Py_ssize_t pieces_waiting(self, Request request) except -1
     # The rest of it never comes. Returns whether another answer can be given: the client has had nothing of this one.
     cdef bint take_back(self, Request request) except -1
     # An answer that tells of a Problem (http/problems), with its own words where detail is None and its own header lines

@@ -149,10 +149,17 @@ cdef class RequestOwner(StreamOwner):
         Py_ssize_t headers_bytes,
         long long body_bytes,
         BodySource source,
+        bytes first,
     ) except -1:
         raise NotImplementedError
 
     cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+    cdef int end_pieces(self, Request request) except -1:
+        raise NotImplementedError
+
+    cdef Py_ssize_t pieces_waiting(self, Request request) except -1:
         raise NotImplementedError
 
     cdef bint take_back(self, Request request) except -1:

@@ -17,7 +17,7 @@ from gatewayx.http.request cimport ID_BYTES, Request, RequestNote
 from gatewayx.http import outcomes
 
 # In the order of Method (http/request).
-cdef tuple METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"OTHER")
+cdef tuple METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"OTHER")
 # A name that is "ok" in http/outcomes.
 cdef bytes OK = b"ok"
 

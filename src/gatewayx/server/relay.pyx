@@ -20,7 +20,6 @@ cdef extern from "<string.h>" nogil:
 
 from gatewayx.core.budget cimport BODIES, RESULTS, SMALL_BYTES, account_for
 from gatewayx.core.digits cimport put_bytes, put_decimal
-from gatewayx.gateway.job_request cimport HIGH, NORMAL, PLUGIN
 from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.records cimport read_ending
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
@@ -36,15 +35,9 @@ from gatewayx.http.problems import (
 )
 from gatewayx.server.places import State
 
-cdef bytes HIGH_LINE = b"X-Gearman-Priority: high\r\n"
-cdef bytes LOW_LINE = b"X-Gearman-Priority: low\r\n"
-
 cdef enum:
-    # All of a relayed head but its target: the preamble, and the longest line of each kind.
-    MOST_OTHER_BYTES = 512
-
-# A wait is told with so many decimals that the same number is read; one that is shorter would be told as 0.
-cdef double LEAST_TIMEOUT_S = 1e-20
+    # All of a relayed head but its target and the lines of what it asks for.
+    MOST_OTHER_BYTES = 256
 
 cdef str NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
 
@@ -123,13 +116,13 @@ cdef class Relay(Owners):
         number %= self.count
         return -1 if number == self.own else <int> number
 
-    cdef Relayed relay(self, int place, JobRequest asked, Request request):
+    cdef Relayed relay(self, int place, Asked asked, Request request):
         return self._begin(place, asked, request, True)
 
-    cdef Relayed relay_head(self, int place, JobRequest asked, Request request):
+    cdef Relayed relay_head(self, int place, Asked asked, Request request):
         return self._begin(place, asked, request, False)
 
-    cdef RelayedRequest _begin(self, int place, JobRequest asked, Request request, bint whole):
+    cdef RelayedRequest _begin(self, int place, Asked asked, Request request, bint whole):
         cdef RelayConnection connection
         cdef bint is_kept
         cdef bint is_counted = False
@@ -201,12 +194,13 @@ cdef class RelayedRequest(Relayed):
 cdef class RelayConnection(StreamOwner):
     """A connection to the process at a place."""
 
-    cdef bint ask(self, JobRequest asked, Request request, bint whole) except -1:
+    cdef bint ask(self, Asked asked, Request request, bint whole) except -1:
         cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
         cdef bytes workload = asked.workload if whole and has_body else b""
         cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
         cdef bint is_small = workload_bytes <= SMALL_BYTES
         cdef RelayedRequest current = RelayedRequest.__new__(RelayedRequest)
+        cdef bytes lines = asked.relayed_lines()
         cdef bytes written
         cdef char* end
         current.connection = self
@@ -218,6 +212,7 @@ cdef class RelayConnection(StreamOwner):
         written = PyBytes_FromStringAndSize(
             NULL,
             MOST_OTHER_BYTES
+            + PyBytes_GET_SIZE(lines)
             + PyBytes_GET_SIZE(request.path)
             + (0 if request.query is None else PyBytes_GET_SIZE(request.query))
             + (workload_bytes if is_small else 0),
@@ -229,15 +224,7 @@ cdef class RelayConnection(StreamOwner):
         if request.query is not None:
             end = put_bytes(put_bytes(end, b"?"), request.query)
         end = put_bytes(end, b" HTTP/1.1\r\nHost: relay\r\n")
-        if asked.unique_origin != PLUGIN:
-            end = put_bytes(put_bytes(put_bytes(end, b"X-Gearman-Unique: "), asked.unique), b"\r\n")
-        if asked.background:
-            end = put_bytes(end, b"X-Gearman-Background: true\r\n")
-        if asked.priority != NORMAL:
-            end = put_bytes(end, HIGH_LINE if asked.priority == HIGH else LOW_LINE)
-        if asked.timeout_s != self.relay.job_timeout_s:
-            timeout = f"X-Gearman-Timeout: {max(asked.timeout_s, LEAST_TIMEOUT_S):.20f}\r\n".encode()
-            end = put_bytes(end, timeout)
+        end = put_bytes(end, lines)
         if self.chunked:
             end = put_bytes(end, b"Transfer-Encoding: chunked\r\n")
         elif has_body and (workload_bytes or not whole):

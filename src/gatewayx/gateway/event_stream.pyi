@@ -1,0 +1,6 @@
+"""The events of a kept job as an answer that comes as they happen; the .pxd has the C-level interface."""
+
+from gatewayx.gateway.watching import Watcher
+
+class EventStream(Watcher):
+    """The events of one job, for one client."""

@@ -1,0 +1,42 @@
+"""Who waits for something to happen to a kept job, without a timer or Task of its own."""
+
+from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.gateway.owners cimport Asked
+from gatewayx.http.request cimport BodySource
+
+
+cdef class Watched:
+    """What can be watched."""
+    # Its Watchers, as the keys; at most one a request under way.
+    cdef dict watchers
+
+    # Tell each of a change.
+    cdef int tell_watchers(self) except -1
+
+
+cdef class Watcher(BodySource):
+    """Waits for a change of what it watches. It is a BodySource for those whose answer comes in pieces."""
+    # None before it watches, and once it has left.
+    cdef Watched watched
+    # Where its time hangs, and the entry there; None for one without a time.
+    cdef DeadlineWheel wheel
+    cdef Alarm alarm
+
+    cdef int watch(self, Watched watched) except -1
+    # It is told of nothing any more, and its time is not up.
+    cdef int leave(self) except -1
+    # Have time_is_up() called so long from now, in place of when it was asked for before.
+    cdef int wake(self, DeadlineWheel wheel, double after_s) except -1
+    # What it watches has changed, which may be its end.
+    cdef int changed(self) except -1
+    cdef int time_is_up(self) except -1
+
+
+cdef class Alarm(Expiring):
+    # None once it has left.
+    cdef Watcher watcher
+
+
+cdef class Wait(Watcher):
+    """A request that waits for the end of a job, or until its time is up."""
+    cdef Asked asked

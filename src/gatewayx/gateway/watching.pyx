@@ -1,0 +1,85 @@
+"""Who waits for something to happen to a kept job, without a timer or Task of its own.
+
+Their times hang in the wheel that has all deadlines, and who they are stands with what they watch.
+"""
+
+import logging
+
+cimport cython
+
+from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.http.request cimport BodySource
+
+logger = logging.getLogger("gatewayx.gateway")
+
+
+cdef class Watched:
+    """What can be watched."""
+
+    cdef int tell_watchers(self) except -1:
+        if not self.watchers:
+            return 0
+        for watcher in list(self.watchers):
+            if watcher in self.watchers:
+                try:
+                    (<Watcher> watcher).changed()
+                except Exception:
+                    # It ends its own part only: others watch as well.
+                    logger.exception("a request that watches a job failed")
+                    (<Watcher> watcher).leave()
+        return 0
+
+
+cdef class Watcher(BodySource):
+    """Waits for a change of what it watches."""
+
+    cdef int watch(self, Watched watched) except -1:
+        self.watched = watched
+        if watched.watchers is None:
+            watched.watchers = {}
+        watched.watchers[self] = None
+        return 0
+
+    cdef int leave(self) except -1:
+        cdef Watched watched = self.watched
+        self.watched = None
+        if watched is not None:
+            watched.watchers.pop(self, None)
+        if self.alarm is not None:
+            self.alarm.watcher = None
+            self.wheel.disarm(self.alarm)
+            self.alarm = None
+        return 0
+
+    cdef int wake(self, DeadlineWheel wheel, double after_s) except -1:
+        self.wheel = wheel
+        if self.alarm is None:
+            self.alarm = Alarm.__new__(Alarm)
+            self.alarm.watcher = self
+        return wheel.arm(self.alarm, after_s)
+
+    cdef int changed(self) except -1:
+        raise NotImplementedError
+
+    cdef int time_is_up(self) except -1:
+        raise NotImplementedError
+
+
+@cython.final
+cdef class Alarm(Expiring):
+    """When a Watcher's time is up."""
+
+    cpdef int deadline_passed(self) except -1:
+        cdef Watcher watcher = self.watcher
+        return 0 if watcher is None else watcher.time_is_up()
+
+
+@cython.final
+cdef class Wait(Watcher):
+    """A request that waits for the end of a job, or until its time is up."""
+
+    cdef int changed(self) except -1:
+        return self.asked.waited()
+
+    cdef int time_is_up(self) except -1:
+        return self.asked.waited()
