@@ -166,4 +166,4 @@ def test_there_is_room_for_every_outcome():
     assert len(OUTCOMES) <= 128
     assert len(set(OUTCOMES)) == len(OUTCOMES)
     assert all(100 <= status <= 599 for _, status in OUTCOMES)
-    assert (len(METHODS), len(RESULTS)) == (6, 10)
+    assert (len(METHODS), len(RESULTS)) == (7, 10)
