@@ -24,10 +24,15 @@ cdef class EventLog:
     cdef bytes event(self, long long number)
     # The event that says that those from this number up to the oldest kept one are kept no more.
     cdef bytes gap(self, long long missing)
+    # The oldest event that is kept is kept no more; there is one.
+    cdef int forget_oldest(self) except -1
     # What it takes, in bytes.
     cdef Py_ssize_t held_bytes(self)
 
 
+# A numerator or denominator as JSON has it: a number if it is a decimal one of at most 18 digits, else text with everything escaped that is
+# not printable.
+cdef object number_of(bytes text)
 # The data of events, each a line of JSON.
 cdef bytes status_data(bytes numerator, bytes denominator)
 # What a worker has sent: as text where it is UTF-8, else in base64.

@@ -16,8 +16,15 @@ cdef class EventLog:
     cdef bytes gap(self, long long missing):
         raise NotImplementedError
 
+    cdef int forget_oldest(self) except -1:
+        raise NotImplementedError
+
     cdef Py_ssize_t held_bytes(self):
         raise NotImplementedError
+
+
+cdef object number_of(bytes text):
+    raise NotImplementedError
 
 
 cdef bytes status_data(bytes numerator, bytes denominator):
