@@ -14,6 +14,7 @@ NAMES = {
     b"X-Gearman-Background": b"perhaps",
     b"X-Gearman-Priority": b"highest",
     b"X-Gearman-Timeout": b"soon",
+    b"X-Gearman-Stream": b"yes",
 }
 # RFC 9110 5.6.2: what a name may be made of.
 TOKEN_BYTES = sorted(set(string.ascii_letters + string.digits) | set("!#$%&'*+-.^_`|~"))

@@ -7,6 +7,7 @@ cdef enum:
     ABOUT_THE_JOB = 1
     ABOUT_WHO_ASKS = 2
     FOR_THE_LOG = 4
+    ABOUT_THE_ANSWER = 8
 
 
 # A header's value, where it lies in what was received; NULL without one, and the first one's where there are several.

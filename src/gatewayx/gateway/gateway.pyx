@@ -9,12 +9,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from gatewayx.core.digits cimport put_bytes
 from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.asking cimport ABOUT_THE_JOB, ABOUT_WHO_ASKS, FOR_THE_LOG, tells_who_asks
+from gatewayx.gateway.asking cimport ABOUT_THE_ANSWER, ABOUT_THE_JOB, ABOUT_WHO_ASKS, FOR_THE_LOG, tells_who_asks
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
 from gatewayx.gateway.owners cimport Asked, Owners
+from gatewayx.gateway.preferences cimport tells_of_answer
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.records cimport Records, is_noted
@@ -103,11 +104,13 @@ cdef class Gateway(Common):
         """What is held now, by name."""
         return {"open_exchanges": self.open_exchanges}
 
-    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1:
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes, Py_ssize_t value_bytes) except -1:
         if is_ours(name, name_bytes):
             return ABOUT_THE_JOB
         if tells_who_asks(name, name_bytes):
             return ABOUT_WHO_ASKS
+        if tells_of_answer(name, name_bytes, value_bytes):
+            return ABOUT_THE_ANSWER
         return FOR_THE_LOG if is_noted(name, name_bytes) and self.records.log is not None else 0
 
     cdef int begin(self, Request request) except -1:
@@ -191,7 +194,7 @@ cdef class Gateway(Common):
             if self.plugin_compat:
                 read_plugin_headers(wanted, request, self.refuse_client_unique)
             else:
-                read_headers(wanted, request, self.refuse_client_unique)
+                read_headers(wanted, request, self.refuse_client_unique, self.job_timeout_s)
         if wanted.unique is None:
             if not self.plugin_compat:
                 wanted.unique_origin = GATEWAY

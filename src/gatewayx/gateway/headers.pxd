@@ -13,9 +13,9 @@ cdef bytes UNIQUE_PREFIX
 # Whether it may be one of our headers; the name as sent.
 cdef bint is_ours(const char* name, Py_ssize_t name_bytes) noexcept
 
-# Read the request's headers into the job request, whose timeout_s is default and maximum. Raises RequestError.
-# refuse_unique: clients may not give uniques.
-cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) except -1
+# Read the request's headers into the job request, whose timeout_s is default and maximum; of a streamed one that is
+# streamed_timeout_s. Raises RequestError. refuse_unique: clients may not give uniques.
+cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique, double streamed_timeout_s) except -1
 
 # The same as gearmand's HTTP plugin reads them: in any case, and what says nothing to it is as if it were not there.
 cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_unique) except -1

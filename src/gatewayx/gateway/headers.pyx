@@ -26,12 +26,14 @@ cdef enum:
     BACKGROUND = 2
     PRIORITY = 4
     TIMEOUT = 8
+    STREAM = 16
 
 HEADER_NAMES = {
     UNIQUE: "X-Gearman-Unique",
     BACKGROUND: "X-Gearman-Background",
     PRIORITY: "X-Gearman-Priority",
     TIMEOUT: "X-Gearman-Timeout",
+    STREAM: "X-Gearman-Stream",
 }
 
 
@@ -39,8 +41,8 @@ cdef bint is_ours(const char* name, Py_ssize_t name_bytes) noexcept:
     return 16 <= name_bytes <= 20 and is_word(name, b"x-gearma") and is_word(name + 2, b"gearman-")
 
 
-cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) except -1:
-    cdef double most_s = wanted.timeout_s
+cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique, double streamed_timeout_s) except -1:
+    cdef double told_s = 0
     cdef HeaderSlice header
     cdef int index, name
     cdef int seen = 0
@@ -71,8 +73,29 @@ cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique) ex
             else:
                 raise RequestError(MALFORMED_HEADER, "X-Gearman-Priority is none of 'low', 'normal' and 'high'")
         elif name == TIMEOUT:
-            wanted.timeout_s = min(_timeout(_value(&header)), most_s)
+            told_s = _timeout(_value(&header))
             wanted.tells_timeout = True
+        elif name == STREAM:
+            wanted.streamed = _is(&header, b"true", 4)
+            if not wanted.streamed and not _is(&header, b"false", 5):
+                raise RequestError(MALFORMED_HEADER, "X-Gearman-Stream is neither 'true' nor 'false'")
+    if wanted.streamed:
+        _check_streamed(wanted)
+        wanted.timeout_s = streamed_timeout_s
+    if wanted.tells_timeout:
+        wanted.timeout_s = min(told_s, wanted.timeout_s)
+    return 0
+
+
+cdef int _check_streamed(JobRequest wanted) except -1:
+    """Refuse a streamed job that nobody could stream."""
+    if wanted.background:
+        raise RequestError(MALFORMED_HEADER, "X-Gearman-Stream asks for data, which a background job has none of")
+    if wanted.unique is not None:
+        # Whoever is merged with a job that has begun would get the rest of its data, as if that were all.
+        raise RequestError(
+            MALFORMED_HEADER, "X-Gearman-Stream cannot stand with X-Gearman-Unique: a merged job may have sent data already"
+        )
     return 0
 
 
@@ -118,7 +141,7 @@ cdef inline int _name_of(const HeaderSlice* header) noexcept:
     cdef Py_ssize_t length = header.name_bytes
     cdef const char* last = header.name + length - 8
     if length == 16:
-        return UNIQUE if is_word(last, b"n-unique") else 0
+        return UNIQUE if is_word(last, b"n-unique") else STREAM if is_word(last, b"n-stream") else 0
     if length == 17:
         return TIMEOUT if is_word(last, b"-timeout") else 0
     if length == 18:

@@ -39,6 +39,8 @@ cdef class JobRequest(Asked):
     cdef bint background
     # Its client has said how long it waits.
     cdef bint tells_timeout
+    # Its client takes the data as it comes (X-Gearman-Stream). Only with a unique of the gateway's own, and of a foreground job.
+    cdef bint streamed
     # The hash that becomes the job's identity, for the unique "-", by which jobs are merged by their workloads; it takes
     # the workload as it arrives. None for any other unique.
     cdef KeyedHash identity_hash

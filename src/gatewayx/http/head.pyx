@@ -437,7 +437,7 @@ cdef class HeadReader:
                 else:
                     self.seen.unknown_expectation = True
         elif self.handler is not None:
-            kind = self.handler.wants_header(name_bytes, length)
+            kind = self.handler.wants_header(name_bytes, length, PyBytes_GET_SIZE(value))
             if kind:
                 self.request.header_kinds |= kind
                 self._keep(name, value)

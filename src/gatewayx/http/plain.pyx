@@ -302,7 +302,7 @@ cdef bint _take_line(
             return False
     if handler is None:
         return True
-    kind = handler.wants_header(name, name_bytes)
+    kind = handler.wants_header(name, name_bytes, value_end - value)
     if kind == 0:
         return True
     head.wanted_kinds |= kind

@@ -66,7 +66,7 @@ cdef class PythonHandler(RequestHandler):
         self.respond = respond
         self.wanted_headers = frozenset(wanted_headers)
 
-    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1:
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes, Py_ssize_t value_bytes) except -1:
         return PyBytes_FromStringAndSize(name, name_bytes).lower() in self.wanted_headers
 
     cdef int begin(self, Request request) except -1:

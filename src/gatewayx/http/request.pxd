@@ -252,9 +252,9 @@ cdef class RequestOwner(StreamOwner):
 
 cdef class RequestHandler:
     """Who knows what requests mean. It answers each through request.owner, now or later."""
-    # Whether headers of this name are kept for the handler, 0 if not; what is returned of all that are is in the request's
-    # header_kinds. The name as sent. Host is kept without being asked for.
-    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1
+    # Whether a header of this name, whose value has so many bytes, is kept for the handler, 0 if not; what is returned of all
+    # that are is in the request's header_kinds. The name as sent. Host is kept without being asked for.
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes, Py_ssize_t value_bytes) except -1
     # The head is complete. An answer given here spares the reading of the body.
     cdef int begin(self, Request request) except -1
     # The request is refused before it has begun, of which no more may be known than is here: which lines its answer has, that is.

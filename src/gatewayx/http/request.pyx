@@ -175,7 +175,7 @@ cdef class RequestOwner(StreamOwner):
 cdef class RequestHandler:
     """Who knows what requests mean."""
 
-    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes) except -1:
+    cdef int wants_header(self, const char* name, Py_ssize_t name_bytes, Py_ssize_t value_bytes) except -1:
         return 0
 
     cdef int begin(self, Request request) except -1:
