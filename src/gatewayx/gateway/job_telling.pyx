@@ -24,8 +24,6 @@ cdef int note_job(Records records, Request request, JobRequest wanted, Job job) 
 cdef int take_ending(
     Records records, Request request, JobRequest wanted, const Ending* ending, bytes headers
 ) except -1:
-    if request is None:
-        return 0
     request.outcome = ending.outcome
     request.server_place = ending.server_place
     request.job_ns = ending.job_ns

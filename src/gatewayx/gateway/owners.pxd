@@ -10,7 +10,14 @@ cdef enum:
 
 
 cdef class Asked(JobListener):
-    """What another process is asked for, and who is told its answer."""
+    """What a request asks for, which another process may have the answer to. It is the request's context (http/request)."""
+    # None once it was answered or abandoned.
+    cdef Request request
+    # The request as the process has it that is to answer; None if that is this process, and before.
+    cdef Relayed relayed
+    # The answer that comes from there is being given in pieces, and nobody knows how many there are.
+    cdef bint in_pieces
+    cdef bint is_endless
     # How long its client waits for the head of the answer.
     cdef double timeout_s
     # What the request has as its body, where that is an object; None before all of it is there, and once it is in other hands.
@@ -18,10 +25,16 @@ cdef class Asked(JobListener):
     # Whose token its client has, MARK_BYTES long; None for none.
     cdef bytes token_mark
 
-    # All of the request is there. It is its context (http/request).
+    # All of the request is there.
     cdef int perform(self) except -1
     # No answer is wanted any more.
     cdef int abandon(self) except -1
+    # The request has its answer, or never will: let go of it.
+    cdef int close(self) except -1
+    # How the request has ended, as the other process tells; headers: the lines of its answer.
+    cdef int learn_ending(self, const Ending* ending, bytes headers) except -1
+    # Nobody takes what is still to come of its body.
+    cdef int drop_body(self) except -1
     # A wait for a kept job is over (gateway/watching): the job has ended, or time is up.
     cdef int waited(self) except -1
 

@@ -40,3 +40,5 @@ cdef class Alarm(Expiring):
 cdef class Wait(Watcher):
     """A request that waits for the end of a job, or until its time is up."""
     cdef Asked asked
+    # Its time was up since somebody has set this to False.
+    cdef bint is_over

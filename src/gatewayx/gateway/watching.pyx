@@ -82,4 +82,5 @@ cdef class Wait(Watcher):
         return self.asked.waited()
 
     cdef int time_is_up(self) except -1:
+        self.is_over = True
         return self.asked.waited()

@@ -20,8 +20,11 @@ OUTCOMES: tuple[tuple[str, int], ...] = (
     ("client-gone", CLIENT_GONE_STATUS),
     # The rest of an answer that had begun never came.
     ("answer-cut", 200),
+    # A job that is kept was taken, or has not ended; and whoever asks for it knows what it is at.
+    ("ok", 202),
+    ("ok", 304),
     *((problem.kind, problem.status) for problem in PROBLEMS),
 )
 
-OK, NO_CONTENT, EXCEPTION, COMPAT_EXCEPTION, COMPAT_FAIL, CLIENT_GONE, ANSWER_CUT = range(7)
-OUTCOME_OF_PROBLEM: dict[str, int] = {problem.kind: 7 + index for index, problem in enumerate(PROBLEMS)}
+OK, NO_CONTENT, EXCEPTION, COMPAT_EXCEPTION, COMPAT_FAIL, CLIENT_GONE, ANSWER_CUT, ACCEPTED, NOT_MODIFIED = range(9)
+OUTCOME_OF_PROBLEM: dict[str, int] = {problem.kind: 9 + index for index, problem in enumerate(PROBLEMS)}
