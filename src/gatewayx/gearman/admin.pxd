@@ -58,12 +58,29 @@ cdef class ServerStatus:
     cdef bint has_ended(self, bytes function, long long asked)
 
 
+cdef class Cancellation:
+    """One `cancel job` whose answer somebody waits for. Of answered() and lost() exactly one is called, once, unless it is not
+    wanted any more before it was sent."""
+    # Of the job, at the job server that the text connection is to.
+    cdef readonly bytes handle
+
+    # It may still be sent: the job's own connection lives.
+    cdef bint is_wanted(self)
+    # The job server has said something, which tells nothing of the job: OK of queued, running and cancelled ones alike.
+    cdef int answered(self) except -1
+    # The text connection is gone, for this reason; whether the cancellation has arrived is not known.
+    cdef int lost(self, str reason) except -1
+
+
 cdef class AdminConnection(UpstreamConnection):
+    # Tells it from every other text connection of this process, from 1: one life of a job server has no more than one at a time,
+    # and none is to two lives.
+    cdef readonly unsigned int number
     # Where what it learns is kept.
     cdef readonly ServerStatus status
-    # Jobs whose cancellation leaves with this loop turn.
+    # Jobs and Cancellations that leave with this loop turn.
     cdef list cancelled_jobs
-    # What the answers that are due are: at most MAX_PENDING_CANCELS lines and one status.
+    # What the answers that are due are: at most MAX_PENDING_CANCELS lines, some of them Cancellations, and one status.
     cdef object due
     # How many of them are cancellations.
     cdef readonly Py_ssize_t pending_cancels
@@ -94,6 +111,9 @@ cdef class AdminConnection(UpstreamConnection):
 
     # Ask that the job be taken out of the queue; gearmand's answer tells nothing, so none is awaited.
     cdef int cancel(self, object job) except -1
+    # Ask the same and tell of the answer. Returns None, or in words why it cannot be asked, and then nothing is told.
+    cdef str cancel_and_tell(self, Cancellation cancellation)
+    cdef int _cancel_later(self, object cancelled) except -1
     cdef int _ask(self, int answer, bytes command) except -1
     cdef int _read_lines(self) except -1
     cdef int _line(self, const char* line, Py_ssize_t line_bytes) except -1

@@ -41,6 +41,14 @@ class ServerStatus:
     @property
     def answered(self) -> int: ...
 
+class Cancellation:
+    """One `cancel job` whose answer somebody waits for."""
+
+    @property
+    def handle(self) -> bytes: ...
+    @property
+    def connected(self) -> bool: ...
+
 @final
 class AdminConnection(UpstreamConnection):
     """A text connection.
@@ -52,6 +60,8 @@ class AdminConnection(UpstreamConnection):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, turn: Turn, status: ServerStatus, counters: Counters
     ) -> None: ...
+    @property
+    def number(self) -> int: ...
     @property
     def status(self) -> ServerStatus: ...
     @property

@@ -9,6 +9,9 @@ cancellation must reach the life of the job server that gave the handle: it is s
 up since before the handle was given, and only while the job's own connection lives. A lost connection never comes up
 again; a new one is another object.
 
+Whoever cancels a job and still waits for it is told of the answer (Cancellation), since what the job server knows of the job
+may be asked for only behind that.
+
 `status` has a line a function: its name, all its jobs, the running ones, the workers that can do it.
 """
 
@@ -36,6 +39,9 @@ cdef enum:
     MAX_QUEUED_JOBS = 1000000000
     # Numbers at the end of a line of `status`: jobs, those running, workers.
     NUMBERS = 3
+
+# How many text connections were made so far; 0 is the number of none.
+cdef unsigned int connections_made = 0
 
 
 @cython.final
@@ -87,6 +93,24 @@ cdef class ServerStatus:
         return status.busy_since > asked + 1
 
 
+cdef class Cancellation:
+    """One `cancel job` whose answer somebody waits for; see the .pxd."""
+
+    @property
+    def connected(self):
+        """Whether it may still be sent."""
+        return self.is_wanted()
+
+    cdef bint is_wanted(self):
+        return True
+
+    cdef int answered(self) except -1:
+        raise NotImplementedError
+
+    cdef int lost(self, str reason) except -1:
+        raise NotImplementedError
+
+
 @cython.final
 cdef class AdminConnection(UpstreamConnection):
     """A text connection.
@@ -96,7 +120,12 @@ cdef class AdminConnection(UpstreamConnection):
     """
 
     def __init__(self, loop, Turn turn not None, ServerStatus status not None, Counters counters not None):
+        global connections_made
         super().__init__(loop, turn, "text connection")
+        connections_made += 1
+        if connections_made == 0:
+            connections_made = 1
+        self.number = connections_made
         self.counted_in = counters
         self.counts = counters.row
         self.status = status
@@ -130,22 +159,37 @@ cdef class AdminConnection(UpstreamConnection):
         if self.pending_cancels >= MAX_PENDING_CANCELS:
             self.counts.cancels_left_out += 1
             return 0
-        self.cancelled_jobs.append(job)
+        return self._cancel_later(job)
+
+    cdef str cancel_and_tell(self, Cancellation cancellation):
+        if not self.is_up():
+            return "the job server is not connected by text"
+        if self.pending_cancels >= MAX_PENDING_CANCELS:
+            self.counts.cancels_left_out += 1
+            return "the job server has as many cancellations to answer as may wait"
+        self._cancel_later(cancellation)
+        return None
+
+    cdef int _cancel_later(self, object cancelled) except -1:
+        self.cancelled_jobs.append(cancelled)
         self.pending_cancels += 1
         return self.turn.add_job_server(self)
 
     cdef int end_turn(self) except -1:
         jobs, self.cancelled_jobs = self.cancelled_jobs, []
         # Those of a connection that is gone are gone with it, and the handle may be somebody else's by now.
-        handles = [job.handle for job in jobs if job.connected]
-        self.pending_cancels -= len(jobs) - len(handles)
-        if not self.is_up() or not handles or self.stream.closing():
+        cancelled = [job for job in jobs if job.connected]
+        self.pending_cancels -= len(jobs) - len(cancelled)
+        if not self.is_up() or not cancelled:
             return 0
-        self.counts.cancels_requested += len(handles)
         if not self.due:
             self.heard_at_s = self.loop.time()
-        self.due.extend([CANCELLATION] * len(handles))
-        return self.stream.write(b"".join([b"cancel job %b\n" % handle for handle in handles]))
+        # On a connection that is closing they are told so with its end.
+        self.due.extend([job if isinstance(job, Cancellation) else CANCELLATION for job in cancelled])
+        if self.stream.closing():
+            return 0
+        self.counts.cancels_requested += len(cancelled)
+        return self.stream.write(b"".join([b"cancel job %b\n" % job.handle for job in cancelled]))
 
     cdef int _ask(self, int answer, bytes command) except -1:
         if not self.due:
@@ -217,6 +261,9 @@ cdef class AdminConnection(UpstreamConnection):
         if answer == STATUS and not (line_bytes == 1 and line[0] == c"."):
             return self._status_line(line, line_bytes)
         self.due.popleft()
+        if isinstance(answer, Cancellation):
+            self.pending_cancels -= 1
+            return (<Cancellation> answer).answered()
         if answer == CANCELLATION:
             self.pending_cancels -= 1
             return 0
@@ -293,12 +340,16 @@ cdef class AdminConnection(UpstreamConnection):
 
     cdef int end_all(self) except -1:
         """What was to be cancelled is left to run, and of the job server nothing is known."""
+        waiting = [*self.due, *self.cancelled_jobs]
         self.cancelled_jobs = []
         self.due.clear()
         self.pending_cancels = 0
         self.reading = None
         self.status.functions = None
         self.status.served = []
+        for item in waiting:
+            if isinstance(item, Cancellation):
+                (<Cancellation> item).lost(self.close_reason)
         return 0
 
 

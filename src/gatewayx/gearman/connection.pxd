@@ -1,10 +1,11 @@
 """One pipelined socket to one job server, and the jobs that were submitted over it."""
 
 from gatewayx.core.budget cimport ByteBudget, Held
-from gatewayx.gearman.admin cimport ServerStatus
+from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
 from gatewayx.gearman.job cimport Job, JobCarrier, JobRouter
 from gatewayx.gearman.job_table cimport JobTable
 from gatewayx.gearman.packet cimport PacketReader
+from gatewayx.gearman.status_questions cimport StatusQuestions
 
 cdef enum:
     # Bytes that wait for a job server that does not read, a connection; above, the connection takes no more jobs.
@@ -51,6 +52,8 @@ cdef class JobServerConnection(JobCarrier):
     cdef Job newest_pending
     # Those that the job server has created.
     cdef JobTable table
+    # What is asked of jobs that are cancelled while somebody waits for them.
+    cdef StatusQuestions questions
 
     # Submissions of this loop turn, or held back while the job server does not read, in order; how many they are; how many
     # of them nobody waits for any more; the size of the others.
@@ -77,9 +80,11 @@ cdef class JobServerConnection(JobCarrier):
     cdef int submit(self, Job job) except -1
     cdef int _write(self, Job job) except -1
     cdef int _flush(self, Py_ssize_t gathered_bytes) except -1
+    cdef int _ask_questions(self) except -1
     cdef int _append_pending(self, Job job) except -1
     cdef int _append_unsent(self, Job job) except -1
     cdef Job _take_unsent(self)
+    cdef AdminConnection _admin(self)
     cdef int _forget_abandoned(self) except -1
     cdef int _settle(self, Job job, bint queued) except -1
     cdef int _packet(self) except -1
@@ -93,3 +98,8 @@ cdef class JobServerConnection(JobCarrier):
     cdef Job _take_pending(self, str packet_name)
     # Whether another connection has the job now, which is queued nowhere.
     cdef bint _move(self, Job job) except -1
+
+
+# Whether it is what a job server may call a job: 1 to MAX_HANDLE_BYTES visible ASCII bytes (0x21 to 0x7E), as gearmand's
+# "H:<host>:<number>".
+cdef bint is_handle(const char* byte, Py_ssize_t handle_bytes) noexcept

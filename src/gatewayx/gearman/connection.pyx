@@ -10,6 +10,9 @@ are job servers that do not know it, and work otherwise.
 
 A job that nobody waits for before it was written is never sent.
 
+A job that is cancelled while somebody waits for it is asked for by GET_STATUS once the text connection has answered
+(`questions`). Answers to that keep an order of their own: STATUS_RES is told from what answers submissions by its type.
+
 A job server that does not read is given GATHERED_BYTES or one large packet and no more; the rest waits unsent,
 bounded, and what waits there when the connection ends goes to another one through the router, as does what the job
 server's full queue refuses. So a packet is kept until it was answered, and counts in the byte budget until then.
@@ -29,7 +32,7 @@ from gatewayx.core.budget cimport RESULTS, ByteBudget, account_for
 from gatewayx.core.digits cimport put_bytes
 from gatewayx.core.turns cimport Turn
 from gatewayx.core.deadlines cimport DeadlineWheel
-from gatewayx.gearman.admin cimport ServerStatus
+from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
 from gatewayx.gearman.job cimport (
     MAX_ERROR_CODE_BYTES,
     MAX_REASON_BYTES,
@@ -37,6 +40,7 @@ from gatewayx.gearman.job cimport (
     JobCarrier,
     JobRouter,
     JobState,
+    StatusListener,
     drop_packet,
     printable,
 )
@@ -52,6 +56,7 @@ from gatewayx.gearman.packet cimport (
     pack,
     type_name,
 )
+from gatewayx.gearman.status_questions cimport StatusQuestion, StatusQuestions
 from gatewayx.gearman.upstream cimport UpstreamState
 
 from gatewayx.gearman.errors import ProtocolError
@@ -108,6 +113,7 @@ cdef class JobServerConnection(JobCarrier):
         self.server_bit = <unsigned long long> 1 << server_number
         self.number = number
         self.table = JobTable(budget, max_result_bytes)
+        self.questions = StatusQuestions(PacketType.GET_STATUS, self, turn)
         self.reader = PacketReader(
             Magic.RESPONSE, max_body_bytes=max_result_bytes + MAX_FIRST_ARGUMENT_BYTES, announce_large=True
         )
@@ -125,8 +131,13 @@ cdef class JobServerConnection(JobCarrier):
 
     @property
     def idle(self):
-        """Nobody waits for the end of a job here, and none is on its way."""
-        return self.outstanding == 0 and self.oldest_pending is None and self.first_unsent is None
+        """Nobody waits for a job here, and none is on its way."""
+        return (
+            self.outstanding == 0
+            and self.oldest_pending is None
+            and self.first_unsent is None
+            and self.questions.is_idle()
+        )
 
     @property
     def unanswered(self):
@@ -169,6 +180,7 @@ cdef class JobServerConnection(JobCarrier):
         cdef bint waits_behind
         if not self.is_up() or self.stream.closing():
             return
+        self.questions.look(f"the job server gave no answer to GET_STATUS within {silence_s:g} s")
         arrived = self.written_bytes - self.stream.pending_bytes() - self.stream.unconfirmed_bytes()
         if self.echo_due and not self.heard:
             if self.arrived_bytes >= self.echo_end_bytes or arrived == self.arrived_bytes:
@@ -225,6 +237,35 @@ cdef class JobServerConnection(JobCarrier):
             if self.unsent_abandoned * 2 > self.unsent_count:
                 self._forget_abandoned()
         return 0
+
+    cdef str cancel(self, Job job, StatusListener listener):
+        cdef StatusQuestion question
+        if job.state != JobState.CREATED:
+            return "the job is not known to be queued or running"
+        if job.identity is not None:
+            return "others may wait for the same job"
+        if job.admin is None:
+            return "the job server was not connected by text when it was given the job"
+        if not self.is_up() or self.stream.closing():
+            return "the job's connection is closed"
+        if self.write_paused:
+            return "the job server does not read"
+        if not self.questions.has_room():
+            return "the job server has as many questions to answer as may wait"
+        question = self.questions.add(job.handle, listener)
+        refusal = job.admin.cancel_and_tell(question)
+        if refusal is not None:
+            self.questions.forget(question)
+        return refusal
+
+    cdef unsigned int life(self) noexcept:
+        cdef AdminConnection admin = self._admin()
+        return 0 if admin is None else admin.number
+
+    cdef AdminConnection _admin(self):
+        """The text connection that is up to the same job server: a name may stand for several of them."""
+        cdef AdminConnection admin = self.status.connection
+        return admin if admin is not None and admin.is_up() and admin.peer == self.peer else None
 
     cdef int _forget_abandoned(self) except -1:
         """Let go of those among the unsent that nobody waits for."""
@@ -284,6 +325,8 @@ cdef class JobServerConnection(JobCarrier):
         """Hand what is unsent to the stream as long as the kernel takes it; the rest waits on, whatever becomes of that."""
         cdef Py_ssize_t gathered_bytes = 0
         cdef Job job = self.first_unsent
+        if self.questions.unwritten is not None:
+            self._ask_questions()
         if job is None or self.is_closed() or self.write_paused or self.stream.closing():
             return 0
         while job is not None:
@@ -308,6 +351,15 @@ cdef class JobServerConnection(JobCarrier):
                 self.unsent_abandoned -= 1
             job = self.first_unsent
         return self._flush(gathered_bytes)
+
+    cdef int _ask_questions(self) except -1:
+        """What is asked behind cancellations leaves even while the kernel takes nothing: it is bounded, and jobs wait on."""
+        cdef bytes packets
+        if not self.is_up() or self.stream.closing():
+            return 0
+        packets = self.questions.take_packets()
+        self.written_bytes += PyBytes_GET_SIZE(packets)
+        return self.stream.write(packets)
 
     cdef Job _take_unsent(self):
         """The first that is unsent is so no more, or goes elsewhere."""
@@ -355,6 +407,10 @@ cdef class JobServerConnection(JobCarrier):
             self._job_created(reader.starts[0], reader.lengths[0])
         elif is_work(packet_type):
             self.table.work(reader, reader.argument(0), False)
+        elif packet_type == PacketType.STATUS_RES:
+            reason = self.questions.answer(reader)
+            if reason is not None:
+                self.close_for(reason)
         elif packet_type == PacketType.ERROR:
             self._error(reader.argument(0)[:MAX_ERROR_CODE_BYTES], reader.argument(1)[:MAX_REASON_BYTES])
         elif packet_type == PacketType.OPTION_RES:
@@ -426,6 +482,10 @@ cdef class JobServerConnection(JobCarrier):
             return 0
         if not self.is_up():
             return self.close_for(f"the job server answers ECHO_REQ with ERROR {printable(code)}: {printable(text)}")
+        if self.oldest_pending is None and self.questions.due:
+            return self.questions.refuse(
+                f"the job server answers GET_STATUS with ERROR {printable(code)}: {printable(text)}"
+            )
         return self._job_refused(code, text)
 
     cdef Job _take_pending(self, str packet_name):
@@ -443,7 +503,7 @@ cdef class JobServerConnection(JobCarrier):
         cdef Job job = self._take_pending("JOB_CREATED")
         if job is None:
             return 0
-        if not _is_handle(handle, handle_bytes):
+        if not is_handle(handle, handle_bytes):
             # It goes into a response's head, among other things.
             self.close_for("the job server sent a malformed handle")
             drop_packet(job, self.budget)
@@ -456,9 +516,7 @@ cdef class JobServerConnection(JobCarrier):
             self._settle(job, True)
             return job.tell_created(handle, handle_bytes)
         job.handle = PyBytes_FromStringAndSize(handle, handle_bytes)
-        # A name may stand for several job servers; the text connection must be to the same one.
-        if self.status.connection is not None and self.status.connection.peer == self.peer:
-            job.admin = self.status.connection
+        job.admin = self._admin()
         return self.table.add(job)
 
     cdef int _job_refused(self, bytes code, bytes text) except -1:
@@ -502,6 +560,7 @@ cdef class JobServerConnection(JobCarrier):
             job.tell_lost()
             job = following
         self.table.lose_all()
+        self.questions.lose_all(self.close_reason)
         for item in unsent:
             job = <Job> item
             self._settle(job, False)
@@ -522,8 +581,7 @@ cdef Py_ssize_t _gather(Job job, Py_ssize_t gathered_bytes) noexcept:
     return gathered_bytes + job.packet_bytes
 
 
-cdef bint _is_handle(const char* byte, Py_ssize_t handle_bytes) noexcept:
-    """1 to MAX_HANDLE_BYTES visible ASCII bytes (0x21 to 0x7E), as gearmand's "H:<host>:<number>"."""
+cdef bint is_handle(const char* byte, Py_ssize_t handle_bytes) noexcept:
     cdef const char* end = byte + handle_bytes
     cdef unsigned long long eight
     if not 0 < end - byte <= MAX_HANDLE_BYTES:

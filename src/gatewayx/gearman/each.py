@@ -23,7 +23,8 @@ from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
 
 if TYPE_CHECKING:
-    from gatewayx.gearman.pool import Pool, PooledServer
+    from gatewayx.gearman.pool import Pool
+    from gatewayx.gearman.pooled_server import PooledServer
     from gatewayx.gearman.roster import Roster
 
 logger = logging.getLogger("gatewayx.gearman")

@@ -69,12 +69,13 @@ cdef class JobListener:
     cdef int job_data(self, Job job, bytes data) except -1
     cdef int job_warning(self, Job job, bytes data) except -1
     cdef int job_status(self, Job job, bytes numerator, bytes denominator) except -1
-    # The end. The whole result: the data of all WORK_DATA, then the completion's; bytes or bytearray, not to be changed.
+    # The end. The whole result: the data of all WORK_DATA, then the completion's; bytes or bytearray, not to be changed. Of a
+    # streamed job the completion's alone.
     cdef int job_completed(self, Job job, object result) except -1
     # reason: what the worker said of it, at most MAX_REASON_BYTES of any bytes; empty for nothing.
     cdef int job_failed(self, Job job, bytes reason) except -1
     cdef int job_exception(self, Job job, bytes data) except -1
-    # The result is larger than the limit, or with job.over_budget than what the process may still hold. The job ran;
+    # The result, or a packet of a streamed job, is larger than the limit, or with job.over_budget than what the process may still hold. The job ran;
     # the rest is skipped.
     cdef int job_too_large(self, Job job) except -1
     # Every job server tried answered the submission with an ERROR packet, this the last one: it is queued nowhere. code
@@ -151,6 +152,8 @@ cdef class Job(Expiring):
     cdef unsigned long long rank_key
     # It is a background job with a client's own unique, which is not to be mixed with foreground ones.
     cdef bint remembered
+    # None of its data is gathered; see Submission.
+    cdef readonly bint streamed
     # The router's note of that, until the submission is settled; None otherwise.
     cdef object background_note
     # The job servers that answered ERROR, a bit each.
@@ -177,7 +180,7 @@ cdef class Job(Expiring):
     cdef bint incomplete
     # Data of all WORK_DATA so far, in one piece however small they are; None without.
     cdef readonly bytearray gathered
-    # Bytes of result so far, those of the packet at hand included.
+    # Bytes of result so far, those of the packet at hand included; always 0 of one that is streamed.
     cdef readonly Py_ssize_t result_bytes
     # What the result has of the byte budget.
     cdef Held result_held

@@ -17,6 +17,9 @@ class JobState(IntEnum):
 
 TRANSITIONS: dict[JobState, tuple[JobState, ...]]
 
+class StatusListener:
+    """Waits for what a job server knows of a job."""
+
 class JobListener:
     """Waits for a job."""
 
@@ -43,6 +46,8 @@ class Job(Expiring):
     def background(self) -> bool: ...
     @property
     def cancellable(self) -> bool: ...
+    @property
+    def streamed(self) -> bool: ...
     @property
     def over_budget(self) -> bool: ...
     @property

@@ -6,7 +6,8 @@ the same handle, and every WORK_* packet comes once per JOB_CREATED. The Job tha
 original, stands in `jobs` for all of them. One copy of a packet is told to every listener, the others are let pass.
 
 A job that nobody waits for any more stays in `jobs` until its end, so that its copies are still counted right; its data
-is not kept. Results count in the byte budget until their listeners were told.
+is not kept. Results count in the byte budget until their listeners were told. Of a streamed job nothing is gathered: each
+packet is its listener's.
 """
 
 from collections import OrderedDict
@@ -145,7 +146,11 @@ cdef class JobTable:
             data = reader.argument(1)[:MAX_REASON_BYTES] if reader.argument_count > 1 else b""
         else:
             data = reader.argument(1)
-        if packet_type == PacketType.WORK_DATA or packet_type == PacketType.WORK_COMPLETE:
+        if original.streamed:
+            # What comes is its listener's to hold; the bound is of each packet alone.
+            if PyBytes_GET_SIZE(data) > self.max_result_bytes:
+                return self._tell_all_too_large(original, packet_type)
+        elif packet_type == PacketType.WORK_DATA or packet_type == PacketType.WORK_COMPLETE:
             room_bytes = PyBytes_GET_SIZE(data)
             original.result_bytes += room_bytes
             if original.result_bytes > self.max_result_bytes:

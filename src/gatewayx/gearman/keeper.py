@@ -10,19 +10,21 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from gatewayx.core.jitter import random_part
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
+from gatewayx.gearman.status_connection import StatusAsker, StatusConnection
 from gatewayx.gearman.upstream import WRITE_HIGH_WATER_BYTES
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
 
 if TYPE_CHECKING:
-    from gatewayx.gearman.pool import Pool, PooledServer
+    from gatewayx.gearman.pool import Pool
+    from gatewayx.gearman.pooled_server import PooledServer
 
 logger = logging.getLogger("gatewayx.gearman")
 
@@ -47,6 +49,8 @@ MAX_REASON_CHARACTERS = 500
 # Above so many queued jobs the log says that the job server may look for each among too many: gearmand's default of 991
 # hash buckets makes chains of 50 jobs of them (libgearman-server/job.cc, _server_job_get_unique).
 MANY_QUEUED_JOBS = 50_000
+# A connection for questions over which none was asked for so long is closed.
+UNUSED_S = 60.0
 # The kernel gives up a connection that is idle and whose other side has vanished after 10 + 3 * 5 s.
 TCP_KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -56,6 +60,7 @@ TCP_KEEPALIVE = (
 )
 
 Connection: TypeAlias = "JobServerConnection | AdminConnection"
+AnyConnection = TypeVar("AnyConnection", bound="JobServerConnection | AdminConnection | StatusConnection")
 
 
 class Reasons:
@@ -166,6 +171,8 @@ class Keeper:
         self._told_without_exceptions = False
         # What ends connections that are still there for the jobs they have.
         self._retired: set[asyncio.Task[None]] = set()
+        # Asks what the job server knows of jobs by their unique, once that was wanted.
+        self._asker: StatusAsker | None = None
         # Done when the upkeep has changed, and then another one.
         self._changed: asyncio.Future[None] = loop.create_future()
         # Called after each loss of a connection.
@@ -250,6 +257,9 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._asker is not None:
+            # A Task that was cancelled before its first step has told nobody.
+            self._asker.failed("the gateway is stopping")
 
     def first_attempt_over(self) -> None:
         """Say that the job server is down if it is, whatever the attempts that are still under way lead to."""
@@ -311,14 +321,73 @@ class Keeper:
             await asyncio.sleep(random_part(backoff_s))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
+    def keep_asking(self, asker: StatusAsker) -> None:
+        """Make a connection for its questions, and keep it as long as it is used."""
+        self._asker = asker
+        if self.closing:
+            asker.failed("the job server is no longer used")
+        else:
+            self._let_end(self.loop.create_task(self._keep_asking(asker)))
+
+    async def _keep_asking(self, asker: StatusAsker) -> None:
+        connection = None
+        reason = "the gateway is stopping"
+        try:
+            connection = await self._connect_asker(asker)
+            asker.came_up(connection)
+            while not connection.closed:
+                await asyncio.wait((connection.gone,), timeout=min(self.upkeep.check_interval_s, UNUSED_S))
+                connection.check(self.upkeep.check_interval_s)
+                if connection.idle_s >= UNUSED_S:
+                    connection.close("nothing was asked over it")
+        except OSError as error:
+            reason = str(error) or type(error).__name__
+        except Exception as error:
+            logger.exception("questions to job server %s failed", self.server.name)
+            reason = str(error) or type(error).__name__
+        finally:
+            if connection is None:
+                asker.failed(reason)
+            else:
+                connection.close(reason)
+
+    async def _connect_asker(self, asker: StatusAsker) -> StatusConnection:
+        """A connection for questions that is up, to the job server that has the jobs. Raises OSError."""
+        timeout_s = self.upkeep.check_interval_s
+        # A name may stand for several job servers, and what another one does not know proves nothing.
+        preferred = {str(peer[0]) for peer in self.server.peers if peer is not None}
+        try:
+            connection = await asyncio.wait_for(
+                self._connect(asker.new_connection, is_text=False, preferred=preferred), timeout_s
+            )
+        except asyncio.TimeoutError:
+            raise OSError(f"no connection for questions came up within {timeout_s:g} s") from None
+        if self.closing:
+            # wait_for() may swallow a cancellation that meets its end (bpo-37658).
+            connection.close("the gateway is stopping")
+            raise asyncio.CancelledError
+        if self.server.peers - {connection.peer}:
+            reason = "its name stands for several job servers, and which of them has the job is not known"
+            connection.close(reason)
+            raise OSError(reason)
+        return connection
+
     async def _connect(
-        self, make_connection: Callable[[], Connection], *, is_text: bool, asks_option: bool = False
-    ) -> Connection:
+        self,
+        make_connection: Callable[[], AnyConnection],
+        *,
+        is_text: bool,
+        asks_option: bool = False,
+        preferred: Collection[str] = (),
+    ) -> AnyConnection:
         """A connection that is up, to the first of the server's addresses that answers. Raises OSError.
 
-        asks_option: send OPTION_REQ even if the last attempt was hung up on for it.
+        asks_option: send OPTION_REQ even if the last attempt was hung up on for it. preferred: addresses that are tried
+        before others.
         """
         found = await self.resolver.resolve(self.server.host, lambda reason: self._tell(reason, is_text=is_text))
+        if preferred:
+            found = sorted(found, key=lambda address: address.host not in preferred)
         reasons = []
         for address in found[:MAX_ADDRESSES]:
             connection = make_connection()
@@ -347,7 +416,7 @@ class Keeper:
         # In an order that does not depend on that of the addresses, which name servers rotate.
         raise OSError("; ".join(sorted(reasons)))
 
-    async def _come_up(self, connection: Connection, address: NumericHost) -> None:
+    async def _come_up(self, connection: AnyConnection, address: NumericHost) -> None:
         await self.dialer.dial(
             connection,
             address,

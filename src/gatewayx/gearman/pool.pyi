@@ -7,49 +7,16 @@ from typing import Any, final
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
-from gatewayx.gearman.admin import AdminConnection, ServerStatus
+from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.job import JobRouter
 from gatewayx.gearman.keeper import Keeper
+from gatewayx.gearman.pooled_server import PooledServer
 from gatewayx.gearman.roster import MOST_SERVERS as MOST_SERVERS
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import Resolver
 
 BALANCES: dict[str, int]
-
-@final
-class PooledServer:
-    """One job server at host:port.
-
-    number: which one it is, from 0. entry: which of the roster it belongs to. tls_name: what its certificate
-    must be good for, if not for its host.
-    """
-
-    def __init__(
-        self, number: int, entry: int, host: str, port: int, tls: bool = False, tls_name: str | None = None
-    ) -> None: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def tls(self) -> bool: ...
-    @property
-    def tls_name(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def entry(self) -> int: ...
-    @property
-    def name_hash(self) -> int: ...
-    @property
-    def connected(self) -> int: ...
-    @property
-    def status(self) -> ServerStatus: ...
-    @property
-    def outstanding_jobs(self) -> int: ...
 
 @final
 class BackgroundNote:

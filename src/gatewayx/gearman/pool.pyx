@@ -23,12 +23,13 @@ from gatewayx.core.budget cimport ByteBudget
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.turns cimport Turn
 from gatewayx.core.function_table cimport FunctionTable
-from gatewayx.gearman.admin cimport AdminConnection, ServerStatus
+from gatewayx.gearman.admin cimport AdminConnection
 from gatewayx.gearman.connection cimport JobServerConnection
-from gatewayx.gearman.job cimport Job, JobListener, JobRouter, Submission, make_packet
+from gatewayx.gearman.job cimport Job, JobListener, JobRouter, StatusListener, Submission, make_packet
 from gatewayx.gearman.packet cimport is_background
-from gatewayx.gearman.ranking cimport hash_of, mixed, rank_key_of
-from gatewayx.gearman.upstream cimport UpstreamState
+from gatewayx.gearman.pooled_server cimport PooledServer
+from gatewayx.gearman.ranking cimport mixed, rank_key_of
+from gatewayx.gearman.status_connection cimport StatusAsker
 from gatewayx.core.keyed_hash cimport KEY_BYTES, KeyedHash
 
 from gatewayx.address import ServerAddress
@@ -39,88 +40,6 @@ from gatewayx.net.names import Resolver
 BALANCES = {"fewest": FEWEST, "rotation": ROTATION, "in-order": IN_ORDER}
 
 cdef unsigned long long ALL_SERVERS = 0xFFFFFFFFFFFFFFFF
-
-
-@cython.final
-cdef class PooledServer:
-    """One job server at host:port.
-
-    number: which one it is, from 0. entry: which of the roster it belongs to. tls_name: what its certificate
-    must be good for, if not for its host.
-    """
-
-    def __init__(self, int number, int entry, str host, int port, bint tls=False, tls_name=None):
-        self.number = number
-        self.bit = <unsigned long long> 1 << number
-        self.entry = entry
-        self.host = host
-        self.port = port
-        self.tls = tls
-        # Without the zone, which other machines do not know, and without the dot that ends a full name.
-        self.tls_name = (host if tls_name is None else tls_name).partition("%")[0].removesuffix(".")
-        self.name = str(ServerAddress(host, port, tls))
-        self.name_hash = hash_of(0, self.name.encode())
-        self.order = (entry,)
-        self.connections = []
-        self.status = ServerStatus()
-
-    @property
-    def connected(self):
-        """How many connections to it are up."""
-        return len(self.connections)
-
-    @property
-    def outstanding_jobs(self):
-        """Jobs whose end somebody waits for."""
-        return self.outstanding()
-
-    cdef bint is_up(self):
-        for connection in self.connections:
-            if (<JobServerConnection> connection).is_up():
-                return True
-        return False
-
-    cdef Py_ssize_t outstanding(self):
-        cdef Py_ssize_t total = 0
-        for connection in self.connections:
-            total += (<JobServerConnection> connection).outstanding
-        return total
-
-    cdef bint has_open_write(self):
-        for connection in self.connections:
-            if (<JobServerConnection> connection).has_open_write():
-                return True
-        return False
-
-    cdef JobServerConnection least_loaded(self):
-        cdef JobServerConnection connection, best = None
-        for item in self.connections:
-            connection = <JobServerConnection> item
-            if not connection.accepts_jobs():
-                continue
-            if connection.has_open_write():
-                return connection
-            if best is None or connection.outstanding < best.outstanding:
-                best = connection
-        return best
-
-    cdef JobServerConnection pinned(self, bytes identity, unsigned long long rank_key):
-        cdef JobServerConnection connection, best = None
-        cdef unsigned long long rank, highest = 0
-        for item in self.connections:
-            connection = <JobServerConnection> item
-            if not connection.is_up():
-                continue
-            if connection.has_pin(identity):
-                best = connection
-                break
-            if connection.state == UpstreamState.RETIRED:
-                continue
-            rank = mixed(rank_key + <unsigned long long> connection.number)
-            if best is None or rank > highest:
-                best = connection
-                highest = rank
-        return best if best is not None and best.has_room() else None
 
 
 @cython.final
@@ -230,7 +149,9 @@ cdef class Pool(JobRouter):
             return None
         cdef PooledServer server = PooledServer(number, entry, host, port, tls, tls_name)
         server.order = order
-        self.keepers[server] = Keeper(self.loop, self, self.resolver, self.dialer, server, self.upkeep)
+        keeper = Keeper(self.loop, self, self.resolver, self.dialer, server, self.upkeep)
+        server.asker = StatusAsker(self.loop, self.turn, server.status, keeper.keep_asking)
+        self.keepers[server] = keeper
         self._serve(server)
         return server
 
@@ -349,6 +270,7 @@ cdef class Pool(JobRouter):
         job.identity = identity
         job.rank_key = submission.rank_key
         job.remembered = submission.remembered
+        job.streamed = submission.streamed
         make_packet(job, self.budget, function, submission, workload)
         connection.submit(job)
         if job.remembered:
@@ -462,12 +384,12 @@ cdef class Pool(JobRouter):
         return False
 
     cdef int ask_unique(self, PooledServer server, bytes unique, StatusListener listener) except -1:
-        raise NotImplementedError
+        return server.asker.ask(unique, listener)
 
     cdef str cancel_background(
         self, PooledServer server, unsigned int life, bytes handle, bytes unique, StatusListener listener
     ):
-        raise NotImplementedError
+        return server.asker.cancel(life, handle, unique, listener)
 
     cdef bint lacks_workers(self, bytes function):
         cdef PooledServer server

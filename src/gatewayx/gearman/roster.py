@@ -19,7 +19,8 @@ from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import Resolver
 
 if TYPE_CHECKING:
-    from gatewayx.gearman.pool import Pool, PooledServer
+    from gatewayx.gearman.pool import Pool
+    from gatewayx.gearman.pooled_server import PooledServer
 
 logger = logging.getLogger("gatewayx.gearman")
 

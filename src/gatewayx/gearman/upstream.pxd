@@ -38,7 +38,7 @@ cdef class UpstreamConnection(StreamOwner):
     cdef readonly object came_up
     cdef readonly object gone
     # Host and port of the other side; None before it is connected.
-    cdef tuple peer
+    cdef readonly tuple peer
     # What messages call it.
     cdef str title
 

@@ -32,7 +32,8 @@ from gatewayx.server.token_file import NO_TOKENS
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
     from gatewayx.config.tokens import TokenEntry
-    from gatewayx.gearman.pool import Pool, PooledServer
+    from gatewayx.gearman.pool import Pool
+    from gatewayx.gearman.pooled_server import PooledServer
 
 # At most this part of the process's time goes into making views.
 MAKING_PART = 0.05
