@@ -482,7 +482,7 @@ class Master:
             # Any other is an orphan that a container has left to its first process.
 
     def _ended(self, number: int, post: Post, end: End, now_s: float) -> None:
-        self._places[number].state = State.EMPTY
+        self._places[number].end()
         self._uncertain.append(self._shared.give_back(number))
         self._metrics.forget_jobs(number)
         if self._mending == number and end.child.aborted_s is None:

@@ -33,8 +33,14 @@ from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
     LAG_NS,
     LAST_LAG_NS,
     LAG_SINCE_NS,
+    MARK,
+    KEPT_QUEUED,
+    KEPT_RUNNING,
+    KEPT_ENDED,
+    KEPT_HELD_BYTES,
+    EVENT_STREAMS,
     WORDS,
-) = range(12)
+) = range(18)
 WORD_BYTES = 8
 # No two rows have a cache line in common.
 CACHE_LINE_BYTES = 64
@@ -44,6 +50,8 @@ STILL_S = 1.0
 LAG_PERIOD_S = 15.0
 # As in core/keyed_hash.pxd.
 KEY_BYTES = 16
+# As ids of jobs have it (gateway/job_ids.pxd).
+MARK_BYTES = 4
 
 
 class State(enum.IntEnum):
@@ -119,6 +127,49 @@ class Place:
         """Bytes held in this account of the budget, as was told last."""
         return self._words[HELD_SMALL_BYTES + account]
 
+    def begin(self) -> None:
+        """Another worker process has the place, and nothing of what the one before it kept."""
+        before = self._words[MARK]
+        while self.mark in (0, before):
+            self._words[MARK] = int.from_bytes(os.urandom(MARK_BYTES), "big")
+        self.tell_kept(0, 0, 0, 0, 0)
+
+    def end(self) -> None:
+        """The worker process of the place has ended, and with it what it kept; for the master."""
+        self.state = State.EMPTY
+        self._words[MARK] = 0
+        self.tell_kept(0, 0, 0, 0, 0)
+
+    @property
+    def mark(self) -> int:
+        """What tells its worker process from those before and after it, and from those of other gateways; 0 for none there."""
+        return self._words[MARK]
+
+    def tell_kept(self, queued: int, running: int, ended: int, held_bytes: int, event_streams: int) -> None:
+        """The worker process keeps so many jobs now, by what is known of them, with so many bytes, and so many watch."""
+        words = self._words
+        words[KEPT_QUEUED] = queued
+        words[KEPT_RUNNING] = running
+        words[KEPT_ENDED] = ended
+        words[KEPT_HELD_BYTES] = held_bytes
+        words[EVENT_STREAMS] = event_streams
+
+    @property
+    def kept_jobs(self) -> dict[str, int]:
+        """Jobs that are kept here, by whether they are queued, run, or have ended, as was told last."""
+        words = self._words
+        return {"queued": words[KEPT_QUEUED], "running": words[KEPT_RUNNING], "ended": words[KEPT_ENDED]}
+
+    @property
+    def kept_held_bytes(self) -> int:
+        """Bytes that are held for them, as was told last."""
+        return self._words[KEPT_HELD_BYTES]
+
+    @property
+    def event_streams(self) -> int:
+        """Streams of events that are open, as was told last."""
+        return self._words[EVENT_STREAMS]
+
     def was_late(self, lag_s: float, now_s: float) -> None:
         """The loop of the worker process has turned so much later than was asked of it; now_s: by time.monotonic()."""
         words = self._words
@@ -158,6 +209,8 @@ class Places:
         memory = mmap.mmap(-1, self._rates_at + RATES_BYTES)
         # Of hashes that all of them must agree on, and that nobody else can foresee.
         self.identity_key = os.urandom(KEY_BYTES)
+        # By which ids of jobs are signed where no file has a key.
+        self.id_key = os.urandom(KEY_BYTES)
         self._memory = memory
         self._shared_at = rows_bytes
         # What the master knows, for the admin process.

@@ -101,6 +101,7 @@ class GatewayProcess:
         self.turn = Turn(self.loop)
         self.places = places_for(settings, 1) if places is None else places
         self.place = place
+        self.places[place].begin()
         self.counted_in = self.places[place].counters()
         self.shared = self.places.shared(place)
         self.budget = ByteBudget(settings.max_held_bytes, self.counted_in, self.shared)
