@@ -2,7 +2,9 @@
 
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.job_request cimport UniqueText
+from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.owners cimport Owners
+from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.records cimport Records
 from gatewayx.http.request cimport RequestHandler
@@ -15,6 +17,8 @@ cdef class Common(RequestHandler):
     cdef Records records
     # Who else may own the key of a job; None where nobody does.
     cdef Owners owners
+    # Jobs that outlive their requests; None where none may.
+    cdef KeptJobs kept
     # Bytes of a function's name.
     cdef Py_ssize_t max_function_bytes
     # Content-Type of results.
@@ -30,5 +34,7 @@ cdef class Common(RequestHandler):
     # Exchanges between begin() and their answer or abandonment.
     cdef readonly Py_ssize_t open_exchanges
 
+    # The token with this mark, of which another process has told; None for none.
+    cdef Token token_of(self, bytes mark)
     # Make the unique of one more job.
     cdef void next_unique(self, UniqueText* unique) noexcept

@@ -13,6 +13,8 @@ cdef class Exchange(AnsweredJob):
     cdef long long submitted_ns
     # None until the request is complete and its job submitted.
     cdef Job job
+    # A background job is to be answered as one that was taken (RFC 7240).
+    cdef bint responds_async
     # Its job counts in flight.
     cdef bint entered
     # Where it counts among the jobs of its function, as Admission.enter() has told.

@@ -24,6 +24,8 @@ from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, Request
 
 from gatewayx.http.problems import INTERNAL_ERROR, NO_JOB_SERVER, UNEXPECTED_BODY, UNIQUE_IN_USE
 
+cdef bytes ASYNC_LINE = b"Prefer: respond-async\r\n"
+
 
 cdef class Exchange(AnsweredJob):
     """One request and its job."""
@@ -70,6 +72,10 @@ cdef class Exchange(AnsweredJob):
             refusal = self.token.enter(&self.token_place)
             self.token_entered = refusal is None
         return refusal
+
+    cdef bytes relayed_lines(self):
+        cdef bytes lines = AnsweredJob.relayed_lines(self)
+        return lines + ASYNC_LINE if self.responds_async else lines
 
     cdef int perform(self) except -1:
         return self.submit() if self.relayed is None else self.complete_relayed()

@@ -5,6 +5,7 @@ from typing import final
 from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.common import Common
+from gatewayx.gateway.kept_jobs import KeptJobs
 from gatewayx.gateway.owners import Owners
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.problems import ALLOW as ALLOW
@@ -26,6 +27,7 @@ class Gateway(Common):
         records: Records | None = None,
         access: Access | None = None,
         owners: Owners | None = None,
+        kept: KeptJobs | None = None,
         max_function_bytes: int = 512,
         refuse_client_unique: bool = False,
         plugin_compat: bool = False,

@@ -13,19 +13,24 @@ from gatewayx.gateway.asking cimport ABOUT_THE_ANSWER, ABOUT_THE_JOB, ABOUT_WHO_
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
+from gatewayx.gateway.job_calls cimport JobCall, allow_line, is_call, read_call, read_resumption
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
+from gatewayx.gateway.kept_exchange cimport KeptExchange
+from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.owners cimport Asked, Owners
-from gatewayx.gateway.preferences cimport tells_of_answer
+from gatewayx.gateway.preferences cimport Preferences, last_event_id, read_preferences, tells_of_answer
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
+from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.records cimport Records, is_noted
-from gatewayx.http.request cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, Request
+from gatewayx.http.request cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, Request
 
 from gatewayx.core.metrics import alone as metrics_alone
 from gatewayx.http import outcomes
 from gatewayx.http.problems import (
     ALLOW,
     FUNCTION_NOT_ALLOWED,
+    MALFORMED_HEADER,
     METHOD_NOT_ALLOWED,
     UNEXPECTED_BODY,
     UNEXPECTED_QUERY,
@@ -44,8 +49,8 @@ cdef class Gateway(Common):
 
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
     default and maximum of a job's wait. records: where jobs are counted, and of whose requests they are; None for where nobody
-    looks. access: who may ask; None for anybody. owners: of keys, where there are several processes. max_function_bytes: longest
-    name of a function. refuse_client_unique: clients may not give uniques.
+    looks. access: who may ask; None for anybody. owners: of keys, where there are several processes. kept: the jobs
+    that outlive their requests; None where none may. max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques.
     plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
     gatewayx differs from it on purpose.
     """
@@ -60,6 +65,7 @@ cdef class Gateway(Common):
         Records records=None,
         Access access=None,
         Owners owners=None,
+        KeptJobs kept=None,
         Py_ssize_t max_function_bytes=512,
         bint refuse_client_unique=False,
         bint plugin_compat=False,
@@ -69,6 +75,7 @@ cdef class Gateway(Common):
         self.records = Records(metrics_alone(), pool.turn) if records is None else records
         self.access = Access() if access is None else access
         self.owners = owners
+        self.kept = kept
         self.change(
             content_type=content_type,
             job_timeout_s=job_timeout_s,
@@ -115,6 +122,7 @@ cdef class Gateway(Common):
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
+        cdef Asked asked
         cdef object refusal
         try:
             if self.access.looks_at_all or request.header_kinds & ABOUT_WHO_ASKS:
@@ -123,10 +131,19 @@ cdef class Gateway(Common):
             if request.method == METHOD_OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
                 # Answered once it is complete: a request that was cut short gets no 2xx.
                 return 0
+            if is_call(request.path) and self.kept is not None:
+                return self._begin_call(request)
             if request.method >= METHOD_DELETE:
                 return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
             exchange = Exchange.__new__(Exchange)
-            self._read_head(exchange, request)
+            if request.header_kinds & ABOUT_THE_ANSWER and self.kept is not None and not self.plugin_compat:
+                asked = self._read_form(exchange, request)
+                if asked is not exchange:
+                    if not isinstance(asked, Exchange):
+                        return self._let_in(asked, request)
+                    exchange = <Exchange> asked
+            else:
+                self._read_head(exchange, request, self.job_timeout_s)
             if self.access.limits_jobs:
                 self.access.check_job(request, exchange)
                 exchange.token = self.access.token
@@ -144,17 +161,76 @@ cdef class Gateway(Common):
             request.owner.answer_problem(request, error.problem, error.detail, error.headers)
         return 0
 
+    cdef int _let_in(self, Asked asked, Request request) except -1:
+        asked.request = request
+        request.context = asked
+        self.open_exchanges += 1
+        return 0
+
+    cdef int _begin_call(self, Request request) except -1:
+        cdef JobCall call = read_call(self, request)
+        call.token_mark = self._token_mark(request)
+        return self._let_in(call, request)
+
+    cdef Asked _read_form(self, Exchange exchange, Request request):
+        cdef Preferences preferences
+        cdef KeptExchange kept
+        cdef JobCall call
+        read_preferences(request, &preferences)
+        preferences.wants_events = preferences.wants_events and (
+            request.method == METHOD_GET or request.method == METHOD_POST
+        )
+        if not preferences.wants_events and not preferences.respond_async:
+            self._read_head(exchange, request, self.job_timeout_s)
+            return exchange
+        self._read_head(exchange, request, self.kept.timeout_s)
+        if preferences.wants_events:
+            if exchange.background:
+                raise RequestError(
+                    MALFORMED_HEADER,
+                    "X-Gearman-Background cannot stand with Accept: text/event-stream: a background job has no events",
+                )
+            if preferences.has_event_id:
+                call = read_resumption(self, request, last_event_id(request))
+                call.token_mark = self._token_mark(request)
+                return call
+        elif exchange.background:
+            # What takes a background job's place is its own queue; nothing of it is kept here.
+            exchange.timeout_s = min(exchange.timeout_s, self.job_timeout_s)
+            exchange.responds_async = True
+            return exchange
+        refusal = self.kept.refusal()
+        if refusal is not None:
+            raise RequestError(refusal)
+        kept = KeptExchange.__new__(KeptExchange)
+        kept.become(exchange)
+        kept.streamed = False
+        kept.wants_events = preferences.wants_events
+        kept.wait_s = min(preferences.wait_s, self.job_timeout_s)
+        kept.token_mark = self._token_mark(request)
+        return kept
+
+    cdef bytes _token_mark(self, Request request):
+        if request.owner.is_relayed():
+            return request.owner.token_mark()
+        return None if self.access.token is None else self.access.token.mark
+
+    cdef Token token_of(self, bytes mark):
+        return None if self.access.tokens is None else self.access.tokens.of_mark(mark)
+
     cdef int refused(self, Request request) except -1:
         return self.access.refused(request)
 
     cdef int handle(self, Request request) except -1:
         # A reference of our own: whoever it is may drop the request's while it runs.
         cdef Asked asked = <Asked> request.context
+        cdef bytes allowed
         if asked is None:
             if request.method == METHOD_OPTIONS:
                 request.outcome = <int> outcomes.NO_CONTENT
+                allowed = ALLOW_LINE if self.kept is None or not is_call(request.path) else allow_line(request.path)
                 return request.owner.answer(
-                    request, 204, None, PyBytes_AS_STRING(ALLOW_LINE), PyBytes_GET_SIZE(ALLOW_LINE), None
+                    request, 204, None, PyBytes_AS_STRING(allowed), PyBytes_GET_SIZE(allowed), None
                 )
             return request.owner.answer(request, 200, None, NULL, 0, b"")
         return asked.perform()
@@ -165,7 +241,7 @@ cdef class Gateway(Common):
             asked.abandon()
         return 0
 
-    cdef int _read_head(self, JobRequest wanted, Request request) except -1:
+    cdef int _read_head(self, JobRequest wanted, Request request, double timeout_s) except -1:
         """Fill in what the head asks for; raises RequestError."""
         if self.plugin_compat:
             wanted.function = plugin_function_of(request.path, request.query, self.max_function_bytes)
@@ -189,12 +265,12 @@ cdef class Gateway(Common):
         elif request.query is not None:
             raise RequestError(UNEXPECTED_QUERY)
         wanted.priority = NORMAL
-        wanted.timeout_s = self.job_timeout_s
+        wanted.timeout_s = timeout_s
         if request.header_kinds & ABOUT_THE_JOB:
             if self.plugin_compat:
                 read_plugin_headers(wanted, request, self.refuse_client_unique)
             else:
-                read_headers(wanted, request, self.refuse_client_unique, self.job_timeout_s)
+                read_headers(wanted, request, self.refuse_client_unique, timeout_s if self.kept is None else self.kept.timeout_s)
         if wanted.unique is None:
             if not self.plugin_compat:
                 wanted.unique_origin = GATEWAY

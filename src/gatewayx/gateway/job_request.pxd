@@ -50,6 +50,8 @@ cdef class JobRequest(Asked):
     cdef inline int packet_type(self) noexcept:
         return SUBMIT_TYPES[<int> self.priority][<int> self.background]
 
+    # Be what another one is.
+    cdef int become(self, JobRequest other) except -1
     # Hash the workload with this hash, which has taken function and unique.
     cdef int hash_workload(self, KeyedHash identity_hash) except -1
     # The digest of what the job server merges by, the workload included; None if it merges nothing with this job.

@@ -38,6 +38,20 @@ cdef class JobRequest(Asked):
             lines += HIGH_LINE if self.priority == HIGH else LOW_LINE
         return lines
 
+    cdef int become(self, JobRequest other) except -1:
+        self.function = other.function
+        self.unique = other.unique
+        self.own_unique = other.own_unique
+        self.unique_origin = other.unique_origin
+        self.priority = other.priority
+        self.background = other.background
+        self.tells_timeout = other.tells_timeout
+        self.streamed = other.streamed
+        self.timeout_s = other.timeout_s
+        self.identity_hash = other.identity_hash
+        self.identity_start_bytes = other.identity_start_bytes
+        return 0
+
     cdef int hash_workload(self, KeyedHash identity_hash) except -1:
         self.identity_hash = identity_hash
         self.identity_start_bytes = identity_hash.hashed_bytes

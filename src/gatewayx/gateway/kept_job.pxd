@@ -1,7 +1,5 @@
 """A job that outlives its request: what is known of it, and its answer."""
 
-from libc.stdint cimport uint64_t
-
 from gatewayx.core.budget cimport Held
 from gatewayx.gateway.events cimport EventLog
 from gatewayx.gateway.watching cimport Watched
@@ -13,9 +11,9 @@ cpdef enum KeptState:
     RUNNING = 1
     # The ends, of which a job has one. WORK_COMPLETE.
     SUCCEEDED = 2
-    # WORK_FAIL or WORK_EXCEPTION, or a result that was too large.
+    # WORK_FAIL, WORK_EXCEPTION, or a result that was too large.
     FAILED = 3
-    # It was asked to be cancelled and the job server has done so: a worker that had begun goes on for nobody.
+    # The job server was asked to cancel it: a worker that had begun goes on for nobody.
     CANCELLED = 4
     # Its end will never be known.
     LOST = 5
@@ -23,23 +21,94 @@ cpdef enum KeptState:
     TIMEOUT = 6
 
 
+# What is known of its cancellation.
+cdef enum Cancellation:
+    NOT_ASKED
+    # The job server was asked, and has not answered.
+    ASKED
+    # No worker had it, so it will not run.
+    WILL_NOT_RUN
+    # A worker had it, or may have had it.
+    MAY_HAVE_RUN
+    # The answer of the job server will never come.
+    NOT_KNOWN
+
+
 cdef class KeptJob(Watched):
     # What its client goes by, and asks for it with.
     cdef readonly bytes id
     cdef readonly bytes function
+    # Only change() writes it.
     cdef readonly KeptState state
+    # The job server has queued it: until then nobody was told the id.
+    cdef bint is_created
     # What has happened.
     cdef EventLog events
-    # When it was submitted, when the first sign of a worker came, and when it ended or will be forgotten, since the epoch; 0 for not yet.
+    # When it was submitted, when the first sign of a worker came, when it ended and when it is forgotten, at the latest, since
+    # the epoch; 0 for not yet.
     cdef double created_s
     cdef double started_s
     cdef double ended_s
     cdef double expires_s
     # How often it has changed: what ETag tells.
     cdef unsigned long long version
+    # Of its last WORK_STATUS; None without one.
+    cdef bytes numerator
+    cdef bytes denominator
+    # Its unique is the client's: others may wait for the same job.
+    cdef bint is_shared
+    cdef Cancellation cancellation
+    # Why that is not known, in a line.
+    cdef str cancel_reason
+
+    # The answer that its client would have had: a status, Content-Type and body, or a problem with its detail. headers: the
+    # X-Gearman-* lines. body is None once it was dropped.
+    cdef int status
+    cdef int outcome
+    cdef bytes content_type
+    cdef bytes headers
+    cdef object body
+    cdef Py_ssize_t body_bytes
+    cdef object problem
+    cdef str detail
+    # The body had to make room for others.
+    cdef bint is_dropped
+    # What its job took, and where it was, for whoever tells of the request that has asked (http/request).
+    cdef long long job_ns
+    cdef int server_place
+
+    # What it has of the byte budget, which KeptJobs counts.
+    cdef Held held
+    # The JSON of this version; None if nobody has asked for it.
+    cdef bytes shown
 
     cdef inline bint has_ended(self) noexcept:
         return self.state >= SUCCEEDED
 
+    # What it takes, in bytes.
+    cdef Py_ssize_t room_bytes(self)
+    # Go to a state that may follow the present one; raises StateError, and changes nothing, if it may not.
+    cdef int change(self, KeptState state) except -1
+    # The job server has queued it.
+    cdef int created(self, double now_s) except -1
+    # A worker has said something of it.
+    cdef int started(self) except -1
+    cdef int progressed(self, bytes numerator, bytes denominator) except -1
+    # A piece of data, or a warning: an event of this kind.
+    cdef int said(self, bytes kind, bytes data) except -1
+    # It has ended so, with its answer in place. kind: of the event. reason: what that tells beside; None for nothing. data: the
+    # completion's own, or the exception's; None for none.
+    cdef int ended(
+        self, KeptState state, double ended_s, double expires_s, bytes kind, str reason, bytes data
+    ) except -1
+    # Its result makes room for others.
+    cdef int drop(self) except -1
     # The job as JSON.
     cdef bytes json(self)
+    # Something of that has changed.
+    cdef int touch(self) except -1
+    cdef dict _told(self)
+
+
+# The time of day, since the epoch.
+cdef double time_of_day() noexcept

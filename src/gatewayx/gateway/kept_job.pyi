@@ -7,5 +7,20 @@ from gatewayx.gateway.watching import Watched
 class KeptState(enum.IntFlag):
     """What is known of a kept job."""
 
+    QUEUED = 0
+    RUNNING = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    CANCELLED = 4
+    LOST = 5
+    TIMEOUT = 6
+
 class KeptJob(Watched):
     """A job that outlives its request."""
+
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def function(self) -> bytes: ...
+    @property
+    def state(self) -> KeptState: ...

@@ -27,6 +27,8 @@ cpdef enum:
 cdef class Token:
     # What it is called wherever it is told of: the secret itself is known nowhere.
     cdef readonly bytes name
+    # By which one process tells another whose it is (gateway/owners): the first bytes of the SHA-256 of the name.
+    cdef bytes mark
     cdef unsigned char[SHA256_BYTES] sha256
     # The functions that it reaches; all if it is empty.
     cdef FunctionTable functions
@@ -69,6 +71,8 @@ cdef struct Recent:
 cdef class Tokens:
     # By the first bytes of their SHA-256: lists of Tokens, of one nearly always. Keeps them alive.
     cdef dict tokens
+    # One by the mark of each name.
+    cdef dict marks
     # Where tokens that are not known are counted by address, and how many may come.
     cdef Rates rates
     cdef Rate attempts
@@ -87,6 +91,8 @@ cdef class Tokens:
     cdef int check_function(self, Token token, bytes function) except -1
     # The same for what else is asked for.
     cdef int check_job(self, Token token, JobRequest wanted) except -1
+    # A token with this mark; None for none.
+    cdef Token of_mark(self, bytes mark)
     # The token that a text is the secret of; None for none.
     cdef Token token_of(self, const char* text, Py_ssize_t size)
     cdef Token _known(self, const char* text, Py_ssize_t size)

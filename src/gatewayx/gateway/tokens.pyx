@@ -29,6 +29,7 @@ from gatewayx.core.rates cimport OF_ATTEMPTS, Rates, rate_key, rate_of
 from gatewayx.core.shared cimport NO_SLOT, Shared, hash_of
 from gatewayx.gateway.asking cimport Asking, Value
 from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL, JobRequest
+from gatewayx.gateway.owners cimport MARK_BYTES
 from gatewayx.http.request cimport Request
 from gatewayx.http.response cimport RetryAfter
 
@@ -89,6 +90,7 @@ cdef class Token:
             raise ValueError("not a SHA-256")
         memcpy(self.sha256, PyBytes_AS_STRING(sha256), SHA256_BYTES)
         self.name = name
+        self.mark = hashlib.sha256(name).digest()[:MARK_BYTES]
         self.functions = FunctionTable([(function, True) for function in functions])
         self.rate = rate
         self.burst = burst
@@ -142,7 +144,9 @@ cdef class Tokens:
         cdef Token token
         cdef bytes key = os.urandom(sizeof(self.key))
         self.tokens = {}
+        self.marks = {}
         for token in tokens:
+            self.marks[token.mark] = token
             self.tokens.setdefault(token.sha256[:PREFIX_BYTES], []).append(token)
         self.rates = rates
         self.attempts = rate_of(1.0 / ATTEMPT_S, ATTEMPTS)
@@ -185,6 +189,9 @@ cdef class Tokens:
         if token.max_jobs and token.jobs.taken(token.jobs_key) >= token.max_jobs:
             raise RequestError(TOO_MANY_TOKEN_JOBS)
         return 0
+
+    cdef Token of_mark(self, bytes mark):
+        return <Token> self.marks.get(mark)
 
     cdef Token token_of(self, const char* text, Py_ssize_t size):
         cdef uint64_t[2] hashed

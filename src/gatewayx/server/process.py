@@ -16,6 +16,8 @@ from gatewayx.errors import StartError, StateError
 from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.gateway import Gateway
+from gatewayx.gateway.job_ids import JobIds
+from gatewayx.gateway.kept_jobs import KeptJobs
 from gatewayx.gateway.origins import Origins
 from gatewayx.gearman.pool import Pool
 from gatewayx.gearman.roster import MOST_SERVERS
@@ -137,12 +139,23 @@ class GatewayProcess:
             )
         self.rates = self.places.rates(self.counted_in)
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
+        self.kept = KeptJobs(
+            JobIds((self.places.id_key,)),
+            self.wheel,
+            self.budget,
+            self.shared,
+            self.counted_in,
+            self.places,
+            place,
+            **_for_kept(settings),
+        )
         self.gateway = Gateway(
             self.pool,
             self.admission,
             records=self.records,
             access=Access(**self._for_access(settings)),
             owners=self.relay,
+            kept=self.kept,
             **_for_gateway(settings),
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
@@ -255,6 +268,7 @@ class GatewayProcess:
         self.admission.change(**_for_admission(settings))
         self.gateway.access.change(**self._for_access(settings))
         self.gateway.change(**_for_gateway(settings))
+        self.kept.change(**_for_kept(settings))
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
             self.relay.job_timeout_s = settings.job_timeout_s
@@ -270,6 +284,7 @@ class GatewayProcess:
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
+        self.kept.stopping = True
         if self._listeners is not None:
             self._listeners.stop()
         self.http.drain(self.settings.drain_timeout_s * IDLE_PART)
@@ -279,6 +294,7 @@ class GatewayProcess:
             await self._listeners.finish()
         drained_s = self.loop.time() + self.settings.drain_timeout_s
         await self._connections_closed(self.settings.drain_timeout_s)
+        await self._kept_ended(drained_s)
         await self._others_done(drained_s)
         # The requests of jobs that have not ended are answered 502 or 503.
         await self.pool.close()
@@ -305,6 +321,11 @@ class GatewayProcess:
         if self.poller is not None:
             self.poller.close()
         await self.access_output.finish()
+
+    async def _kept_ended(self, ends_s: float) -> None:
+        """Return once no kept job is left that has not ended, or at this time of the loop; those left are lost."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.kept.all_ended.wait(), max(0.0, ends_s - self.loop.time()))
 
     async def _others_done(self, ends_s: float) -> None:
         """Return once no other process has clients whose requests this one may own, or at this time of the loop."""
@@ -388,6 +409,9 @@ class GatewayProcess:
             self._fire()
         if len(self.places) > 1:
             self.http.make_places()
+        # As soon as the gateway is not ready any more, which is before it drains.
+        self.kept.stopping = self.kept.stopping or self.places.board.draining_s > 0
+        self.kept.relieve()
         if self._listeners is not None:
             self._listeners.tick(time.monotonic())
         self.access_output.tick(time.monotonic())
@@ -469,6 +493,14 @@ def _for_gateway(settings: Settings) -> dict[str, Any]:
         "max_function_bytes": settings.max_function_bytes,
         "refuse_client_unique": settings.refuse_client_unique,
         "plugin_compat": settings.plugin_compat,
+    }
+
+
+def _for_kept(settings: Settings) -> dict[str, Any]:
+    return {
+        "timeout_s": settings.kept_timeout_s,
+        "ttl_s": settings.kept_ttl_s,
+        "max_jobs": settings.max_kept_jobs,
     }
 
 

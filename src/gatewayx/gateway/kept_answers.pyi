@@ -1,0 +1,1 @@
+"""What is answered of a kept job; all of it is C-level, in the .pxd."""

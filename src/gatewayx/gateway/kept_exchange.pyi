@@ -1,0 +1,6 @@
+"""One HTTP request whose job outlives it; the .pxd has the C-level interface."""
+
+from gatewayx.gateway.exchange import Exchange
+
+class KeptExchange(Exchange):
+    """One request for a job that outlives it."""

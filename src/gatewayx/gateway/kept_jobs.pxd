@@ -1,0 +1,67 @@
+"""The kept jobs of a process: found by their ids, bounded in number and bytes, forgotten in their time."""
+
+from gatewayx.core.budget cimport ByteBudget
+from gatewayx.core.counters cimport Counters, Counts
+from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
+from gatewayx.core.shared cimport Shared
+from gatewayx.gateway.job_ids cimport JobIds, KeptPlace
+from gatewayx.gateway.kept_job cimport KeptJob, KeptState
+from gatewayx.http.response cimport RetryAfter
+
+
+cdef class KeptJobs:
+    cdef readonly JobIds ids
+    cdef DeadlineWheel wheel
+    cdef ByteBudget budget
+    # Where the numbers of all processes together are bounded.
+    cdef Shared shared
+    cdef Counters counted_in
+    cdef Counts* counts
+    # What the processes share (server/places), and which place this one has, with its mark.
+    cdef object places
+    cdef readonly int place
+    cdef unsigned int mark
+    # How long a job may take, as default and maximum; how long it is known after its end; and how many there may be.
+    cdef readonly double timeout_s
+    cdef double ttl_s
+    cdef Py_ssize_t max_jobs
+    # No new one is taken: the gateway is about to stop.
+    cdef public bint stopping
+    # By their ids: at most max_jobs.
+    cdef dict jobs
+    # The KeptRun (gateway/kept_run) of each that has not ended.
+    cdef dict runs
+    # Those that have ended and whose results are here, the oldest first; an OrderedDict: a dict walks over what was deleted
+    # before its first entry, each time anew.
+    cdef object results
+    # How many there are by state, and bytes that are held for all.
+    cdef Py_ssize_t[7] in_state
+    cdef long long held_bytes
+    # Answers that are streams of events and have not ended.
+    cdef Py_ssize_t streams
+    cdef RetryAfter retry_after
+    # An asyncio.Event: no job is left that has not ended.
+    cdef readonly object all_ended
+
+    # The problem for which no job is kept now; None for none.
+    cdef object refusal(self)
+    # A new one, which counts; None if there may be no further one.
+    cdef KeptJob begin(self, bytes function, bytes token_mark, object run)
+    # It has changed: count it under its state, and the bytes that it takes. Without room for its result that is dropped.
+    cdef int changed(self, KeptJob job, KeptState before) except -1
+    # It has ended: it is known for ttl_s from now on.
+    cdef double expires_s(self, double ended_s) noexcept
+    # The job of the id, if it is kept here; None otherwise.
+    cdef KeptJob find(self, bytes id)
+    # The mark of the process at a place; 0 where there is none.
+    cdef unsigned int mark_of(self, int place) except? 0
+    # Nobody knows it any more, and what it took is given back.
+    cdef int forget(self, KeptJob job) except -1
+    cdef bint _hold(self, KeptJob job) except -1
+    cdef bint _drop_oldest(self, KeptJob other) except -1
+
+
+cdef class Expiry(Expiring):
+    """When an ended job is forgotten."""
+    cdef KeptJobs jobs
+    cdef KeptJob job

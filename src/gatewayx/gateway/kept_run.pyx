@@ -1,0 +1,203 @@
+"""A kept job while it has not ended: who listens to it, and what it counts among.
+
+Theory of operation. The KeptRun stands where an Exchange stands for a request that waits: it is told what the job server says, and
+its ends become the KeptJob's (gateway/job_ends). The request that has asked for the job is one of those who watch the KeptJob.
+
+A job server that is asked to cancel a job answers the submitter with a WORK_FAIL at once, whether a worker has the job or not
+(libgearman-server/text.cc), so from the question on that is its end. What GET_STATUS tells after it is told to whoever has asked
+to cancel: a job that the job server knows and no worker has will not run.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
+
+from gatewayx.core.clock cimport moment
+from gatewayx.core.metrics cimport OTHER, Result, count_job
+from gatewayx.gateway.job_ends cimport AnsweredJob
+from gatewayx.gateway.kept_job cimport (
+    ASKED,
+    CANCELLED,
+    FAILED,
+    LOST,
+    MAY_HAVE_RUN,
+    NOT_ASKED,
+    NOT_KNOWN,
+    SUCCEEDED,
+    TIMEOUT,
+    WILL_NOT_RUN,
+    KeptState,
+    time_of_day,
+)
+from gatewayx.gearman.job cimport Job, StatusListener
+from gatewayx.http.records cimport RecordsState
+
+from gatewayx.http import outcomes
+from gatewayx.http.problems import INTERNAL_ERROR, JOB_CANCELLED, JOB_TIMEOUT
+
+cdef enum:
+    # An end's own data up to here is told with its event; a longer one is the result's alone.
+    MOST_TOLD_BYTES = 16384
+
+
+@cython.final
+cdef class KeptRun(AnsweredJob):
+    """Listens to the job of a KeptJob."""
+
+    cdef str cancel(self):
+        cdef CancelAnswer answer
+        cdef str reason
+        if self.job is None:
+            return "it was not submitted"
+        answer = CancelAnswer.__new__(CancelAnswer)
+        answer.run = self
+        self.kept.cancellation = ASKED
+        reason = self.job.carrier.cancel(self.job, answer)
+        if reason is not None:
+            self.kept.cancellation = NOT_ASKED
+        return reason
+
+    cdef int forget(self) except -1:
+        if self.job is not None and not self.kept.is_shared and self.kept.cancellation == NOT_ASKED:
+            # Also where jobs that nobody waits for are left to run: somebody has asked for the end of this one.
+            self.cancel()
+        self.give_up()
+        return self.jobs.forget(self.kept)
+
+    cdef int give_up(self) except -1:
+        cdef Job job = self.job
+        if job is None:
+            return 0
+        self._end(job, Result.ABANDONED)
+        job.carrier.abandon(job)
+        self._answer_is(JOB_CANCELLED, None)
+        return self._ended(CANCELLED, b"cancelled", None, None)
+
+    # What the job server says.
+
+    cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1:
+        cdef double now_s = time_of_day()
+        self.kept.headers = self.headers_of(job, None)
+        self.kept.expires_s = self.jobs.expires_s(now_s + self.timeout_s)
+        self.kept.created(now_s)
+        return self._changed(self.kept.state)
+
+    cdef int job_data(self, Job job, bytes data) except -1:
+        cdef KeptState before = self.kept.state
+        self.data_bytes += PyBytes_GET_SIZE(data)
+        self.kept.said(b"data", data)
+        return self._changed(before)
+
+    cdef int job_warning(self, Job job, bytes data) except -1:
+        cdef KeptState before = self.kept.state
+        self.kept.said(b"warning", data)
+        return self._changed(before)
+
+    cdef int job_status(self, Job job, bytes numerator, bytes denominator) except -1:
+        cdef KeptState before = self.kept.state
+        self.kept.progressed(numerator, denominator)
+        return self._changed(before)
+
+    cdef int _changed(self, KeptState before) except -1:
+        """Count it anew, and then tell those who watch, who may do away with it."""
+        self.jobs.changed(self.kept, before)
+        return self.kept.tell_watchers()
+
+    # The end.
+
+    cdef int ended_with(self, Job job, int result, int status, bytes command, object body, int outcome) except -1:
+        cdef bytes data = None
+        # What was sent before it has events of its own.
+        cdef Py_ssize_t own_from = self.data_bytes
+        self._end(job, result)
+        self.kept.status = status
+        self.kept.outcome = outcome
+        self.kept.headers = self.headers_of(job, command)
+        self.kept.content_type = self.gateway.content_type
+        self.kept.body = body
+        self.kept.body_bytes = len(body)
+        if result != Result.COMPLETE:
+            own_from = 0
+        if self.kept.body_bytes - own_from <= MOST_TOLD_BYTES:
+            data = bytes(memoryview(body)[own_from:])
+        if result == Result.COMPLETE:
+            return self._ended(SUCCEEDED, b"complete", None, data)
+        return self._ended(FAILED, b"exception", None, data)
+
+    cdef int ended_badly(self, Job job, int result, object problem, str detail, bytes command) except -1:
+        cdef KeptState state = FAILED
+        cdef bytes kind = b"fail"
+        self._end(job, result)
+        if result == Result.FAIL and self.kept.cancellation != NOT_ASKED:
+            state, kind = CANCELLED, b"cancelled"
+            problem, detail = JOB_CANCELLED, None
+        elif problem is JOB_TIMEOUT:
+            state, kind = TIMEOUT, b"timeout"
+        elif result == Result.LOST or result == Result.UNSENT or result == Result.REFUSED:
+            state, kind = LOST, b"lost"
+        self.kept.headers = self.headers_of(job, command)
+        self._answer_is(problem, detail)
+        return self._ended(state, kind, problem.detail if detail is None else detail, None)
+
+    cdef int job_broken(self, Job job) except -1:
+        if self.kept.has_ended():
+            return 0
+        self._end(job, Result.LOST)
+        self._answer_is(INTERNAL_ERROR, None)
+        return self._ended(LOST, b"lost", INTERNAL_ERROR.detail, None)
+
+    def _answer_is(self, problem, detail):
+        self.kept.problem = problem
+        self.kept.detail = detail
+        self.kept.status = problem.status
+        self.kept.outcome = outcomes.OUTCOME_OF_PROBLEM[problem.kind]
+
+    cdef int _ended(self, KeptState state, bytes kind, str reason, bytes data) except -1:
+        cdef KeptState before = self.kept.state
+        cdef double now_s = time_of_day()
+        self.kept.ended(state, now_s, self.jobs.expires_s(now_s), kind, reason, data)
+        return self._changed(before)
+
+    cdef int _end(self, Job job, int result) except -1:
+        """The job counts no more, but once as ended."""
+        cdef RecordsState* state = &self.gateway.records.state
+        self.job = None
+        self._leave()
+        if self.submitted_ns == 0:
+            return 0
+        self.kept.job_ns = moment(state.moment_ns) - self.submitted_ns
+        self.submitted_ns = 0
+        if job.carrier is not None:
+            if job.carrier.server_place == OTHER:
+                job.carrier.server_place = self.gateway.records.metrics.servers.claim(job.carrier.server_name.encode())
+            self.kept.server_place = job.carrier.server_place
+        count_job(state.counted, self.function_place, self.kept.server_place, result, self.kept.job_ns)
+        return 0
+
+    cdef int _leave(self) except -1:
+        if self.entered:
+            self.entered = False
+            self.gateway.admission.leave(self.job_place)
+        if self.token_entered:
+            self.token_entered = False
+            self.token.leave(self.token_place)
+        return 0
+
+
+@cython.final
+cdef class CancelAnswer(StatusListener):
+    """What the job server says of a job that it was asked to cancel."""
+
+    cdef int status_told(
+        self, bint known, bint running, unsigned int numerator, unsigned int denominator
+    ) except -1:
+        cdef KeptRun run = self.run
+        run.kept.cancellation = WILL_NOT_RUN if known and not running else MAY_HAVE_RUN
+        if run.job is not None:
+            # A job server that has cancelled it has told so before: none of its packets is owed any more.
+            return run.give_up()
+        return run.kept.tell_watchers()
+
+    cdef int status_lost(self, str reason) except -1:
+        self.run.kept.cancellation = NOT_KNOWN
+        self.run.kept.cancel_reason = reason
+        return self.run.kept.tell_watchers()
