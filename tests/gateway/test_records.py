@@ -101,7 +101,7 @@ class TestRequests:
             assert (await client.ask(request, to_head=request.startswith(b"HEAD"))).status == status
         assert counted(named) == {
             ("OPTIONS", 204, "ok", b"_other"): 1,
-            ("_other", 405, "method-not-allowed", b"_other"): 1,
+            ("DELETE", 405, "method-not-allowed", b"_other"): 1,
             ("POST", 400, "malformed-header", function): 1,
             ("POST", 400, "unexpected-query", function): 1,
             ("PUT", 404, "no-function", b"_other"): 1,

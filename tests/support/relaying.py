@@ -147,6 +147,9 @@ async def relaying(
         str(workers),
         "--max-connections",
         str(most),
+        # A client that is to come to a certain place may have to wait for others, on a slow machine for long.
+        "--first-byte-timeout",
+        "60",
     ]
     options += itertools.chain.from_iterable(("--server", f"{host}:{port}") for host, port in servers)
     with SharedMemory(workers, most) as memory:

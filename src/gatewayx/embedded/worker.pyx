@@ -221,6 +221,8 @@ cdef class Worker(Output):
             task = self.loop.create_task(self.finish(job, result))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+            # A task that is cancelled before its first turn awaits nothing.
+            task.add_done_callback(lambda _: result.close())
         elif not job.ended:
             job.complete()
         return 0

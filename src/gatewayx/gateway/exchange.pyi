@@ -1,10 +1,8 @@
 """One HTTP request as one Gearman job; the .pxd has the C-level interface."""
 
-from typing import final
 
 from gatewayx.gateway.job_request import JobRequest
 from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
 
-@final
 class Exchange(JobRequest):
     """One request and its job."""
