@@ -20,7 +20,7 @@ LIMITS = Limits(
     Settings(max_target_bytes=64, max_header_bytes=256, max_headers=8, max_body_bytes=64, max_chunk_extensions_bytes=16)
 )
 
-GET, HEAD, POST, PUT, OPTIONS, OTHER = range(6)
+GET, HEAD, POST, PUT, OPTIONS, DELETE, OTHER = range(7)
 
 FOLLOWING = b"GET /following HTTP/1.1\r\nHost: a\r\n\r\n"
 FOLLOWING_OUTCOME = {"method": GET, "path": b"/following", "query": None, "minor": 1, "keeps": True, "body": b""}
@@ -81,7 +81,7 @@ ACCEPTED = {
     "3.1 HEAD": (head(first=b"HEAD /f HTTP/1.1"), {"method": HEAD}),
     "3.1 PUT": (head(first=b"PUT /f HTTP/1.1"), {"method": PUT}),
     "3.1 OPTIONS": (head(first=b"OPTIONS /f HTTP/1.1"), {"method": OPTIONS}),
-    "3.1 DELETE": (head(first=b"DELETE /f HTTP/1.1"), {"method": OTHER}),
+    "3.1 DELETE": (head(first=b"DELETE /f HTTP/1.1"), {"method": DELETE}),
     "3.1 PATCH": (head(first=b"PATCH /f HTTP/1.1"), {"method": OTHER}),
     "3.1 M-SEARCH": (head(first=b"M-SEARCH /f HTTP/1.1"), {"method": OTHER}),
     "3.2.1 root": (head(first=b"POST / HTTP/1.1"), {"path": b"/"}),

@@ -106,10 +106,12 @@ async def test_a_head_has_no_body_and_a_body_is_dropped(handler):
     assert [asked.method for asked in handler.asked] == ["HEAD", "POST", "GET"]
 
 
-async def test_a_method_that_is_not_told_apart_has_no_name(handler):
+async def test_a_method_that_is_not_told_apart_has_no_name_and_delete_is_with_and_without_a_body(handler):
     async with serving(handler) as client:
+        await client.ask(head(b"PATCH", b"/x"))
         await client.ask(head(b"DELETE", b"/x"))
-    assert [asked.method for asked in handler.asked] == [""]
+        await client.ask(head(b"DELETE", b"/x", b"Content-Length: 4"), b"body")
+    assert [asked.method for asked in handler.asked] == ["", "DELETE", "DELETE"]
 
 
 async def test_one_that_fails_is_logged_and_answered_500(handler, caplog):

@@ -25,6 +25,18 @@ cdef inline char* put_decimal(char* end, unsigned long long number) noexcept nog
     return end
 
 
+cdef inline char* put_hex(char* end, unsigned long long number) noexcept nogil:
+    """The same in hexadecimal digits."""
+    cdef int shift = 60
+    while shift and not number >> shift:
+        shift -= 4
+    while shift >= 0:
+        end[0] = b"0123456789abcdef"[number >> shift & 15]
+        end += 1
+        shift -= 4
+    return end
+
+
 cdef inline char* put(char* end, const char* piece, Py_ssize_t piece_bytes) noexcept:
     """Write the piece at end, which has room for it; returns what follows it."""
     memcpy(end, piece, piece_bytes)

@@ -16,7 +16,7 @@ from gatewayx.http.arriving cimport ArrivingClient
 from gatewayx.http.clients cimport ANSWERING, READING
 from gatewayx.http.idle cimport PACE_GRACE_S, Unread
 from gatewayx.http.records cimport MOST_LINES_BYTES, begin_record, end_record, put_ending
-from gatewayx.http.request cimport ID_BYTES, METHOD_HEAD, BodySource, Request, unread_request
+from gatewayx.http.request cimport ID_BYTES, METHOD_HEAD, UNKNOWN_BYTES, BodySource, Request, unread_request
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
 
 from gatewayx.http import outcomes
@@ -37,9 +37,12 @@ cdef Word[3] CONNECTION_WORDS
 CONNECTION_WORDS[:] = [NULL, b"close", b"keep-alive"]
 
 
-cdef inline int _end_of(AnsweringClient client, Request request) except -1:
-    """Decide whether the connection ends with the answer, and stop reading if so; an index of CONNECTION_WORDS."""
-    request.closes = request is client.last and (
+cdef inline int _end_of(AnsweringClient client, Request request, bint ends_its_body=False) except -1:
+    """Decide whether the connection ends with the answer, and stop reading if so; an index of CONNECTION_WORDS.
+
+    ends_its_body: nothing else tells where the body ends. Requests behind it get no answer, if a client of HTTP/1.0 has sent any.
+    """
+    request.closes = ends_its_body or request is client.last and (
         client.state != READING
         or not request.keep_alive
         # A client that waits for "100 Continue" may or may not send the body now (RFC 9110 10.1.1). Another process may have
@@ -52,6 +55,16 @@ cdef inline int _end_of(AnsweringClient client, Request request) except -1:
             client.stop_reading()
         return 1
     return 2 if request.minor_version == 0 else 0
+
+
+cdef inline bint _ends_by_closing(Request request) noexcept:
+    """Whether its answer has begun, is not whole, and would be if the connection were closed now."""
+    return (
+        request.source is not None
+        and request.has_left()
+        and request.due_bytes == UNKNOWN_BYTES
+        and request.minor_version == 0
+    )
 
 
 cdef class AnsweringClient(ArrivingClient):
@@ -193,12 +206,12 @@ cdef class AnsweringClient(ArrivingClient):
         if self._is_only(request):
             return self._send(request, size)
         request.response = PyBytes_FromStringAndSize(self.clients.builder.composed, size)
-        if not request.complete and self.parser is not None and self.parser.request is request:
-            # What is still to come of its body is dropped.
-            self.let_arrival_go()
         if request.response_body is not None:
             size += body_bytes
         return self._line_up(request, size)
+
+    cdef const char* end_with(self, Request request, bint ends_its_body) except? NULL:
+        return CONNECTION_WORDS[_end_of(self, request, ends_its_body)]
 
     cdef char* _put_lines(self, char* end, Request request) noexcept:
         """Write the header lines that every answer has of its own."""
@@ -206,6 +219,9 @@ cdef class AnsweringClient(ArrivingClient):
 
     cdef int _line_up(self, Request request, Py_ssize_t size) except -1:
         """The answer, of which so many bytes are here, leaves when it is its turn."""
+        if not request.complete and self.parser is not None and self.parser.request is request:
+            # What is still to come of its body is dropped.
+            self.let_arrival_go()
         self.release(request)
         request.sent_bytes = size
         if request.note is not None:
@@ -220,68 +236,6 @@ cdef class AnsweringClient(ArrivingClient):
             # They wait for their turn, and nobody reads them meanwhile.
             self.clients.room.unread[self] = None
         return 0
-
-    cdef bint answer_in_pieces(
-        self,
-        Request request,
-        int status,
-        bytes content_type,
-        const char* headers,
-        Py_ssize_t headers_bytes,
-        long long body_bytes,
-        BodySource source,
-        bytes first,
-    ) except -1:
-        cdef Py_ssize_t size
-        cdef char[MOST_LINES_BYTES] lines
-        if request.owner is None or request.answered():
-            return False
-        size = self.clients.builder.compose(
-            status,
-            content_type,
-            headers,
-            headers_bytes,
-            lines,
-            self._put_lines(lines, request) - lines,
-            request.answer_lines,
-            NULL,
-            body_bytes,
-            0,
-            CONNECTION_WORDS[_end_of(self, request)],
-        )
-        request.response = PyBytes_FromStringAndSize(self.clients.builder.composed, size)
-        if request.method != METHOD_HEAD:
-            request.source = source
-            request.due_bytes = body_bytes
-        self._line_up(request, size)
-        return request.source is not None
-
-    cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1:
-        request.due_bytes -= size
-        request.sent_bytes += size
-        self.written_bytes += size
-        self.stream.send(data, size)
-        if self.write_paused:
-            self.unread_bytes += size
-            self.hold_answers(size)
-        if request.due_bytes > 0:
-            return not self.write_paused
-        request.source = None
-        self.clients.turn.add_client(self)
-        return False
-
-    cdef bint take_back(self, Request request) except -1:
-        if request.response is SENT:
-            # Whoever has less than was announced knows that it is not all.
-            request.outcome = CUT
-            self.clients.counts.answers_cut += 1
-            self.abort()
-            return False
-        self.hold_answers(-request.answer_bytes)
-        request.answer_bytes = 0
-        request.response = None
-        request.source = None
-        return True
 
     cdef bint _is_only(self, Request request) noexcept:
         """Whether its small answer can leave at once: nothing else is under way, waits to leave, or is being read."""
@@ -374,6 +328,7 @@ cdef class AnsweringClient(ArrivingClient):
                 # Its head leaves, and nothing behind it before its body.
                 source = request.source
                 request.response = SENT
+                request.response_body = None
                 break
             closes = request.closes
             self.in_flight -= 1
@@ -496,6 +451,9 @@ cdef class AnsweringClient(ArrivingClient):
         cdef Request following
         self.first = None
         self.last = None
+        if request is not None and _ends_by_closing(request) and not self.stream.closing():
+            # Its client must not take what it has for all of it.
+            self.stream.reset()
         while request is not None:
             following = request.next
             request.next = None

@@ -178,6 +178,8 @@ cdef class Client(Entrant):
 
     # Nothing more is read or answered: let go of all that is held for requests.
     cdef int let_requests_go(self) except -1
+    # The connection is about to be closed before its client has all of what was begun.
+    cdef int cut_answer(self) except -1
     # Answer with a problem at once, as the last thing. request: to which, None for one of which nothing is known.
     # headers: in place of the problem's own.
     cdef int write_refusal(self, Request request, object problem, str detail, bytes headers) except -1

@@ -268,6 +268,9 @@ cdef class Client(Entrant):
     cdef int let_requests_go(self) except -1:
         raise NotImplementedError
 
+    cdef int cut_answer(self) except -1:
+        raise NotImplementedError
+
     cdef int write_refusal(self, Request request, object problem, str detail, bytes headers) except -1:
         raise NotImplementedError
 
@@ -391,8 +394,10 @@ cdef class Client(Entrant):
         self.clients.room.unread[self] = None
         self.unread.began_tick = self.clients.wheel.tick
         self.unread.moved_tick = self.unread.began_tick
-        self.unread.began_bytes = self._delivered()
-        self.unread.seen_bytes = self.unread.began_bytes
+        self.unread.paced_tick = self.unread.began_tick
+        self.unread.paced_bytes = self._delivered()
+        self.unread.paced_to_bytes = self.written_bytes
+        self.unread.seen_bytes = self.unread.paced_bytes
         return self.arm(WRITE)
 
     cpdef int resume_writing(self) except -1:
@@ -405,22 +410,26 @@ cdef class Client(Entrant):
 
     cdef bint takes_slowly(self, Account account) except -1:
         cdef DeadlineWheel wheel = self.clients.wheel
-        cdef unsigned long long left_bytes, began_bytes
+        cdef Unread unread = self.unread
+        cdef unsigned long long left_bytes
         cdef double passed_s
         if not self.write_paused:
             return False
         left_bytes = self._delivered()
-        passed_s = (wheel.tick - self.unread.began_tick) * wheel.tick_s
-        if left_bytes != self.unread.seen_bytes:
-            self.unread.seen_bytes = left_bytes
-            self.unread.moved_tick = wheel.tick
+        if left_bytes != unread.seen_bytes:
+            unread.seen_bytes = left_bytes
+            unread.moved_tick = wheel.tick
         if account == SMALL:
-            return (wheel.tick - self.unread.moved_tick) * wheel.tick_s >= STILL_S
+            return (wheel.tick - unread.moved_tick) * wheel.tick_s >= STILL_S
+        # In a unix socket small pieces count for more than large ones: it may seem to have taken less than nothing.
+        if <long long> (left_bytes - unread.paced_to_bytes) >= 0:
+            unread.paced_tick = wheel.tick
+            unread.paced_bytes = left_bytes
+            unread.paced_to_bytes = self.written_bytes
+        passed_s = (wheel.tick - unread.paced_tick) * wheel.tick_s
         if passed_s <= PACE_GRACE_S:
             return False
-        began_bytes = self.unread.began_bytes
-        # In a unix socket small pieces count for more than large ones: it may seem to have taken less than nothing.
-        return <long long> (left_bytes - began_bytes) < (self.written_bytes - began_bytes) * passed_s / PACE_S
+        return <long long> (left_bytes - unread.paced_bytes) < (self.written_bytes - unread.paced_bytes) * passed_s / PACE_S
 
     cdef unsigned long long _delivered(self) except? 0:
         return (
@@ -437,8 +446,8 @@ cdef class Client(Entrant):
     cdef int linger(self) except -1:
         cdef Clients clients = self.clients
         self.let_requests_go()
-        if self.half_closed:
-            # Nothing can come that would reset the connection.
+        if self.half_closed or self.stream.closing():
+            # Nothing can come that would reset the connection, or it is reset already.
             self.change(CLOSED)
             self.stream.close()
             return 0 if self.write_paused else self.arm(NO_DEADLINE)
@@ -511,6 +520,8 @@ cdef class Client(Entrant):
         return 0
 
     cdef int abort(self) except -1:
+        if self.stream is not None and not self.stream.closing():
+            self.cut_answer()
         self.let_requests_go()
         self.arm(NO_DEADLINE)
         self.change(CLOSED)

@@ -1,8 +1,8 @@
 """Requests in order over each client's connection, and their answers."""
 
-from gatewayx.http.answering cimport AnsweringClient
 from gatewayx.http.clients cimport Clients
 from gatewayx.http.parser cimport RequestParser
+from gatewayx.http.piecewise cimport PiecewiseClient
 from gatewayx.http.request cimport Request
 
 
@@ -10,7 +10,7 @@ cdef class HttpServer(Clients):
     pass
 
 
-cdef class HttpConnection(AnsweringClient):
+cdef class HttpConnection(PiecewiseClient):
     cdef int _process(self, const char* data, Py_ssize_t offset, Py_ssize_t end, bytes kept) except -1
     cdef bint _waits_half_closed(self) noexcept
     cdef bint _answers_after_end(self) except -1

@@ -2,8 +2,8 @@
 
 from typing import final
 
-from gatewayx.http.answering import AnsweringClient
 from gatewayx.http.clients import Clients
+from gatewayx.http.piecewise import PiecewiseClient
 
 PLACE_NEEDED: str
 
@@ -21,7 +21,7 @@ class HttpServer(Clients):
         """The owner for a socket that had waited to be accepted when the stop began."""
 
 @final
-class HttpConnection(AnsweringClient):
+class HttpConnection(PiecewiseClient):
     """One client and its requests."""
 
     def hung_up(self) -> int: ...

@@ -5,9 +5,9 @@ together; the answers are written in the order of the requests (RFC 9112 9.3.2),
 with one write. A connection whose unwritten answers reach the bound, or whose client does not read them, is not read
 from: what waits then is in the kernel's buffers, and the client feels it.
 
-A client's connection is built in four layers: `clients` opens and ends it, `arriving` holds what has come of its next
-request, `answering` its requests under way and their answers, and here requests are read and served. Who makes room for
-whom is in `idle`.
+A client's connection is built in five layers: `clients` opens and ends it, `arriving` holds what has come of its next
+request, `answering` its requests under way and their answers, `piecewise` gives those that come in pieces, and here
+requests are read and served. Who makes room for whom is in `idle`.
 """
 
 cimport cython
@@ -15,7 +15,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint64_t
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, ByteBudget, account_for
-from gatewayx.http.answering cimport AnsweringClient
 from gatewayx.http.arriving cimport Unfinished
 from gatewayx.http.clients cimport (
     ANSWERING,
@@ -35,6 +34,7 @@ from gatewayx.http.clients cimport (
 )
 from gatewayx.http.idle cimport Unread
 from gatewayx.http.parser cimport Event, RequestParser
+from gatewayx.http.piecewise cimport PiecewiseClient
 from gatewayx.http.preamble cimport (
     MALFORMED_PREAMBLE,
     MOST_PREAMBLE_BYTES,
@@ -93,7 +93,7 @@ cdef class HttpServer(Clients):
 
 
 @cython.final
-cdef class HttpConnection(AnsweringClient):
+cdef class HttpConnection(PiecewiseClient):
     """One client and its requests."""
 
     cdef bint is_relayed(self) noexcept:
@@ -195,8 +195,7 @@ cdef class HttpConnection(AnsweringClient):
             self.arm(NO_DEADLINE)
             self.update_reading()
             self.arm_for_reading()
-            if self.first is not None and self.first.source is not None and not PyBytes_GET_SIZE(self.first.response):
-                # Its head has left.
+            if self.first is not None and self.first.source is not None and self.first.has_left():
                 return self.first.source.wanted()
         return 0
 

@@ -109,9 +109,13 @@ cdef class Room:
 
 cdef class Unread:
     """Answers that a client does not take as fast as they come."""
-    # Since which tick, and how many bytes had left by then.
+    # Since which tick.
     cdef long long began_tick
-    cdef unsigned long long began_bytes
+    # Since which tick its pace is measured, how many bytes had left by then, and how many had been written: once they have left
+    # as well, what has come meanwhile is measured anew, for answers that come as things happen may never all have left.
+    cdef long long paced_tick
+    cdef unsigned long long paced_bytes
+    cdef unsigned long long paced_to_bytes
     # How many had left when it was looked at last, and the tick at which that had changed.
     cdef unsigned long long seen_bytes
     cdef long long moved_tick

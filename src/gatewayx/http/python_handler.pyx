@@ -6,14 +6,18 @@ A request costs some objects here, which is why no worker process uses it. The b
 import logging
 from typing import NamedTuple
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.http.request cimport (
+    METHOD_DELETE,
     METHOD_GET,
     METHOD_HEAD,
     METHOD_OPTIONS,
     METHOD_POST,
     METHOD_PUT,
+    UNKNOWN_BYTES,
+    BodySource,
     Request,
     RequestHandler,
 )
@@ -29,13 +33,14 @@ cdef dict METHOD_NAMES = {
     METHOD_POST: "POST",
     METHOD_PUT: "PUT",
     METHOD_OPTIONS: "OPTIONS",
+    METHOD_DELETE: "DELETE",
 }
 
 
 class PlainRequest(NamedTuple):
     """What a handler in Python sees of a request."""
 
-    # One of GET, HEAD, POST, PUT and OPTIONS; empty for any other.
+    # One of GET, HEAD, POST, PUT, OPTIONS and DELETE; empty for any other.
     method: str
     # As sent, still percent-encoded, without the query.
     path: bytes
@@ -50,9 +55,45 @@ class PlainAnswer(NamedTuple):
 
     status: int
     content_type: bytes
-    body: bytes
+    # bytes, or PlainPieces.
+    body: object
     # Further header lines, each with its CRLF.
     header_lines: bytes = b""
+
+
+@cython.final
+cdef class PlainPieces(BodySource):
+    """A body that comes in pieces; the stub says what each method does."""
+
+    def __init__(self, long long body_bytes=UNKNOWN_BYTES, bytes first=None, on_wanted=None):
+        self.body_bytes = body_bytes
+        self.first = first
+        self.on_wanted = on_wanted
+
+    cdef int wanted(self) except -1:
+        self.times_wanted += 1
+        if self.on_wanted is not None:
+            self.on_wanted()
+        return 0
+
+    def give(self, bytes piece not None):
+        """Give the next piece, once any was wanted; returns whether the one after it is."""
+        if self.request.owner is None:
+            return False
+        return self.request.owner.answer_piece(self.request, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+
+    def end(self):
+        """Say that the whole of a body without a length was given."""
+        if self.request.owner is not None:
+            self.request.owner.end_pieces(self.request)
+
+    def waiting_bytes(self):
+        """What was given that the kernel has not taken yet."""
+        return 0 if self.request.owner is None else self.request.owner.pieces_waiting(self.request)
+
+    def take_back(self):
+        """Say that the rest never comes; returns whether another answer could be given."""
+        return self.request.owner is not None and self.request.owner.take_back(self.request)
 
 
 cdef class PythonHandler(RequestHandler):
@@ -79,6 +120,7 @@ cdef class PythonHandler(RequestHandler):
         # HTTP/1.0 may leave Host out.
         cdef dict headers = {b"host": request.context} if request.context else {}
         cdef bytes header_lines, body
+        cdef PlainPieces pieces
         if request.headers is not None:
             for name, value in zip(request.headers[::2], request.headers[1::2]):
                 name = name.lower()
@@ -92,6 +134,21 @@ cdef class PythonHandler(RequestHandler):
             logger.exception("a request could not be answered")
             return request.owner.answer_problem(request, INTERNAL_ERROR, None, None)
         header_lines = answer.header_lines
+        if isinstance(answer.body, PlainPieces):
+            pieces = answer.body
+            pieces.request = request
+            request.context = pieces
+            request.owner.answer_in_pieces(
+                request,
+                answer.status,
+                answer.content_type,
+                PyBytes_AS_STRING(header_lines),
+                PyBytes_GET_SIZE(header_lines),
+                pieces.body_bytes,
+                pieces,
+                pieces.first,
+            )
+            return 0
         body = answer.body
         return request.owner.answer(
             request,
@@ -101,3 +158,8 @@ cdef class PythonHandler(RequestHandler):
             PyBytes_GET_SIZE(header_lines),
             body,
         )
+
+    cdef int abandon(self, Request request) except -1:
+        if isinstance(request.context, PlainPieces):
+            (<PlainPieces> request.context).abandoned = True
+        return 0

@@ -1,5 +1,7 @@
 """One request, who takes its answer, and who knows what it means: all that the rooms behind http see of it. No I/O."""
 
+from cpython.bytes cimport PyBytes_GET_SIZE
+
 from gatewayx.core.budget cimport Held
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.net.stream cimport StreamOwner
@@ -129,10 +131,10 @@ cdef class Request:
     cdef Held held
     # "100 Continue" is due as soon as the answers before this one are written.
     cdef bint continue_due
-    # The answer: head and small body in one, and a large body beside it; None until it is known.
+    # The answer: head and small body in one, and a large body beside it; None until it is known, empty once it has left.
     cdef bytes response
     cdef object response_body
-    # Who has the rest of its body, of so many bytes, once its head is known; None for nobody.
+    # Who has the rest of its body, of so many bytes or UNKNOWN_BYTES, once its head is known; None for nobody.
     cdef BodySource source
     cdef long long due_bytes
     # What the answer has of its connection's answers_held.
@@ -167,6 +169,10 @@ cdef class Request:
 
     cdef inline bint answered(self) noexcept:
         return self.response is not None
+
+    # Whether the answer has left, or of one that comes in pieces the head: it was left empty then.
+    cdef inline bint has_left(self) noexcept:
+        return self.response is not None and PyBytes_GET_SIZE(self.response) == 0
 
     # How many headers the handler wanted.
     cdef inline int wanted_headers(self):
@@ -209,7 +215,11 @@ cdef class RequestOwner(StreamOwner):
     cdef bytes asker(self)
     # The hash of that (core/shared), 0 for none.
     cdef uint64_t asker_hash(self) except? 0
-    # headers: further header lines, each with its CRLF, which are the caller's. body: bytes or bytearray.
+    # Where another process asks, whose token its client has, as that process tells it; None for none, and for a client of our
+    # own. It is known until handle() has returned.
+    cdef bytes token_mark(self)
+    # headers: further header lines, each with its CRLF, which are the caller's. body: bytes or bytearray; None for an answer that
+    # cannot have one, as with 204 and 304.
     cdef int answer(
         self,
         Request request,
@@ -238,7 +248,7 @@ cdef class RequestOwner(StreamOwner):
     cdef bint answer_piece(self, Request request, const char* data, Py_ssize_t size) except -1
     # The whole of an answer without a length was given. After the last piece of one that has a length nothing is said.
     cdef int end_pieces(self, Request request) except -1
-    # How many bytes were given that the kernel has not taken yet.
+    # How many bytes of it were given that the kernel has not taken yet, head and framing included.
     cdef Py_ssize_t pieces_waiting(self, Request request) except -1
     # The rest of it never comes. Returns whether another answer can be given: the client has had nothing of this one.
     cdef bint take_back(self, Request request) except -1

@@ -126,6 +126,9 @@ cdef class RequestOwner(StreamOwner):
     cdef bytes asker(self):
         return None
 
+    cdef bytes token_mark(self):
+        return None
+
     cdef uint64_t asker_hash(self) except? 0:
         return 0
 

@@ -3,6 +3,9 @@
 cdef enum:
     # Bodies up to here are copied behind their head, so that the answer is one buffer.
     INLINE_BODY_BYTES = 16384
+    # In the place of a body's length: the response has no such line, or its body comes in chunks.
+    NO_LENGTH = -1
+    IN_CHUNKS = -2
     # Retry-After at first, lowest and highest, in seconds, and what the highest grows to. Constant values bring everybody
     # back at once; AWS and gRPC (connection backoff: 20 % jitter, 120 s) spread returns likewise.
     MIN_RETRY_AFTER_S = 1
@@ -23,8 +26,8 @@ cdef class ResponseBuilder:
     cdef Py_ssize_t composed_room
 
     # Head and, if it is small, body, in `composed`; returns how many bytes. headers, lines and further_lines: whole
-    # header lines, the last of which may be None. body_bytes: what Content-Length says; -1 for a
-    # response that cannot have a body. connection: the value of the Connection header; NULL for none.
+    # header lines, the last of which may be None. body_bytes: what Content-Length says, NO_LENGTH or
+    # IN_CHUNKS. connection: the value of the Connection header; NULL for none.
     cdef Py_ssize_t compose(
         self,
         int status,

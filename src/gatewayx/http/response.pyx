@@ -111,6 +111,8 @@ cdef class ResponseBuilder:
             end = put(put_bytes(put(end, b"Content-Type: ", 14), content_type), b"\r\n", 2)
         if body_bytes >= 0:
             end = put(put_decimal(put(end, b"Content-Length: ", 16), body_bytes), b"\r\n", 2)
+        elif body_bytes == IN_CHUNKS:
+            end = put(end, b"Transfer-Encoding: chunked\r\n", 28)
         if connection != NULL:
             end = put(put(put(end, b"Connection: ", 12), connection, strlen(connection)), b"\r\n", 2)
         end = put(end, b"\r\n", 2)

@@ -42,6 +42,8 @@ cdef Py_ssize_t transmit(int descriptor, const char* data, Py_ssize_t size) noex
 cdef Py_ssize_t transmit_pieces(int descriptor, iovec* pieces, int count) noexcept nogil
 cdef bint would_block() noexcept nogil
 cdef void disconnect(int descriptor) noexcept nogil
+# A close drops what was not sent and resets the connection, whatever the other side has had (socket(7), SO_LINGER).
+cdef void reset_at_close(int descriptor) noexcept nogil
 # Send FIN.
 cdef void end_sending(int descriptor) noexcept nogil
 # Why a connection failed; 0 if it did not. Asking forgets it.

@@ -22,6 +22,9 @@ cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
         iovec* msg_iov
         size_t msg_iovlen
+    cdef struct linger:
+        int l_onoff
+        int l_linger
     enum:
         SHUT_WR
         SOCK_STREAM
@@ -29,6 +32,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
+        SO_LINGER
         SO_PEERCRED
         SO_RCVBUF
         MSG_NOSIGNAL
@@ -193,6 +197,13 @@ cdef bint would_block() noexcept nogil:
 
 cdef void disconnect(int descriptor) noexcept nogil:
     close(descriptor)
+
+
+cdef void reset_at_close(int descriptor) noexcept nogil:
+    cdef linger at_once
+    at_once.l_onoff = 1
+    at_once.l_linger = 0
+    setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
 
 
 cdef void end_sending(int descriptor) noexcept nogil:

@@ -51,6 +51,8 @@ cdef class Stream(Polled):
     cpdef int close(self) except -1
     # Close at once; what has not been sent is dropped.
     cpdef int abort(self) except -1
+    # The same, and the other side learns that it was not all that it should have had, where the kernel can tell it.
+    cpdef int reset(self) except -1
     # It was told to close, or the connection is gone.
     cpdef bint closing(self) except -1
     # Bytes that were written and that the kernel has not taken.

@@ -31,6 +31,7 @@ from gatewayx.net.sockets cimport (
     iovec,
     read_peer,
     receive,
+    reset_at_close,
     transmit,
     transmit_pieces,
     unconfirmed_in,
@@ -106,6 +107,9 @@ cdef class Stream(Polled):
 
     cpdef int abort(self) except -1:
         raise NotImplementedError
+
+    cpdef int reset(self) except -1:
+        return self.abort()
 
     cpdef bint closing(self) except -1:
         raise NotImplementedError
@@ -360,6 +364,11 @@ cdef class SocketStream(Stream):
         if self.descriptor >= 0:
             self.poller.add_leaving(self)
         return 0
+
+    cpdef int reset(self) except -1:
+        if self.descriptor >= 0:
+            reset_at_close(self.descriptor)
+        return self.abort()
 
     cdef int _break(self, int error) except -1:
         """The connection has failed; what waits to be sent is dropped."""
