@@ -34,6 +34,7 @@ cdef class ServerConnection(Output):
     cdef int pre_sleep(self) except -1
     cdef int can_do(self, bytes name, object timeout_s) except -1
     cdef int work(self, int packet_type) except -1
+    cdef bytes asked_name(self)
     cdef int get_status(self) except -1
     cdef int get_status_unique(self) except -1
     cdef int set_option(self) except -1

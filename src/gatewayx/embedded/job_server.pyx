@@ -13,7 +13,7 @@ import logging
 import socket
 
 from gatewayx.embedded.output cimport COPY_BYTES, Output
-from gatewayx.embedded.queues cimport Function, QueuedJob, leading_number
+from gatewayx.embedded.queues cimport Function, QueuedJob, wrapped_number
 from gatewayx.gearman.packet cimport (
     MAX_FUNCTION_BYTES,
     MAX_HANDLE_BYTES,
@@ -256,8 +256,8 @@ cdef class ServerConnection(Output):
         if packet_type == PacketType.WORK_STATUS:
             leading = (handle, self.reader.argument(1))
             last = self.reader.argument(2)
-            job.numerator = leading_number(leading[1])
-            job.denominator = leading_number(last)
+            job.numerator = wrapped_number(leading[1])
+            job.denominator = wrapped_number(last)
         elif packet_type != PacketType.WORK_FAIL:
             leading = (handle,)
             last = self.reader.argument(1)
@@ -282,9 +282,24 @@ cdef class ServerConnection(Output):
             return self.server.end_job(job)
         return 0
 
+    cdef bytes asked_name(self):
+        """What GET_STATUS or GET_STATUS_UNIQUE asks for, as C reads it; None for what is too long.
+
+        gearmand leaves such a question without an answer and closes the connection, unless nothing else comes over it
+        meanwhile (libgearman-server/server.cc).
+        """
+        cdef bytes name = self.reader.argument(0)
+        if len(name) > MAX_HANDLE_BYTES:
+            self.hang_up()
+            return None
+        return name.partition(b"\0")[0]
+
     cdef int get_status(self) except -1:
-        cdef bytes handle = self.reader.argument(0)
-        cdef QueuedJob job = self.server.jobs.get(handle)
+        cdef bytes handle = self.asked_name()
+        cdef QueuedJob job
+        if handle is None:
+            return 0
+        job = self.server.jobs.get(handle)
         if job is None:
             return self.send(PacketType.STATUS_RES, (handle, b"0", b"0", b"0"), b"0")
         return self.send(
@@ -294,9 +309,11 @@ cdef class ServerConnection(Output):
         )
 
     cdef int get_status_unique(self) except -1:
-        cdef bytes unique = self.reader.argument(0)
+        cdef bytes unique = self.asked_name()
         cdef QueuedJob job = None
         cdef Function function
+        if unique is None:
+            return 0
         # The packet names no function: gearmand, too, looks at every job (job_plus.cc, _get_by_unique).
         for function in self.server.functions.values():
             job = function.by_unique.get(unique)

@@ -49,3 +49,7 @@ cdef class Function:
 
 # As atoi reads a count, within a uint32: digits up to anything else.
 cpdef unsigned int leading_number(bytes text) except? 0
+
+
+# As strtoul reads a number and a uint32 keeps it: behind white space and a sign, digits up to anything else, modulo 2^32.
+cdef unsigned int wrapped_number(bytes text) except? 0

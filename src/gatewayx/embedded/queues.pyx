@@ -2,6 +2,8 @@
 
 from collections import deque
 
+from libc.stdlib cimport strtoul
+
 
 cdef class QueuedJob:
     """One job from its first submit to its end."""
@@ -49,3 +51,7 @@ cpdef unsigned int leading_number(bytes text) except? 0:
     while end < min(len(text), 10) and b"0" <= text[end : end + 1] <= b"9":
         end += 1
     return min(int(text[:end] or b"0"), 0xFFFFFFFF)
+
+
+cdef unsigned int wrapped_number(bytes text) except? 0:
+    return <unsigned int> strtoul(text, NULL, 10)

@@ -66,8 +66,10 @@ def workers(server: JobServer, words: list[bytes]) -> bytes | None:
 
 def cancel(server: JobServer, words: list[bytes]) -> bytes | None:
     """`cancel job HANDLE`: WORK_FAIL to its clients; it is dropped if no worker has it yet, and OK is said anyhow."""
-    if len(words) != 2 or words[0].lower() != b"job":
-        return None
+    if len(words) < 2:
+        return unknown_command(b"cancel")
+    if len(words) > 2 or words[0].lower() != b"job":
+        return b"ERR UNKNOWN_ERROR\r\n"
     return b"OK\r\n" if server.cancel(words[1]) else b"ERR UNKNOWN_JOB\r\n"
 
 
