@@ -46,12 +46,14 @@ cdef class Rates:
 
 
 cdef enum RateKind:
-    # What a key is of: an address that asks, one that connects, or one that gives tokens which are not known; a token; a function.
+    # What a key is of: an address that asks, one that connects, or one that gives tokens which are not known; a token; a function; a job
+    # server that is asked for background jobs.
     OF_ADDRESS = 1
     OF_CONNECTIONS
     OF_ATTEMPTS
     OF_TOKEN
     OF_FUNCTION
+    OF_STATUS_POLLS
 
 
 cdef inline Rate rate_of(double per_s, long long burst) noexcept:

@@ -16,7 +16,8 @@ class BackgroundId:
 class JobIds:
     """Makes and reads ids.
 
-    keys: by the first of which ids are signed, and by any of which they are read; one or two of KEY_BYTES bytes, else ValueError.
+    keys: by the first of which ids are signed, and by any of which they are read; one or two of KEY_BYTES bytes, else
+    ValueError.
     """
 
     def __init__(self, keys: tuple[bytes, ...]) -> None: ...

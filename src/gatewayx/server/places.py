@@ -142,11 +142,11 @@ class Place:
 
     @property
     def mark(self) -> int:
-        """What tells its worker process from those before and after it, and from those of other gateways; 0 for none there."""
+        """What tells its worker process from all others, before it, after it and in other gateways; 0 for none there."""
         return self._words[MARK]
 
     def tell_kept(self, queued: int, running: int, ended: int, held_bytes: int, event_streams: int) -> None:
-        """The worker process keeps so many jobs now, by what is known of them, with so many bytes, and so many watch."""
+        """The worker process keeps so many jobs now, with so many bytes, and so many streams of events are open."""
         words = self._words
         words[KEPT_QUEUED] = queued
         words[KEPT_RUNNING] = running
