@@ -16,7 +16,7 @@ class Listed(NamedTuple):
     meaning: str
 
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS")
+METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE")
 
 # Each by its name: `*` would not stand for Authorization. What a page may send anyhow, such as Accept, needs no place.
 REQUEST_HEADERS = (
@@ -26,6 +26,10 @@ REQUEST_HEADERS = (
     Listed("X-Gearman-Background", "whether the job is a background job"),
     Listed("X-Gearman-Priority", "the job's priority"),
     Listed("X-Gearman-Timeout", "how long to wait"),
+    Listed("X-Gearman-Stream", "whether the job's data is the answer while it comes"),
+    Listed("Prefer", "whether the job outlives the request"),
+    Listed("Last-Event-ID", "the last event that was read"),
+    Listed("If-None-Match", "what is known of a job already"),
     Listed("X-Request-Id", "the client's name for the request, for the access log"),
     Listed("traceparent", "the trace that the request is part of, for the access log"),
     Listed("tracestate", "what tracers send beside it; the gateway does not look at it"),
@@ -35,6 +39,9 @@ EXPOSED_HEADERS = (
     Listed("X-Gearman-Job-Handle", "the job's handle"),
     Listed("X-Gearman-Command", "how the job ended"),
     Listed("X-Gearman-Unique", "the job's unique"),
+    Listed("Location", "where the job is asked for"),
+    Listed("Preference-Applied", "what of Prefer was done"),
+    Listed("ETag", "what If-None-Match may have next time"),
     Listed("X-Request-Id", "the request's name"),
     Listed("Retry-After", "when to come again"),
     Listed("RateLimit-Policy", "the token's rates"),

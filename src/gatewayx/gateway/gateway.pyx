@@ -20,6 +20,7 @@ from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.owners cimport Asked, Owners
 from gatewayx.gateway.preferences cimport Preferences, last_event_id, read_preferences, tells_of_answer
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
+from gatewayx.gateway.streamed cimport Streamed
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.records cimport Records, is_noted
@@ -144,6 +145,8 @@ cdef class Gateway(Common):
                     exchange = <Exchange> asked
             else:
                 self._read_head(exchange, request, self.job_timeout_s)
+            if exchange.streamed and request.method != METHOD_HEAD:
+                exchange = _streamed(exchange)
             if self.access.limits_jobs:
                 self.access.check_job(request, exchange)
                 exchange.token = self.access.token
@@ -283,6 +286,12 @@ cdef class Gateway(Common):
             request.body_hash = self.pool.start_identity(wanted.function, wanted.unique)
             wanted.hash_workload(request.body_hash)
         return 0
+
+
+cdef Exchange _streamed(Exchange read):
+    cdef Streamed exchange = Streamed.__new__(Streamed)
+    exchange.become(read)
+    return exchange
 
 
 cdef bint _is_plugin_check(Request request):
