@@ -208,7 +208,7 @@ ASKED = {
         0,
     ),
     "no function": Asked("URL/?x'", (404, "no-function"), 0),
-    "a method that is not served": Asked("URL/echo', { method: 'DELETE' }", "TypeError", 0),
+    "a method that is not served": Asked("URL/echo', { method: 'PATCH' }", "TypeError", 0),
     "a header that is not listed": Asked("URL/echo?x', { headers: { 'X-Other': 'x' } }", "TypeError", 0),
     "with cookies": Asked("URL/echo?x', { credentials: 'include' }", "TypeError", 1),
 }

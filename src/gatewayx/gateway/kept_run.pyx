@@ -100,7 +100,8 @@ cdef class KeptRun(AnsweredJob):
     cdef int _changed(self, KeptState before) except -1:
         """Count it anew, and then tell those who watch, who may do away with it."""
         self.jobs.changed(self.kept, before)
-        return self.kept.tell_watchers()
+        self.kept.tell_watchers()
+        return self.kept.events.told()
 
     # The end.
 
