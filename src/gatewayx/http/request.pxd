@@ -209,8 +209,6 @@ cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
     # Whether another process of this gateway asks, for a client of its own.
     cdef bint is_relayed(self) noexcept
-    # Whose token the client has for which another process asks, as that tells it (gateway/owners); None for none.
-    cdef bytes token_mark(self)
     # The address that asks, as it counts; None for none.
     cdef bytes asker(self)
     # The hash of that (core/shared), 0 for none.

@@ -120,9 +120,6 @@ cdef class RequestOwner(StreamOwner):
     cdef bint is_relayed(self) noexcept:
         return False
 
-    cdef bytes token_mark(self):
-        return None
-
     cdef bytes asker(self):
         return None
 
