@@ -17,7 +17,7 @@ from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gearman.job cimport Job, Submission
 from gatewayx.http.request cimport UNKNOWN_BYTES, BodySource, Request
 
-from gatewayx.http.problems import INTERNAL_ERROR
+from gatewayx.http.problems import INTERNAL_ERROR, RESULT_TOO_LARGE
 
 
 @cython.final
@@ -72,10 +72,10 @@ cdef class Streamed(Exchange):
                 return Exchange.ended_with(self, job, result, status, command, body, outcome)
             return self.close()
         self.request.outcome = outcome
-        self.is_whole = True
         if len(body):
             self._give(job, body)
-        return self._end_body() if self.head_has_left else 0
+        self.is_whole = True
+        return self.begun() if self.request is not None and self.request.has_left() else 0
 
     cdef int ended_badly(self, Job job, int result, object problem, str detail, bytes command) except -1:
         if self.body is not None:
@@ -99,10 +99,13 @@ cdef class Streamed(Exchange):
             self._count_job(job, Result.ABANDONED)
             self.job = None
             job.carrier.abandon(job)
-            self._take_back()
+            if self._take_back():
+                return self._answer_problem(job, RESULT_TOO_LARGE, None, None)
             return self.close()
-        if self.head_has_left:
-            request.owner.answer_piece(request, PyBytes_AS_STRING(piece), size)
+        if request.has_left():
+            self.begun()
+            if self.request is not None:
+                request.owner.answer_piece(request, PyBytes_AS_STRING(piece), size)
             return 0
         if self.waiting is None:
             self.waiting = []
@@ -114,9 +117,7 @@ cdef class Streamed(Exchange):
     cdef bint _has_room(self, Py_ssize_t more_bytes) except -1:
         """Whether so much more may wait for its client to take it."""
         cdef ByteBudget budget = self.gateway.pool.budget
-        cdef Py_ssize_t waiting_bytes = self.waiting_held.size_bytes
-        if self.head_has_left:
-            waiting_bytes = self.request.owner.pieces_waiting(self.request)
+        cdef Py_ssize_t waiting_bytes = self.waiting_held.size_bytes + self.request.owner.pieces_waiting(self.request)
         if waiting_bytes + more_bytes > self.gateway.pool.max_result_bytes:
             return False
         if waiting_bytes and not budget.fits(account_for(RESULTS, waiting_bytes + more_bytes), more_bytes):
@@ -124,10 +125,9 @@ cdef class Streamed(Exchange):
             return False
         return True
 
-    cdef int taken(self) except -1:
+    cdef int begun(self) except -1:
         cdef list waiting = self.waiting
         cdef bytes piece
-        self.head_has_left = True
         if waiting is not None:
             self._drop_waiting()
             for piece in waiting:
@@ -158,4 +158,4 @@ cdef class StreamedBody(BodySource):
     """The body of a streamed answer."""
 
     cdef int wanted(self) except -1:
-        return 0 if self.exchange is None else self.exchange.taken()
+        return 0 if self.exchange is None else self.exchange.begun()
