@@ -209,16 +209,13 @@ cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
     # Whether another process of this gateway asks, for a client of its own.
     cdef bint is_relayed(self) noexcept
-<<<<<<< Updated upstream
-=======
-    # Whose token the client has for which another process asks, as that tells it (gateway/owners); None for none, and for a client
-    # of our own. It is known until handle() has returned.
-    cdef bytes token_mark(self)
->>>>>>> Stashed changes
     # The address that asks, as it counts; None for none.
     cdef bytes asker(self)
     # The hash of that (core/shared), 0 for none.
     cdef uint64_t asker_hash(self) except? 0
+    # Where another process asks, whose token its client has, as that process tells it; None for none, and for a client of our
+    # own. It is known until handle() has returned.
+    cdef bytes token_mark(self)
     # headers: further header lines, each with its CRLF, which are the caller's. body: bytes or bytearray; None for an answer that
     # cannot have one, as with 204 and 304.
     cdef int answer(
