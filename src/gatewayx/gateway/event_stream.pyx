@@ -83,8 +83,9 @@ cdef class EventStream(Watcher):
 
     cdef int _cut(self) except -1:
         """The rest of the answer never comes, unless nothing of it has left: then it may begin with something else."""
-        if self.request.owner is not None:
-            if self.request.owner.take_back(self.request):
+        cdef Request request = self.request
+        if request.owner is not None:
+            if request.owner.take_back(request):
                 return self._begin()
             self.counts.event_streams_cut += 1
         return self._end()
@@ -95,6 +96,7 @@ cdef class EventStream(Watcher):
 
     cdef int _give_due(self) except -1:
         cdef KeptJob job = <KeptJob> self.watched
+        cdef Request request = self.request
         cdef bytes due
         if self.next < job.events.next:
             due = self._due()
@@ -102,15 +104,15 @@ cdef class EventStream(Watcher):
             self._give(due)
         if self.watched is not None and job.has_ended() and self.next >= job.events.next:
             # The last event is in the connection's hands, which ends the answer behind it.
-            self.request.owner.end_pieces(self.request)
+            request.owner.end_pieces(request)
             return self._end()
         return 0
 
     cdef int _give(self, bytes piece) except -1:
+        # Who is told that its client is gone leaves the request meanwhile.
+        cdef Request request = self.request
         self.wake(self.wheel, COMMENT_S)
-        self.is_wanted = self.request.owner.answer_piece(
-            self.request, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece)
-        )
+        self.is_wanted = request.owner.answer_piece(request, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         return 0
 
     cdef int time_is_up(self) except -1:

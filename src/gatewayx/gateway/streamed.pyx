@@ -126,19 +126,21 @@ cdef class Streamed(Exchange):
         return True
 
     cdef int begun(self) except -1:
+        cdef Request request = self.request
         cdef list waiting = self.waiting
         cdef bytes piece
         if waiting is not None:
             self._drop_waiting()
             for piece in waiting:
-                if self.request is None or self.request.owner is None:
+                if request is None or request.owner is None:
                     return 0
-                self.request.owner.answer_piece(self.request, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+                request.owner.answer_piece(request, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         return self._end_body() if self.is_whole else 0
 
     cdef int _end_body(self) except -1:
-        if self.request is not None and self.request.owner is not None:
-            self.request.owner.end_pieces(self.request)
+        cdef Request request = self.request
+        if request is not None and request.owner is not None:
+            request.owner.end_pieces(request)
         return self.close()
 
     cdef bint _take_back(self) except -1:
@@ -158,4 +160,6 @@ cdef class StreamedBody(BodySource):
     """The body of a streamed answer."""
 
     cdef int wanted(self) except -1:
-        return 0 if self.exchange is None else self.exchange.begun()
+        # A reference of our own: the request may drop its while it runs.
+        cdef Streamed exchange = self.exchange
+        return 0 if exchange is None else exchange.begun()

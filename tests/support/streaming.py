@@ -1,0 +1,81 @@
+"""A client that reads an answer while it comes, chunk by chunk."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.event_streams import Event, EventParser
+from support.http import HEADER_LINE, STATUS_LINE, WAIT_S, HttpClient, Response
+
+EVENT_STREAM = b"text/event-stream"
+ACCEPT_EVENTS = b"Accept: text/event-stream"
+
+
+class StreamClient(HttpClient):
+    """Its answers may come in chunks. Each begins with `begin()`; those of HTTP/1.0 end with the connection."""
+
+    in_chunks = True
+
+    async def begin(self) -> Response:
+        """The head of an answer that comes in pieces, with no body; fails if it tells a length."""
+        raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), WAIT_S)
+        status_line, *lines = raw[:-4].split(b"\r\n")
+        matched = STATUS_LINE.fullmatch(status_line)
+        assert matched is not None, raw
+        headers: dict[bytes, bytes] = {}
+        for line in lines:
+            name, value = HEADER_LINE.fullmatch(line).groups()
+            assert name.lower() not in headers, line
+            headers[name.lower()] = value
+        assert b"content-length" not in headers, raw
+        assert headers[b"cache-control"] == b"no-store"
+        self.in_chunks = headers.get(b"transfer-encoding") == b"chunked"
+        assert self.in_chunks or headers[b"connection"] == b"close"
+        self.parser = EventParser()
+        self.seen = 0
+        return Response(int(matched[1]), headers, b"")
+
+    async def piece(self) -> bytes:
+        """The next piece; empty at the end of the answer. Raises asyncio.IncompleteReadError if there is none."""
+        if not self.in_chunks:
+            return await asyncio.wait_for(self.reader.read(65536), WAIT_S)
+        line = await asyncio.wait_for(self.reader.readuntil(b"\r\n"), WAIT_S)
+        size = int(line[:-2], 16)
+        data = await asyncio.wait_for(self.reader.readexactly(size + 2), WAIT_S)
+        assert data[size:] == b"\r\n"
+        return data[:size]
+
+    async def pieces(self) -> list[bytes]:
+        """All that are to come."""
+        found = []
+        while piece := await self.piece():
+            found.append(piece)
+        return found
+
+    async def event(self) -> Event:
+        """The next event."""
+        while self.seen == len(self.parser.events):
+            piece = await self.piece()
+            assert piece, "the stream has ended"
+            self.parser.feed(piece)
+        self.seen += 1
+        return self.parser.events[self.seen - 1]
+
+    async def events(self) -> list[Event]:
+        """All that are to come; the last one is whole."""
+        while piece := await self.piece():
+            self.parser.feed(piece)
+        found = self.parser.events[self.seen :]
+        self.seen = len(self.parser.events)
+        return found
+
+    async def is_cut(self) -> bytes:
+        """What comes up to the end of the connection, which is no end of the answer."""
+        rest = b""
+        try:
+            while True:
+                piece = await self.piece()
+                assert piece, "the answer has ended well"
+                rest += piece
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            return rest
