@@ -32,7 +32,6 @@ cdef class EventStream(Watcher):
     cdef bytes _due(self)
     cdef int _give(self, bytes piece) except -1
     cdef int _give_due(self) except -1
-    cdef int _changed(self) except -1
     cdef int _cut(self) except -1
     cdef int _end(self) except -1
 

@@ -6,8 +6,6 @@ for it here; once the log has let go of an event that it still waits for, it end
 a stream comes again with the id of the last event, and is told of a gap if some are gone.
 """
 
-import logging
-
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
@@ -27,8 +25,6 @@ cdef bytes CONTENT_TYPE = b"text/event-stream"
 cdef bytes UNBUFFERED_LINE = b"X-Accel-Buffering: no\r\n"
 cdef bytes COMMENT = b":\n\n"
 cdef bytes NO_EVENT = b""
-
-logger = logging.getLogger("gatewayx.gateway")
 
 
 @cython.final
@@ -67,14 +63,10 @@ cdef class EventStream(Watcher):
             return events.gap(self.next)
         return events.gap(self.next) + events.events_from(oldest)
 
-    cdef int changed(self) except -1:
-        try:
-            return self._changed()
-        except Exception:
-            logger.exception("a stream of events failed")
-            return 0 if self.watched is None else self._cut()
+    cdef int failed(self) except -1:
+        return 0 if self.watched is None else self._cut()
 
-    cdef int _changed(self) except -1:
+    cdef int changed(self) except -1:
         cdef EventLog events = (<KeptJob> self.watched).events
         if self.is_wanted:
             return self._give_due()

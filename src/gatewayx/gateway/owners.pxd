@@ -29,6 +29,8 @@ cdef class Asked(JobListener):
     cdef int perform(self) except -1
     # No answer is wanted any more.
     cdef int abandon(self) except -1
+    # The gateway has failed on the request, which is told so.
+    cdef int fail(self) except -1
     # The request has its answer, or never will: let go of it.
     cdef int close(self) except -1
     # How the request has ended, as the other process tells; headers: the lines of its answer.

@@ -10,6 +10,8 @@ from gatewayx.gearman.job cimport JobListener
 from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport UNKNOWN_BYTES, BodySource, Request
 
+from gatewayx.http.problems import INTERNAL_ERROR
+
 
 cdef class Asked(JobListener):
     """What another process is asked for, and who is told its answer."""
@@ -19,6 +21,12 @@ cdef class Asked(JobListener):
 
     cdef int abandon(self) except -1:
         raise NotImplementedError
+
+    cdef int fail(self) except -1:
+        cdef Request request = self.request
+        if request is not None and request.owner is not None and not request.answered():
+            request.owner.answer_problem(request, INTERNAL_ERROR, None, None)
+        return self.abandon()
 
     cdef int waited(self) except -1:
         raise NotImplementedError

@@ -30,6 +30,10 @@ cdef class Watcher(BodySource):
     # What it watches has changed, which may be its end.
     cdef int changed(self) except -1
     cdef int time_is_up(self) except -1
+    # One of these has raised the exception that is being handled: its part is ended, and no other's.
+    cdef int fail(self) except -1
+    # For the subclass: its part is to be ended.
+    cdef int failed(self) except -1
 
 
 cdef class Alarm(Expiring):

@@ -24,9 +24,7 @@ cdef class Watched:
                 try:
                     (<Watcher> watcher).changed()
                 except Exception:
-                    # It ends its own part only: others watch as well.
-                    logger.exception("a request that watches a job failed")
-                    (<Watcher> watcher).leave()
+                    (<Watcher> watcher).fail()
         return 0
 
 
@@ -64,6 +62,17 @@ cdef class Watcher(BodySource):
     cdef int time_is_up(self) except -1:
         raise NotImplementedError
 
+    cdef int failed(self) except -1:
+        raise NotImplementedError
+
+    cdef int fail(self) except -1:
+        logger.exception("a request that watches a job failed")
+        try:
+            self.failed()
+        except Exception:
+            logger.exception("a request that watches a job failed again")
+        return self.leave()
+
 
 @cython.final
 cdef class Alarm(Expiring):
@@ -71,7 +80,12 @@ cdef class Alarm(Expiring):
 
     cpdef int deadline_passed(self) except -1:
         cdef Watcher watcher = self.watcher
-        return 0 if watcher is None else watcher.time_is_up()
+        if watcher is None:
+            return 0
+        try:
+            return watcher.time_is_up()
+        except Exception:
+            return watcher.fail()
 
 
 @cython.final
@@ -84,3 +98,6 @@ cdef class Wait(Watcher):
     cdef int time_is_up(self) except -1:
         self.is_over = True
         return self.asked.waited()
+
+    cdef int failed(self) except -1:
+        return self.asked.fail()
