@@ -4,7 +4,7 @@ from gatewayx.core.counters cimport Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.rates cimport Rate, Rates
 from gatewayx.gateway.job_ids cimport BackgroundId, JobIds
-from gatewayx.gateway.owners cimport Asked
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.watching cimport Watched, Watcher
 from gatewayx.gearman.job cimport StatusListener
 from gatewayx.gearman.pool cimport Pool
@@ -59,7 +59,7 @@ cdef class BackgroundCall(Watcher):
     """A request about a background job that is not answered yet."""
     cdef BackgroundJobs jobs
     # The request's context: it has the request, and is closed with the answer. None once it was answered or abandoned.
-    cdef Asked asked
+    cdef JobRequest asked
     cdef BackgroundId found
     cdef bytes text
     # The If-None-Match of the request (gateway/preferences); None for none.
@@ -105,15 +105,15 @@ cdef class BackgroundJobs:
     # Answer asked.request, which wants to see the job: 200 and its JSON, 404 if the job server is none of ours any more, 503 if it cannot be
     # asked now. text: the id. wait_s: answer only at its end, or after so long; 0 for at once. tags: as of BackgroundCall; 304 if the
     # job is as it was. Returns what is to be abandoned with the request, or None if it is answered and `asked` closed.
-    cdef BackgroundCall see(self, Asked asked, BackgroundId found, bytes text, double wait_s, bytes tags)
+    cdef BackgroundCall see(self, JobRequest asked, BackgroundId found, bytes text, double wait_s, bytes tags)
     # Cancel the job and answer: 200 if it will not run, 202 if it runs or may have run, 409 if it cannot be asked for. Only the process that
     # has submitted it can (elsewhere()). Returns as see().
-    cdef BackgroundCall cancel(self, Asked asked, BackgroundId found, bytes text)
+    cdef BackgroundCall cancel(self, JobRequest asked, BackgroundId found, bytes text)
     # Answer 204, and cancel the job if that is possible here.
-    cdef int forget(self, Asked asked, BackgroundId found) except -1
+    cdef int forget(self, JobRequest asked, BackgroundId found) except -1
     cdef bint _is_own(self, BackgroundId found) except -1
     cdef PooledServer _server_of(self, BackgroundId found)
-    cdef BackgroundCall _begin(self, Asked asked, BackgroundId found, bytes text)
+    cdef BackgroundCall _begin(self, JobRequest asked, BackgroundId found, bytes text)
     cdef KnownJob _known_job(self, PooledServer server, bytes unique)
     cdef int _forget_oldest(self) except -1
     # Ask its job server for the job; False if that was asked too often, and for how long still.

@@ -25,7 +25,7 @@ from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.core.rates cimport OF_STATUS_POLLS, Rates, rate_key, rate_of
 from gatewayx.core.shared cimport hash_of
 from gatewayx.gateway.job_ids cimport BackgroundId, JobIds
-from gatewayx.gateway.owners cimport Asked
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.preferences cimport matches_tag
 from gatewayx.gateway.watching cimport Watched, Watcher
 from gatewayx.gearman.job cimport StatusListener
@@ -194,7 +194,7 @@ cdef class BackgroundCall(Watcher):
         )
 
     cdef int _answer(self, int status, int outcome, bytes headers, bytes body) except -1:
-        cdef Asked asked = self.asked
+        cdef JobRequest asked = self.asked
         cdef Request request = asked.request
         self.abandon()
         if request is not None and request.owner is not None:
@@ -210,7 +210,7 @@ cdef class BackgroundCall(Watcher):
         return asked.close()
 
     cdef int _answer_problem(self, object problem, str detail, bytes headers) except -1:
-        cdef Asked asked = self.asked
+        cdef JobRequest asked = self.asked
         self.abandon()
         return _refuse(asked, problem, detail, headers)
 
@@ -257,7 +257,7 @@ cdef class BackgroundJobs:
             return place
         return -1
 
-    cdef BackgroundCall see(self, Asked asked, BackgroundId found, bytes text, double wait_s, bytes tags):
+    cdef BackgroundCall see(self, JobRequest asked, BackgroundId found, bytes text, double wait_s, bytes tags):
         cdef BackgroundCall call = self._begin(asked, found, text)
         if call is None:
             return None
@@ -269,7 +269,7 @@ cdef class BackgroundJobs:
         call._look()
         return None if call.asked is None else call
 
-    cdef BackgroundCall cancel(self, Asked asked, BackgroundId found, bytes text):
+    cdef BackgroundCall cancel(self, JobRequest asked, BackgroundId found, bytes text):
         cdef BackgroundCall call
         cdef str reason
         if not self._is_own(found):
@@ -285,7 +285,7 @@ cdef class BackgroundJobs:
             call._answer_problem(NOT_CANCELLABLE, f"{NOT_CANCELLABLE.detail}: {reason}", None)
         return None if call.asked is None else call
 
-    cdef int forget(self, Asked asked, BackgroundId found) except -1:
+    cdef int forget(self, JobRequest asked, BackgroundId found) except -1:
         cdef Request request = asked.request
         cdef PooledServer server = self._server_of(found)
         if server is not None and self._is_own(found):
@@ -309,7 +309,7 @@ cdef class BackgroundJobs:
                 return <PooledServer> server
         return None
 
-    cdef BackgroundCall _begin(self, Asked asked, BackgroundId found, bytes text):
+    cdef BackgroundCall _begin(self, JobRequest asked, BackgroundId found, bytes text):
         cdef PooledServer server = self._server_of(found)
         cdef BackgroundCall call
         if server is None:
@@ -378,7 +378,7 @@ cdef Cancelling _cancelling(KnownJob job):
     return cancelling
 
 
-cdef int _refuse(Asked asked, object problem, str detail, bytes headers) except -1:
+cdef int _refuse(JobRequest asked, object problem, str detail, bytes headers) except -1:
     cdef Request request = asked.request
     if request is not None and request.owner is not None:
         request.owner.answer_problem(request, problem, detail, headers)

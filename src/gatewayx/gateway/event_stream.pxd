@@ -3,7 +3,7 @@
 from gatewayx.core.counters cimport Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.gateway.kept_job cimport KeptJob
-from gatewayx.gateway.owners cimport Asked
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.watching cimport Watcher
 from gatewayx.http.request cimport Request
 
@@ -18,7 +18,7 @@ cdef enum:
 cdef class EventStream(Watcher):
     cdef Request request
     # The request's context, which is told when the stream is over.
-    cdef Asked asked
+    cdef JobRequest asked
     cdef Counts* counts
     # Header lines of its answer, each with its CRLF.
     cdef bytes headers
@@ -40,5 +40,5 @@ cdef class EventStream(Watcher):
 # more. headers: further header lines, each with its CRLF. Returns the stream, None once the request is answered whole.
 # A stream that is over tells asked.stream_ended(); it is left by asked when no answer is wanted any more.
 cdef EventStream begin_stream(
-    Asked asked, Request request, KeptJob job, long long after, bytes headers, DeadlineWheel wheel, Counts* counts
+    JobRequest asked, Request request, KeptJob job, long long after, bytes headers, DeadlineWheel wheel, Counts* counts
 )

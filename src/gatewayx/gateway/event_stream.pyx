@@ -13,7 +13,7 @@ from gatewayx.core.counters cimport Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.gateway.events cimport EventLog
 from gatewayx.gateway.kept_job cimport KeptJob
-from gatewayx.gateway.owners cimport Asked
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.watching cimport Watcher
 from gatewayx.http.request cimport METHOD_HEAD, UNKNOWN_BYTES, Request
 
@@ -119,7 +119,7 @@ cdef class EventStream(Watcher):
         return Watcher.leave(self)
 
     cdef int _end(self) except -1:
-        cdef Asked asked = self.asked
+        cdef JobRequest asked = self.asked
         if self.watched is None:
             # Whoever was told of it before has left it.
             return 0
@@ -128,7 +128,7 @@ cdef class EventStream(Watcher):
 
 
 cdef EventStream begin_stream(
-    Asked asked, Request request, KeptJob job, long long after, bytes headers, DeadlineWheel wheel, Counts* counts
+    JobRequest asked, Request request, KeptJob job, long long after, bytes headers, DeadlineWheel wheel, Counts* counts
 ):
     cdef EventStream stream = EventStream.__new__(EventStream)
     cdef bytes due

@@ -1,12 +1,12 @@
 """One HTTP request as one Gearman job."""
 
 from gatewayx.gateway.common cimport Common
-from gatewayx.gateway.job_ends cimport AnsweredJob
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.job cimport Job, Submission
 
 
-cdef class Exchange(AnsweredJob):
+cdef class Exchange(JobRequest):
     """Answers one request for one job with one HTTP response, which a subclass may give otherwise."""
     cdef Common gateway
     # When the job was submitted, by now_ns(); 0 while there is none whose end is not counted.

@@ -11,10 +11,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from gatewayx.core.budget cimport SMALL_BYTES
 from gatewayx.core.clock cimport moment
 from gatewayx.core.metrics cimport OTHER, Result, count_job
-from gatewayx.gateway.job_ends cimport MAX_HEADERS_BYTES, AnsweredJob
-from gatewayx.gateway.job_request cimport CLIENT, GATEWAY
+from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, MAX_HEADERS_BYTES, JobRequest, Relayed
 from gatewayx.gateway.job_telling cimport note_job, take_ending
-from gatewayx.gateway.owners cimport Owners, Relayed
+from gatewayx.gateway.owners cimport Owners
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.job cimport Job, Submission
 from gatewayx.gearman.pool cimport Pool
@@ -27,7 +26,7 @@ from gatewayx.http.problems import INTERNAL_ERROR, NO_JOB_SERVER, UNEXPECTED_BOD
 cdef bytes ASYNC_LINE = b"Prefer: respond-async\r\n"
 
 
-cdef class Exchange(AnsweredJob):
+cdef class Exchange(JobRequest):
     """One request and its job."""
 
     cdef int relay_body(self) except -1:
@@ -74,7 +73,7 @@ cdef class Exchange(AnsweredJob):
         return refusal
 
     cdef bytes relayed_lines(self):
-        cdef bytes lines = AnsweredJob.relayed_lines(self)
+        cdef bytes lines = JobRequest.relayed_lines(self)
         return lines + ASYNC_LINE if self.responds_async else lines
 
     cdef int perform(self) except -1:

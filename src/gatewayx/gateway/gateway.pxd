@@ -4,7 +4,6 @@ from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.job_request cimport JobRequest
-from gatewayx.gateway.owners cimport Asked
 from gatewayx.gateway.routes cimport RecentFunctions
 from gatewayx.http.request cimport Request
 
@@ -17,9 +16,9 @@ cdef class Gateway(Common):
     # Read what the head asks for, whose job may take so long; raises RequestError.
     cdef int _read_head(self, JobRequest wanted, Request request, double timeout_s) except -1
     # The same for a request whose head says something of the form of its answer: what is to answer it.
-    cdef Asked _read_form(self, Exchange exchange, Request request)
+    cdef JobRequest _read_form(self, Exchange exchange, Request request)
     # The request is `asked`'s.
-    cdef int _let_in(self, Asked asked, Request request) except -1
+    cdef int _let_in(self, JobRequest asked, Request request) except -1
     # A call about a job.
     cdef int _begin_call(self, Request request) except -1
     # Whose token the client has that asks, by its mark; None for none.

@@ -17,7 +17,7 @@ from gatewayx.gateway.job_calls cimport JobCall, allow_line, is_call, read_call,
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
 from gatewayx.gateway.kept_exchange cimport KeptExchange
 from gatewayx.gateway.kept_jobs cimport KeptJobs
-from gatewayx.gateway.owners cimport Asked, Owners
+from gatewayx.gateway.owners cimport Owners
 from gatewayx.gateway.preferences cimport Preferences, last_event_id, read_preferences, tells_of_answer
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
 from gatewayx.gateway.streamed cimport Streamed
@@ -123,7 +123,7 @@ cdef class Gateway(Common):
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
-        cdef Asked asked
+        cdef JobRequest asked
         cdef object refusal
         try:
             if self.access.looks_at_all or request.header_kinds & ABOUT_WHO_ASKS:
@@ -164,7 +164,7 @@ cdef class Gateway(Common):
             request.owner.answer_problem(request, error.problem, error.detail, error.headers)
         return 0
 
-    cdef int _let_in(self, Asked asked, Request request) except -1:
+    cdef int _let_in(self, JobRequest asked, Request request) except -1:
         asked.request = request
         request.context = asked
         self.open_exchanges += 1
@@ -175,7 +175,7 @@ cdef class Gateway(Common):
         call.token_mark = self._token_mark(request)
         return self._let_in(call, request)
 
-    cdef Asked _read_form(self, Exchange exchange, Request request):
+    cdef JobRequest _read_form(self, Exchange exchange, Request request):
         cdef Preferences preferences
         cdef KeptExchange kept
         cdef JobCall call
@@ -226,7 +226,7 @@ cdef class Gateway(Common):
 
     cdef int handle(self, Request request) except -1:
         # A reference of our own: whoever it is may drop the request's while it runs.
-        cdef Asked asked = <Asked> request.context
+        cdef JobRequest asked = <JobRequest> request.context
         cdef bytes allowed
         if asked is None:
             if request.method == METHOD_OPTIONS:
@@ -239,7 +239,7 @@ cdef class Gateway(Common):
         return asked.perform()
 
     cdef int abandon(self, Request request) except -1:
-        cdef Asked asked = <Asked> request.context
+        cdef JobRequest asked = <JobRequest> request.context
         if asked is not None:
             asked.abandon()
         return 0

@@ -4,7 +4,7 @@ from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.event_stream cimport EventStream
 from gatewayx.gateway.job_ids cimport BackgroundId
 from gatewayx.gateway.kept_job cimport KeptJob
-from gatewayx.gateway.owners cimport Asked
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.watching cimport Wait
 from gatewayx.http.request cimport Request
 
@@ -21,7 +21,7 @@ cdef enum CallKind:
     FORGET
 
 
-cdef class JobCall(Asked):
+cdef class JobCall(JobRequest):
     cdef Common gateway
     cdef CallKind kind
     # The id as it was sent, percent-decoded: any bytes.

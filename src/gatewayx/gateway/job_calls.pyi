@@ -1,6 +1,6 @@
 """Calls about jobs that outlive their requests; the .pxd has the C-level interface."""
 
-from gatewayx.gateway.owners import Asked
+from gatewayx.gateway.job_request import JobRequest
 
-class JobCall(Asked):
+class JobCall(JobRequest):
     """One request about one job."""

@@ -24,7 +24,7 @@ from gatewayx.gateway.kept_job cimport (
 )
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.kept_run cimport KeptRun
-from gatewayx.gateway.owners cimport Asked, Relayed
+from gatewayx.gateway.job_request cimport JobRequest, Relayed
 from gatewayx.gateway.preferences cimport last_event_id, wanted_tags
 from gatewayx.gateway.watching cimport Wait
 from gatewayx.http.records cimport Ending
@@ -150,7 +150,7 @@ cdef double _wait(bytes query) except -1:
     return 0 if found is None else min(found, MOST_WAIT_S)
 
 
-cdef class JobCall(Asked):
+cdef class JobCall(JobRequest):
     """One request about one job."""
 
     cdef int perform(self) except -1:

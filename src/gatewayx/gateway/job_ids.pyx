@@ -32,7 +32,7 @@ from libc.string cimport memchr, memcpy
 from gatewayx.core.base64url cimport LETTERS, put_letters, read_letters
 from gatewayx.core.keyed_hash cimport KEY_BYTES, SipState, sip_begin, sip_end, sip_padded, sip_word, word_at
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX
-from gatewayx.gateway.owners cimport MARK_BYTES
+from gatewayx.gateway.job_request cimport MARK_BYTES
 
 cdef enum:
     # Place, mark and random bytes of a kept job's id.

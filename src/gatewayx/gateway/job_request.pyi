@@ -1,6 +1,10 @@
-"""What a client asks for: one job, apart from the answer to it; the .pxd has the C-level interface."""
+"""What a client asks for: one job to run, or something of one that is kept; the .pxd has the C-level interface."""
 
-from gatewayx.gateway.owners import Asked
+from gatewayx.gearman.job import JobListener
+from gatewayx.http.request import BodySource
 
-class JobRequest(Asked):
-    """One job as a client asks for it."""
+class Relayed(BodySource):
+    """A request that another process answers."""
+
+class JobRequest(JobListener):
+    """One job as a client asks for it, or for something of it."""

@@ -5,9 +5,6 @@ from gatewayx.gearman.job cimport Job
 from gatewayx.http.records cimport Ending, Records
 from gatewayx.http.request cimport Request
 
-# What stands before the handle in an answer's head.
-cdef bytes HANDLE_NAME
-
 # The job's part in the request has ended: give its job server a place, and let the request's note tell of it.
 cdef int note_job(Records records, Request request, JobRequest wanted, Job job) except -1
 # The request has ended as the process has told that owns its key. headers: the lines of its answer.

@@ -3,12 +3,10 @@
 from cpython.bytes cimport PyBytes_GET_SIZE
 
 from gatewayx.core.metrics cimport OTHER
-from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.job_request cimport HANDLE_NAME, JobRequest
 from gatewayx.gearman.job cimport Job, JobCarrier
 from gatewayx.http.records cimport Ending, Records
 from gatewayx.http.request cimport Request, RequestNote
-
-cdef bytes HANDLE_NAME = b"X-Gearman-Job-Handle: "
 
 
 cdef int note_job(Records records, Request request, JobRequest wanted, Job job) except -1:

@@ -1,14 +1,14 @@
 """A kept job while it has not ended: who listens to it, and what it counts among."""
 
 from gatewayx.gateway.common cimport Common
-from gatewayx.gateway.job_ends cimport AnsweredJob
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.kept_job cimport KeptJob, KeptState
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.job cimport Job, StatusListener
 
 
-cdef class KeptRun(AnsweredJob):
+cdef class KeptRun(JobRequest):
     cdef Common gateway
     cdef KeptJobs jobs
     cdef KeptJob kept

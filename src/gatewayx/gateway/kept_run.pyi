@@ -1,9 +1,9 @@
 """A kept job while it has not ended; the .pxd has the C-level interface."""
 
-from gatewayx.gateway.job_ends import AnsweredJob
+from gatewayx.gateway.job_request import JobRequest
 from gatewayx.gearman.job import StatusListener
 
-class KeptRun(AnsweredJob):
+class KeptRun(JobRequest):
     """Listens to the job of a KeptJob."""
 
 class CancelAnswer(StatusListener):

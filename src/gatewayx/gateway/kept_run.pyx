@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 
 from gatewayx.core.clock cimport moment
 from gatewayx.core.metrics cimport OTHER, Result, count_job
-from gatewayx.gateway.job_ends cimport AnsweredJob
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.kept_job cimport (
     ASKED,
     CANCELLED,
@@ -40,7 +40,7 @@ cdef enum:
 
 
 @cython.final
-cdef class KeptRun(AnsweredJob):
+cdef class KeptRun(JobRequest):
     """Listens to the job of a KeptJob."""
 
     cdef str cancel(self):

@@ -28,8 +28,7 @@ from gatewayx.core.metrics cimport Metrics
 from gatewayx.core.rates cimport OF_ATTEMPTS, Rates, rate_key, rate_of
 from gatewayx.core.shared cimport NO_SLOT, Shared, hash_of
 from gatewayx.gateway.asking cimport Asking, Value
-from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL, JobRequest
-from gatewayx.gateway.owners cimport MARK_BYTES
+from gatewayx.gateway.job_request cimport HIGH, LOW, MARK_BYTES, NORMAL, JobRequest
 from gatewayx.http.request cimport Request
 from gatewayx.http.response cimport RetryAfter
 

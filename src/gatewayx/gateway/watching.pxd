@@ -1,7 +1,7 @@
 """Who waits for something to happen to a kept job, without a timer or Task of its own."""
 
 from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
-from gatewayx.gateway.owners cimport Asked
+from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.http.request cimport BodySource
 
 
@@ -43,6 +43,6 @@ cdef class Alarm(Expiring):
 
 cdef class Wait(Watcher):
     """A request that waits for the end of a job, or until its time is up."""
-    cdef Asked asked
+    cdef JobRequest asked
     # Its time was up since somebody has set this to False.
     cdef bint is_over

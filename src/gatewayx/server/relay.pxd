@@ -3,7 +3,8 @@
 from gatewayx.core.budget cimport ByteBudget, Held
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
-from gatewayx.gateway.owners cimport Asked, Owners, Relayed
+from gatewayx.gateway.job_request cimport JobRequest, Relayed
+from gatewayx.gateway.owners cimport Owners
 from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport Request
 from gatewayx.net.poller cimport TurnPoller
@@ -45,7 +46,7 @@ cdef class Relay(Owners):
     cdef Counters counted_in
     cdef Counts* counts
 
-    cdef RelayedRequest _begin(self, int place, Asked asked, Request request, bint whole)
+    cdef RelayedRequest _begin(self, int place, JobRequest asked, Request request, bint whole)
     # A connection to the process at a place; None if there is none.
     cdef RelayConnection _connection(self, int place)
 
@@ -53,7 +54,7 @@ cdef class Relay(Owners):
 cdef class RelayedRequest(Relayed):
     # None once it is answered or abandoned.
     cdef RelayConnection connection
-    cdef Asked asked
+    cdef JobRequest asked
 
 
 cdef class RelayConnection(StreamOwner):
@@ -85,7 +86,7 @@ cdef class RelayConnection(StreamOwner):
     cdef bint paused
 
     # Give it the request, or the head alone; False if the connection has ended before it took anything.
-    cdef bint ask(self, Asked asked, Request request, bint whole) except -1
+    cdef bint ask(self, JobRequest asked, Request request, bint whole) except -1
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1
     cdef int complete(self) except -1
     cdef int _send_gathered(self, bytes behind) except -1

@@ -116,13 +116,13 @@ cdef class Relay(Owners):
         number %= self.count
         return -1 if number == self.own else <int> number
 
-    cdef Relayed relay(self, int place, Asked asked, Request request):
+    cdef Relayed relay(self, int place, JobRequest asked, Request request):
         return self._begin(place, asked, request, True)
 
-    cdef Relayed relay_head(self, int place, Asked asked, Request request):
+    cdef Relayed relay_head(self, int place, JobRequest asked, Request request):
         return self._begin(place, asked, request, False)
 
-    cdef RelayedRequest _begin(self, int place, Asked asked, Request request, bint whole):
+    cdef RelayedRequest _begin(self, int place, JobRequest asked, Request request, bint whole):
         cdef RelayConnection connection
         cdef bint is_kept
         cdef bint is_counted = False
@@ -194,7 +194,7 @@ cdef class RelayedRequest(Relayed):
 cdef class RelayConnection(StreamOwner):
     """A connection to the process at a place."""
 
-    cdef bint ask(self, Asked asked, Request request, bint whole) except -1:
+    cdef bint ask(self, JobRequest asked, Request request, bint whole) except -1:
         cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
         cdef bytes workload = asked.workload if whole and has_body else b""
         cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
