@@ -1,6 +1,7 @@
 """What all exchanges of a process have in common."""
 
 from gatewayx.gateway.admission cimport Admission
+from gatewayx.gateway.background_jobs cimport BackgroundJobs
 from gatewayx.gateway.job_request cimport UniqueText
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.owners cimport Owners
@@ -17,8 +18,9 @@ cdef class Common(RequestHandler):
     cdef Records records
     # Who else may own the key of a job; None where nobody does.
     cdef Owners owners
-    # Jobs that outlive their requests; None where none may.
+    # Jobs that outlive their requests, and background jobs that clients come back to; None where none are served.
     cdef KeptJobs kept
+    cdef BackgroundJobs background_jobs
     # Bytes of a function's name.
     cdef Py_ssize_t max_function_bytes
     # Content-Type of results.

@@ -4,6 +4,7 @@ from typing import final
 
 from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
+from gatewayx.gateway.background_jobs import BackgroundJobs
 from gatewayx.gateway.common import Common
 from gatewayx.gateway.kept_jobs import KeptJobs
 from gatewayx.gateway.owners import Owners
@@ -28,6 +29,7 @@ class Gateway(Common):
         access: Access | None = None,
         owners: Owners | None = None,
         kept: KeptJobs | None = None,
+        background_jobs: BackgroundJobs | None = None,
         max_function_bytes: int = 512,
         refuse_client_unique: bool = False,
         plugin_compat: bool = False,

@@ -10,6 +10,7 @@ from gatewayx.core.digits cimport put_bytes
 from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.asking cimport ABOUT_THE_ANSWER, ABOUT_THE_JOB, ABOUT_WHO_ASKS, FOR_THE_LOG, tells_who_asks
+from gatewayx.gateway.background_jobs cimport BackgroundJobs
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
@@ -51,7 +52,7 @@ cdef class Gateway(Common):
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
     default and maximum of a job's wait. records: where jobs are counted, and of whose requests they are; None for where nobody
     looks. access: who may ask; None for anybody. owners: of keys, where there are several processes. kept: the jobs
-    that outlive their requests; None where none may. max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques.
+    that outlive their requests, and background_jobs: those that clients come back to; None where none are served. max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques.
     plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
     gatewayx differs from it on purpose.
     """
@@ -67,6 +68,7 @@ cdef class Gateway(Common):
         Access access=None,
         Owners owners=None,
         KeptJobs kept=None,
+        BackgroundJobs background_jobs=None,
         Py_ssize_t max_function_bytes=512,
         bint refuse_client_unique=False,
         bint plugin_compat=False,
@@ -77,6 +79,7 @@ cdef class Gateway(Common):
         self.access = Access() if access is None else access
         self.owners = owners
         self.kept = kept
+        self.background_jobs = background_jobs
         self.change(
             content_type=content_type,
             job_timeout_s=job_timeout_s,

@@ -1,5 +1,6 @@
 """Calls about jobs that outlive their requests: /v1/jobs/<id> and what is below it."""
 
+from gatewayx.gateway.background_jobs cimport BackgroundCall
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.event_stream cimport EventStream
 from gatewayx.gateway.job_ids cimport BackgroundId
@@ -38,11 +39,13 @@ cdef class JobCall(JobRequest):
     cdef KeptJob kept
     cdef Wait wait
     cdef EventStream stream
+    # The same for a background job.
+    cdef BackgroundCall background
 
     cdef int _serve(self, KeptJob kept) except -1
     cdef int _relay(self, int place) except -1
     cdef int _begin_stream(self, KeptJob kept) except -1
-    cdef int _serve_background(self, BackgroundId background) except -1
+    cdef int _serve_background(self, BackgroundId found) except -1
     cdef int _answer(self, KeptJob kept) except -1
     cdef int _wait(self, KeptJob kept) except -1
     cdef int _cancel(self, KeptJob kept) except -1

@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcmp
 
 from gatewayx.core.grammar cimport put_percent_decoded
+from gatewayx.gateway.background_jobs cimport BackgroundJobs
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.event_stream cimport begin_stream
 from gatewayx.gateway.events cimport read_event_id
@@ -35,6 +36,7 @@ from gatewayx.http.problems import (
     JOB_UNKNOWN,
     METHOD_NOT_ALLOWED,
     NOT_CANCELLABLE,
+    NOT_KEPT,
     OUTCOME_UNKNOWN,
     RESERVED_PATH,
     UNEXPECTED_BODY,
@@ -288,8 +290,21 @@ cdef class JobCall(JobRequest):
 
     # Other jobs.
 
-    cdef int _serve_background(self, BackgroundId background) except -1:
-        return self._unknown(None)
+    cdef int _serve_background(self, BackgroundId found) except -1:
+        cdef BackgroundJobs jobs = self.gateway.background_jobs
+        cdef int place
+        if self.kind == RESULT or self.kind == EVENTS:
+            return self._answer_problem(NOT_KEPT, None)
+        if self.kind == STATE:
+            self.background = jobs.see(self, found, self.id, self.wait_s, self.tags)
+            return 0
+        place = jobs.elsewhere(found)
+        if place >= 0 and not self.request.owner.is_relayed():
+            return self._relay(place)
+        if self.kind == FORGET:
+            return jobs.forget(self, found)
+        self.background = jobs.cancel(self, found, self.id)
+        return 0
 
     cdef int _unknown(self, str detail) except -1:
         if self.resumes:
@@ -310,6 +325,8 @@ cdef class JobCall(JobRequest):
             return self.stream_ended()
         if self.wait is not None:
             self.wait.leave()
+        if self.background is not None:
+            self.background.abandon()
         self.close()
         return 0 if relayed is None else (<Relayed> relayed).abandon()
 

@@ -15,6 +15,7 @@ from gatewayx.core.turns import Turn
 from gatewayx.errors import StartError, StateError
 from gatewayx.gateway.access import Access
 from gatewayx.gateway.admission import Admission
+from gatewayx.gateway.background_jobs import BackgroundJobs
 from gatewayx.gateway.gateway import Gateway
 from gatewayx.gateway.job_ids import JobIds
 from gatewayx.gateway.kept_jobs import KeptJobs
@@ -139,8 +140,9 @@ class GatewayProcess:
             )
         self.rates = self.places.rates(self.counted_in)
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
+        self.ids = JobIds((self.places.id_key,))
         self.kept = KeptJobs(
-            JobIds((self.places.id_key,)),
+            self.ids,
             self.wheel,
             self.budget,
             self.shared,
@@ -149,6 +151,16 @@ class GatewayProcess:
             place,
             **_for_kept(settings),
         )
+        self.background_jobs = BackgroundJobs(
+            self.pool,
+            self.ids,
+            self.wheel,
+            self.rates,
+            self.counted_in,
+            self.places,
+            place,
+            settings.max_status_polls,
+        )
         self.gateway = Gateway(
             self.pool,
             self.admission,
@@ -156,6 +168,7 @@ class GatewayProcess:
             access=Access(**self._for_access(settings)),
             owners=self.relay,
             kept=self.kept,
+            background_jobs=self.background_jobs,
             **_for_gateway(settings),
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
@@ -205,6 +218,8 @@ class GatewayProcess:
             "admission": self.admission,
             "pool": self.pool,
             "budget": self.budget,
+            "kept": self.kept,
+            "background_jobs": self.background_jobs,
         }
         if self.relay is not None:
             parts["relay"] = self.relay
@@ -269,6 +284,7 @@ class GatewayProcess:
         self.gateway.access.change(**self._for_access(settings))
         self.gateway.change(**_for_gateway(settings))
         self.kept.change(**_for_kept(settings))
+        self.background_jobs.change(settings.max_status_polls)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
             self.relay.job_timeout_s = settings.job_timeout_s

@@ -5,7 +5,8 @@ from typing import Final, final
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
-from gatewayx.gateway.owners import Owners, Relayed
+from gatewayx.gateway.job_request import Relayed
+from gatewayx.gateway.owners import Owners
 from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import StreamOwner
