@@ -1,6 +1,7 @@
 """A job that outlives its request: what is known of it, and its answer."""
 
 from gatewayx.core.budget cimport Held
+from gatewayx.core.deadlines cimport Expiring
 from gatewayx.gateway.events cimport EventLog
 from gatewayx.gateway.watching cimport Watched
 
@@ -77,6 +78,8 @@ cdef class KeptJob(Watched):
     cdef long long job_ns
     cdef int server_place
 
+    # When it is forgotten, for KeptJobs; None before its end.
+    cdef Expiring expiry
     # What it has of the byte budget, which KeptJobs counts.
     cdef Held held
     # The JSON of this version; None if nobody has asked for it.

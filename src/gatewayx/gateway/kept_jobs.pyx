@@ -159,6 +159,7 @@ cdef class KeptJobs:
             self.counts.kept_timed_out += 1
         expiry.jobs = self
         expiry.job = job
+        job.expiry = expiry
         self.wheel.arm(expiry, self.ttl_s)
 
     cdef double expires_s(self, double ended_s) noexcept:
@@ -173,6 +174,9 @@ cdef class KeptJobs:
     cdef int forget(self, KeptJob job) except -1:
         if self.jobs.pop(job.id, None) is None:
             return 0
+        if job.expiry is not None:
+            self.wheel.disarm(job.expiry)
+            job.expiry = None
         self.in_state[<int> job.state] -= 1
         self.results.pop(job, None)
         if self.runs.pop(job, None) is not None and not self.runs:
