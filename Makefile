@@ -90,9 +90,10 @@ operators_tools:
 	@command -v promtool >/dev/null && command -v systemd-analyze >/dev/null && command -v logrotate >/dev/null \
 		&& ldconfig -p | grep -q 'libseccomp\.so\.2 ' || .ci/install_packages prometheus systemd logrotate libseccomp2
 
-# Whose pages ask, and through what.
+# Who asks, and through what.
 browser:
-	@command -v chromium >/dev/null && command -v nginx >/dev/null || .ci/install_packages chromium nginx-light
+	@command -v chromium >/dev/null && command -v nginx >/dev/null && command -v curl >/dev/null \
+		|| .ci/install_packages chromium nginx-light curl
 
 $(REQUIREMENTS): pyproject.toml
 	PYTHON=$(PYTHON) .ci/install_toolchain
@@ -110,7 +111,7 @@ $(INSTALLED): $(REQUIREMENTS) | $(BUILT)
 	touch $@
 
 # Without development tools, and bytecode only of what the demo imports. The wheel of these very sources needs no compiler; without one the compilation is quick.
-$(DEMO_INSTALLED): pyproject.toml setup.py $(COMPILED_SOURCES) $(PYTHON_SOURCES)
+$(DEMO_INSTALLED): pyproject.toml setup.py $(COMPILED_SOURCES) $(PYTHON_SOURCES) src/gatewayx/demo_page.html
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || .ci/install_packages python3-venv
 	test -x $(DEMO_VENV)/bin/python || $(PYTHON) -m venv $(DEMO_VENV)
 	wheel=$$($(DEMO_VENV)/bin/python tools/sources.py wheel); \

@@ -1,5 +1,6 @@
 """The demo as a user runs it."""
 
+import json
 import re
 import signal
 import socket
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+from support.event_streams import events_of
 
 STOP_TIMEOUT_S = 10
 
@@ -46,6 +49,39 @@ def test_the_printed_line_works_and_a_signal_stops_it_cleanly(stop_signal: signa
 
         assert errors == ""
         assert process.returncode == 0
+
+
+class Printed:
+    """The lines that the demo has printed, by what they say behind the "#"."""
+
+    def __init__(self, lines: list[str]) -> None:
+        parts = [line.partition("  # ") for line in lines if "  # " in line]
+        self.commands = {remark.strip(): command.strip() for command, _, remark in parts}
+
+    def run(self, remark: str, job_id: str = "") -> str:
+        """What the line prints, of which ID is a job's; jobs that would take five seconds take a fifth of one."""
+        command = self.commands[remark].replace("/ID", f"/{job_id}").replace(" -d 5 ", " -d 0.2 ")
+        # curl as a user has it, and no proxy or settings of theirs.
+        command = command.replace("curl ", "curl -q -sS --noproxy '*' ", 1)
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=True)
+        return done.stdout
+
+
+def test_the_lines_about_jobs_that_outlive_their_requests_work() -> None:
+    with running_demo("127.0.0.1:0") as (_, lines):
+        printed = Printed(lines)
+        events = events_of(printed.run("the job's events, as they happen").encode())
+        accepted = printed.run("202 at once; its Location is the job")
+        [job_id] = re.findall(r"^Location: /v1/jobs/([\w-]+)\r?$", accepted, re.MULTILINE)
+        job = json.loads(printed.run("what became of it, once it has ended", job_id))
+        result = printed.run("its result, for five minutes", job_id)
+
+    assert [event.json()["percent"] for event in events if event.kind == "status"] == list(range(5, 101, 5))
+    assert (events[0].kind, events[-1].kind) == ("created", "complete")
+    assert accepted.startswith("HTTP/1.1 202 Accepted")
+    assert (job["id"], job["state"], job["progress"]) == (job_id, "succeeded", {"numerator": 20, "denominator": 20})
+    assert result.startswith("step 1 of 20\n")
+    assert result.endswith("step 20 of 20\ndone\n")
 
 
 def test_a_port_already_taken_is_one_line_and_exit_code_1() -> None:

@@ -85,6 +85,15 @@ class TestSampleFunctions:
             expected += [("WORK_STATUS", b"%d" % step, b"5"), ("WORK_DATA", b"step %d of 5\n" % step)]
         assert await result(client, function, b"") == [*expected, ("WORK_COMPLETE", b"done\n")]
 
+    async def test_progress_that_is_told_how_long_to_take(self, started, client, function):
+        await started({function: sample_functions.progress})
+        told = await result(client, function, b"0.02")
+        assert told[::2] == [
+            *(("WORK_STATUS", b"%d" % step, b"20") for step in range(1, 21)),
+            ("WORK_COMPLETE", b"done\n"),
+        ]
+        assert [entry[0] for entry in told[1::2]] == ["WORK_DATA"] * 20
+
     async def test_gearman_tool_sees_the_result(self, started, address, function):
         await started({function: sample_functions.reverse})
         code, output = await run_tool("gearman", address[1], "-f", function.decode(), "hello")

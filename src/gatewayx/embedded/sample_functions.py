@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 # `sleep` refuses more, so that a visitor of the demo cannot keep a worker busy for good.
 MAX_SLEEP_S = 60.0
-# `progress` makes this many steps of this length.
+# `progress` makes this many steps of this length; so many if it is told how long they take together.
 PROGRESS_STEPS = 5
 PROGRESS_STEP_S = 0.1
+TIMED_PROGRESS_STEPS = 20
 
 DECIMAL = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
 
@@ -31,10 +32,11 @@ def echo(job: AssignedJob) -> bytes:
 
 async def sleep(job: AssignedJob) -> bytes | None:
     """Return the workload after as many seconds as it says, a decimal up to MAX_SLEEP_S; fail on anything else."""
-    if not DECIMAL.match(job.workload) or float(job.workload) > MAX_SLEEP_S:
+    seconds = _seconds(job.workload)
+    if seconds is None:
         job.fail()
         return None
-    await asyncio.sleep(float(job.workload))
+    await asyncio.sleep(seconds)
     return job.workload
 
 
@@ -55,12 +57,24 @@ def warning(job: AssignedJob) -> bytes:
 
 
 async def progress(job: AssignedJob) -> bytes:
-    """Send WORK_STATUS and WORK_DATA, one line a step, and complete with a last line."""
-    for step in range(1, PROGRESS_STEPS + 1):
-        await asyncio.sleep(PROGRESS_STEP_S)
-        job.send_status(step, PROGRESS_STEPS)
-        job.send_data(b"step %d of %d\n" % (step, PROGRESS_STEPS))
+    """Send WORK_STATUS and WORK_DATA, one line a step, and complete with a last line.
+
+    That takes as many seconds as the workload says, a decimal up to MAX_SLEEP_S; with any other workload half a second.
+    """
+    seconds = _seconds(job.workload)
+    steps = PROGRESS_STEPS if seconds is None else TIMED_PROGRESS_STEPS
+    for step in range(1, steps + 1):
+        await asyncio.sleep(PROGRESS_STEP_S if seconds is None else seconds / steps)
+        job.send_status(step, steps)
+        job.send_data(b"step %d of %d\n" % (step, steps))
     return b"done\n"
+
+
+def _seconds(workload: bytes) -> float | None:
+    """How many seconds a workload says, a decimal up to MAX_SLEEP_S; None for anything else."""
+    if not DECIMAL.match(workload) or float(workload) > MAX_SLEEP_S:
+        return None
+    return float(workload)
 
 
 FUNCTIONS: dict[bytes, Callable[[AssignedJob], bytes | Coroutine[Any, Any, bytes | None] | None]] = {

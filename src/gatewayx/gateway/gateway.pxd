@@ -12,6 +12,9 @@ cdef class Gateway(Common):
     """Makes an Exchange of every request that asks for a job; one a process."""
     cdef readonly Access access
     cdef RecentFunctions functions
+    # What GET / is answered with, and its header lines; None where that is the want of a function, which it is but in the demo.
+    cdef bytes page
+    cdef bytes page_lines
 
     # Read what the head asks for, whose job may take so long; raises RequestError.
     cdef int _read_head(self, JobRequest wanted, Request request, double timeout_s) except -1

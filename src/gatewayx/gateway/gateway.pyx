@@ -34,6 +34,7 @@ from gatewayx.http.problems import (
     FUNCTION_NOT_ALLOWED,
     MALFORMED_HEADER,
     METHOD_NOT_ALLOWED,
+    NO_FUNCTION,
     UNEXPECTED_BODY,
     UNEXPECTED_QUERY,
     RequestError,
@@ -41,6 +42,7 @@ from gatewayx.http.problems import (
 
 
 cdef bytes ALLOW_LINE = ALLOW
+cdef bytes HTML = b"text/html; charset=utf-8"
 # What the first job's comes after: 10^14 jobs are three years at a million a second.
 cdef bytes FIRST_NUMBER = b"00000000000000"
 
@@ -111,6 +113,11 @@ cdef class Gateway(Common):
         self.functions = RecentFunctions.__new__(RecentFunctions)
         self.functions.names = self.records.metrics.functions
 
+    def show(self, bytes page not None, bytes lines not None):
+        """Answer GET / with this page of HTML, where it is otherwise the want of a function; `lines` are header lines, each whole."""
+        self.page = page
+        self.page_lines = lines
+
     def counters(self):
         """What is held now, by name."""
         return {"open_exchanges": self.open_exchanges}
@@ -164,6 +171,10 @@ cdef class Gateway(Common):
             if self.owners is not None and exchange.unique_origin == CLIENT and not request.complete:
                 exchange.relay_body()
         except RequestError as error:
+            if error.problem is NO_FUNCTION and self.page is not None and (
+                request.method == METHOD_GET or request.method == METHOD_HEAD
+            ):
+                return 0
             request.owner.answer_problem(request, error.problem, error.detail, error.headers)
         return 0
 
@@ -237,6 +248,15 @@ cdef class Gateway(Common):
                 allowed = ALLOW_LINE if self.kept is None or not is_call(request.path) else allow_line(request.path)
                 return request.owner.answer(
                     request, 204, None, PyBytes_AS_STRING(allowed), PyBytes_GET_SIZE(allowed), None
+                )
+            if self.page is not None:
+                return request.owner.answer(
+                    request,
+                    200,
+                    HTML,
+                    PyBytes_AS_STRING(self.page_lines),
+                    PyBytes_GET_SIZE(self.page_lines),
+                    self.page,
                 )
             return request.owner.answer(request, 200, None, NULL, 0, b"")
         return asked.perform()
