@@ -1,6 +1,5 @@
 """Background jobs that outlive their request; the .pxd has the C-level interface."""
 
-from collections.abc import Sequence
 from typing import Protocol, final
 
 from gatewayx.core.counters import Counters
@@ -10,6 +9,12 @@ from gatewayx.gateway.job_ids import JobIds
 from gatewayx.gateway.watching import Watched, Watcher
 from gatewayx.gearman.job import StatusListener
 from gatewayx.gearman.pool import Pool
+
+class Places(Protocol):
+    """All places of the gateway."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Marked: ...
 
 class Marked(Protocol):
     """A place of the gateway."""
@@ -39,8 +44,8 @@ class BackgroundJobs:
     """The background jobs of a gateway, as far as their job servers tell of them.
 
     pool: of the job servers. ids: which ids are read by. wheel: where waits hang. rates, counters: where questions are
-    counted, with those of other worker processes. places: of the gateway. place: this one. max_status_polls: questions a
-    second to a job server.
+    counted, with those of other worker processes. places: of the gateway. place: this one. max_status_polls: questions
+    a second to a job server.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class BackgroundJobs:
         wheel: DeadlineWheel,
         rates: Rates,
         counters: Counters,
-        places: Sequence[Marked],
+        places: Places,
         place: int,
         max_status_polls: int,
     ) -> None: ...

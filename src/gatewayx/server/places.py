@@ -142,7 +142,7 @@ class Place:
 
     @property
     def mark(self) -> int:
-        """What tells its worker process from all others, before it, after it and in other gateways; 0 for none there."""
+        """What tells its process from all others, before it, after it and in other gateways; 0 for none there."""
         return self._words[MARK]
 
     def tell_kept(self, queued: int, running: int, ended: int, held_bytes: int, event_streams: int) -> None:
