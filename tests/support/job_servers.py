@@ -47,6 +47,8 @@ class ScriptedConnection(asyncio.Protocol):
         self.asked_option = False
         self.greeted = False
         self.submissions: asyncio.Queue[Submission] = asyncio.Queue()
+        # The handles and uniques of GET_STATUS and GET_STATUS_UNIQUE.
+        self.questions: asyncio.Queue[bytes] = asyncio.Queue()
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -72,7 +74,8 @@ class ScriptedConnection(asyncio.Protocol):
                         self.send(*self.server.status_lines(), b".\n")
                     continue
                 self.server.commands.append(line)
-                self.send(b"OK\n")
+                if self.server.tells_cancelled or not line.startswith(b"cancel job "):
+                    self.send(b"OK\n")
             return
         self.packets.feed(data)
         for found in self.packets.packets():
@@ -94,6 +97,8 @@ class ScriptedConnection(asyncio.Protocol):
             self.server.echoes += not greeting
             if self.server.greets and self.server.answers_first_echo if greeting else self.server.echoing:
                 self.answer(PacketType.ECHO_RES, *found.arguments)
+        elif found.type in (PacketType.GET_STATUS, PacketType.GET_STATUS_UNIQUE):
+            self.questions.put_nowait(found.arguments[0])
         else:
             assert found.type in encode.SUBMIT_TYPES, found
             self.submissions.put_nowait(Submission(found.type, *found.arguments))
@@ -114,6 +119,10 @@ class ScriptedConnection(asyncio.Protocol):
     async def submission(self) -> Submission:
         """The next submission."""
         return await asyncio.wait_for(self.submissions.get(), WAIT_S)
+
+    async def question(self) -> bytes:
+        """The handle or unique that is asked for next."""
+        return await asyncio.wait_for(self.questions.get(), WAIT_S)
 
     async def accept(self, handle: bytes) -> Submission:
         """Answer the next submission with JOB_CREATED."""
@@ -167,6 +176,8 @@ class ScriptedJobServer:
         # Whether `status` is answered, and how many came.
         self.tells_status = True
         self.statuses = 0
+        # Whether `cancel job` is answered.
+        self.tells_cancelled = True
         # What `status` tells: function to (queued, running, workers).
         self.status: dict[bytes, tuple[int, int, int]] = {}
         # Text commands that came, `status` aside.
