@@ -11,7 +11,7 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import PacketType
 from support.event_streams import Event, events_of
-from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
+from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import ask, get, head, post
 from support.job_servers import HandWorker
 from support.nginx import running_nginx
@@ -312,16 +312,13 @@ class TestClients:
             job_id, handle = await kept.submitted(client, worker, function)
             client.writer.transport.pause_reading()
             # More than kernels take for a connection.
-            for _ in range(400):
-                worker.send(*(encode.work_data(handle, b"x" * 30_000) for _ in range(2)))
-            cut = kept.gateway.process.counted_in.counts
-            await eventually(lambda: cut()["event_streams_cut"] == 1)
+            worker.send(*(encode.work_warning(handle, b"x" * 30_000) for _ in range(400)))
+            await eventually(lambda: kept.gateway.process.counted_in.read()["event_streams_cut"] == 1)
             client.writer.transport.resume_reading()
             await client.is_cut()
         worker.complete(handle, b"end")
         answer = await ask(kept.address, get(b"/v1/jobs/" + job_id + b"?wait=10"))
-        assert json.loads(answer.body)["state"] == "failed"
-        assert MAX_RESULT < 400 * 60_000
+        assert json.loads(answer.body)["state"] == "succeeded"
 
     async def test_to_HTTP_1_0_it_ends_with_the_connection(self, kept, worker, function):  # noqa: N802
         async with StreamClient(kept.address) as client:
@@ -358,8 +355,10 @@ class TestClients:
         answer = await client.begin()
         kept.jobs.append(answer.headers[b"location"].removeprefix(b"/v1/jobs/"))
         events = await client.events()
-        assert [event.kind for event in events[:1]] == ["gap"]
-        assert numbers(events) == list(range(102 - MOST, 103))
+        # It began with a gap at the latest when the last one had happened.
+        assert events[0].kind == "gap"
+        assert 1 < events[0].number() <= 102 - MOST
+        assert numbers(events) == list(range(events[0].number(), 103))
 
     async def test_a_method_that_takes_no_events_is_answered_as_ever(self, client, worker, function):
         client.send(
@@ -382,17 +381,18 @@ def test_a_quiet_stream_has_a_comment_in_time():
         assert b"event: created" in begun
         gateway.pass_time(COMMENT_S - 1)
         assert bytes(client.written) == begun
+        gateway.pass_time(2)
         for count in range(1, 4):
-            gateway.pass_time(COMMENT_S + 1)
             assert bytes(client.written)[len(begun) :] == b"3\r\n:\n\n\r\n" * count
+            gateway.pass_time(COMMENT_S)
         gateway.complete(b"")
         assert b"event: complete" in bytes(client.written)
         assert bytes(client.written).endswith(b"\r\n0\r\n\r\n")
 
 
 class TestThroughOthers:
-    async def test_through_another_worker_process(self, embedded, worker, function):
-        async with relaying([embedded.address]) as relay, AsyncExitStack() as stack:
+    async def test_through_another_worker_process(self, job_server, worker, function):
+        async with relaying([job_server.address]) as relay, AsyncExitStack() as stack:
             clients = []
             for found in await relay.clients(stack):
                 client = StreamClient(relay.address)
