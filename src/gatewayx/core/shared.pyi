@@ -5,6 +5,8 @@ from typing import Any, Final, final
 CONNECTIONS: Final[int]
 JOBS: Final[int]
 FIRST_ACCOUNT: Final[int]
+KEPT_JOBS: Final[int]
+KEPT_BYTES: Final[int]
 TOTALS: Final[int]
 FULL: Final[int]
 NO_SLOT: Final[int]

@@ -10,13 +10,13 @@ from gatewayx.gateway.watching import Watched, Watcher
 from gatewayx.gearman.job import StatusListener
 from gatewayx.gearman.pool import Pool
 
-class Places(Protocol):
+class _Places(Protocol):
     """All places of the gateway."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, number: int, /) -> Marked: ...
+    def __getitem__(self, number: int, /) -> _Marked: ...
 
-class Marked(Protocol):
+class _Marked(Protocol):
     """A place of the gateway."""
 
     @property
@@ -55,7 +55,7 @@ class BackgroundJobs:
         wheel: DeadlineWheel,
         rates: Rates,
         counters: Counters,
-        places: Places,
+        places: _Places,
         place: int,
         max_status_polls: int,
     ) -> None: ...

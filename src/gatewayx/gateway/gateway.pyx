@@ -141,6 +141,8 @@ cdef class Gateway(Common):
                     return 0
             if request.method == METHOD_OPTIONS or (self.plugin_compat and _is_plugin_check(request)):
                 # Answered once it is complete: a request that was cut short gets no 2xx.
+                if self.kept is not None and is_call(request.path):
+                    allow_line(request.path)
                 return 0
             if is_call(request.path) and self.kept is not None:
                 return self._begin_call(request)

@@ -1,6 +1,7 @@
 """What a client asks for: one job to run, or something of one that is kept; the .pxd has the C-level interface."""
 
 from gatewayx.gearman.job import JobListener
+from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
 from gatewayx.http.request import BodySource
 
 class Relayed(BodySource):

@@ -6,6 +6,7 @@ or while its client still waits, has the answer of any request, and is forgotten
 """
 
 cimport cython
+from libc.math cimport ceil
 
 from gatewayx.core.clock cimport moment
 from gatewayx.gateway.event_stream cimport begin_stream
@@ -38,7 +39,7 @@ cdef class KeptExchange(Exchange):
         if self.wants_events:
             return lines + EVENTS_LINE
         if self.wait_s > 0:
-            return lines + b"Prefer: respond-async, wait=%d\r\n" % <long long> self.wait_s
+            return lines + b"Prefer: respond-async, wait=%d\r\n" % <long long> ceil(self.wait_s)
         return lines + ASYNC_LINE
 
     cdef int submit_job(self, bytes identity, Submission* submission) except -1:

@@ -1,6 +1,7 @@
 """A job that outlives its request; the .pxd has the C-level interface."""
 
 import enum
+from typing import final
 
 from gatewayx.gateway.watching import Watched
 
@@ -15,6 +16,7 @@ class KeptState(enum.IntFlag):
     LOST = 5
     TIMEOUT = 6
 
+@final
 class KeptJob(Watched):
     """A job that outlives its request."""
 

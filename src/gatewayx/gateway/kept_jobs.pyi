@@ -44,5 +44,6 @@ class KeptJobs:
     def counters(self) -> dict[str, int]:
         """What is kept now, by name."""
 
+@final
 class Expiry(Expiring):
     """When an ended job is forgotten."""
