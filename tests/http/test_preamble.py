@@ -30,12 +30,14 @@ pytestmark = pytest.mark.anyio
 
 NOBODY = 65534
 REQUEST_ID = b"abcdefghijkl7-00000000000042"
-BEGINNING = b"\x00gwx\x02" + REQUEST_ID
+MARK = bytes(range(16))
+BEGINNING = b"\x00gwx\x03" + REQUEST_ID + bytes(16)
 NO_ADDRESS = BEGINNING + b"\x00"
 PREAMBLES = {
     "no address": NO_ADDRESS,
     "IPv4": BEGINNING + b"\x0f255.255.255.255",
     "IPv6": BEGINNING + b"\x08\x20\x01\x0d\xb8\x00\x00\x00\x01",
+    "a token": b"\x00gwx\x03" + REQUEST_ID + MARK + b"\x0f255.255.255.255",
     # The address may look like the end of one thing and the beginning of another.
     "line ends": BEGINNING + b"\x08\r\n\r\n\x00gwx",
 }
@@ -154,10 +156,10 @@ def unread(connected: socket.socket) -> int:
 
 MALFORMED = {
     "a request": OPTIONS,
-    "another byte first": b"\x01gwx\x02" + REQUEST_ID + b"\x00",
-    "another magic": b"\x00gwy\x02" + REQUEST_ID + b"\x00",
-    "an earlier version": b"\x00gwx\x01\x00",
-    "a later version": b"\x00gwx\x03" + REQUEST_ID + b"\x00",
+    "another byte first": b"\x01gwx\x03" + REQUEST_ID + MARK + b"\x00",
+    "another magic": b"\x00gwy\x03" + REQUEST_ID + MARK + b"\x00",
+    "an earlier version": b"\x00gwx\x02" + REQUEST_ID + b"\x00",
+    "a later version": b"\x00gwx\x04" + REQUEST_ID + MARK + b"\x00",
     "too long": BEGINNING + b"\x10",
     "as long as a byte tells": BEGINNING + b"\xff",
     "a line end": b"\r\n" + NO_ADDRESS,

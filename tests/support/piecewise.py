@@ -1,4 +1,4 @@
-"""The http room in front of handlers in Python whose answers come in pieces, on streams whose time passes as a test says."""
+"""The http room in front of answers that come in pieces as a test gives them, with time that passes as it says."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ class PiecesServer:
 
 
 @contextmanager
-def pieces_server(max_held_bytes: int = 1 << 20, **settings: object) -> Iterator[PiecesServer]:
-    """It; on leaving nothing may have failed, and nothing may be held."""
+def pieces_server(max_held_bytes: int = 1 << 20, *, fails: bool = False, **settings: object) -> Iterator[PiecesServer]:
+    """It; on leaving nothing may be held, and nothing may have failed, or one thing must have if `fails`."""
     failures = Failures()
     with failures:
         server = PiecesServer(max_held_bytes, **settings)
@@ -144,7 +144,10 @@ def pieces_server(max_held_bytes: int = 1 << 20, **settings: object) -> Iterator
             yield server
             server.http.abort()
             server.loop.settle()
-            failures.check()
+            if fails:
+                assert len(failures.records) == 1
+            else:
+                failures.check()
             assert not server.loop.failures, server.loop.failures
             assert server.http.counters()["requests_in_flight"] == 0
             assert server.held_bytes() == 0

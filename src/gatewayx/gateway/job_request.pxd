@@ -120,7 +120,8 @@ cdef class JobRequest(JobListener):
         self, int status, const Ending* ending, bytes content_type, bytes headers, object body
     ) except -1
     # The same for an answer whose body comes in pieces, each given to relay_piece() as `source` is told that they are wanted;
-    # and its end. body_bytes: UNKNOWN_BYTES for a body that ends when it ends. Returns whether any piece is wanted.
+    # and its end. body_bytes: UNKNOWN_BYTES for a body that ends when it ends. first: what has come with the head. Returns whether
+    # any piece is wanted.
     cdef bint relay_answers(
         self,
         int status,
@@ -129,6 +130,7 @@ cdef class JobRequest(JobListener):
         bytes headers,
         long long body_bytes,
         BodySource source,
+        bytes first,
     ) except -1
     cdef bint relay_piece(self, const char* data, Py_ssize_t size) except -1
     cdef int relay_ended(self) except -1

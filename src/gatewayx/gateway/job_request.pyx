@@ -158,6 +158,7 @@ cdef class JobRequest(JobListener):
         bytes headers,
         long long body_bytes,
         BodySource source,
+        bytes first,
     ) except -1:
         cdef Request request = self.request
         self.drop_body()
@@ -173,7 +174,7 @@ cdef class JobRequest(JobListener):
                     PyBytes_GET_SIZE(headers),
                     body_bytes,
                     source,
-                    None,
+                    first,
                 )
         if not self.in_pieces:
             self.relayed = None

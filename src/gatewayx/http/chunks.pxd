@@ -26,6 +26,8 @@ cdef class ChunkedBody:
     # How far it is.
 
     cdef Limits limits
+    # The data of all chunks together may be any number of bytes.
+    cdef bint is_endless
     cdef ChunkState state
     # Bytes of the chunk's data still to come.
     cdef long long remaining_bytes

@@ -24,10 +24,11 @@ cdef enum:
 
 @cython.final
 cdef class ChunkedBody:
-    """One chunked body. limits: what its chunks, extensions and trailers may take."""
+    """One chunked body. limits: what its chunks, extensions and trailers may take. is_endless: but for the chunks' data."""
 
-    def __init__(self, Limits limits not None):
+    def __init__(self, Limits limits not None, bint is_endless=False):
         self.limits = limits
+        self.is_endless = is_endless
         self.state = SIZE_LINE
 
     def feed(self, bytes data, Py_ssize_t offset):
@@ -119,7 +120,7 @@ cdef class ChunkedBody:
             return 0
         self.extension_bytes += extension_bytes
         self.body_bytes += size_bytes
-        if self.body_bytes > self.limits.max_body_bytes:
+        if self.body_bytes > self.limits.max_body_bytes and not self.is_endless:
             raise self.limits.body_too_large()
         self.remaining_bytes = size_bytes
         self.state = CHUNK_DATA if size_bytes else TRAILER_LINES

@@ -21,7 +21,7 @@ from gatewayx.core.rates cimport Rates
 from gatewayx.core.shared cimport CONNECTIONS, Shared
 from gatewayx.core.turns cimport Turn
 from gatewayx.http.entrance cimport Entrance, Entrant
-from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S, STILL_S, OccupantList, Room, Unread
+from gatewayx.http.idle cimport OccupantList, Room, Unread
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.refusals cimport Refusals, address_key
@@ -409,27 +409,9 @@ cdef class Client(Entrant):
         return 0
 
     cdef bint takes_slowly(self, Account account) except -1:
-        cdef DeadlineWheel wheel = self.clients.wheel
-        cdef Unread unread = self.unread
-        cdef unsigned long long left_bytes
-        cdef double passed_s
-        if not self.write_paused:
-            return False
-        left_bytes = self._delivered()
-        if left_bytes != unread.seen_bytes:
-            unread.seen_bytes = left_bytes
-            unread.moved_tick = wheel.tick
-        if account == SMALL:
-            return (wheel.tick - unread.moved_tick) * wheel.tick_s >= STILL_S
-        # In a unix socket small pieces count for more than large ones: it may seem to have taken less than nothing.
-        if <long long> (left_bytes - unread.paced_to_bytes) >= 0:
-            unread.paced_tick = wheel.tick
-            unread.paced_bytes = left_bytes
-            unread.paced_to_bytes = self.written_bytes
-        passed_s = (wheel.tick - unread.paced_tick) * wheel.tick_s
-        if passed_s <= PACE_GRACE_S:
-            return False
-        return <long long> (left_bytes - unread.paced_bytes) < (self.written_bytes - unread.paced_bytes) * passed_s / PACE_S
+        return self.write_paused and self.unread.is_slow(
+            self.clients.wheel, account, self._delivered(), self.written_bytes
+        )
 
     cdef unsigned long long _delivered(self) except? 0:
         return (

@@ -42,6 +42,7 @@ from gatewayx.http.preamble cimport (
     preamble_address,
     preamble_bytes,
     preamble_id,
+    preamble_mark,
 )
 from gatewayx.http.refusals cimport EXAMPLE_BYTES, address_key
 from gatewayx.http.request cimport Request, unread_request
@@ -103,6 +104,9 @@ cdef class HttpConnection(PiecewiseClient):
         if self.address is None and not self.relayed:
             self.address = address_key(self.stream.peer())
         return self.address
+
+    cdef bytes token_mark(self):
+        return None if self.unfinished is None else self.unfinished.relayed_mark
 
     cdef uint64_t asker_hash(self) except? 0:
         # Behind a process that relays are the clients of many addresses.
@@ -285,6 +289,7 @@ cdef class HttpConnection(PiecewiseClient):
             return -1
         self.address = preamble_address(joined)
         preamble_id(joined, parts.relayed_id)
+        parts.relayed_mark = preamble_mark(joined)
         self.introduced = True
         return taken - begun_bytes
 

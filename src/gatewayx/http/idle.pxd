@@ -122,3 +122,6 @@ cdef class Unread:
     # The requests whose answers the stream was given, and the kernel has not all taken; no more than may be under way at once.
     cdef Request first_leaving
     cdef Request last_leaving
+
+    # So many bytes have left of so many that were written: whether that is too slow while the account is crowded.
+    cdef bint is_slow(self, DeadlineWheel wheel, Account account, unsigned long long left_bytes, unsigned long long written_bytes) noexcept

@@ -240,3 +240,22 @@ cdef class Room:
 @cython.final
 cdef class Unread:
     """Answers that a client does not take as fast as they come; the .pxd says what each field means."""
+
+    cdef bint is_slow(
+        self, DeadlineWheel wheel, Account account, unsigned long long left_bytes, unsigned long long written_bytes
+    ) noexcept:
+        cdef double passed_s
+        if left_bytes != self.seen_bytes:
+            self.seen_bytes = left_bytes
+            self.moved_tick = wheel.tick
+        if account == SMALL:
+            return (wheel.tick - self.moved_tick) * wheel.tick_s >= STILL_S
+        # In a unix socket small pieces count for more than large ones: it may seem to have taken less than nothing.
+        if <long long> (left_bytes - self.paced_to_bytes) >= 0:
+            self.paced_tick = wheel.tick
+            self.paced_bytes = left_bytes
+            self.paced_to_bytes = written_bytes
+        passed_s = (wheel.tick - self.paced_tick) * wheel.tick_s
+        if passed_s <= PACE_GRACE_S:
+            return False
+        return <long long> (left_bytes - self.paced_bytes) < (written_bytes - self.paced_bytes) * passed_s / PACE_S

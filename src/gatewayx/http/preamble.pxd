@@ -1,22 +1,25 @@
 """What stands before each request that a process relays to another one of its gateway: who asks."""
 
 cdef enum:
-    # A byte that begins no request line, three letters, the version, the name of the request (http/request), and how long the
-    # address is that follows.
-    PREAMBLE_HEAD_BYTES = 34
+    # Of what tells a token, as gateway/owners has it; zeros for none.
+    MARK_BYTES = 16
+    # A byte that begins no request line, three letters, the version, the name of the request (http/request), the token's mark,
+    # and how long the address is that follows.
+    PREAMBLE_HEAD_BYTES = 50
     # An IPv6 network of 64 bits, or the text of an IPv4 address.
     MOST_ADDRESS_BYTES = 15
-    MOST_PREAMBLE_BYTES = 49
+    MOST_PREAMBLE_BYTES = 65
     # In the place of a length.
     UNFINISHED_PREAMBLE = 0
     MALFORMED_PREAMBLE = -1
 
-# For the request of this name, of a client of this address, as refusals.address_key() tells it; None for none.
-# It is written at end, which has room for MOST_PREAMBLE_BYTES; returns what follows it.
-cdef char* put_preamble(char* end, const char* request_id, bytes address) noexcept
+# For the request of this name, of a client whose token has this mark, None for none, and of this address, as
+# refusals.address_key() tells it; None for none. It is written at end, which has room for MOST_PREAMBLE_BYTES; returns what follows it.
+cdef char* put_preamble(char* end, const char* request_id, bytes mark, bytes address) noexcept
 # How many bytes the preamble has with which these begin.
 cdef Py_ssize_t preamble_bytes(bytes begun) noexcept
-# Whom a whole one tells of.
+# Whom a whole one tells of, and whose token; None for none.
 cdef bytes preamble_address(bytes begun)
+cdef bytes preamble_mark(bytes begun)
 # Write the name that it has for the request, with room for ID_BYTES.
 cdef void preamble_id(bytes begun, char* request_id) noexcept

@@ -11,12 +11,14 @@ from gatewayx.core.digits cimport put, put_bytes
 from gatewayx.http.request cimport ID_BYTES
 
 # The fifth byte is the version.
-cdef bytes BEGINNING = b"\x00gwx\x02"
+cdef bytes BEGINNING = b"\x00gwx\x03"
+cdef bytes NO_MARK = bytes(MARK_BYTES)
 
 
-cdef char* put_preamble(char* end, const char* request_id, bytes address) noexcept:
+cdef char* put_preamble(char* end, const char* request_id, bytes mark, bytes address) noexcept:
     cdef Py_ssize_t address_bytes = 0 if address is None else PyBytes_GET_SIZE(address)
     end = put(put_bytes(end, BEGINNING), request_id, ID_BYTES)
+    end = put(end, PyBytes_AS_STRING(NO_MARK if mark is None else mark), MARK_BYTES)
     end[0] = <char> address_bytes
     return end + 1 if address is None else put(end + 1, PyBytes_AS_STRING(address), address_bytes)
 
@@ -40,6 +42,11 @@ cdef Py_ssize_t preamble_bytes(bytes begun) noexcept:
 
 cdef bytes preamble_address(bytes begun):
     return begun[PREAMBLE_HEAD_BYTES : preamble_bytes(begun)] or None
+
+
+cdef bytes preamble_mark(bytes begun):
+    cdef bytes mark = begun[PREAMBLE_HEAD_BYTES - 1 - MARK_BYTES : PREAMBLE_HEAD_BYTES - 1]
+    return None if mark == NO_MARK else mark
 
 
 cdef void preamble_id(bytes begun, char* request_id) noexcept:

@@ -28,8 +28,8 @@ class PlainAnswer(NamedTuple):
 class PlainPieces(BodySource):
     """A body that comes in pieces; each call of a method is about the one request whose answer it is.
 
-    body_bytes: what Content-Length says; -1 for a body that ends when `end` says so. first: what leaves in one write with
-    the head; None for nothing. on_wanted: called when the client takes the next piece; None for nobody.
+    body_bytes: what Content-Length says; -1 for a body that ends when `end` says so. first: what leaves in one write
+    with the head; None for nothing. on_wanted: called when the client takes the next piece; None for nobody.
     """
 
     def __init__(

@@ -125,6 +125,7 @@ class GatewayProcess:
             **self._for_pool(settings, context),
         )
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
+        self.limits = Limits(settings)
         self.relay: Relay | None = None
         if relay_sockets is not None:
             self.relay = Relay(
@@ -136,7 +137,7 @@ class GatewayProcess:
                 place,
                 relay_sockets,
                 settings.max_relayed,
-                settings.job_timeout_s,
+                self.limits,
             )
         self.rates = self.places.rates(self.counted_in)
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
@@ -172,7 +173,6 @@ class GatewayProcess:
             **_for_gateway(settings),
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
-        self.limits = Limits(settings)
         self.http = HttpServer(
             self.loop,
             self.wheel,
@@ -287,7 +287,6 @@ class GatewayProcess:
         self.background_jobs.change(settings.max_status_polls)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
-            self.relay.job_timeout_s = settings.job_timeout_s
         if self._sockets is not None:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         if self._log is not None:

@@ -5,6 +5,8 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.gateway.job_request cimport JobRequest, Relayed
 from gatewayx.gateway.owners cimport Owners
+from gatewayx.http.chunks cimport ChunkedBody
+from gatewayx.http.limits cimport Limits
 from gatewayx.http.records cimport Ending
 from gatewayx.http.request cimport Request
 from gatewayx.net.poller cimport TurnPoller
@@ -17,7 +19,7 @@ cpdef enum:
 cdef enum:
     # Of an answer's head, which is one of ours.
     MAX_ANSWER_HEAD_BYTES = 16384
-    # An owner has so much longer for its answer than the job has.
+    # An owner has so much longer for its answer than the request has told.
     GRACE_S = 2
     # Of a body in chunks so much goes at a time, however small the client's are: each write has its cost.
     GATHERED_BYTES = 16384
@@ -38,8 +40,8 @@ cdef class Relay(Owners):
     # Requests that are with others, and how many may be.
     cdef public Py_ssize_t max_relayed
     cdef readonly Py_ssize_t relayed
-    # How long a job may take whose client says nothing of it.
-    cdef public double job_timeout_s
+    # On how an answer in chunks may be framed.
+    cdef Limits limits
     # Connections are not kept any more.
     cdef bint draining
     # Keeps the row alive to which `counts` points.
@@ -64,7 +66,7 @@ cdef class RelayConnection(StreamOwner):
     cdef Stream stream
     # The request that is on it; None while it is idle.
     cdef RelayedRequest current
-    # What the budget counts: of the request what the kernel has not taken, or the first piece.
+    # What the budget counts: of the request what the kernel has not taken.
     cdef Held held
     # Its body is being given away as it arrives, in chunks if nobody knows how long it is.
     cdef bint sending
@@ -79,10 +81,11 @@ cdef class RelayConnection(StreamOwner):
     cdef bytes headers
     cdef bint closes
     cdef long long body_bytes
-    # So much of the body is still to come: it goes to the client in pieces. The first one stood behind the head, and waits
-    # until it is wanted; None for none.
+    # So much of the body is still to come, or UNKNOWN_BYTES: it goes to the client in pieces.
     cdef long long due_bytes
-    cdef bytes first_piece
+    # Reads a body in chunks; None for one that has a length. And what came of a line between two of them.
+    cdef ChunkedBody chunks
+    cdef bytes cut_line
     cdef bint paused
 
     # Give it the request, or the head alone; False if the connection has ended before it took anything.
@@ -93,6 +96,10 @@ cdef class RelayConnection(StreamOwner):
     cdef int _hold_waiting(self) except -1
     cdef bint _read_head(self, const char* head, const char* end) except -1
     cdef int _answered(self, object body) except -1
+    # Give the client what has come of a body that goes to it in pieces.
+    cdef int _begin_pieces(self, bytes first, bint is_whole) except -1
+    cdef int _give_chunks(self, const char* data, Py_ssize_t size) except -1
+    cdef int _whole(self) except -1
     cdef int _give(self, const char* data, Py_ssize_t size) except -1
     cdef int _want(self, bint wanted) except -1
     # Keep it for the next request.

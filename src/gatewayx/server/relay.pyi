@@ -7,6 +7,7 @@ from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.gateway.job_request import Relayed
 from gatewayx.gateway.owners import Owners
+from gatewayx.http.limits import Limits
 from gatewayx.http.problems import NO_ROOM_FOR_RESULT as NO_ROOM_FOR_RESULT
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import StreamOwner
@@ -20,7 +21,6 @@ class Relay(Owners):
     """The other processes of a gateway, as owners of keys."""
 
     max_relayed: int
-    job_timeout_s: float
     def __init__(
         self,
         wheel: DeadlineWheel,
@@ -31,7 +31,7 @@ class Relay(Owners):
         own: int,
         sockets: RelaySockets,
         max_relayed: int,
-        job_timeout_s: float,
+        limits: Limits,
     ) -> None: ...
     @property
     def relayed(self) -> int: ...

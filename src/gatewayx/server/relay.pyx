@@ -2,7 +2,7 @@
 
 Theory of operation. What is said is HTTP/1.1 over a unix socket, to the server of the other process, one request at a time
 on a connection that is kept; before each request stands a preamble (http/preamble). The request that goes is made of what
-was read of the client's: the target, the fields of the JobRequest, and the workload, with the head or as it arrives. Of the
+was read of the client's: the target, the lines that say what it asks for, and the workload, with the head or as it arrives. Of the
 answer, whose head is one of ours, the status, the type, the lines that say what became of the job, and the body come back, a
 large one in pieces as fast as the client takes them; the client's own connection makes the rest. What was relayed is never
 relayed again: the owner's Gateway is told by the connection.
@@ -20,9 +20,11 @@ cdef extern from "<string.h>" nogil:
 
 from gatewayx.core.budget cimport BODIES, RESULTS, SMALL_BYTES, account_for
 from gatewayx.core.digits cimport put_bytes, put_decimal
+from gatewayx.http.chunks cimport ChunkedBody
+from gatewayx.http.limits cimport Limits
 from gatewayx.http.preamble cimport put_preamble
 from gatewayx.http.records cimport read_ending
-from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, METHOD_PUT
+from gatewayx.http.request cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, UNKNOWN_BYTES
 
 from gatewayx.http.problems import (
     JOB_TIMEOUT,
@@ -32,6 +34,7 @@ from gatewayx.http.problems import (
     RELAY_FULL,
     RESULT_TOO_LARGE,
     TOO_MANY_BYTES,
+    RequestError,
 )
 from gatewayx.server.places import State
 
@@ -42,12 +45,21 @@ cdef enum:
 cdef str NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
 
 
+cdef inline bint begins(const char* line, Py_ssize_t size, const char* word, Py_ssize_t word_bytes) noexcept:
+    return size > word_bytes and memcmp(line, word, word_bytes) == 0
+
+
 cdef inline bint is_passed_on(const char* line, Py_ssize_t size) noexcept:
     """Whether the client's connection does not make this line of the owner's head by itself."""
     return (
-        (size > 10 and memcmp(line, b"X-Gearman-", 10) == 0)
-        or (size > 12 and memcmp(line, b"Retry-After:", 12) == 0)
-        or (size > 6 and memcmp(line, b"Allow:", 6) == 0)
+        begins(line, size, b"X-Gearman-", 10)
+        or begins(line, size, b"Retry-After:", 12)
+        or begins(line, size, b"Location:", 9)
+        or begins(line, size, b"Preference-Applied:", 19)
+        or begins(line, size, b"ETag:", 5)
+        or begins(line, size, b"X-Accel-Buffering:", 18)
+        or begins(line, size, b"Vary:", 5)
+        or begins(line, size, b"Allow:", 6)
     )
 
 
@@ -70,8 +82,7 @@ cdef class Relay(Owners):
 
     wheel: where deadlines hang. poller: watches the connections; None if `sockets` needs none. budget: where what is held
     is counted. counters: where requests are counted. places: what the processes share. own: the place of this one.
-    sockets: the RelaySockets. max_relayed: requests that may be with others at once. job_timeout_s: of a request that says
-    nothing of it.
+    sockets: the RelaySockets. max_relayed: requests that may be with others at once. limits: on how answers are framed.
     """
 
     def __init__(
@@ -84,7 +95,7 @@ cdef class Relay(Owners):
         unsigned int own,
         sockets,
         Py_ssize_t max_relayed,
-        double job_timeout_s,
+        Limits limits not None,
     ):
         self.wheel = wheel
         self.poller = poller
@@ -96,7 +107,7 @@ cdef class Relay(Owners):
         self.sockets = sockets
         self.count = len(places)
         self.max_relayed = max_relayed
-        self.job_timeout_s = job_timeout_s
+        self.limits = limits
         self.idle = [[] for _ in range(self.count)]
 
     def drain(self):
@@ -167,19 +178,7 @@ cdef class RelayedRequest(Relayed):
         return 0 if self.connection is None else self.connection.complete()
 
     cdef int wanted(self) except -1:
-        cdef RelayConnection connection = self.connection
-        cdef bytes piece
-        if connection is None:
-            return 0
-        piece = connection.first_piece
-        if piece is None:
-            return connection._want(True)
-        connection.first_piece = None
-        connection.relay.budget.release(&connection.held)
-        if not piece:
-            return connection._want(True)
-        connection._want(True)
-        return connection._give(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        return 0 if self.connection is None else self.connection._want(True)
 
     cdef int abandon(self) except -1:
         cdef RelayConnection connection = self.connection
@@ -195,8 +194,8 @@ cdef class RelayConnection(StreamOwner):
     """A connection to the process at a place."""
 
     cdef bint ask(self, JobRequest asked, Request request, bint whole) except -1:
-        cdef bint has_body = request.method != METHOD_GET and request.method != METHOD_HEAD
-        cdef bytes workload = asked.workload if whole and has_body else b""
+        cdef bint has_body = request.method == METHOD_POST or request.method == METHOD_PUT
+        cdef bytes workload = asked.workload if whole and has_body and asked.workload is not None else b""
         cdef Py_ssize_t workload_bytes = PyBytes_GET_SIZE(workload)
         cdef bint is_small = workload_bytes <= SMALL_BYTES
         cdef RelayedRequest current = RelayedRequest.__new__(RelayedRequest)
@@ -217,9 +216,12 @@ cdef class RelayConnection(StreamOwner):
             + (0 if request.query is None else PyBytes_GET_SIZE(request.query))
             + (workload_bytes if is_small else 0),
         )
-        end = put_preamble(PyBytes_AS_STRING(written), request.id, request.owner.asker())
+        end = put_preamble(PyBytes_AS_STRING(written), request.id, asked.token_mark, request.owner.asker())
         # An answer to HEAD would leave out the body, whose length the client is told.
-        end = put_bytes(end, b"PUT " if request.method == METHOD_PUT else b"POST " if has_body else b"GET ")
+        if has_body:
+            end = put_bytes(end, b"PUT " if request.method == METHOD_PUT else b"POST ")
+        else:
+            end = put_bytes(end, b"DELETE " if request.method == METHOD_DELETE else b"GET ")
         end = put_bytes(end, request.path)
         if request.query is not None:
             end = put_bytes(put_bytes(end, b"?"), request.query)
@@ -310,6 +312,8 @@ cdef class RelayConnection(StreamOwner):
         if self.current is None:
             # Nobody has asked for anything.
             return self._close()
+        if self.chunks is not None:
+            return self._give_chunks(data, size)
         if self.due_bytes:
             return self._give(data, min(size, <Py_ssize_t> self.due_bytes))
         if self.head is not None:
@@ -327,26 +331,32 @@ cdef class RelayConnection(StreamOwner):
             return self._fail(OUTCOME_UNKNOWN, NO_ANSWER)
         size -= end + 4 - data
         data = end + 4
-        size = min(size, <Py_ssize_t> self.body_bytes)
+        if self.body_bytes != UNKNOWN_BYTES:
+            size = min(size, <Py_ssize_t> self.body_bytes)
         if size > SMALL_BYTES and not self.relay.budget.reserve(RESULTS, size):
             # The owner does not hold it any more, and others may have taken its place.
             self.relay.budget.counts.budget_refused += 1
             return self._fail(RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT)
         if size == self.body_bytes:
             return self._answered(data[:size])
-        joined = data[:size]
         # From here on its client sets the pace, by its own deadlines.
         self.relay.wheel.disarm(self)
-        self.due_bytes = self.body_bytes
-        self.first_piece = joined
+        if self.body_bytes == UNKNOWN_BYTES:
+            self.chunks = ChunkedBody(self.relay.limits, True)
+            return self._give_chunks(data, size)
+        self.due_bytes = self.body_bytes - size
+        return self._begin_pieces(data[:size], False)
+
+    cdef int _begin_pieces(self, bytes first, bint is_whole) except -1:
+        """Answer with what came behind the head. No more of it is read before the client wants it."""
+        cdef RelayedRequest current = self.current
         self._want(False)
-        self.relay.budget.hold(&self.held, account_for(RESULTS, PyBytes_GET_SIZE(joined)), PyBytes_GET_SIZE(joined))
-        if not self.current.asked.relay_answers(
-            self.status, &self.ending, self.content_type, self.headers, self.body_bytes, self.current
+        if not current.asked.relay_answers(
+            self.status, &self.ending, self.content_type, self.headers, self.body_bytes, current, first
         ):
             self._let_go()
             return self._close()
-        return 0
+        return self._whole() if is_whole else 0
 
     cdef int _want(self, bint wanted) except -1:
         if self.paused == wanted:
@@ -363,8 +373,49 @@ cdef class RelayConnection(StreamOwner):
         self.due_bytes -= size
         if self.due_bytes:
             return self._want(current.asked.relay_piece(data, size))
-        self._let_go()
         current.asked.relay_piece(data, size)
+        return self._whole()
+
+    cdef int _give_chunks(self, const char* data, Py_ssize_t size) except -1:
+        """Give the client what is here of a body in chunks. It may be more than it wants by what one read takes."""
+        cdef RelayedRequest current = self.current
+        cdef bint has_begun = self.due_bytes == UNKNOWN_BYTES
+        cdef bint wants = True
+        cdef bytearray first = None if has_begun else bytearray()
+        cdef bytes joined
+        cdef Py_ssize_t used
+        if self.cut_line is not None:
+            joined = self.cut_line + data[:size]
+            self.cut_line = None
+            data = PyBytes_AS_STRING(joined)
+            size = PyBytes_GET_SIZE(joined)
+        while size and not self.chunks.complete:
+            try:
+                used = self.chunks.read(data, size)
+            except RequestError:
+                return self._fail(OUTCOME_UNKNOWN, NO_ANSWER)
+            data += used
+            size -= used
+            if self.chunks.piece_bytes:
+                if has_begun:
+                    wants = current.asked.relay_piece(self.chunks.piece, self.chunks.piece_bytes)
+                    if self.current is not current:
+                        return 0
+                else:
+                    first += self.chunks.piece[: self.chunks.piece_bytes]
+            elif not self.chunks.complete:
+                self.cut_line = data[:size]
+                break
+        if not has_begun:
+            self.due_bytes = UNKNOWN_BYTES
+            return self._begin_pieces(bytes(first), self.chunks.complete)
+        return self._whole() if self.chunks.complete else self._want(wants)
+
+    cdef int _whole(self) except -1:
+        """The client was given all of the body."""
+        cdef RelayedRequest current = self._let_go()
+        self.due_bytes = 0
+        self.chunks = None
         current.asked.relay_ended()
         return self._rest()
 
@@ -398,6 +449,8 @@ cdef class RelayConnection(StreamOwner):
                 self.body_bytes = decimal(line + 16, size - 16)
                 if self.body_bytes < 0:
                     return False
+            elif size == 26 and memcmp(line, b"Transfer-Encoding: chunked", 26) == 0:
+                self.body_bytes = UNKNOWN_BYTES
             elif size > 14 and memcmp(line, b"Content-Type: ", 14) == 0:
                 has_type = True
                 if (
@@ -426,8 +479,10 @@ cdef class RelayConnection(StreamOwner):
         cdef RelayedRequest current = self._let_go()
         cdef int status = self.status
         self._rest()
-        # 204 has no body, not even an empty one (RFC 9110 8.6).
-        return current.asked.relay_answered(status, &self.ending, self.content_type, self.headers, None if status == 204 else body)
+        if status == 204 or status == 304:
+            # They have no body, not even an empty one (RFC 9110 8.6).
+            body = None
+        return current.asked.relay_answered(status, &self.ending, self.content_type, self.headers, body)
 
     cdef int _rest(self) except -1:
         cdef list idle = <list> self.relay.idle[self.place]
@@ -457,7 +512,8 @@ cdef class RelayConnection(StreamOwner):
         cdef list idle = <list> self.relay.idle[self.place]
         self.head = None
         self.gathered = None
-        self.first_piece = None
+        self.cut_line = None
+        self.chunks = None
         self.due_bytes = 0
         self.relay.budget.release(&self.held)
         if self in idle:
@@ -491,8 +547,7 @@ cdef class RelayConnection(StreamOwner):
 
     cpdef int resume_writing(self) except -1:
         # All that was written is on its way.
-        if self.first_piece is None:
-            self._hold_waiting()
+        self._hold_waiting()
         if self.sending and self.current is not None:
             self.relay.wheel.disarm(self)
             return self.current.asked.relay_paused(False)
