@@ -16,11 +16,12 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from support.devtools import Tab
 from support.gearmand import die_with_parent
 from support.tools import without_sanitizer
 
@@ -153,6 +154,16 @@ class Browser:
             return await asyncio.to_thread(self.pages.reports[path].get, timeout=ANSWER_S)
         finally:
             await asyncio.to_thread(self._ask, f"close/{json.loads(tab)['id']}", "GET")
+
+    @contextlib.asynccontextmanager
+    async def opened(self, url: str) -> AsyncIterator[Tab]:
+        """A page that stays open and does what its user would; it may not have been read yet."""
+        told = json.loads(await asyncio.to_thread(self._ask, f"new?{urllib.parse.quote(url, safe='')}", "PUT"))
+        try:
+            async with Tab(told["webSocketDebuggerUrl"]) as tab:
+                yield tab
+        finally:
+            await asyncio.to_thread(self._ask, f"close/{told['id']}", "GET")
 
     def _ask(self, what: str, method: str) -> bytes:
         request = urllib.request.Request(f"{self._debugging}/{what}", method=method)
