@@ -14,6 +14,8 @@ cdef class StatusConnection(UpstreamConnection):
     # Loop time of the last question, and of the last byte, or of the last question when none was due.
     cdef double used_at_s
     cdef double heard_at_s
+    # Loop time of the last look at what waits.
+    cdef double looked_at_s
 
     cdef int ask(self, bytes unique, StatusListener listener) except -1
     cdef int _take_packet(self) except -1

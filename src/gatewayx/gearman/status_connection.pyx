@@ -41,7 +41,7 @@ cdef class StatusConnection(UpstreamConnection):
         super().__init__(loop, turn, "connection for questions")
         self.reader = PacketReader(Magic.RESPONSE, max_body_bytes=MAX_ANSWER_BYTES)
         self.questions = StatusQuestions(PacketType.GET_STATUS_UNIQUE, self, turn)
-        self.used_at_s = loop.time()
+        self.used_at_s = self.looked_at_s = loop.time()
 
     @property
     def unanswered(self):
@@ -55,9 +55,14 @@ cdef class StatusConnection(UpstreamConnection):
 
     def check(self, double silence_s):
         """Close when nothing came for silence_s though an answer is due."""
-        if self.questions.due and self.loop.time() - self.heard_at_s >= silence_s:
-            self.close_for(f"the job server gave no answer to GET_STATUS_UNIQUE within {silence_s:g} s")
-        self.questions.look(f"the job server gave no answer to GET_STATUS_UNIQUE within {silence_s:g} s")
+        cdef double now_s = self.loop.time()
+        cdef str reason = f"the job server gave no answer to GET_STATUS_UNIQUE within {silence_s:g} s"
+        if self.questions.due and now_s - self.heard_at_s >= silence_s:
+            self.close_for(reason)
+        elif now_s - self.looked_at_s >= silence_s:
+            # It sends something, and no answer.
+            self.looked_at_s = now_s
+            self.questions.look(reason)
 
     cdef int ask(self, bytes unique, StatusListener listener) except -1:
         self.used_at_s = self.loop.time()
