@@ -2,6 +2,7 @@
 
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.background_jobs cimport BackgroundJobs
+from gatewayx.gateway.background_locations cimport BackgroundLocations
 from gatewayx.gateway.job_request cimport UniqueText
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.owners cimport Owners
@@ -21,6 +22,8 @@ cdef class Common(RequestHandler):
     # Jobs that outlive their requests, and background jobs that clients come back to; None where none are served.
     cdef KeptJobs kept
     cdef BackgroundJobs background_jobs
+    # Gives background jobs their Location; None where none may outlive its request.
+    cdef BackgroundLocations locations
     # Bytes of a function's name.
     cdef Py_ssize_t max_function_bytes
     # Content-Type of results.

@@ -37,5 +37,7 @@ cdef class Exchange(JobRequest):
     cdef bint _relay(self, bytes identity) except -1
     cdef int _let_go(self) except -1
     cdef bint _would_mix(self, bytes identity) except -1
+    # A background job was taken, which its client has asked to be told so. lines: of the answer.
+    cdef int _answer_taken(self, bytes lines) except -1
     cdef int _answer(self, Job job, int status, bytes command, object body) except -1
     cdef int _answer_problem(self, Job job, object problem, str detail, bytes command) except -1

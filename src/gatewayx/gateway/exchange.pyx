@@ -21,7 +21,10 @@ from gatewayx.gearman.ranking cimport rank_key_of
 from gatewayx.http.records cimport Ending, RecordsState
 from gatewayx.http.request cimport METHOD_GET, METHOD_HEAD, Request
 
+from gatewayx.http import outcomes
 from gatewayx.http.problems import INTERNAL_ERROR, NO_JOB_SERVER, UNEXPECTED_BODY, UNIQUE_IN_USE
+
+cdef int ACCEPTED = outcomes.ACCEPTED
 
 cdef bytes ASYNC_LINE = b"Prefer: respond-async\r\n"
 
@@ -226,6 +229,8 @@ cdef class Exchange(JobRequest):
 
     cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1:
         cdef char[MAX_HEADERS_BYTES] headers
+        cdef char* lines = NULL
+        cdef Py_ssize_t lines_bytes = 0
         cdef Request request = self.request
         if not job.background:
             return 0
@@ -233,15 +238,32 @@ cdef class Exchange(JobRequest):
         if request is not None and request.note is not None:
             request.note.handle = handle[:handle_bytes]
         if request is not None and request.owner is not None:
-            request.owner.answer(
-                request,
-                200,
-                self.gateway.content_type,
-                headers,
-                self.put_headers(headers, handle, handle_bytes, b"JOB_CREATED") - headers,
-                b"",
-            )
+            if self.unique_origin == GATEWAY and self.gateway.locations is not None:
+                lines_bytes = self.gateway.locations.put_lines(
+                    self.function,
+                    &self.own_unique,
+                    None if self.token is None else self.token.mark,
+                    job,
+                    handle,
+                    handle_bytes,
+                    moment(self.gateway.records.state.moment_ns),
+                    &lines,
+                )
+            if lines_bytes == 0:
+                lines = headers
+                lines_bytes = self.put_headers(headers, handle, handle_bytes, b"JOB_CREATED") - headers
+            if self.responds_async:
+                self._answer_taken(lines[:lines_bytes])
+            else:
+                request.owner.answer(request, 200, self.gateway.content_type, lines, lines_bytes, b"")
         return self.close()
+
+    cdef int _answer_taken(self, bytes lines) except -1:
+        lines += b"Preference-Applied: respond-async\r\n"
+        self.request.outcome = ACCEPTED
+        return self.request.owner.answer(
+            self.request, 202, self.gateway.content_type, PyBytes_AS_STRING(lines), PyBytes_GET_SIZE(lines), b""
+        )
 
     cdef int ended_with(self, Job job, int result, int status, bytes command, object body, int outcome) except -1:
         self._count_job(job, result)

@@ -11,6 +11,7 @@ from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.admission cimport Admission
 from gatewayx.gateway.asking cimport ABOUT_THE_ANSWER, ABOUT_THE_JOB, ABOUT_WHO_ASKS, FOR_THE_LOG, tells_who_asks
 from gatewayx.gateway.background_jobs cimport BackgroundJobs
+from gatewayx.gateway.background_locations cimport BackgroundLocations
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
@@ -81,6 +82,7 @@ cdef class Gateway(Common):
         self.access = Access() if access is None else access
         self.owners = owners
         self.kept = kept
+        self.locations = None if kept is None else BackgroundLocations(kept.ids, kept.place, kept.mark)
         self.background_jobs = background_jobs
         self.change(
             content_type=content_type,

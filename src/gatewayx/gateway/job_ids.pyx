@@ -137,9 +137,11 @@ cdef class JobIds:
         index = <int> (tag_at - function_end - SECOND_DIGITS - NUMBER_DIGITS)
         if not 0 <= index <= MOST_HANDLE_DIGITS:
             return None
-        for cursor in function_end <= cursor < tag_at:
+        cursor = function_end
+        while cursor < tag_at:
             if not c"0" <= cursor[0] <= c"9":
                 return None
+            cursor += 1
         for index in range(self.key_count):
             if _background_tag(self.keys[index], token_mark, start, handle_end, function_end, tag_at) == _number_at(
                 <const unsigned char*> tag, TAG_BYTES
