@@ -280,6 +280,28 @@ class TestComingBack:
         gap, end = await all_events(kept, job_id)
         assert (gap.json(), end.number()) == ({"first": 1, "last": 2}, 3)
 
+    async def test_what_there_is_no_room_to_keep_comes_to_who_listens_and_waits(self, job_server, worker, function):
+        # Of the results' 60,000 bytes kept jobs have half.
+        bounds = {"max_result_bytes": 30_000, "max_body_bytes": 10_000, "max_held_bytes": 120_000}
+        async with AsyncExitStack() as stack:
+            kept = Kept(await stack.enter_async_context(running_gateway([job_server.address], **bounds)))
+            client = await stack.enter_async_context(StreamClient(kept.address))
+            job_id, handle = await kept.submitted(client, worker, function)
+            worker.send(encode.work_warning(handle, b"x" * 29_500))
+            assert (await client.event()).number() == 2
+            async with StreamClient(kept.address) as waiting:
+                waiting.send(get(b"/v1/jobs/" + job_id + b"/result?wait=10"))
+                await eventually(lambda: kept.gateway.count("gateway.open_exchanges") == 2)
+                worker.complete(handle, b"y" * 29_500)
+                answer = await waiting.response()
+            assert (answer.status, answer.body) == (200, b"y" * 29_500)
+            assert numbers(await client.events()) == [3]
+            answer = await ask(kept.address, get(b"/v1/jobs/" + job_id + b"/result"))
+            assert (answer.status, answer.kind()) == (410, "result-dropped")
+            gap, *_ = await all_events(kept, job_id)
+            assert gap.kind == "gap"
+            await kept.forgotten()
+
 
 class TestClients:
     async def test_many_watch_one_job(self, kept, client, worker, function):

@@ -47,8 +47,10 @@ cdef class KeptJobs:
     cdef object refusal(self)
     # A new one, which counts; None if there may be no further one.
     cdef KeptJob begin(self, bytes function, bytes token_mark, object run)
-    # It has changed: count it under its state, and the bytes that it takes. Without room for its result that is dropped.
+    # It has changed: count it under its state.
     cdef int changed(self, KeptJob job, KeptState before) except -1
+    # All who watch were told: count the bytes that it takes. Without room its oldest events are let go, and then its result.
+    cdef int hold(self, KeptJob job) except -1
     # It has ended: it is known for ttl_s from now on.
     cdef double expires_s(self, double ended_s) noexcept
     # The job of the id, if it is kept here; None otherwise.

@@ -124,14 +124,17 @@ cdef class KeptJobs:
         return job
 
     cdef int changed(self, KeptJob job, KeptState before) except -1:
-        if job.id not in self.jobs:
-            # It was forgotten by somebody who was told of the change.
-            return 0
-        if before != job.state:
+        if before != job.state and job.id in self.jobs:
             self.in_state[<int> before] -= 1
             self.in_state[<int> job.state] += 1
             if job.has_ended():
                 self._ended(job)
+        return 0
+
+    cdef int hold(self, KeptJob job) except -1:
+        if job.id not in self.jobs:
+            # It was forgotten by somebody who was told of the change.
+            return 0
         if not self._hold(job):
             while job.events.kept_bytes and not self._hold(job):
                 job.events.forget_oldest()

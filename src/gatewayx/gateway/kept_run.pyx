@@ -98,10 +98,11 @@ cdef class KeptRun(JobRequest):
         return self._changed(before)
 
     cdef int _changed(self, KeptState before) except -1:
-        """Count it anew, and then tell those who watch, who may do away with it."""
+        """Count it anew, and tell those who watch, who may do away with it: what there is no room for they have all the same."""
         self.jobs.changed(self.kept, before)
         self.kept.tell_watchers()
-        return self.kept.events.told()
+        self.kept.events.told()
+        return self.jobs.hold(self.kept)
 
     # The end.
 
