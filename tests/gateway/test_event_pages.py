@@ -49,6 +49,8 @@ DRAWING = """
     });
 """
 
+# The demo's page is there, and its script has run.
+LOADED = "document.readyState === 'complete' && document.querySelector('form') !== null"
 # Starts a job of so many seconds in the demo's page, and cancels it as soon as it may if it shall; how it has ended,
 # each value that the bar had, and what the page has told.
 DEMO = """
@@ -142,7 +144,7 @@ class TestDemo:
     async def test_its_page_draws_a_job(self, browser):
         with running_demo("127.0.0.1:0") as (_, lines):
             async with browser.opened(address_of_page(lines)) as tab:
-                await tab.evaluate(LOADED)
+                await tab.until(LOADED)
                 ended, drawn, told = await tab.evaluate(demo_script(seconds=1, cancels=False))
         assert ended == "complete"
         assert (drawn[0], drawn[-1]) == (0, 100)
@@ -153,21 +155,12 @@ class TestDemo:
     async def test_its_page_cancels_a_job(self, browser):
         with running_demo("127.0.0.1:0") as (_, lines):
             async with browser.opened(address_of_page(lines)) as tab:
-                await tab.evaluate(LOADED)
+                await tab.until(LOADED)
                 ended, drawn, told = await tab.evaluate(demo_script(seconds=60, cancels=True))
         assert ended == "cancelled"
         assert 100 not in drawn
         created = json.loads(next(line for line in told.splitlines() if line.startswith("created ")).split(" ", 1)[1])
         assert f"POST {created['links']['cancel']}: 20" in told
-
-
-# A page that is about to be loaded is an empty one before.
-LOADED = """
-    new Promise((resolve) => {
-        const look = () => document.querySelector("form") ? resolve() : setTimeout(look, 5);
-        look();
-    })
-"""
 
 
 def demo_script(*, seconds: int, cancels: bool) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 # As long as a page may take for what it is told.
 ANSWER_S = 30.0
+POLL_S = 0.01
 SHORT, MEDIUM, LONG = 125, 126, 127
 FINAL_TEXT = 0x81
 MASKED = 0x80
@@ -26,6 +27,21 @@ class Tab:
 
     async def evaluate(self, expression: str) -> Any:
         """What a JavaScript expression is in the page, once it is known where it is a promise. Fails if it throws."""
+        message = await self._ask(expression)
+        assert "result" in message, message
+        assert "exceptionDetails" not in message["result"], message
+        return message["result"]["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Return once the condition holds in the page, which may still be on its way: an empty one is there before."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + ANSWER_S
+        while (await self._ask(condition)).get("result", {}).get("result", {}).get("value") is not True:
+            assert loop.time() < ends_s, f"{condition} never came true"
+            await asyncio.sleep(POLL_S)
+
+    async def _ask(self, expression: str) -> dict[str, Any]:
+        """What the browser says of an expression; an error where another page takes the place of this one."""
         self._last_id += 1
         self._send(
             {
@@ -36,8 +52,7 @@ class Tab:
         )
         while (message := json.loads(await self._receive())).get("id") != self._last_id:
             continue
-        assert "exceptionDetails" not in message.get("result", message), message
-        return message["result"]["result"].get("value")
+        return message
 
     async def __aenter__(self) -> Tab:
         self.reader, self.writer = await asyncio.open_connection(self.url.hostname, self.url.port)
