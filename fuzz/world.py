@@ -478,6 +478,9 @@ class JobServerStream(FakeStream):
                 if self.closed:
                     return
                 continue
+            if found.type in (PacketType.GET_STATUS, PacketType.GET_STATUS_UNIQUE):
+                self._tell_status(found.type, found.arguments[0])
+                continue
             assert found.type in encode.SUBMIT_TYPES, found
             submission = (int(found.type), *found.arguments)
             self.server.submitted(self.place, submission)
@@ -485,6 +488,13 @@ class JobServerStream(FakeStream):
             self.told.unanswered.append(submission)
             if self.server.automatic:
                 self.loop.call_soon(self.run_all)
+
+    def _tell_status(self, packet_type: int, name: bytes) -> None:
+        if packet_type == PacketType.GET_STATUS:
+            known = any(job.handle == name for job in self.jobs)
+            self.loop.call_soon(self.receive, encode.status_res(name, known, False, 0, 0))
+        else:
+            self.loop.call_soon(self.receive, encode.status_res_unique(name, False, False, 0, 0, 0))
 
     def _answer_option(self) -> None:
         if self.server.option_answer == OptionAnswer.TAKEN:

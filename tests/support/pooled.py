@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from gatewayx.gearman.pool import Pool
@@ -19,6 +20,8 @@ class PooledJobs:
     def __init__(self, gateway: RunningGateway) -> None:
         self.pool: Pool = gateway.process.pool
         self.count = 0
+        # A question by unique finds the jobs of other tests as well.
+        self.prefix = b"gatewayx-" + os.urandom(8).hex().encode()
 
     async def connected(self) -> PooledJobs:
         """Itself, once the gateway is connected by text, too."""
@@ -34,7 +37,7 @@ class PooledJobs:
     @property
     def unique(self) -> bytes:
         """That of the last job."""
-        return b"gatewayx-test-%d" % self.count
+        return b"%b-%d" % (self.prefix, self.count)
 
     def submit(self, function: bytes, workload: bytes = b"", on_event: Any = None, **options: Any) -> PythonJob:
         """A job that is on its way."""

@@ -543,8 +543,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
     return (
         settings.max_connections
         + MAX_REFUSED_CONNECTIONS
-        # And one text connection to each job server.
-        + servers * (settings.connections_per_server + 1)
+        # And to each job server one by text, and one for questions about background jobs.
+        + servers * (settings.connections_per_server + 2)
         # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
