@@ -406,6 +406,9 @@ cdef class RelayConnection(StreamOwner):
             elif not self.chunks.complete:
                 self.cut_line = data[:size]
                 break
+        if size and self.chunks.complete:
+            # Whatever that is, it is no answer to the next request.
+            self.closes = True
         if not has_begun:
             self.due_bytes = UNKNOWN_BYTES
             return self._begin_pieces(bytes(first), self.chunks.complete)
