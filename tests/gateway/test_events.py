@@ -320,6 +320,8 @@ class TestClients:
             for other in others[10:]:
                 assert numbers(await other.events()) == [2, 3]
         assert numbers(await client.events()) == [2, 3]
+        assert kept.gateway.process.counted_in.read()["event_streams"] == 21
+        assert kept.gateway.process.counted_in.read()["event_streams_cut"] == 0
 
     async def test_one_that_leaves_leaves_the_job_running(self, kept, client, worker, function):
         job_id, handle = await kept.submitted(client, worker, function)

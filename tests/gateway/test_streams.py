@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gatewayx.embedded import encode
+from gatewayx.gearman.packet import PacketType
 from gatewayx.http.outcomes import OUTCOMES
 from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
 from support.http import ask, chunked, get, head, post
-from support.job_servers import HandWorker
+from support.job_servers import HandWorker, ScriptedJobServer, response
 from support.streaming import StreamClient
 
 pytestmark = pytest.mark.anyio
@@ -202,6 +203,27 @@ class TestEnds:
         await gateway.let_go()
         assert outcomes(gateway) == [("answer-cut", 200)]
         assert gateway.count("http.answers_cut") == 1
+
+    @pytest.mark.parametrize(
+        "end",
+        [response(PacketType.WORK_FAIL, b"H:1"), response(PacketType.WORK_EXCEPTION, b"H:1", b"what")],
+        ids=["fail", "exception"],
+    )
+    async def test_a_failure_that_is_read_with_the_first_piece_is_a_whole_answer(self, end):
+        async with (
+            ScriptedJobServer() as server,
+            running_gateway([server.address], connections_per_server=1) as gateway,
+            StreamClient(gateway.address) as client,
+        ):
+            client.send(post(b"/f", b"", STREAM))
+            connection = await server.connection()
+            await connection.accept(b"H:1")
+            pieces = [response(PacketType.WORK_DATA, b"H:1", b"DROPPED")] * 3
+            connection.send(*pieces, end)
+            answer = await client.response()
+            assert (answer.status, b"DROPPED" in answer.body) == (500, False)
+            assert b"x-gearman-command" in answer.headers
+            assert gateway.count("http.answers_cut") == 0
 
     async def test_no_end_in_time_leaves_it_unfinished(self, job_server, function, worker):
         async with (
