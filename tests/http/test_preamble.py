@@ -147,6 +147,33 @@ class TestWhole:
                 assert (await process.response()).body == body
 
 
+class TestWhoseTokenItIs:
+    async def test_a_job_is_known_to_its_token_alone(self, asked, worker):
+        def preamble(mark: bytes) -> bytes:
+            return b"\x00gwx\x03" + REQUEST_ID + mark + b"\x00"
+
+        marks = [MARK, MARK[::-1], bytes(16)]
+        async with Asking(asked.address) as process:
+            for mark in marks:
+                process.send(preamble(mark), post(b"/by-hand", b"w", b"Prefer: respond-async"))
+                handle, _, _, _ = await worker.take()
+                answer = await process.response()
+                assert answer.status == 202
+                path = answer.headers[b"location"]
+                for other in marks:
+                    answer = await process.ask(preamble(other), head(b"GET", path))
+                    assert answer.status == (200 if other == mark else 404)
+                    # All of it is the same for one that comes in pieces.
+                    request = head(b"GET", path)
+                    process.send((preamble(other) + request)[:40])
+                    await eventually(process.is_read)
+                    process.send((preamble(other) + request)[40:])
+                    assert (await process.response()).status == (200 if other == mark else 404)
+                worker.complete(handle)
+                assert (await process.ask(preamble(mark), head(b"GET", path + b"/result?wait=10"))).status == 200
+                assert (await process.ask(preamble(mark), head(b"DELETE", path))).status == 204
+
+
 def unread(connected: socket.socket) -> int:
     """Of what was sent, the bytes that the gateway has not read (unix(7), SIOCOUTQ)."""
     count = array.array("i", [0])
