@@ -248,7 +248,7 @@ cdef class RelayConnection(StreamOwner):
             # It was held for the client before.
             self.relay.budget.hold(&self.held, account_for(BODIES, workload_bytes), workload_bytes)
         if whole:
-            self.relay.wheel.arm(self, asked.timeout_s + GRACE_S)
+            self.relay.wheel.arm(self, asked.answer_within_s() + GRACE_S)
         return True
 
     cdef int send(self, const char* piece, Py_ssize_t piece_bytes) except -1:
@@ -282,7 +282,7 @@ cdef class RelayConnection(StreamOwner):
         self._hold_waiting()
         if self.current is None:
             return 0
-        return self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
+        return self.relay.wheel.arm(self, self.current.asked.answer_within_s() + GRACE_S)
 
     cdef int _hold_waiting(self) except -1:
         """Hold what the kernel has not taken of the body, or was not given yet; without room the request is given up.
@@ -544,7 +544,7 @@ cdef class RelayConnection(StreamOwner):
     cpdef int pause_writing(self) except -1:
         if self.sending and self.current is not None:
             # The owner has as long for taking more of the body as for the job.
-            self.relay.wheel.arm(self, self.current.asked.timeout_s + GRACE_S)
+            self.relay.wheel.arm(self, self.current.asked.answer_within_s() + GRACE_S)
             return self.current.asked.relay_paused(True)
         return 0
 
