@@ -17,7 +17,13 @@ pytest_plugins = ["support.timeouts"]
 
 # The helpers' assertions shall tell as much as the tests' own.
 pytest.register_assert_rewrite(
-    "support.account", "support.gateway", "support.http", "support.job_servers", "support.peer", "support.relay_sockets"
+    "support.account",
+    "support.gateway",
+    "support.http",
+    "support.kept",
+    "support.job_servers",
+    "support.peer",
+    "support.relay_sockets",
 )
 
 # For builds that are slow on purpose, such as those with sanitizers.

@@ -9,6 +9,7 @@ import pytest
 from support.gateway import MAX_RESULT, RunningGateway, running_gateway
 from support.http import HttpClient
 from support.job_servers import HandWorker, hand_worker
+from support.kept import KeptClient
 
 
 @pytest.fixture
@@ -31,4 +32,11 @@ async def worker(job_server, function: bytes) -> AsyncIterator[HandWorker]:
 async def client(gateway: RunningGateway) -> AsyncIterator[HttpClient]:
     """A client of the gateway."""
     async with HttpClient(gateway.address) as client:
+        yield client
+
+
+@pytest.fixture
+async def kept(gateway: RunningGateway) -> AsyncIterator[KeptClient]:
+    """A client of the gateway whose jobs outlive their requests."""
+    async with KeptClient(gateway.address) as client:
         yield client

@@ -6,17 +6,16 @@ import email.utils
 import time
 from collections.abc import AsyncIterator
 
-import anyio
 import pytest
 
 from gatewayx import __version__
 from gatewayx.embedded import encode
 from gatewayx.gateway import exchange, headers
 from gatewayx.gearman.packet import Magic, PacketType
-from support.gateway import MAX_RESULT, SOON_S, WAIT_S, RunningGateway, running_gateway
+from support.gateway import MAX_RESULT, SOON_S, RunningGateway, running_gateway
 from support.http import HttpClient, ask, head, post
 from support.job_servers import hand_worker, nobody_listens
-from support.peer import ask_text
+from support.peer import ask_text, dropped
 
 pytestmark = pytest.mark.anyio
 
@@ -244,13 +243,6 @@ class TestTimeout:
         await gateway.reaches("pool.dropped_packets", before + 2)
         assert gateway.count("pool.connections") == 1
         assert gateway.count("pool.abandoned_jobs") == 0
-
-
-async def dropped(address: tuple[str, int], handle: bytes) -> None:
-    """Return once the job server has the job only to throw it away (`show jobs`: handle, retries, dropped, queued)."""
-    with anyio.fail_after(WAIT_S):
-        while handle + b"\t0\t1\t" not in await ask_text(address, b"show jobs"):
-            pass
 
 
 class TestHangUp:

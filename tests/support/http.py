@@ -147,8 +147,8 @@ class HttpClient:
             # A process tells another how a request has ended instead.
             assert (b"x-request-id" in headers) != (b"outcome" in headers)
             assert REQUEST_ID.fullmatch(headers.get(b"x-request-id", ANY_REQUEST_ID))
-        if status < 200 or status == 204:
-            # RFC 9110 8.6
+        if status < 200 or status in (204, 304):
+            # RFC 9110 8.6, and 15.4.5: of what was not modified the length may be told, which ours do not.
             assert b"content-length" not in headers
             return Response(status, headers, b"")
         length = int(headers[b"content-length"])

@@ -104,3 +104,15 @@ async def ask_text(address: tuple[str, int], line: bytes) -> bytes:
     writer.close()
     await writer.wait_closed()
     return answer
+
+
+async def handles(address: tuple[str, int]) -> set[bytes]:
+    """Of all jobs that the job server has."""
+    return {line.split(b"\t")[0] for line in (await ask_text(address, b"show jobs")).splitlines()}
+
+
+async def dropped(address: tuple[str, int], handle: bytes) -> None:
+    """Return once the job server has the job only to throw it away (`show jobs`: handle, retries, dropped, queued)."""
+    ends_s = asyncio.get_running_loop().time() + WAIT_S
+    while handle + b"\t0\t1\t" not in await ask_text(address, b"show jobs"):
+        assert asyncio.get_running_loop().time() < ends_s, "the job server was not asked to cancel it"

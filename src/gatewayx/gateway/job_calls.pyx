@@ -148,7 +148,11 @@ cdef double _wait(bytes query) except -1:
         whole, point, fraction = value.partition(b".")
         if not whole.isdigit() or (point and not fraction.isdigit()):
             raise RequestError(UNEXPECTED_QUERY, "wait is not a decimal number of seconds")
-        found = float(MOST_WAIT_S) if len(whole.lstrip(b"0")) > MOST_WAIT_DIGITS else float(value[: 2 * MOST_WAIT_DIGITS])
+        whole = whole.lstrip(b"0")
+        if len(whole) > MOST_WAIT_DIGITS:
+            found = float(MOST_WAIT_S)
+        else:
+            found = float(b"0%b.%b" % (whole, fraction[:MOST_WAIT_DIGITS]))
     return 0 if found is None else min(found, MOST_WAIT_S)
 
 

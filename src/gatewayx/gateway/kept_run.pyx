@@ -25,6 +25,7 @@ from gatewayx.gateway.kept_job cimport (
     SUCCEEDED,
     TIMEOUT,
     WILL_NOT_RUN,
+    Cancellation,
     KeptState,
     time_of_day,
 )
@@ -45,6 +46,7 @@ cdef class KeptRun(JobRequest):
 
     cdef str cancel(self):
         cdef CancelAnswer answer
+        cdef Cancellation before = self.kept.cancellation
         cdef str reason
         if self.job is None:
             return "it was not submitted"
@@ -53,7 +55,7 @@ cdef class KeptRun(JobRequest):
         self.kept.cancellation = ASKED
         reason = self.job.carrier.cancel(self.job, answer)
         if reason is not None:
-            self.kept.cancellation = NOT_ASKED
+            self.kept.cancellation = before
         return reason
 
     cdef int forget(self) except -1:
