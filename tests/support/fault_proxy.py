@@ -60,7 +60,7 @@ class Side(asyncio.Protocol):
 class FaultProxy:
     """Passes connections on to `target`, (host, port). An asynchronous context manager; `address` is where it listens.
 
-    What it is told to do concerns connections for jobs alone: text connections pass whole.
+    What it is told to do concerns connections for jobs alone, unless it says otherwise: text connections pass whole.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -74,6 +74,15 @@ class FaultProxy:
         self._faults: dict[str, list] = {}
         self._opening: set[asyncio.Task] = set()
         self.fired = asyncio.Event()
+        # What is sent to the job server over text connections is held up; how many bytes were.
+        self.mutes_text = False
+        self.muted_bytes = 0
+
+    def drop_text(self) -> None:
+        """Cut all text connections at once, with what was held up of them."""
+        for side in list(self.sides):
+            if not self._for_jobs(side) and side.transport is not None:
+                side.transport.abort()
 
     def cut(self, direction: str, after_bytes: int) -> None:
         """Cut the connection once exactly so many more bytes have passed in this direction, 0 for at once."""
@@ -96,6 +105,9 @@ class FaultProxy:
     def pass_on(self, side: Side, data: bytes) -> None:
         """Pass on what was received at `side`, with the faults that are due."""
         if side.other is None or side.other.transport is None:
+            return
+        if self.mutes_text and side.direction == UP and not self._for_jobs(side):
+            self.muted_bytes += len(data)
             return
         fault = self._faults.get(side.direction) if self._for_jobs(side) else None
         if fault is None or len(data) < fault[0]:
