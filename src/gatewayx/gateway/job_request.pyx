@@ -103,6 +103,9 @@ cdef class JobRequest(JobListener):
 
     # The request.
 
+    cdef double answer_within_s(self) noexcept:
+        return self.timeout_s
+
     cdef int perform(self) except -1:
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ cdef class KeptExchange(Exchange):
     # The answer that is under way; None while none is.
     cdef EventStream stream
 
-    cdef double _confirm_s(self)
+    cdef double _confirm_s(self) noexcept
     cdef int _answer_end(self, KeptJob kept) except -1
     cdef int _answer_accepted(self, KeptJob kept) except -1
     cdef int _begin_stream(self, KeptJob kept) except -1

@@ -83,7 +83,10 @@ cdef class KeptExchange(Exchange):
             return self.wait.wake(jobs.wheel, self._confirm_s())
         return self.wait.wake(jobs.wheel, self.wait_s)
 
-    cdef double _confirm_s(self):
+    cdef double answer_within_s(self) noexcept:
+        return max(self.wait_s, 0) + self._confirm_s()
+
+    cdef double _confirm_s(self) noexcept:
         """How long a job server has for its JOB_CREATED: as long as for the end of a job that somebody waits for."""
         return min(self.timeout_s, self.gateway.job_timeout_s)
 
