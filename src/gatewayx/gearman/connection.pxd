@@ -22,6 +22,8 @@ cdef class JobServerConnection(JobCarrier):
     cdef JobRouter router
     # What the job server's text connection has told.
     cdef ServerStatus status
+    # The text connection that was last seen to be to the same job server.
+    cdef AdminConnection same_admin
     cdef ByteBudget budget
     cdef PacketReader reader
     # The bit of the job server in Job.refused_by.

@@ -265,7 +265,13 @@ cdef class JobServerConnection(JobCarrier):
     cdef AdminConnection _admin(self):
         """The text connection that is up to the same job server: a name may stand for several of them."""
         cdef AdminConnection admin = self.status.connection
-        return admin if admin is not None and admin.is_up() and admin.peer == self.peer else None
+        if admin is None or not admin.is_up():
+            return None
+        if admin is not self.same_admin:
+            if admin.peer != self.peer:
+                return None
+            self.same_admin = admin
+        return admin
 
     cdef int _forget_abandoned(self) except -1:
         """Let go of those among the unsent that nobody waits for."""
