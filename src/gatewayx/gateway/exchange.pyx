@@ -240,14 +240,7 @@ cdef class Exchange(JobRequest):
         if request is not None and request.owner is not None:
             if self.unique_origin == GATEWAY and self.gateway.locations is not None:
                 lines_bytes = self.gateway.locations.put_lines(
-                    self.function,
-                    &self.own_unique,
-                    None if self.token is None else self.token.mark,
-                    job,
-                    handle,
-                    handle_bytes,
-                    moment(self.gateway.records.state.moment_ns),
-                    &lines,
+                    self, job, handle, handle_bytes, moment(self.gateway.records.state.moment_ns), &lines
                 )
             if lines_bytes == 0:
                 lines = headers

@@ -164,6 +164,8 @@ cdef class Gateway(Common):
             if self.access.limits_jobs:
                 self.access.check_job(request, exchange)
                 exchange.token = self.access.token
+                if exchange.token is not None:
+                    exchange.token_mark = exchange.token.mark
             refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)

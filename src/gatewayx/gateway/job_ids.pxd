@@ -1,8 +1,10 @@
 """Ids of jobs that outlive their request: made, signed, and read again."""
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
-from gatewayx.core.keyed_hash cimport SipState
+from gatewayx.core.base64url cimport LETTERS
+from gatewayx.core.keyed_hash cimport SipState, word_at
 
 cdef enum:
     # Of the id of a kept job: a letter, and 30 bytes in base64url.
@@ -75,13 +77,8 @@ cdef class JobIds:
 cdef int begin_tag(SipState* state, const uint64_t* key, char kind, bytes token_mark) except -1
 # The first so many letters of a background job's id, which tell where it was submitted.
 cdef char* put_fixed(char* end, uint64_t server_mark, const KeptPlace* submitter, unsigned int life) noexcept
-# The word that the last digits of number and handle, and how many digits the handle has, make; each text ends at its pointer, with
-# eight bytes of memory before that.
-cdef uint64_t last_word(const char* number_end, const char* handle_end, int handle_digits) noexcept nogil
 # How many digits the handle ends with that an id tells apart from the rest of it.
 cdef int handle_digits_of(const char* handle, Py_ssize_t handle_bytes) noexcept nogil
-# Write a tag as letters.
-cdef char* put_tag(char* end, uint64_t tag) noexcept nogil
 # What the hash takes of digits before its last word: DIGITS_BYTES of them. second: the digits of that, which the number's follow. handle:
 # the last digits of that.
 cdef void put_first_digits(char* digits, const char* second, const char* handle, int handle_digits) noexcept nogil
@@ -90,3 +87,26 @@ cdef void put_first_digits(char* digits, const char* second, const char* handle,
 cdef inline uint64_t hashed_bytes_of(Py_ssize_t handle_end, Py_ssize_t function_bytes) noexcept nogil:
     """How many bytes the hash of a background job's id takes, whose part up to the handle's end and whose function have so many."""
     return BEGUN_BYTES + (handle_end + 7 & ~7) + (function_bytes + 7 & ~7) + DIGITS_BYTES + 7
+
+
+# Each two letters of a tag at once.
+cdef char[4096][2] PAIRS
+
+
+cdef inline uint64_t last_word(uint64_t number, uint64_t handle, int handle_digits) noexcept nogil:
+    """The last word that the hash takes. number, handle: the eight bytes that end with the digits of each."""
+    cdef uint64_t word = number >> 16 & <uint64_t> 0x0F0F0F0F0F0F
+    if handle_digits:
+        word |= (handle >> (64 - 8 * min(handle_digits, <int> LAST_DIGITS)) & <uint64_t> 0x0F0F0F0F0F0F) << 4
+    return word | <uint64_t> handle_digits << 48
+
+
+cdef inline char* put_tag(char* end, uint64_t tag) noexcept nogil:
+    """Write a tag as letters."""
+    memcpy(end, PAIRS[tag >> 52], 2)
+    memcpy(end + 2, PAIRS[tag >> 40 & 4095], 2)
+    memcpy(end + 4, PAIRS[tag >> 28 & 4095], 2)
+    memcpy(end + 6, PAIRS[tag >> 16 & 4095], 2)
+    memcpy(end + 8, PAIRS[tag >> 4 & 4095], 2)
+    end[10] = LETTERS[(tag & 15) << 2]
+    return end + TAG_LETTERS

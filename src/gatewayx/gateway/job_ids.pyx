@@ -17,9 +17,9 @@ them have in common, and ends with what differs:
     the second of its submission, 10 digits; the number in its unique, 14; the last digits of its handle, up to 10
     the tag, in base64url
 
-The tag's hash takes the first three parts as one text and the function's as another, each with zeros up to eight bytes; then the
-seconds, the number without its last six digits and the handle's digits without their last six as 24 bytes; and at the end one
-word of what is left, with how many digits the handle has. No two ids have the same words.
+The tag's hash takes the kind of id and the token's mark; the first three parts as one text, with zeros up to eight bytes; the
+seconds, the number without its last six digits and the handle's digits without their last six as 24 bytes; the function's part,
+again with zeros; and at the end one word of what is left, with how many digits the handle has. No two ids have the same words.
 """
 
 import os
@@ -40,10 +40,6 @@ cdef enum:
     RANDOM_BYTES = 16
     # What the first letters of a background job's id stand for.
     FIXED_BYTES = 18
-
-# Each two letters of a tag at once.
-cdef char[4096][2] PAIRS
-
 
 cdef void _fill_pairs() noexcept:
     cdef int value
@@ -219,28 +215,11 @@ cdef char* put_fixed(char* end, uint64_t server_mark, const KeptPlace* submitter
     return put_letters(end + 1, <const char*> told, FIXED_BYTES)
 
 
-cdef uint64_t last_word(const char* number_end, const char* handle_end, int handle_digits) noexcept nogil:
-    cdef uint64_t word = word_at(number_end - 8) >> 16 & <uint64_t> 0x0F0F0F0F0F0F
-    if handle_digits:
-        word |= (word_at(handle_end - 8) >> (64 - 8 * min(handle_digits, LAST_DIGITS)) & <uint64_t> 0x0F0F0F0F0F0F) << 4
-    return word | <uint64_t> handle_digits << 48
-
-
 cdef int handle_digits_of(const char* handle, Py_ssize_t handle_bytes) noexcept nogil:
     cdef int count = 0
     while count < min(handle_bytes, MOST_HANDLE_DIGITS) and c"0" <= handle[handle_bytes - 1 - count] <= c"9":
         count += 1
     return count
-
-
-cdef char* put_tag(char* end, uint64_t tag) noexcept nogil:
-    memcpy(end, PAIRS[tag >> 52], 2)
-    memcpy(end + 2, PAIRS[tag >> 40 & 4095], 2)
-    memcpy(end + 4, PAIRS[tag >> 28 & 4095], 2)
-    memcpy(end + 6, PAIRS[tag >> 16 & 4095], 2)
-    memcpy(end + 8, PAIRS[tag >> 4 & 4095], 2)
-    end[10] = LETTERS[(tag & 15) << 2]
-    return end + TAG_LETTERS
 
 
 cdef uint64_t _background_tag(
@@ -258,10 +237,14 @@ cdef uint64_t _background_tag(
     cdef int count = <int> (end - number_end)
     begin_tag(&state, key, c"b", token_mark)
     sip_padded(&state, start, handle_end - start)
-    sip_padded(&state, handle_end, function_end - handle_end)
     put_first_digits(digits, function_end, number_end, count)
     sip_padded(&state, digits, DIGITS_BYTES)
-    return sip_end(state, last_word(number_end, end, count), hashed_bytes_of(handle_end - start, function_end - handle_end))
+    sip_padded(&state, handle_end, function_end - handle_end)
+    return sip_end(
+        state,
+        last_word(word_at(number_end - 8), word_at(end - 8), count),
+        hashed_bytes_of(handle_end - start, function_end - handle_end),
+    )
 
 
 cdef void put_first_digits(char* digits, const char* second, const char* handle, int handle_digits) noexcept nogil:

@@ -259,7 +259,10 @@ cdef class JobServerConnection(JobCarrier):
         return refusal
 
     cdef unsigned int life(self) noexcept:
-        cdef AdminConnection admin = self._admin()
+        cdef AdminConnection admin
+        if self.same_admin is not None and self.status.connection is self.same_admin and self.same_admin.is_up():
+            return self.same_admin.number
+        admin = self._admin()
         return 0 if admin is None else admin.number
 
     cdef AdminConnection _admin(self):

@@ -16,6 +16,8 @@ cdef enum:
 cdef class ResponseBuilder:
     # The header lines that every response carries, Date included; made anew once a second.
     cdef bytes common_headers
+    # What nearly every response begins with: the status line of 200, and they.
+    cdef bytes ok_head
     # The second, since the epoch, for which they were made.
     cdef long long common_second
     # Errors are answered without a body, as gearmand's HTTP plugin does.

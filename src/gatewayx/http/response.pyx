@@ -74,6 +74,7 @@ cdef class ResponseBuilder:
             "Cache-Control: no-store\r\n"
             "X-Content-Type-Options: nosniff\r\n"
         ).encode("ascii")
+        self.ok_head = <bytes> STATUS_LINES[200] + self.common_headers
         return True
 
     cdef Py_ssize_t compose(
@@ -90,10 +91,10 @@ cdef class ResponseBuilder:
         Py_ssize_t inline_bytes,
         const char* connection,
     ) except -1:
-        cdef bytes status_line = <bytes> STATUS_LINES[status]
+        cdef bytes head = self.ok_head if status == 200 else <bytes> STATUS_LINES[status] + self.common_headers
         cdef Py_ssize_t room_bytes = (
-            PyBytes_GET_SIZE(status_line) + PyBytes_GET_SIZE(self.common_headers) + headers_bytes + lines_bytes + inline_bytes
-        ) + MOST_OTHER_BYTES
+            PyBytes_GET_SIZE(head) + headers_bytes + lines_bytes + inline_bytes + MOST_OTHER_BYTES
+        )
         cdef char* end
         if content_type is not None:
             room_bytes += PyBytes_GET_SIZE(content_type)
@@ -101,7 +102,7 @@ cdef class ResponseBuilder:
             room_bytes += PyBytes_GET_SIZE(further_lines)
         if room_bytes > self.composed_room:
             self._make_room(room_bytes)
-        end = put_bytes(put_bytes(self.composed, status_line), self.common_headers)
+        end = put_bytes(self.composed, head)
         if headers_bytes:
             end = put(end, headers, headers_bytes)
         end = put(end, lines, lines_bytes)
