@@ -197,11 +197,15 @@ cdef class KeptJobs:
         """Whether what it takes now fits, once older results have made room; without room it has what it had."""
         cdef long long size_bytes = job.room_bytes()
         cdef long long more_bytes = size_bytes - job.held.size_bytes
+        cdef long long bound_bytes = self.budget.bounds[RESULTS] // 2
         cdef int dropped = 0
         if more_bytes <= 0:
             self.shared.give(KEPT_BYTES, -more_bytes)
+        elif size_bytes > bound_bytes:
+            # No other result could make room for it.
+            return False
         else:
-            while not self.shared.take(KEPT_BYTES, more_bytes, self.budget.bounds[RESULTS] // 2):
+            while not self.shared.take(KEPT_BYTES, more_bytes, bound_bytes):
                 dropped += 1
                 if dropped > MOST_DROPPED or not self._drop_oldest(job):
                     return False
