@@ -75,8 +75,8 @@ cdef class JobListener:
     # reason: what the worker said of it, at most MAX_REASON_BYTES of any bytes; empty for nothing.
     cdef int job_failed(self, Job job, bytes reason) except -1
     cdef int job_exception(self, Job job, bytes data) except -1
-    # The result, or a packet of a streamed job, is larger than the limit, or with job.over_budget than what the process may still hold. The job ran;
-    # the rest is skipped.
+    # The result, or a packet of a streamed job, is larger than the limit, or with job.over_budget than what the process may
+    # still hold. The job ran; the rest is skipped.
     cdef int job_too_large(self, Job job) except -1
     # Every job server tried answered the submission with an ERROR packet, this the last one: it is queued nowhere. code
     # and text are at most MAX_ERROR_CODE_BYTES and MAX_REASON_BYTES of any bytes.

@@ -91,8 +91,8 @@ cdef class Pool(JobRouter):
     cdef int _note_background(self, Job job) except -1
     cdef int _forget_ended(self) except -1
     cdef PooledServer _server_of(self, JobServerConnection connection)
-    # Ask a job server for the job with this unique, one of a gateway's own: GET_STATUS_UNIQUE knows no function. Over a connection that
-    # carries no jobs. The listener may be told before this returns.
+    # Ask a job server for the job with this unique, one of a gateway's own: GET_STATUS_UNIQUE knows no function. Over a
+    # connection that carries no jobs. The listener may be told before this returns.
     cdef int ask_unique(self, PooledServer server, bytes unique, StatusListener listener) except -1
     # Have it take the background job with this handle and unique out of its queue, if it is still in the life in which it gave the
     # handle (JobCarrier.life), and then ask it for the unique. Returns None, or in words why it cannot be asked.
