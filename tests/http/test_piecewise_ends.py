@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import pytest
 
 from gatewayx.http.python_handler import PlainPieces
+from gatewayx.server.access_log import AccessLog
 from support.http import get, post
 from support.piecewise import chunks_of, pieces_server
 
@@ -169,3 +173,38 @@ class TestErrors:
             assert failing.abandoned
             other.ask(post(b"/other", b"body"))
             assert len(other.heads()) == 1
+
+
+class TestAccessLog:
+    @pytest.mark.parametrize("request_", [GET, OLD_GET], ids=["1.1", "1.0"])
+    @pytest.mark.parametrize("how", ["whole", "cut", "gone"])
+    @pytest.mark.parametrize("takes", [True, False])
+    def test_it_tells_of_as_many_bytes_as_have_left(self, request_, how, takes):
+        reads, writes = os.pipe()
+        with pieces_server() as server:
+            log = server.records.log = AccessLog(server.counters)
+            log.batch.attach(writes)
+            pieces = server.pieces(first=b"first")
+            client = server.client()
+            client.ask(request_)
+            pieces.give(LARGE)
+            if not takes:
+                client.stop_taking(1000)
+                pieces.give(LARGE)
+            if how == "whole":
+                pieces.end()
+                server.loop.settle()
+                client.take()
+            elif how == "cut":
+                pieces.take_back()
+            else:
+                client.lose(ConnectionResetError())
+            server.loop.settle()
+            assert log.batch.flush()
+            line = json.loads(os.read(reads, 65536))
+            assert line["bytes_out"] == client.taken_bytes
+            assert (client.taken_bytes == len(client.written)) == (takes or how == "whole")
+            assert line["outcome"] == {"whole": "ok", "cut": "answer-cut", "gone": "client-gone"}[how]
+            log.batch.detach()
+        os.close(reads)
+        os.close(writes)

@@ -86,6 +86,7 @@ class PiecesServer:
         self.budget = ByteBudget(max_held_bytes, self.counters)
         self.wheel = DeadlineWheel(TICK_S, self.loop.now_s)
         self.metrics = alone()
+        self.records = Records(self.metrics, turn)
         self.answers: dict[bytes, PlainPieces | PlainAnswer] = {}
         self.http = HttpServer(
             self.loop,
@@ -97,7 +98,7 @@ class PiecesServer:
             turn,
             self.counters,
             answers_half_closed=answers_half_closed,
-            records=Records(self.metrics, turn),
+            records=self.records,
         )
 
     def _respond(self, request: PlainRequest) -> PlainAnswer:

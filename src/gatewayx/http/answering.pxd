@@ -34,6 +34,7 @@ cdef class AnsweringClient(ArrivingClient):
     cdef bint serves_last(self) noexcept
     cdef int internal_error(self, Request request) except -1
     cdef int drop_requests(self, int outcome) except -1
+    cdef int _break_off(self, Request request) except -1
     # Decide whether the connection ends with the answer, and stop reading if so; what Connection says, NULL for nothing.
     # ends_its_body: nothing else tells where its body ends.
     cdef const char* end_with(self, Request request, bint ends_its_body) except? NULL

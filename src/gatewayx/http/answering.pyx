@@ -57,16 +57,6 @@ cdef inline int _end_of(AnsweringClient client, Request request, bint ends_its_b
     return 2 if request.minor_version == 0 else 0
 
 
-cdef inline bint _ends_by_closing(Request request) noexcept:
-    """Whether its answer has begun, is not whole, and would be if the connection were closed now."""
-    return (
-        request.source is not None
-        and request.has_left()
-        and request.due_bytes == UNKNOWN_BYTES
-        and request.minor_version == 0
-    )
-
-
 cdef class AnsweringClient(ArrivingClient):
     """A client's connection and its requests under way."""
 
@@ -445,15 +435,22 @@ cdef class AnsweringClient(ArrivingClient):
         self.take_tail()
         return self.forget_arrival()
 
+    cdef int _break_off(self, Request request) except -1:
+        """The answer has begun, and its rest never comes."""
+        request.sent_bytes -= min(request.sent_bytes, self.stream.pending_bytes() + self.stream.dropped_bytes())
+        if request.due_bytes == UNKNOWN_BYTES and request.minor_version == 0 and not self.stream.closing():
+            # Its body ends with the connection: its client must not take what it has for all of it.
+            self.stream.reset()
+        return 0
+
     cdef int drop_requests(self, int outcome) except -1:
         """No answer can be given any more, which is how they end."""
         cdef Request request = self.first
         cdef Request following
         self.first = None
         self.last = None
-        if request is not None and _ends_by_closing(request) and not self.stream.closing():
-            # Its client must not take what it has for all of it.
-            self.stream.reset()
+        if request is not None and request.source is not None and request.has_left():
+            self._break_off(request)
         while request is not None:
             following = request.next
             request.next = None
