@@ -285,6 +285,8 @@ cdef class JobCall(JobRequest):
     cdef int _answer_cancelled(self, KeptJob kept) except -1:
         if kept.has_ended() and kept.state != CANCELLED:
             return self._answer_problem(NOT_CANCELLABLE, "the job has ended")
+        if kept.cancellation == NOT_ASKED and not kept.has_ended():
+            return self._answer_problem(NOT_CANCELLABLE, "the job server has the job, and has not cancelled it")
         if kept.cancellation == NOT_KNOWN and not kept.has_ended():
             return self._answer_problem(
                 OUTCOME_UNKNOWN, f"{kept.cancel_reason}; whether the job is cancelled is not known"

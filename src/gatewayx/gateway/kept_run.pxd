@@ -8,6 +8,13 @@ from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.job cimport Job, StatusListener
 
 
+cdef enum CancelReply:
+    NO_ANSWER
+    CANCELLED_IT
+    # The job had ended before.
+    KNEW_IT_NOT
+
+
 cdef class KeptRun(JobRequest):
     cdef Common gateway
     cdef KeptJobs jobs
@@ -19,6 +26,10 @@ cdef class KeptRun(JobRequest):
     # When it was submitted, by now_ns(); 0 once its end is counted. And the place of its function (core/metrics).
     cdef long long submitted_ns
     cdef int function_place
+    # What the job server has answered to `cancel job`; and with which words of its worker's, if any, a WORK_FAIL has come that may be the
+    # cancellation's or the worker's, None for none.
+    cdef CancelReply answer
+    cdef str failed_with
     # Where it counts among the jobs in flight, and among those of its token; None without one (gateway/exchange).
     cdef bint entered
     cdef int job_place
@@ -32,6 +43,7 @@ cdef class KeptRun(JobRequest):
     cdef int forget(self) except -1
     # The same, but it is known still.
     cdef int give_up(self) except -1
+    cdef int _settle(self) except -1
     cdef int _changed(self, KeptState before) except -1
     cdef int _end(self, Job job, int result) except -1
     cdef int _ended(self, KeptState state, bytes kind, str reason, bytes data) except -1

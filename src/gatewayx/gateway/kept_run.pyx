@@ -3,9 +3,10 @@
 Theory of operation. The KeptRun stands where an Exchange stands for a request that waits: it is told what the job server says, and
 its ends become the KeptJob's (gateway/job_ends). The request that has asked for the job is one of those who watch the KeptJob.
 
-A job server that is asked to cancel a job answers the submitter with a WORK_FAIL at once, whether a worker has the job or not
-(libgearman-server/text.cc), so from the question on that is its end. What GET_STATUS tells after it is told to whoever has asked
-to cancel: a job that the job server knows and no worker has will not run.
+A job server that cancels a job tells its submitter WORK_FAIL at once, whether a worker has the job or not
+(libgearman-server/text.cc), and a worker may have failed at the same moment: whose the WORK_FAIL is that comes after the question is
+told by the answer to that, which is OK only if the job had not ended. What GET_STATUS tells behind it is told to whoever has
+asked to cancel: a job that the job server knows and no worker has had will not run.
 """
 
 cimport cython
@@ -33,11 +34,13 @@ from gatewayx.gearman.job cimport Job, StatusListener
 from gatewayx.http.records cimport RecordsState
 
 from gatewayx.http import outcomes
-from gatewayx.http.problems import INTERNAL_ERROR, JOB_CANCELLED, JOB_TIMEOUT
+from gatewayx.http.problems import INTERNAL_ERROR, JOB_CANCELLED, JOB_FAILED, JOB_TIMEOUT, OUTCOME_UNKNOWN
 
 cdef enum:
     # An end's own data up to here is told with its event; a longer one is the result's alone.
     MOST_TOLD_BYTES = 16384
+
+cdef str GONE = "the job server does not know the job any more; whether it ran is not known"
 
 
 @cython.final
@@ -52,6 +55,7 @@ cdef class KeptRun(JobRequest):
             return "it was not submitted"
         answer = CancelAnswer.__new__(CancelAnswer)
         answer.run = self
+        self.answer = NO_ANSWER
         self.kept.cancellation = ASKED
         reason = self.job.carrier.cancel(self.job, answer)
         if reason is not None:
@@ -131,16 +135,31 @@ cdef class KeptRun(JobRequest):
         cdef KeptState state = FAILED
         cdef bytes kind = b"fail"
         self._end(job, result)
+        self.kept.headers = self.headers_of(job, command)
         if result == Result.FAIL and self.kept.cancellation != NOT_ASKED:
-            state, kind = CANCELLED, b"cancelled"
-            problem, detail = JOB_CANCELLED, None
-        elif problem is JOB_TIMEOUT:
+            # Whose it is, the worker's or the cancellation's, the job server's answer to that tells.
+            self.failed_with = detail
+            return 0 if self.kept.cancellation == ASKED and self.answer == NO_ANSWER else self._settle()
+        if problem is JOB_TIMEOUT:
             state, kind = TIMEOUT, b"timeout"
         elif result == Result.LOST or result == Result.UNSENT or result == Result.REFUSED:
             state, kind = LOST, b"lost"
-        self.kept.headers = self.headers_of(job, command)
         self._answer_is(problem, detail)
         return self._ended(state, kind, problem.detail if detail is None else detail, None)
+
+    cdef int _settle(self) except -1:
+        """The WORK_FAIL that has come is the job's end."""
+        cdef str detail = self.failed_with
+        self.failed_with = None
+        if self.answer == CANCELLED_IT:
+            self._answer_is(JOB_CANCELLED, None)
+            return self._ended(CANCELLED, b"cancelled", JOB_CANCELLED.detail, None)
+        if self.answer == KNEW_IT_NOT:
+            self._answer_is(JOB_FAILED, detail)
+            return self._ended(FAILED, b"fail", detail, None)
+        detail = f"{detail}; whether since it was cancelled, or as its worker has said, is not known"
+        self._answer_is(OUTCOME_UNKNOWN, detail)
+        return self._ended(LOST, b"lost", detail, None)
 
     cdef int job_broken(self, Job job) except -1:
         if self.kept.has_ended():
@@ -191,17 +210,33 @@ cdef class KeptRun(JobRequest):
 cdef class CancelAnswer(StatusListener):
     """What the job server says of a job that it was asked to cancel."""
 
+    cdef int cancel_answered(self, bint is_cancelled) except -1:
+        self.run.answer = CANCELLED_IT if is_cancelled else KNEW_IT_NOT
+        return 0 if self.run.failed_with is None else self.run._settle()
+
     cdef int status_told(
         self, bint known, bint running, unsigned int numerator, unsigned int denominator
     ) except -1:
         cdef KeptRun run = self.run
-        run.kept.cancellation = WILL_NOT_RUN if known and not running else MAY_HAVE_RUN
-        if run.job is not None:
-            # A job server that has cancelled it has told so before: none of its packets is owed any more.
+        cdef Job job = run.job
+        # A worker that has said something and is gone since has begun it, too.
+        cdef bint has_begun = running or run.kept.started_s != 0
+        run.kept.cancellation = WILL_NOT_RUN if known and not has_begun else MAY_HAVE_RUN
+        if job is None:
+            return run.kept.tell_watchers()
+        # Its end has not come, and what the job server has sent of it would have come before this.
+        if run.answer == CANCELLED_IT:
             return run.give_up()
-        return run.kept.tell_watchers()
+        if known:
+            run.kept.cancellation = NOT_ASKED
+            return run.kept.tell_watchers()
+        run._end(job, Result.LOST)
+        job.carrier.abandon(job)
+        run._answer_is(OUTCOME_UNKNOWN, GONE)
+        return run._ended(LOST, b"lost", GONE, None)
 
     cdef int status_lost(self, str reason) except -1:
-        self.run.kept.cancellation = NOT_KNOWN
-        self.run.kept.cancel_reason = reason
-        return self.run.kept.tell_watchers()
+        cdef KeptRun run = self.run
+        run.kept.cancellation = NOT_KNOWN
+        run.kept.cancel_reason = reason
+        return run.kept.tell_watchers() if run.failed_with is None else run._settle()

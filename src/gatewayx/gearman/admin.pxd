@@ -66,8 +66,8 @@ cdef class Cancellation:
 
     # It may still be sent: the job's own connection lives.
     cdef bint is_wanted(self)
-    # The job server has said something, which tells nothing of the job: OK of queued, running and cancelled ones alike.
-    cdef int answered(self) except -1
+    # The job server has answered: OK of queued, running and cancelled ones alike, ERR of one that it does not know.
+    cdef int answered(self, bint is_cancelled) except -1
     # The text connection is gone, for this reason; whether the cancellation has arrived is not known.
     cdef int lost(self, str reason) except -1
 

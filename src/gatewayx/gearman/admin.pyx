@@ -104,7 +104,7 @@ cdef class Cancellation:
     cdef bint is_wanted(self):
         return True
 
-    cdef int answered(self) except -1:
+    cdef int answered(self, bint is_cancelled) except -1:
         raise NotImplementedError
 
     cdef int lost(self, str reason) except -1:
@@ -263,7 +263,7 @@ cdef class AdminConnection(UpstreamConnection):
         self.due.popleft()
         if isinstance(answer, Cancellation):
             self.pending_cancels -= 1
-            return (<Cancellation> answer).answered()
+            return (<Cancellation> answer).answered(not (line_bytes >= 3 and line[:3] == b"ERR"))
         if answer == CANCELLATION:
             self.pending_cancels -= 1
             return 0

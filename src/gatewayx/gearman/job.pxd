@@ -55,6 +55,9 @@ cdef class StatusListener:
     cdef int status_told(
         self, bint known, bint running, unsigned int numerator, unsigned int denominator
     ) except -1
+    # Before either, where the job was to be cancelled: the job server has answered whether it has done so. It has not where it
+    # knows no such job, which has ended then.
+    cdef int cancel_answered(self, bint is_cancelled) except -1
     # It cannot be known now, for this reason, in a line.
     cdef int status_lost(self, str reason) except -1
 

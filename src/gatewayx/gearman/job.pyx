@@ -49,6 +49,9 @@ cdef class StatusListener:
     ) except -1:
         raise NotImplementedError
 
+    cdef int cancel_answered(self, bint is_cancelled) except -1:
+        return 0
+
     cdef int status_lost(self, str reason) except -1:
         raise NotImplementedError
 

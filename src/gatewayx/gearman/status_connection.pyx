@@ -182,7 +182,7 @@ cdef class StatusAsker:
 cdef class BackgroundCancellation(Cancellation):
     """A background job that is to be taken out of the queue; see the .pxd."""
 
-    cdef int answered(self) except -1:
+    cdef int answered(self, bint is_cancelled) except -1:
         return self.asker.ask(self.unique, self.listener)
 
     cdef int lost(self, str reason) except -1:

@@ -28,8 +28,14 @@ cdef class StatusQuestion(Cancellation):
     cdef bint is_wanted(self):
         return self.listener is not None
 
-    cdef int answered(self) except -1:
-        return 0 if self.listener is None else self.among.ask(self)
+    cdef int answered(self, bint is_cancelled) except -1:
+        if self.listener is None:
+            return 0
+        try:
+            self.listener.cancel_answered(is_cancelled)
+        except Exception:
+            logger.exception("a listener for what a job server knows failed")
+        return self.among.ask(self)
 
     cdef int lost(self, str reason) except -1:
         return self.among.lose(self, reason)
