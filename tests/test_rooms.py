@@ -76,9 +76,7 @@ DATA_PATH = {"core", "net", "http", "gearman", "gateway"}
 MOST_LINES = 600
 MOST_LINES_WITH_A_REASON = 700
 # Files that read better whole, and why.
-LONG: dict[str, str] = {
-    "src/gatewayx/config/setting_table.py": "one table, in which people look for a setting",
-}
+LONG: dict[str, str] = {}
 
 # A string, or a comment to the end of its line.
 TEXT = re.compile(r"""(\"{3}|'{3})(?:\\.|.)*?\1|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\#[^\n]*""", re.DOTALL)

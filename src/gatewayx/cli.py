@@ -185,7 +185,7 @@ def check(config_path: str | None, **flags: object) -> None:
 
     try:
         check_files(settings)
-    except StartError as error:
+    except (SettingError, StartError) as error:
         _stop(error, EXIT_WRONG_USE)
 
 
@@ -304,6 +304,9 @@ def _print(text: str) -> None:
 def _finish(run: Callable[[], int]) -> None:
     try:
         exit_code = run()
+    except SettingError as error:
+        # Of a file that a setting names.
+        _stop(error, EXIT_WRONG_USE)
     except StartError as error:
         _stop(error, EXIT_FAILED)
     sys.exit(exit_code)

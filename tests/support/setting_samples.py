@@ -19,6 +19,7 @@ from support.bad_values import (
     BAD_TYPES,
     BAD_WORDS,
 )
+from support.kept_samples import KEPT_SAMPLES
 from support.sample import Sample
 from support.who_may_samples import WHO_MAY_SAMPLES
 
@@ -545,4 +546,5 @@ SAMPLES = {
         bad=BAD_WORDS,
     ),
     **WHO_MAY_SAMPLES,
+    **KEPT_SAMPLES,
 }

@@ -280,6 +280,7 @@ class Master:
         self._settings = settings
         self._context = files.context
         self._tokens.take(settings.tokens, files.tokens)
+        self._places.id_keys = files.id_keys or (self._places.id_key,)
         self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
         self._log.change(settings.log_format)
         self._places.tell_apart(settings.function)

@@ -50,8 +50,12 @@ STILL_S = 1.0
 LAG_PERIOD_S = 15.0
 # As in core/keyed_hash.pxd.
 KEY_BYTES = 16
-# As ids of jobs have it (gateway/job_ids.pxd).
+# As ids of jobs have it, and how many of such keys there are (gateway/job_ids.pxd).
 MARK_BYTES = 4
+MOST_ID_KEYS = 2
+# Two slots, one of which is read, as a byte before both tells; in each a number of keys, and they.
+KEYS_SLOT_BYTES = KEY_BYTES * (1 + MOST_ID_KEYS)
+KEYS_BYTES = 3 * KEYS_SLOT_BYTES
 
 
 class State(enum.IntEnum):
@@ -206,11 +210,14 @@ class Places:
         board_at = _behind(rows_bytes + bounds_bytes)
         self._metrics_at = _behind(board_at + board_bytes(count))
         self._rates_at = _behind(self._metrics_at + metrics_bytes(count))
-        memory = mmap.mmap(-1, self._rates_at + RATES_BYTES)
+        keys_at = _behind(self._rates_at + RATES_BYTES)
+        memory = mmap.mmap(-1, keys_at + KEYS_BYTES)
         # Of hashes that all of them must agree on, and that nobody else can foresee.
         self.identity_key = os.urandom(KEY_BYTES)
         # By which ids of jobs are signed where no file has a key.
         self.id_key = os.urandom(KEY_BYTES)
+        self._keys = memoryview(memory)[keys_at : keys_at + KEYS_BYTES]
+        self.id_keys = (self.id_key,)
         self._memory = memory
         self._shared_at = rows_bytes
         # What the master knows, for the admin process.
@@ -228,6 +235,23 @@ class Places:
     def rates(self, counters: Counters) -> Rates:
         """How often all are asked, for the process that counts here."""
         return Rates(self._memory, counters, self._rates_at)
+
+    @property
+    def id_keys(self) -> tuple[bytes, ...]:
+        """By the first of which ids of jobs are signed, and by all of which they are read."""
+        at = KEYS_SLOT_BYTES * (1 + self._keys[0])
+        count = self._keys[at]
+        return tuple(bytes(self._keys[at + KEY_BYTES * (1 + number) :][:KEY_BYTES]) for number in range(count))
+
+    @id_keys.setter
+    def id_keys(self, keys: tuple[bytes, ...]) -> None:
+        # They are written where nobody reads before that is told: a process that begins meanwhile has them or the others.
+        slot = 1 - self._keys[0]
+        at = KEYS_SLOT_BYTES * (1 + slot)
+        self._keys[at] = len(keys)
+        for number, key in enumerate(keys):
+            self._keys[at + KEY_BYTES * (1 + number) :][:KEY_BYTES] = key
+        self._keys[0] = slot
 
     def tell_apart(self, functions: Iterable[str]) -> None:
         """Count what is asked of these functions under their names, as far as there is room; `name*` is no name."""

@@ -38,7 +38,7 @@ from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.output import AccessOutput
 from gatewayx.server.places import Places, State
 from gatewayx.server.relay import MAX_IDLE_CONNECTIONS, Relay
-from gatewayx.server.reloading import tls_context, with_live_of
+from gatewayx.server.reloading import id_keys_of, tls_context, with_live_of
 from gatewayx.server.token_file import NO_TOKENS, read_judged
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class GatewayProcess:
             )
         self.rates = self.places.rates(self.counted_in)
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
-        self.ids = JobIds((self.places.id_key,))
+        self.ids = JobIds(self.places.id_keys)
         self.kept = KeptJobs(
             self.ids,
             self.wheel,
@@ -273,8 +273,12 @@ class GatewayProcess:
         settings = with_live_of(self.settings, settings)
         for_pool = self._for_pool(settings)
         raise_open_files(open_files_for(settings, len(self.places)))
+        if tokens is None:
+            # No master has read the files.
+            self.places.id_keys = id_keys_of(settings) or (self.places.id_key,)
         self._tokens = _tokens_of(settings) if tokens is None else tokens
         self.settings = settings
+        self.ids.change(self.places.id_keys)
         self.limits.change(settings)
         self.http.change(_answers_half_closed(settings))
         self.builder.empty_error_bodies = settings.plugin_compat
@@ -480,9 +484,10 @@ class GatewayProcess:
 
 
 def places_for(settings: Settings, count: int) -> Places:
-    """What so many worker processes share with these settings. Raises OSError."""
+    """What so many worker processes share with these settings. Raises OSError and SettingError."""
     places = Places(count, settings.max_connections)
     places.tell_apart(settings.function)
+    places.id_keys = id_keys_of(settings) or (places.id_key,)
     return places
 
 

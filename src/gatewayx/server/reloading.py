@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from gatewayx.address import UnixAddress
+from gatewayx.config import id_keys
 from gatewayx.config.setting_table import SETTINGS
 from gatewayx.config.settings import Settings
 from gatewayx.config.tokens import TokenEntry
@@ -56,6 +57,8 @@ class Files(NamedTuple):
     context: ssl.SSLContext | None
     # None without --tokens.
     tokens: Judged | None
+    # None without --id-key.
+    id_keys: tuple[bytes, ...] | None
 
 
 class TokensError(StartError):
@@ -86,11 +89,12 @@ def with_live_of(old: Settings, new: Settings) -> Settings:
 
 
 def check_files(settings: Settings, open_access_log: str | None = None) -> Files:
-    """Find out whether what settings name can be used: files of TLS, of tokens, owners of sockets, a log.
+    """Find out whether what settings name can be used: files of TLS, of tokens and keys, owners of sockets, a log.
 
-    open_access_log: the one that is open, and need not be again. Raises StartError.
+    open_access_log: the one that is open, and need not be again. Raises StartError and SettingError.
     """
     context = tls_context(settings)
+    keys = id_keys_of(settings)
     if settings.access_log != open_access_log:
         output.check(settings.access_log)
     if any(isinstance(address, UnixAddress) for address in settings.listen):
@@ -98,11 +102,21 @@ def check_files(settings: Settings, open_access_log: str | None = None) -> Files
 
         owner_numbers(settings.socket_owner)
     if settings.tokens is None:
-        return Files(context, None)
+        return Files(context, None, keys)
     try:
-        return Files(context, read_judged(settings.tokens))
+        return Files(context, read_judged(settings.tokens), keys)
     except StartError as error:
         raise TokensError(str(error)) from None
+
+
+def id_keys_of(settings: Settings) -> tuple[bytes, ...] | None:
+    """The keys by which ids of jobs are signed; None without a file of them. Raises SettingError."""
+    if settings.id_key is None:
+        return None
+    found = id_keys.read(settings.id_key)
+    if found.warning is not None:
+        logger.warning("%s", found.warning)
+    return found.keys
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
