@@ -56,7 +56,7 @@ from gatewayx.gearman.packet cimport (
     pack,
     type_name,
 )
-from gatewayx.gearman.status_questions cimport StatusQuestion, StatusQuestions
+from gatewayx.gearman.status_questions cimport StatusQuestions
 from gatewayx.gearman.upstream cimport UpstreamState
 
 from gatewayx.gearman.errors import ProtocolError
@@ -84,11 +84,11 @@ cdef unsigned long long EACH_80 = 0x8080808080808080
 cdef class JobServerConnection(JobCarrier):
     """A connection to the job server `server_name`.
 
-    loop: the event loop. turn: where its submissions are written. wheel: where its jobs' deadlines hang. router: who gave it its jobs. status: what the job
-    server's text connection has told. server_number: which of the job servers it is, from 0 to 63. number: which of the
-    connections to this job server it is. max_result_bytes: most bytes of one job's result. budget: where packets and
-    results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server succeeds, only an answer
-    proves life. `asks_option` may be changed before it is connected.
+    loop: the event loop. turn: where its submissions are written. wheel: where its jobs' deadlines hang. router: who gave
+    it its jobs. status: what the job server's text connection has told. server_number: which of the job servers it is, from
+    0 to 63. number: which of the connections to this job server it is. max_result_bytes: most bytes of one job's result.
+    budget: where packets and results are counted. It takes jobs once `came_up` is done: a connect to a frozen job server
+    succeeds, only an answer proves life. `asks_option` may be changed before it is connected.
     """
 
     def __init__(
@@ -239,7 +239,6 @@ cdef class JobServerConnection(JobCarrier):
         return 0
 
     cdef str cancel(self, Job job, StatusListener listener):
-        cdef StatusQuestion question
         if job.state != JobState.CREATED:
             return "the job is not known to be queued or running"
         if job.identity is not None:
@@ -259,21 +258,14 @@ cdef class JobServerConnection(JobCarrier):
         return refusal
 
     cdef unsigned int life(self) noexcept:
-        cdef AdminConnection admin
-        if self.same_admin is not None and self.status.connection is self.same_admin and self.same_admin.is_up():
-            return self.same_admin.number
-        admin = self._admin()
-        return 0 if admin is None else admin.number
+        return 0 if self._admin() is None else self.same_admin.number
 
     cdef AdminConnection _admin(self):
         """The text connection that is up to the same job server: a name may stand for several of them."""
         cdef AdminConnection admin = self.status.connection
-        if admin is None or not admin.is_up():
+        if admin is None or not admin.is_up() or (admin is not self.same_admin and admin.peer != self.peer):
             return None
-        if admin is not self.same_admin:
-            if admin.peer != self.peer:
-                return None
-            self.same_admin = admin
+        self.same_admin = admin
         return admin
 
     cdef int _forget_abandoned(self) except -1:
