@@ -21,9 +21,10 @@ PAGES = sorted(
 MOST_README_LINES = 200
 MOST_README_CHARACTERS = 200
 
-# Flags of other programs that the pages speak of: gearmand, gearadmin, Node.js, systemctl, kubectl and podman, and what
+# Flags of other programs that the pages speak of: curl, gearmand, gearadmin, Node.js, systemctl, kubectl and podman, and what
 # every command has.
 OTHER_FLAGS = {
+    "--data-binary",
     "--expires",
     "--live",
     "--timeout",
