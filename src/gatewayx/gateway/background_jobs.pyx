@@ -37,7 +37,13 @@ from gatewayx.http.response cimport RetryAfter
 import orjson
 
 from gatewayx.http import outcomes
-from gatewayx.http.problems import JOB_SERVER_AWAY, JOB_UNKNOWN, NOT_CANCELLABLE, TOO_MANY_STATUS_POLLS
+from gatewayx.http.problems import (
+    JOB_SERVER_AWAY,
+    JOB_UNKNOWN,
+    NOT_CANCELLABLE,
+    OUTCOME_UNKNOWN,
+    TOO_MANY_STATUS_POLLS,
+)
 
 cdef enum:
     # Of those that came first so many are looked at for one that nobody waits for.
@@ -112,9 +118,7 @@ cdef class Cancelling(StatusListener):
         self.job.told_ns = 0
         if call is None:
             return 0
-        return call._answer_problem(
-            JOB_SERVER_AWAY, f"whether the job was cancelled is not known: {reason}", None
-        )
+        return call._answer_problem(OUTCOME_UNKNOWN, f"{reason}; whether the job is cancelled is not known", None)
 
 
 @cython.final

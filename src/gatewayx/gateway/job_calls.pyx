@@ -23,7 +23,7 @@ from gatewayx.gateway.kept_job cimport (
     WILL_NOT_RUN,
     KeptJob,
 )
-from gatewayx.gateway.kept_jobs cimport KeptJobs
+from gatewayx.gateway.kept_jobs cimport MOST_WAITING, KeptJobs
 from gatewayx.gateway.kept_run cimport KeptRun
 from gatewayx.gateway.job_request cimport JobRequest, Relayed
 from gatewayx.gateway.preferences cimport last_event_id, wanted_tags
@@ -186,6 +186,9 @@ cdef class JobCall(JobRequest):
             self.request.let_go()
         return 0
 
+    cdef bint is_patient(self) noexcept:
+        return self.kind == EVENTS or self.wait_s > 0
+
     cdef bytes relayed_lines(self):
         cdef bytes lines = b"Accept: text/event-stream\r\n" if self.resumes else b""
         if self.event_id is not None:
@@ -216,7 +219,7 @@ cdef class JobCall(JobRequest):
             self.request.outcome = <int> outcomes.NO_CONTENT
             self.request.owner.answer(self.request, 204, None, NULL, 0, None)
             return self.close()
-        if kept.has_ended() or self.wait_s <= 0:
+        if kept.has_ended() or self.wait_s <= 0 or jobs.waiting >= MOST_WAITING:
             return self._answer(kept)
         return self._wait(kept)
 
@@ -224,7 +227,8 @@ cdef class JobCall(JobRequest):
         self.kept = kept
         self.wait = Wait.__new__(Wait)
         self.wait.asked = self
-        self.wait.watch(kept)
+        self.wait.wait_for(kept)
+        self.gateway.kept.waiting += 1
         self.request.let_go()
         return self.wait.wake(self.gateway.kept.wheel, self.wait_s) if self.kind != CANCEL else 0
 
@@ -245,7 +249,7 @@ cdef class JobCall(JobRequest):
         if self.kind == STATE:
             answer_json(self.request, jobs, 200, kept, b"", self.tags)
         elif kept.has_ended():
-            answer_end(self.request, kept)
+            answer_end(self.request, jobs, kept)
         else:
             answer_json(self.request, jobs, 202, kept, location_line(kept.id))
         return self.close()
@@ -341,4 +345,6 @@ cdef class JobCall(JobRequest):
             self.request.context = None
             self.request = None
             self.gateway.open_exchanges -= 1
+            if self.wait is not None:
+                self.gateway.kept.waiting -= 1
         return 0

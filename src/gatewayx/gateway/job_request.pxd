@@ -113,6 +113,8 @@ cdef class JobRequest(JobListener):
     # An answer that came as things happened is whole, or was ended early (gateway/event_stream).
     cdef int stream_ended(self) except -1
 
+    # It may wait, or its answer may go on, for longer than any job that somebody waits for.
+    cdef bint is_patient(self) noexcept
     # How long the other process may take for the head of its answer.
     cdef double answer_within_s(self) noexcept
     # The header lines that make the request which the other process reads, each with its CRLF: beside Host and what frames the body.

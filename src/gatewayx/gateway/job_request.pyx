@@ -103,6 +103,9 @@ cdef class JobRequest(JobListener):
 
     # The request.
 
+    cdef bint is_patient(self) noexcept:
+        return False
+
     cdef double answer_within_s(self) noexcept:
         return self.timeout_s
 

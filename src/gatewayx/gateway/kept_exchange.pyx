@@ -77,11 +77,14 @@ cdef class KeptExchange(Exchange):
         self.run = run
         self.wait = Wait.__new__(Wait)
         self.wait.asked = self
-        self.wait.watch(run.kept)
+        self.wait.wait_for(run.kept)
         if self.wait_s <= 0 or self.wants_events:
             self.is_confirming = True
             return self.wait.wake(jobs.wheel, self._confirm_s())
         return self.wait.wake(jobs.wheel, self.wait_s)
+
+    cdef bint is_patient(self) noexcept:
+        return self.wants_events
 
     cdef double answer_within_s(self) noexcept:
         return max(self.wait_s, 0) + self._confirm_s()
@@ -119,7 +122,7 @@ cdef class KeptExchange(Exchange):
         self.request.job_ns = kept.job_ns
         self.request.server_place = kept.server_place
         if self.request.owner is not None:
-            answer_end(self.request, kept)
+            answer_end(self.request, self.gateway.kept, kept)
         return self.close()
 
     cdef int _answer_accepted(self, KeptJob kept) except -1:

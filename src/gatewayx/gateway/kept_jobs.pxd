@@ -8,6 +8,10 @@ from gatewayx.gateway.job_ids cimport JobIds, KeptPlace
 from gatewayx.gateway.kept_job cimport KeptJob, KeptState
 from gatewayx.http.response cimport RetryAfter
 
+cdef enum:
+    # Requests that wait for an end; beyond, a further one is told at once what is known.
+    MOST_WAITING = 16384
+
 
 cdef class KeptJobs:
     cdef readonly JobIds ids
@@ -37,8 +41,9 @@ cdef class KeptJobs:
     # How many there are by state, and bytes that are held for all.
     cdef Py_ssize_t[7] in_state
     cdef long long held_bytes
-    # Answers that are streams of events and have not ended.
+    # Answers that are streams of events and have not ended, and requests that wait for an end.
     cdef Py_ssize_t streams
+    cdef Py_ssize_t waiting
     cdef RetryAfter retry_after
     # An asyncio.Event: no job is left that has not ended.
     cdef readonly object all_ended

@@ -39,8 +39,6 @@ class KeptJobs:
     ) -> None: ...
     def change(self, *, timeout_s: float, ttl_s: float, max_jobs: int) -> None:
         """Be as if it had been made with these, for jobs that begin or end from now on."""
-    def relieve(self) -> None:
-        """Where results are crowded, let go of the oldest ones."""
     def counters(self) -> dict[str, int]:
         """What is kept now, by name."""
 

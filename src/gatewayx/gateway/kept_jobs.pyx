@@ -81,12 +81,6 @@ cdef class KeptJobs:
         self.ttl_s = ttl_s
         self.max_jobs = max_jobs
 
-    def relieve(self):
-        """Where results are crowded, let go of the oldest ones: who waits for one comes first."""
-        cdef int dropped = 0
-        while self.budget.crowded(RESULTS) and dropped < MOST_DROPPED and self._drop_oldest(None):
-            dropped += 1
-
     def counters(self):
         """What is kept now, by name."""
         cdef Py_ssize_t unfinished = self.in_state[<int> QUEUED] + self.in_state[<int> RUNNING]

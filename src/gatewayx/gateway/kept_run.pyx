@@ -39,6 +39,8 @@ from gatewayx.http.problems import INTERNAL_ERROR, JOB_CANCELLED, JOB_FAILED, JO
 cdef enum:
     # An end's own data up to here is told with its event; a longer one is the result's alone.
     MOST_TOLD_BYTES = 16384
+    # The number behind the first event, which says that the job was created.
+    FIRST_EVENTS = 2
 
 cdef str GONE = "the job server does not know the job any more; whether it ran is not known"
 
@@ -105,8 +107,12 @@ cdef class KeptRun(JobRequest):
 
     cdef int _changed(self, KeptState before) except -1:
         """Count it anew, and tell those who watch, who may do away with it: what there is no room for they have all the same."""
+        cdef bint is_one_of_many = not self.kept.has_ended() and self.kept.events.next > FIRST_EVENTS
         self.jobs.changed(self.kept, before)
-        self.kept.tell_watchers()
+        if is_one_of_many:
+            self.kept.tell_watchers()
+        else:
+            self.kept.tell_all()
         self.kept.events.told()
         return self.jobs.hold(self.kept)
 
@@ -223,13 +229,13 @@ cdef class CancelAnswer(StatusListener):
         cdef bint has_begun = running or run.kept.started_s != 0
         run.kept.cancellation = WILL_NOT_RUN if known and not has_begun else MAY_HAVE_RUN
         if job is None:
-            return run.kept.tell_watchers()
+            return run.kept.tell_all()
         # Its end has not come, and what the job server has sent of it would have come before this.
         if run.answer == CANCELLED_IT:
             return run.give_up()
         if known:
             run.kept.cancellation = NOT_ASKED
-            return run.kept.tell_watchers()
+            return run.kept.tell_all()
         run._end(job, Result.LOST)
         job.carrier.abandon(job)
         run._answer_is(OUTCOME_UNKNOWN, GONE)
@@ -239,4 +245,4 @@ cdef class CancelAnswer(StatusListener):
         cdef KeptRun run = self.run
         run.kept.cancellation = NOT_KNOWN
         run.kept.cancel_reason = reason
-        return run.kept.tell_watchers() if run.failed_with is None else run._settle()
+        return run.kept.tell_all() if run.failed_with is None else run._settle()

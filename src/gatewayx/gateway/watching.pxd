@@ -7,11 +7,14 @@ from gatewayx.http.request cimport BodySource
 
 cdef class Watched:
     """What can be watched."""
-    # Its Watchers, as the keys; at most one a request under way.
+    # Its Watchers, as the keys, at most one a request under way: those that are told of every change, and those that wait for what
+    # comes once, such as the end.
     cdef dict watchers
+    cdef dict waiting
 
-    # Tell each of a change.
+    # Tell each of a change that is one of many; or of one that any may wait for.
     cdef int tell_watchers(self) except -1
+    cdef int tell_all(self) except -1
 
 
 cdef class Watcher(BodySource):
@@ -23,6 +26,8 @@ cdef class Watcher(BodySource):
     cdef Alarm alarm
 
     cdef int watch(self, Watched watched) except -1
+    # The same, but it is told of few changes (Watched.waiting).
+    cdef int wait_for(self, Watched watched) except -1
     # It is told of nothing any more, and its time is not up.
     cdef int leave(self) except -1
     # Have time_is_up() called so long from now, in place of when it was asked for before.

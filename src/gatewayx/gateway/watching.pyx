@@ -17,15 +17,11 @@ cdef class Watched:
     """What can be watched."""
 
     cdef int tell_watchers(self) except -1:
-        if not self.watchers:
-            return 0
-        for watcher in list(self.watchers):
-            if watcher in self.watchers:
-                try:
-                    (<Watcher> watcher).changed()
-                except Exception:
-                    (<Watcher> watcher).fail()
-        return 0
+        return _tell(self.watchers)
+
+    cdef int tell_all(self) except -1:
+        _tell(self.watchers)
+        return _tell(self.waiting)
 
 
 cdef class Watcher(BodySource):
@@ -38,11 +34,21 @@ cdef class Watcher(BodySource):
         watched.watchers[self] = None
         return 0
 
+    cdef int wait_for(self, Watched watched) except -1:
+        self.watched = watched
+        if watched.waiting is None:
+            watched.waiting = {}
+        watched.waiting[self] = None
+        return 0
+
     cdef int leave(self) except -1:
         cdef Watched watched = self.watched
         self.watched = None
         if watched is not None:
-            watched.watchers.pop(self, None)
+            if watched.watchers is not None:
+                watched.watchers.pop(self, None)
+            if watched.waiting is not None:
+                watched.waiting.pop(self, None)
         if self.alarm is not None:
             self.alarm.watcher = None
             self.wheel.disarm(self.alarm)
@@ -72,6 +78,18 @@ cdef class Watcher(BodySource):
         except Exception:
             logger.exception("a request that watches a job failed again")
         return self.leave()
+
+
+cdef int _tell(dict watchers) except -1:
+    if not watchers:
+        return 0
+    for watcher in list(watchers):
+        if watcher in watchers:
+            try:
+                (<Watcher> watcher).changed()
+            except Exception:
+                (<Watcher> watcher).fail()
+    return 0
 
 
 @cython.final

@@ -486,7 +486,7 @@ TOO_MANY_KEPT_JOBS = Problem(
 JOB_SERVER_AWAY = Problem(
     "job-server-away",
     503,
-    Retry.NO,
+    Retry.YES,
     False,
     "the job server of a background job cannot be asked now; nothing is known of the job",
     "the job server of this job cannot be asked now",
@@ -494,7 +494,7 @@ JOB_SERVER_AWAY = Problem(
 TOO_MANY_STATUS_POLLS = Problem(
     "too-many-status-polls",
     503,
-    Retry.NO,
+    Retry.YES,
     False,
     "the job server is asked for background jobs as often as `--max-status-polls` lets it be",
     "the job server is asked for jobs as often as it may be",

@@ -137,6 +137,7 @@ class GatewayProcess:
                 place,
                 relay_sockets,
                 settings.max_relayed,
+                settings.max_connections,
                 self.limits,
             )
         self.rates = self.places.rates(self.counted_in)
@@ -291,6 +292,7 @@ class GatewayProcess:
         self.background_jobs.change(settings.max_status_polls)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
+            self.relay.max_patient = settings.max_connections
         if self._sockets is not None:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         if self._log is not None:
@@ -430,7 +432,6 @@ class GatewayProcess:
             self.http.make_places()
         # As soon as the gateway is not ready any more, which is before it drains.
         self.kept.stopping = self.kept.stopping or self.places.board.draining_s > 0
-        self.kept.relieve()
         if self._listeners is not None:
             self._listeners.tick(time.monotonic())
         self.access_output.tick(time.monotonic())
@@ -554,8 +555,9 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
         # And of several worker processes each has the relay's sockets of all, and requests with others and from each of
-        # them.
+        # them: short ones, and as many that may wait for long as there may be clients.
         + (processes * (1 + settings.max_relayed + MAX_IDLE_CONNECTIONS) if processes > 1 else 0)
+        + (2 * settings.max_connections if processes > 1 else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS

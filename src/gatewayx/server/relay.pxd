@@ -40,6 +40,9 @@ cdef class Relay(Owners):
     # Requests that are with others, and how many may be.
     cdef public Py_ssize_t max_relayed
     cdef readonly Py_ssize_t relayed
+    # The same for those that may wait for long.
+    cdef public Py_ssize_t max_patient
+    cdef readonly Py_ssize_t patient
     # On how an answer in chunks may be framed.
     cdef Limits limits
     # Connections are not kept any more.
@@ -57,6 +60,8 @@ cdef class RelayedRequest(Relayed):
     # None once it is answered or abandoned.
     cdef RelayConnection connection
     cdef JobRequest asked
+    # It counts among those that may wait for long.
+    cdef bint is_patient
 
 
 cdef class RelayConnection(StreamOwner):

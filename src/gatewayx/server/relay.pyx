@@ -82,7 +82,8 @@ cdef class Relay(Owners):
 
     wheel: where deadlines hang. poller: watches the connections; None if `sockets` needs none. budget: where what is held
     is counted. counters: where requests are counted. places: what the processes share. own: the place of this one.
-    sockets: the RelaySockets. max_relayed: requests that may be with others at once. limits: on how answers are framed.
+    sockets: the RelaySockets. max_relayed: requests that may be with others at once, and max_patient: those beside them that may wait
+    for long. limits: on how answers are framed.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ cdef class Relay(Owners):
         unsigned int own,
         sockets,
         Py_ssize_t max_relayed,
+        Py_ssize_t max_patient,
         Limits limits not None,
     ):
         self.wheel = wheel
@@ -107,6 +109,7 @@ cdef class Relay(Owners):
         self.sockets = sockets
         self.count = len(places)
         self.max_relayed = max_relayed
+        self.max_patient = max_patient
         self.limits = limits
         self.idle = [[] for _ in range(self.count)]
 
@@ -119,7 +122,7 @@ cdef class Relay(Owners):
 
     def counters(self):
         """What is held now, by name."""
-        return {"relayed": self.relayed, "idle_connections": sum(map(len, self.idle))}
+        return {"relayed": self.relayed, "patient": self.patient, "idle_connections": sum(map(len, self.idle))}
 
     cdef int elsewhere(self, bytes hashed) noexcept:
         cdef uint64_t number
@@ -137,7 +140,8 @@ cdef class Relay(Owners):
         cdef RelayConnection connection
         cdef bint is_kept
         cdef bint is_counted = False
-        if self.relayed >= self.max_relayed:
+        # Those that may wait for long have a bound of their own, or they would keep out the short ones.
+        if self.patient >= self.max_patient if asked.is_patient() else self.relayed >= self.max_relayed:
             asked.relay_failed(RELAY_FULL, None)
             return None
         while True:
@@ -205,7 +209,9 @@ cdef class RelayConnection(StreamOwner):
         current.connection = self
         current.asked = asked
         self.current = current
-        self.relay.relayed += 1
+        current.is_patient = asked.is_patient()
+        self.relay.relayed += not current.is_patient
+        self.relay.patient += current.is_patient
         self.sending = not whole
         self.chunked = not whole and request.chunked
         written = PyBytes_FromStringAndSize(
@@ -507,7 +513,8 @@ cdef class RelayConnection(StreamOwner):
         if current is not None:
             current.connection = None
             self.current = None
-            self.relay.relayed -= 1
+            self.relay.relayed -= not current.is_patient
+            self.relay.patient -= current.is_patient
             self.relay.wheel.disarm(self)
         return current
 
