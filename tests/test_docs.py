@@ -21,8 +21,8 @@ PAGES = sorted(
 MOST_README_LINES = 200
 MOST_README_CHARACTERS = 200
 
-# Flags of other programs that the pages speak of: curl, gearmand, gearadmin, Node.js, systemctl, kubectl and podman, and what
-# every command has.
+# Flags of other programs that the pages speak of: curl, gearmand, gearadmin, Node.js, systemctl, kubectl and podman,
+# and what every command has.
 OTHER_FLAGS = {
     "--data-binary",
     "--expires",
