@@ -1,10 +1,13 @@
 """The demo as a user runs it."""
 
+import base64
+import hashlib
 import json
 import re
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 
 import pytest
@@ -63,6 +66,34 @@ def test_the_lines_about_jobs_that_outlive_their_requests_work() -> None:
     assert (job["id"], job["state"], job["progress"]) == (job_id, "succeeded", {"numerator": 20, "denominator": 20})
     assert result.startswith("step 1 of 20\n")
     assert result.endswith("step 20 of 20\ndone\n")
+
+
+def test_its_page_may_run_its_own_script_and_ask_the_demo_and_nothing_else() -> None:
+    with running_demo("127.0.0.1:0") as (_, lines):
+        [line] = [line for line in lines if line.startswith("A page ")]
+        url = line.rpartition(" ")[2].strip()
+        without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with without_proxy.open(url, timeout=STOP_TIMEOUT_S) as answer:
+            page, headers = answer.read().decode(), answer.headers
+        with without_proxy.open(urllib.request.Request(url, method="HEAD"), timeout=STOP_TIMEOUT_S) as answer:
+            to_head = answer.headers
+        # Another request without a function wants one, as everywhere.
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            without_proxy.open(url, data=b"workload", timeout=STOP_TIMEOUT_S)
+        refused.value.close()
+
+    policy = {
+        name: values for name, *values in (part.split() for part in headers["Content-Security-Policy"].split(";"))
+    }
+    [script] = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    assert policy["default-src"] == ["'none'"]
+    assert policy["connect-src"] == ["'self'"]
+    assert policy["script-src"] == [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"]
+    assert "http:" not in page
+    assert "https:" not in page
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert to_head["Content-Length"] == headers["Content-Length"] == str(len(page.encode()))
+    assert refused.value.code == 404
 
 
 def test_a_port_already_taken_is_one_line_and_exit_code_1() -> None:
