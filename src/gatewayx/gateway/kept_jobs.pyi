@@ -14,8 +14,8 @@ class KeptJobs:
     """Jobs that outlive their requests.
 
     wheel: where their times hang. budget: where their bytes count. shared: where the numbers of all processes count.
-    counters: where ends are counted. places: what the processes share. place: of this one. timeout_s: how long a job may
-    take, default and maximum. ttl_s: how long it is known after its end. max_jobs: kept by all processes at once.
+    counters: where ends are counted. places: what the processes share. place: of this one. timeout_s: how long a job
+    may take, default and maximum. ttl_s: how long it is known after its end. max_jobs: kept by all processes at once.
     """
 
     ids: JobIds

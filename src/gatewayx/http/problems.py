@@ -122,8 +122,8 @@ OWNER_AWAY = Problem(
     503,
     Retry.YES,
     False,
-    "the worker process that owns the request's unique is being replaced, or does not take connections",
-    "the worker process of the gateway that owns this unique is not there at the moment; nothing was submitted",
+    "the worker process that owns the request's unique, or keeps its job, is being replaced, or takes no connections",
+    "the worker process of the gateway that owns this unique or job is not there at the moment; nothing was submitted",
 )
 RELAY_FULL = Problem(
     "relay-full",
@@ -131,7 +131,7 @@ RELAY_FULL = Problem(
     Retry.YES,
     False,
     "a worker process has given others as many requests as `--max-relayed` allows",
-    "as many requests as may be are with the worker processes that own their uniques; nothing was submitted",
+    "as many requests as may be are with the other worker processes of the gateway; nothing was submitted",
 )
 
 # What may not be submitted now.

@@ -42,7 +42,7 @@ cdef enum:
     # All of a relayed head but its target and the lines of what it asks for.
     MOST_OTHER_BYTES = 256
 
-cdef str NO_ANSWER = "the worker process that owns the unique gave no answer that is one"
+cdef str NO_ANSWER = "the worker process that was to answer gave no answer that is one"
 
 
 cdef inline bint begins(const char* line, Py_ssize_t size, const char* word, Py_ssize_t word_bytes) noexcept:
@@ -535,7 +535,7 @@ cdef class RelayConnection(StreamOwner):
     cpdef bint ended(self) except? True:
         self._fail(
             OUTCOME_UNKNOWN,
-            "the worker process of the gateway that owns this unique has ended, or given the request up; whether the job "
+            "the worker process of the gateway that was to answer has ended, or given the request up; whether the job "
             "ran or will run is not known",
         )
         return False
@@ -564,7 +564,7 @@ cdef class RelayConnection(StreamOwner):
         return 0
 
     cpdef int deadline_passed(self) except -1:
-        return self._fail(JOB_TIMEOUT, "the worker process of the gateway that owns this unique gave no answer in time")
+        return self._fail(JOB_TIMEOUT, "the worker process of the gateway that was to answer gave none in time")
 
     cdef int end_turn(self) except -1:
         return 0
