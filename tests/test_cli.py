@@ -111,8 +111,8 @@ def test_help_groups_the_settings() -> None:
     lines = invoke("serve", "--help").output.splitlines()
 
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    groups = ["Addresses", "Processes", "Job servers", "Functions", "Access", "Limits", "Rates", "Timeouts", "Kept jobs"]
-    groups += ["Answers", "Browsers", "Admin", "Logs"]
+    groups = ["Addresses", "Processes", "Job servers", "Functions", "Access", "Limits", "Rates", "Timeouts"]
+    groups += ["Kept jobs", "Answers", "Browsers", "Admin", "Logs"]
     assert titles == [f"{title}:" for title in ("Options", *groups)]
 
 

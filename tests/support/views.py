@@ -73,6 +73,10 @@ def view(**changes: object) -> GatewayView:
         refused_connections=1,
         jobs=HeldView(6, 10_000),
         held_bytes={account: HeldView(5, 1 << 20) for account in ("small", "bodies", "results")},
+        kept=HeldView(9, 10_000),
+        kept_jobs={"queued": 2, "running": 3, "ended": 4},
+        kept_bytes=HeldView(5 << 20, 64 << 20),
+        event_streams=1,
         requests_in_flight=6,
         dropped_lines={"access": 1, "events": 2},
     )

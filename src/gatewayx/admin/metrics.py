@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gatewayx import __version__
 from gatewayx.admin.families import Family, Part, gauge, labelled
-from gatewayx.admin.refusals import REFUSALS
+from gatewayx.admin.refusals import KEPT_ENDS, REFUSALS
 from gatewayx.admin.text import text_of
 from gatewayx.admin.view import RESTART_REASONS, WORKER_STATES, GatewayView
 
@@ -55,6 +55,7 @@ class GatewayFamilies:
         view = self._view()
         yield from self._about_itself(view)
         yield from self._held(view)
+        yield from self._kept(view)
         yield from self._processes(view)
         yield from self._job_servers(view)
         yield from self._of_the_exporter(view)
@@ -141,6 +142,41 @@ class GatewayFamilies:
             "Requests that a worker process was given by another one, since it owns their unique.",
             view.counters["requests_relayed"],
         )
+
+    def _kept(self, view: GatewayView) -> Iterator[Family]:
+        counters = view.counters
+        yield _family(
+            GaugeMetricFamily,
+            "gatewayx_kept_jobs",
+            "Jobs that outlive their request, by what is known of them.",
+            ("state",),
+            [((state,), count) for state, count in view.kept_jobs.items()],
+        )
+        yield gauge("gatewayx_kept_jobs_limit", "The bound max-kept-jobs.", view.kept.limit)
+        yield _counter("gatewayx_kept_jobs_begun", "Jobs that were kept.", counters["kept_begun"])
+        yield _family(
+            CounterMetricFamily,
+            "gatewayx_kept_jobs_ended",
+            "Kept jobs that have ended, by how; those of a worker process that has ended are lost.",
+            ("state",),
+            [((state,), counters[name]) for state, name in KEPT_ENDS.items()],
+        )
+        yield _counter(
+            "gatewayx_kept_results_dropped",
+            "Results of kept jobs that had to make room for newer ones.",
+            counters["kept_results_dropped"],
+        )
+        yield gauge("gatewayx_kept_bytes", "Bytes held for kept jobs; they are among the results.", view.kept_bytes.held)
+        yield gauge("gatewayx_kept_limit_bytes", "What kept jobs may hold.", view.kept_bytes.limit)
+        yield gauge("gatewayx_event_streams", "Answers that are streams of events and have not ended.", view.event_streams)
+        for name, documentation in (
+            ("event_streams", "Answers that were streams of events."),
+            ("event_streams_cut", "Streams of events that ended since their client did not read."),
+            ("status_polls", "Questions to job servers about background jobs."),
+            ("status_polls_refused", "Requests about background jobs that were refused, for max-status-polls."),
+        ):
+            suffix = "_begun" if name == "event_streams" else ""
+            yield _counter(f"gatewayx_{name}{suffix}", documentation, counters[name])
 
     def _processes(self, view: GatewayView) -> Iterator[Family]:
         states = dict.fromkeys(WORKER_STATES, 0)

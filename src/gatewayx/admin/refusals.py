@@ -1,4 +1,4 @@
-"""Why the gateway refuses, ends or leaves out something, by the counts of core/counters that tell."""
+"""Why the gateway refuses, ends or leaves out something, and how kept jobs end, by the counts of core/counters that tell."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ REFUSALS = {
     "slow-arrivals": "arrivals_ended",
     "slow-readers": "answers_ended",
     "cut-answers": "answers_cut",
+}
+
+# How kept jobs end, likewise.
+KEPT_ENDS = {
+    "succeeded": "kept_succeeded",
+    "failed": "kept_failed",
+    "cancelled": "kept_cancelled",
+    "lost": "kept_lost",
+    "timeout": "kept_timed_out",
 }

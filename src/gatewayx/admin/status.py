@@ -8,7 +8,7 @@ import orjson
 
 from gatewayx import __version__
 from gatewayx.admin.job_servers import by_function
-from gatewayx.admin.refusals import REFUSALS
+from gatewayx.admin.refusals import KEPT_ENDS, REFUSALS
 from gatewayx.admin.text import text_of
 from gatewayx.admin.times import rfc3339, rfc3339_or_none
 from gatewayx.admin.view import GatewayView, HeldView, JobServerView, ProcessView, ReloadView, TokenView, WorkerView
@@ -41,10 +41,24 @@ def document(view: GatewayView) -> dict[str, Any]:
             "abandoned": view.counters["requests_abandoned"],
             "relayed": view.counters["requests_relayed"],
         },
+        "kept_jobs": {
+            **view.kept_jobs,
+            "begun": view.counters["kept_begun"],
+            **{state: view.counters[name] for state, name in KEPT_ENDS.items()},
+            "results_dropped": view.counters["kept_results_dropped"],
+        },
+        "event_streams": {
+            "open": view.event_streams,
+            "begun": view.counters["event_streams"],
+            "cut": view.counters["event_streams_cut"],
+        },
+        "status_polls": {"asked": view.counters["status_polls"], "refused": view.counters["status_polls_refused"]},
         "refusals": {reason: view.counters[name] for reason, name in REFUSALS.items()},
         "limits": {
             "connections": _held(view.connections),
             "jobs": _held(view.jobs),
+            "kept_jobs": _held(view.kept),
+            "kept_bytes": _held(view.kept_bytes),
             "bytes": {account: _held(held) for account, held in view.held_bytes.items()},
         },
         "reload": _reload(view.reload),

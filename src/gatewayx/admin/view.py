@@ -143,6 +143,12 @@ class GatewayView(NamedTuple):
     jobs: HeldView
     # By account: small, bodies, results.
     held_bytes: Mapping[str, HeldView]
+    # Jobs that outlive their request, in all and by what is known of them: queued, running, ended; and bytes held for them.
+    kept: HeldView
+    kept_jobs: Mapping[str, int]
+    kept_bytes: HeldView
+    # Streams of events that are open.
+    event_streams: int
     requests_in_flight: int
     # By log: lines that were dropped.
     dropped_lines: Mapping[str, int]

@@ -62,7 +62,8 @@ cdef bytes HASH_KEY = os.urandom(KEY_BYTES)
 # Functions with a bound that have jobs in flight at one time.
 FUNCTION_SLOTS = 65536
 
-NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes")
+# In the order of the totals.
+NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes", "kept_jobs", "kept_bytes")
 
 
 def shared_bytes(int places, int function_slots, int address_slots):

@@ -23,9 +23,9 @@ from gatewayx.admin.view import (
 )
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
-from gatewayx.core.shared import CONNECTIONS, JOBS
+from gatewayx.core.shared import CONNECTIONS, JOBS, KEPT_BYTES, KEPT_JOBS
 from gatewayx.server.board import Phase, Record
-from gatewayx.server.places import Places, State, Watch
+from gatewayx.server.places import KEPT_STATES, Places, State, Watch
 from gatewayx.server.server_rows import ServerConnections
 from gatewayx.server.token_file import NO_TOKENS
 
@@ -165,6 +165,11 @@ class Viewer:
                 account: HeldView(sum(row.held_bytes(number) for row in rows), bounds[account])
                 for number, account in enumerate(bounds)
             },
+            kept=HeldView(self._shared.taken(KEPT_JOBS), settings.max_kept_jobs),
+            kept_jobs={state: sum(row.kept_jobs[state] for row in rows) for state in KEPT_STATES},
+            # As gateway/kept_jobs bounds them.
+            kept_bytes=HeldView(self._shared.taken(KEPT_BYTES), bounds["results"] // 2),
+            event_streams=sum(row.event_streams for row in rows),
             requests_in_flight=sum(row.requests for row in rows),
             dropped_lines={
                 "access": counters["log_lines_dropped"],

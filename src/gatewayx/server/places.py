@@ -37,10 +37,9 @@ from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
     KEPT_QUEUED,
     KEPT_RUNNING,
     KEPT_ENDED,
-    KEPT_HELD_BYTES,
     EVENT_STREAMS,
     WORDS,
-) = range(18)
+) = range(17)
 WORD_BYTES = 8
 # No two rows have a cache line in common.
 CACHE_LINE_BYTES = 64
@@ -56,6 +55,12 @@ MOST_ID_KEYS = 2
 # Two slots, one of which is read, as a byte before both tells; in each a number of keys, and they.
 KEYS_SLOT_BYTES = KEY_BYTES * (1 + MOST_ID_KEYS)
 KEYS_BYTES = 3 * KEYS_SLOT_BYTES
+
+
+# What is known of a job that is kept.
+KEPT_STATES = ("queued", "running", "ended")
+# How kept jobs end, of which each one that has begun has one (core/counters).
+KEPT_ENDS = ("kept_succeeded", "kept_failed", "kept_cancelled", "kept_lost", "kept_timed_out")
 
 
 class State(enum.IntEnum):
@@ -136,38 +141,35 @@ class Place:
         before = self._words[MARK]
         while self.mark in (0, before):
             self._words[MARK] = int.from_bytes(os.urandom(MARK_BYTES), "big")
-        self.tell_kept(0, 0, 0, 0, 0)
+        self.tell_kept(0, 0, 0, 0)
 
     def end(self) -> None:
         """The worker process of the place has ended, and with it what it kept; for the master."""
+        counters = self.counters()
+        counts = counters.read()
+        # It can tell of them no more.
+        counters.add("kept_lost", max(0, counts["kept_begun"] - sum(counts[name] for name in KEPT_ENDS)))
         self.state = State.EMPTY
         self._words[MARK] = 0
-        self.tell_kept(0, 0, 0, 0, 0)
+        self.tell_kept(0, 0, 0, 0)
 
     @property
     def mark(self) -> int:
         """What tells its process from all others, before it, after it and in other gateways; 0 for none there."""
         return self._words[MARK]
 
-    def tell_kept(self, queued: int, running: int, ended: int, held_bytes: int, event_streams: int) -> None:
-        """The worker process keeps so many jobs now, with so many bytes, and so many streams of events are open."""
+    def tell_kept(self, queued: int, running: int, ended: int, event_streams: int) -> None:
+        """The worker process keeps so many jobs now, and so many streams of events are open."""
         words = self._words
         words[KEPT_QUEUED] = queued
         words[KEPT_RUNNING] = running
         words[KEPT_ENDED] = ended
-        words[KEPT_HELD_BYTES] = held_bytes
         words[EVENT_STREAMS] = event_streams
 
     @property
     def kept_jobs(self) -> dict[str, int]:
-        """Jobs that are kept here, by whether they are queued, run, or have ended, as was told last."""
-        words = self._words
-        return {"queued": words[KEPT_QUEUED], "running": words[KEPT_RUNNING], "ended": words[KEPT_ENDED]}
-
-    @property
-    def kept_held_bytes(self) -> int:
-        """Bytes that are held for them, as was told last."""
-        return self._words[KEPT_HELD_BYTES]
+        """Jobs that are kept here, by KEPT_STATES, as was told last."""
+        return {state: self._words[KEPT_QUEUED + number] for number, state in enumerate(KEPT_STATES)}
 
     @property
     def event_streams(self) -> int:
@@ -217,7 +219,8 @@ class Places:
         # By which ids of jobs are signed where no file has a key.
         self.id_key = os.urandom(KEY_BYTES)
         self._keys = memoryview(memory)[keys_at : keys_at + KEYS_BYTES]
-        self.id_keys = (self.id_key,)
+        if not self.id_keys:
+            self.id_keys = (self.id_key,)
         self._memory = memory
         self._shared_at = rows_bytes
         # What the master knows, for the admin process.

@@ -453,6 +453,8 @@ class GatewayProcess:
             self.http.refused_connections,
             (held["small_bytes"], held["bodies_bytes"], held["results_bytes"]),
         )
+        kept = self.kept.counters()
+        place.tell_kept(kept["queued"], kept["running"], kept["ended"], kept["streams"])
         place.servers.tell(
             (server.name_hash, server.connected, self.pool.keeper(server).take_reconnects())
             for server in self.pool.servers
