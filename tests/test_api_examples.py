@@ -40,7 +40,7 @@ async def test_every_example_prints_what_the_page_says(page, embedded):
             for example in group:
                 printed = await reader.tries(example)
                 assert printed is None, f"$ {example.command}\n{printed}\n\nbut the page says\n\n{example.printed}"
-            for job_id in reader.ids.values():
+            for job_id in reader.jobs:
                 await ask(gateway.address, head(b"DELETE", b"/v1/jobs/" + job_id.encode()))
             await worker.close()
 

@@ -65,6 +65,8 @@ class Reader:
         self.address = address
         # What the page calls a job, to what it is called here.
         self.ids: dict[str, str] = {}
+        # All jobs that were told of here, those that the page leaves out as well.
+        self.jobs: set[str] = set()
 
     async def tries(self, example: Example) -> str | None:
         """What was printed, unless it was what the page says. What only asks is asked again until it is."""
@@ -88,7 +90,9 @@ class Reader:
             command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         printed, _ = await asyncio.wait_for(process.communicate(), PROCESS_S)
-        return printed.decode().replace("\r\n", "\n").strip("\n")
+        text = printed.decode().replace("\r\n", "\n").strip("\n")
+        self.jobs.update(re.findall(JOB_ID, text))
+        return text
 
     def _is_as_told(self, printed: str, told: str) -> bool:
         names: dict[str, str] = {}
