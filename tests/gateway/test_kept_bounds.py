@@ -6,6 +6,7 @@ import datetime
 import time
 
 import pytest
+from msgspec import structs
 
 from gatewayx.config.kinds import FunctionBound
 from gatewayx.config.rate_kinds import RateBound
@@ -360,3 +361,28 @@ class TestTokens:
         async with running_gateway([job_server.address], tokens=str(file.path)) as gateway:
             is_refused(await ask(gateway.address, post(b"/other", b"", ASYNC, file.line("one"))), "not-permitted", 403)
             is_refused(await ask(gateway.address, post(b"/allowed", b"", ASYNC)), "unauthenticated", 401)
+
+
+class TestReconfigured:
+    async def test_loses_no_job_and_changes_those_that_are_to_come(self, gateway, kept, worker, function):
+        settings = gateway.process.settings
+        done = await ended(kept, worker, function, b"done")
+        running = await kept.submit(function)
+        handle, _, _, _ = await worker.take()
+        worker.send(encode.work_status(handle, 1, 2))
+        await kept.until(running, lambda job: job["progress"])
+        queued = await kept.submit(function)
+        async with HttpClient(gateway.address) as waiter:
+            waiter.send(get(at(queued, "", "wait=60")))
+            await eventually(lambda: gateway.count("gateway.open_exchanges") == 1)
+            await gateway.process.reconfigure(structs.replace(settings, max_kept_jobs=2, kept_ttl_s=1.0))
+            is_refused(await kept.http.ask(post(b"/" + function, b"", ASYNC)), "too-many-kept-jobs")
+            worker.complete(handle, b"still")
+            await kept.until(running, lambda job: job["ended"])
+            assert (await kept.result(running)).body == b"still"
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle)
+            assert job_of(await waiter.response())["state"] == "succeeded"
+        # Those that have ended since are known for as long as is set now.
+        await eventually(lambda: now_kept(gateway)["ended"] == 1)
+        assert (await kept.result(done)).body == b"done"

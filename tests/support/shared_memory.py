@@ -55,7 +55,11 @@ class SharedMemory:
             assert os.fstat(self._file).st_size == size_bytes, "the gateway has other bounds"
             return mmap.mmap(self._file, size_bytes)
 
-        with mock.patch.object(places, "mmap", SimpleNamespace(mmap=of_file)):
+        with (
+            mock.patch.object(places, "mmap", SimpleNamespace(mmap=of_file)),
+            # The keys in the memory are the gateway's, for processes that have not begun yet.
+            mock.patch.object(places.Places, "id_keys", ()),
+        ):
             self.places = places.Places(self.workers, self.max_connections)
         self.shared = self.places.shared()
         self._rows = [row.counters() for row in self.places.rows]
