@@ -32,6 +32,7 @@ OTHERS = {
     "slow_http": "slowhttptest in all its modes",
     "failover": "a job server that dies and comes back",
     "many_servers": "one job server and four, with wrk",
+    "kept_polls": "one kept job that everybody asks for: plainly, with a token, through the relay",
 }
 
 
