@@ -166,9 +166,9 @@ class GatewayFamilies:
             "Results of kept jobs that had to make room for newer ones.",
             counters["kept_results_dropped"],
         )
-        yield gauge("gatewayx_kept_bytes", "Bytes held for kept jobs; they are among the results.", view.kept_bytes.held)
+        yield gauge("gatewayx_kept_bytes", "Bytes held for kept jobs, among the results.", view.kept_bytes.held)
         yield gauge("gatewayx_kept_limit_bytes", "What kept jobs may hold.", view.kept_bytes.limit)
-        yield gauge("gatewayx_event_streams", "Answers that are streams of events and have not ended.", view.event_streams)
+        yield gauge("gatewayx_event_streams", "Answers that are streams of events and go on.", view.event_streams)
         for name, documentation in (
             ("event_streams", "Answers that were streams of events."),
             ("event_streams_cut", "Streams of events that ended since their client did not read."),

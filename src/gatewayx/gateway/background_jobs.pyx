@@ -51,7 +51,6 @@ cdef enum:
 
 cdef long long FRESH_NS = FRESH_S * 1_000_000_000
 cdef bytes JSON = b"application/json"
-cdef bytes NEXT_POLL = b"Retry-After: %d\r\n" % FRESH_S
 
 cdef str NOT_CONFIGURED = "the job server of this job is none of the gateway's any more"
 cdef str NOT_HERE = (
@@ -167,7 +166,7 @@ cdef class BackgroundCall(Watcher):
         cdef bytes tag = f'"{job.state()}-{job.numerator}-{job.denominator}"'.encode()
         cdef bytes headers = b"ETag: " + tag + b"\r\n"
         if job.known:
-            headers += NEXT_POLL
+            headers += self.jobs.retry_after.exactly(FRESH_NS)
         if self.tags is not None and matches_tag(self.tags, tag):
             return self._answer(304, outcomes.NOT_MODIFIED, headers, None)
         return self._answer(200, outcomes.OK, headers, self._json())
@@ -302,7 +301,7 @@ cdef class BackgroundJobs:
 
     def counters(self):
         """What is held now, by name."""
-        return {"background_calls": self.waiting}
+        return {"waiting": self.waiting}
 
     cdef bint _is_own(self, BackgroundId found) except -1:
         return found.submitter.place == self.place and found.submitter.mark == self.places[self.place].mark
@@ -321,7 +320,7 @@ cdef class BackgroundJobs:
             return None
         if self.waiting >= MOST_WAITING:
             self.counts.status_polls_refused += 1
-            _refuse(asked, TOO_MANY_STATUS_POLLS, None, NEXT_POLL)
+            _refuse(asked, TOO_MANY_STATUS_POLLS, None, self.retry_after.exactly(FRESH_NS))
             return None
         call = BackgroundCall.__new__(BackgroundCall)
         call.jobs = self
