@@ -9,7 +9,6 @@ CHAOS=1 runs much more of it.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import itertools
@@ -21,7 +20,6 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
-import uvloop
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -33,21 +31,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fuzz.held import OF_JOB_SERVERS, still_held
-from gatewayx.address import Address, ServerAddress
-from gatewayx.config.settings import Settings
 from gatewayx.core.shared import KEPT_BYTES, KEPT_JOBS
 from gatewayx.embedded import encode
-from gatewayx.embedded.job_server import JobServer
 from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import PacketType
-from gatewayx.server.process import GatewayProcess
 from support.event_streams import Event, EventParser
-from support.fault_proxy import DOWN, FaultProxy
+from support.fault_proxy import DOWN
 from support.gateway import eventually
 from support.http import HttpClient, Response, get, post
 from support.job_servers import HandWorker
 from support.kept import EVENTS, KeptClient, at, job_of
+from support.kept_stage import Stage
 from support.peer import ask_text
 
 Result = TypeVar("Result")
@@ -57,7 +51,6 @@ STEPS = 30
 COUNTED = itertools.count()
 # What a worker sends: some of it is no text.
 DATA = st.sampled_from([b"", b"text", b"\xff\0bytes", b"x" * 3000, "ä€".encode()])
-ENDS = ("kept_succeeded", "kept_failed", "kept_cancelled", "kept_lost", "kept_timed_out")
 STATE_OF = {"complete": "succeeded", "fail": "failed", "exception": "failed"}
 
 
@@ -84,67 +77,6 @@ class Record:
         if self.end is not None:
             return self.end[0]
         return "running" if self.sent else "queued"
-
-
-class Stage:
-    """A gateway in front of a job server, through a proxy, in a loop of its own, for all runs of the machine."""
-
-    def __init__(self, address: tuple[str, int] | None) -> None:
-        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self.address = address
-        self.embedded: JobServer | None = None
-
-    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """What it returns."""
-        return self.runner.run(coroutine)
-
-    async def start(self) -> None:
-        """Start all of it."""
-        if self.address is None:
-            self.embedded = JobServer()
-            await self.embedded.start()
-            self.address = self.embedded.address
-        self.proxy = await FaultProxy(self.address).__aenter__()
-        self.process = GatewayProcess(
-            Settings(
-                listen=(Address("127.0.0.1", 0),),
-                server=(ServerAddress(*self.proxy.address),),
-                connections_per_server=1,
-                content_type="text/plain",
-            )
-        )
-        await self.process.start()
-        self.http = (self.process.addresses[0].host, self.process.addresses[0].port)
-        await self.connected()
-
-    async def connected(self) -> None:
-        """Return once the gateway has both connections to its job server, and can cancel over them."""
-        await eventually(lambda: self.process.pool.counters()["connections"] == 1 and len(self.proxy.sides) == 4)
-        self.sides = set(self.proxy.sides)
-        async with KeptClient(self.http) as client:
-            while (await client.cancel(await client.submit(b"probe"))).status != 200:
-                await client.forget(client.ids[-1])
-
-    async def reconnected(self) -> None:
-        """The same, with another connection in the place of one that was lost."""
-        before = self.sides
-        await eventually(lambda: not before <= self.proxy.sides)
-        await self.connected()
-
-    def held(self) -> dict[str, int]:
-        """What the gateway holds for clients."""
-        return {name: count for name, count in still_held(self.process).items() if name not in OF_JOB_SERVERS}
-
-    def ends(self) -> int:
-        """How many kept jobs have ended so far."""
-        return sum(self.process.counted_in.read()[name] for name in ENDS)
-
-    async def close(self) -> None:
-        """End all of it."""
-        await self.process.close()
-        await self.proxy.__aexit__(None, None, None)
-        if self.embedded is not None:
-            await self.embedded.close()
 
 
 class KeptMachine(RuleBasedStateMachine):
