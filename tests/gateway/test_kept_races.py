@@ -100,7 +100,7 @@ class TestWithoutAnAnswer:
         [text] = [connection for connection in race.server.open if connection.is_text]
         text.close()
         answer = await race.answer
-        assert (answer.status, answer.kind()) == (409, "not-cancellable")
+        assert (answer.status, answer.kind()) == (502, "outcome-unknown")
         assert await race.state() == "lost"
         assert (await race.kept.result(race.job_id)).kind() == "outcome-unknown"
 

@@ -18,8 +18,10 @@ from gatewayx.gateway.kept_answers cimport answer_end, answer_json, location_lin
 from gatewayx.gateway.kept_job cimport (
     ASKED,
     CANCELLED,
+    LOST,
     NOT_ASKED,
     NOT_KNOWN,
+    TIMEOUT,
     WILL_NOT_RUN,
     KeptJob,
 )
@@ -287,6 +289,14 @@ cdef class JobCall(JobRequest):
         return self._answer_cancelled(kept)
 
     cdef int _answer_cancelled(self, KeptJob kept) except -1:
+        if kept.state == LOST and kept.cancellation == NOT_KNOWN:
+            return self._answer_problem(
+                OUTCOME_UNKNOWN, f"{kept.cancel_reason}; whether the job was cancelled will never be known"
+            )
+        if kept.state == LOST or kept.state == TIMEOUT:
+            return self._answer_problem(
+                NOT_CANCELLABLE, "nobody waits for the job's end any more, and whether it has ended is not known"
+            )
         if kept.has_ended() and kept.state != CANCELLED:
             return self._answer_problem(NOT_CANCELLABLE, "the job has ended")
         if kept.cancellation == NOT_ASKED and not kept.has_ended():
