@@ -205,7 +205,7 @@ class TestNotCancelled:
     async def test_what_has_ended_without_a_worker(self, kept, function):
         job_id = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.1")
         await kept.until(job_id, lambda job: job["state"] == "timeout")
-        refused(await kept.cancel(job_id), "the job has ended")
+        refused(await kept.cancel(job_id), "whether it has ended is not known")
 
     async def test_what_others_may_wait_for(self, kept, worker, function):
         job_id = await kept.submit(function, b"w", b"X-Gearman-Unique: shared")

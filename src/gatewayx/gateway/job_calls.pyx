@@ -40,6 +40,7 @@ from gatewayx.http.problems import (
     NOT_CANCELLABLE,
     NOT_KEPT,
     OUTCOME_UNKNOWN,
+    OWNER_AWAY,
     RESERVED_PATH,
     UNEXPECTED_BODY,
     UNEXPECTED_QUERY,
@@ -198,6 +199,12 @@ cdef class JobCall(JobRequest):
         if self.tags is not None:
             lines += b"If-None-Match: %b\r\n" % self.tags
         return lines
+
+    cdef int relay_failed(self, object problem, str detail) except -1:
+        if problem is OUTCOME_UNKNOWN and self.kind != CANCEL:
+            # To ask again does no harm, and tells whether the job is lost with its process.
+            problem, detail = OWNER_AWAY, None
+        return JobRequest.relay_failed(self, problem, detail)
 
     cdef int learn_ending(self, const Ending* ending, bytes headers) except -1:
         self.request.outcome = ending.outcome
