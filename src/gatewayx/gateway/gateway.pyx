@@ -56,8 +56,9 @@ cdef class Gateway(Common):
     default and maximum of a job's wait. records: where jobs are counted, and of whose requests they are; None for where nobody
     looks. access: who may ask; None for anybody. owners: of keys, where there are several processes. kept: the jobs
     that outlive their requests, and background_jobs: those that clients come back to; None where none are served.
-    max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques. plugin_compat: take requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where
-    gatewayx differs from it on purpose.
+    max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques. plugin_compat: take
+    requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs from it
+    on purpose.
     """
 
     def __init__(
