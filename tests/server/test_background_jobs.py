@@ -1,4 +1,4 @@
-"""Background jobs of a gateway with several worker processes: any tells of each, and the one that submitted it cancels it."""
+"""Background jobs of several worker processes: any tells of each, and the one that has submitted it cancels it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why the gateway refuses, ends or leaves out something, and how kept jobs end, by the counts of core/counters that tell."""
+"""Why the gateway refuses, ends or leaves out something, and how kept jobs end, by the counts of core/counters."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class GatewayView(NamedTuple):
     jobs: HeldView
     # By account: small, bodies, results.
     held_bytes: Mapping[str, HeldView]
-    # Jobs that outlive their request, in all and by what is known of them: queued, running, ended; and bytes held for them.
+    # Jobs that outlive their request, in all and by whether they are queued, running, or ended; and bytes for them.
     kept: HeldView
     kept_jobs: Mapping[str, int]
     kept_bytes: HeldView

@@ -16,6 +16,7 @@ cdef inline Py_ssize_t letters_of(Py_ssize_t size) noexcept nogil:
 
 # Write size bytes as letters at `end`, which has room for them; returns what follows them.
 cdef char* put_letters(char* end, const char* data, Py_ssize_t size) noexcept nogil
-# Read so many letters into `data`, which has room for three bytes each four of them. Returns how many bytes they make, or -1 if any
-# is no letter, or they are not what put_letters() makes of any bytes: bits that stand for nothing must be 0.
+# Read so many letters into `data`, which has room for three bytes each four of them. Returns how many bytes they make,
+# or -1 if any is no letter, or they are not what put_letters() makes of any bytes: bits that stand for nothing must be
+# 0.
 cdef Py_ssize_t read_letters(char* data, const char* letters, Py_ssize_t count) noexcept nogil

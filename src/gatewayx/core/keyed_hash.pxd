@@ -35,7 +35,8 @@ cdef class KeyedHash:
 cdef void hash_short(const char* text, Py_ssize_t size, const uint64_t* key, uint64_t* words) noexcept nogil
 
 
-# The state of SipHash between two words. A copy goes on from where it was made: what many texts begin with is hashed once.
+# The state of SipHash between two words. A copy goes on from where it was made: what many texts begin with is hashed
+# once.
 cdef struct SipState:
     uint64_t v0
     uint64_t v1

@@ -18,12 +18,13 @@ cdef enum:
     MOST_KNOWN = 4096
     # A request waits for a job's end for so long at most.
     MOST_WAIT_S = 60
-    # Requests that wait for a job server's answer or a job's end; beyond, they are answered as if it was asked too often.
+    # Requests that wait for a job server's answer or a job's end; beyond, they are answered as if it was asked too
+    # often.
     MOST_WAITING = 16384
 
 
 cdef class KnownJob(Watched):
-    """One job at one job server, and what that has told last. Those who wait for an answer, or for another one, watch it."""
+    """One job at one job server, and what that has told last. Those who wait for an answer watch it."""
     cdef PooledServer server
     cdef bytes unique
     # When that was, by now_ns(); 0 for never, and while nothing of it is to be believed any more.
@@ -100,14 +101,16 @@ cdef class BackgroundJobs:
     # Calls that are under way.
     cdef readonly Py_ssize_t waiting
 
-    # Which other process has to be asked to cancel the job, or to forget it: its place; -1 if it is this one, or nobody can.
+    # Which other process has to be asked to cancel the job, or to forget it: its place; -1 if it is this one, or nobody
+    # can.
     cdef int elsewhere(self, BackgroundId found) except -2
-    # Answer asked.request, which wants to see the job: 200 and its JSON, 404 if the job server is none of ours any more, 503 if it cannot be
-    # asked now. text: the id. wait_s: answer only at its end, or after so long; 0 for at once. tags: as of BackgroundCall; 304 if the
-    # job is as it was. Returns what is to be abandoned with the request, or None if it is answered and `asked` closed.
+    # Answer asked.request, which wants to see the job: 200 and its JSON, 404 if the job server is none of ours any
+    # more, 503 if it cannot be asked now. text: the id. wait_s: answer only at its end, or after so long; 0 for at
+    # once. tags: as of BackgroundCall; 304 if the job is as it was. Returns what is to be abandoned with the request,
+    # or None if it is answered and `asked` closed.
     cdef BackgroundCall see(self, JobRequest asked, BackgroundId found, bytes text, double wait_s, bytes tags)
-    # Cancel the job and answer: 200 if it will not run, 202 if it runs or may have run, 409 if it cannot be asked for. Only the process that
-    # has submitted it can (elsewhere()). Returns as see().
+    # Cancel the job and answer: 200 if it will not run, 202 if it runs or may have run, 409 if it cannot be asked for.
+    # Only the process that has submitted it can (elsewhere()). Returns as see().
     cdef BackgroundCall cancel(self, JobRequest asked, BackgroundId found, bytes text)
     # Answer 204, and cancel the job if that is possible here.
     cdef int forget(self, JobRequest asked, BackgroundId found) except -1

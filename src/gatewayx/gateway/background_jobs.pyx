@@ -1,16 +1,17 @@
 """Background jobs that outlive their request: what their job servers know of them.
 
-Theory of operation. The id of a background job says all that is needed to ask for it (gateway/job_ids), so nothing is kept of it
-here, and any process can answer. A job server is asked by the job's unique, and tells whether it has the job and whether that runs;
-how one has ended nobody knows. What it has told is good for a second, for all who ask for that job: each question walks a hash chain in
-the one thread that all jobs pass through (libgearman-server/server.cc). How many questions a second there may be is bounded for each
-job server over all worker processes; whoever comes beyond that is told so, and does not wait.
+Theory of operation. The id of a background job says all that is needed to ask for it (gateway/job_ids), so nothing is
+kept of it here, and any process can answer. A job server is asked by the job's unique, and tells whether it has the job
+and whether that runs; how one has ended nobody knows. What it has told is good for a second, for all who ask for that
+job: each question walks a hash chain in the one thread that all jobs pass through (libgearman-server/server.cc). How
+many questions a second there may be is bounded for each job server over all worker processes; whoever comes beyond that
+is told so, and does not wait.
 
 Those who wait for a job's end watch it: one of them asks again when a second is over, and all look at the answer.
 
-Only `cancel job` takes a job out of its queue, by the handle, and a handle is good for one life of its job server: after a restart the
-same one names another job. So only the process that was given the handle may cancel, as long as the text connection that was up at
-that time is.
+Only `cancel job` takes a job out of its queue, by the handle, and a handle is good for one life of its job server:
+after a restart the same one names another job. So only the process that was given the handle may cancel, as long as the
+text connection that was up at that time is.
 """
 
 import time
@@ -54,7 +55,7 @@ cdef bytes JSON = b"application/json"
 
 cdef str NOT_CONFIGURED = "the job server of this job is none of the gateway's any more"
 cdef str NOT_HERE = (
-    "only the process that has submitted the job knew how to cancel it, and that has ended or belongs to another gateway"
+    "only the process that has submitted the job can cancel it, and that has ended or belongs to another gateway"
 )
 
 
@@ -222,9 +223,9 @@ cdef class BackgroundCall(Watcher):
 cdef class BackgroundJobs:
     """The background jobs of a gateway, as far as their job servers tell of them.
 
-    pool: of the job servers. ids: which ids are read by. wheel: where waits hang. rates, counters: where questions are counted, with
-    those of other worker processes. places: each place of the gateway has the `mark` of the process there. place: this one.
-    max_status_polls: questions a second to a job server.
+    pool: of the job servers. ids: which ids are read by. wheel: where waits hang. rates, counters: where questions are
+    counted, with those of other worker processes. places: each place of the gateway has the `mark` of the process
+    there. place: this one. max_status_polls: questions a second to a job server.
     """
 
     def __init__(

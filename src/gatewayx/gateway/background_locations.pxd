@@ -8,8 +8,8 @@ from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gearman.job cimport Job
 
 cdef enum:
-    # So many lives of job servers, each with a token, are remembered, and functions with one of those: each in the place that a number or
-    # an address chooses, from which the next one of that place drives it out.
+    # So many lives of job servers, each with a token, are remembered, and functions with one of those: each in the
+    # place that a number or an address chooses, from which the next one of that place drives it out.
     ORIGINS = 64
     TEMPLATES = 128
     # What all lines have up to the function in the id, with a handle and a unique of 63 bytes.
@@ -31,7 +31,8 @@ cdef struct Origin:
     long long second_ends_ns
     # The digits of the number before its last LAST_DIGITS.
     uint64_t first_number
-    # The handle: how many bytes, how many before its last digits, which differ from one to the next, and how many digits it ends with.
+    # The handle: how many bytes, how many before its last digits, which differ from one to the next, and how many
+    # digits it ends with.
     Py_ssize_t handle_bytes
     Py_ssize_t handle_head_bytes
     int handle_digits
@@ -78,9 +79,9 @@ cdef class BackgroundLocations:
     cdef list origins_of
     cdef list functions
 
-    # The X-Gearman- lines and the Location of a background job that a job server has queued, whose unique is the gateway's own, with
-    # the handle that it was given, now, by now_ns(). They are this object's, up to the next call. Returns how many bytes; 0 if its id
-    # would be too long.
+    # The X-Gearman- lines and the Location of a background job that a job server has queued, whose unique is the
+    # gateway's own, with the handle that it was given, now, by now_ns(). They are this object's, up to the next call.
+    # Returns how many bytes; 0 if its id would be too long.
     cdef Py_ssize_t put_lines(
         self,
         JobRequest wanted,

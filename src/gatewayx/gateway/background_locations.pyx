@@ -1,10 +1,10 @@
 """The header lines of answers to background jobs, the Location of each among them, at little cost.
 
-Theory of operation. A background job is the cheapest that there is, and few of its ids are ever asked for. So what the lines of
-one have in common with those of the one before is kept as text, and with it the state of the hash that becomes the tag
-(gateway/job_ids): what jobs of the same token have in common that the same job server has queued in the same second (Origin), and, for
-each function, all of the lines (Template). For a job its number and the last digits of its handle are put into that text, and their
-one word into the hash.
+Theory of operation. A background job is the cheapest that there is, and few of its ids are ever asked for. So what the
+lines of one have in common with those of the one before is kept as text, and with it the state of the hash that becomes
+the tag (gateway/job_ids): what jobs of the same token have in common that the same job server has queued in the same
+second (Origin), and, for each function, all of the lines (Template). For a job its number and the last digits of its
+handle are put into that text, and their one word into the hash.
 """
 
 cimport cython

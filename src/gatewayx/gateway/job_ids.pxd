@@ -16,8 +16,8 @@ cdef enum:
     # Of a tag, and as letters.
     TAG_BYTES = 8
     TAG_LETTERS = 11
-    # Of a background job's id: the letter, and 18 bytes in base64url, of the job server's mark, the submitter's place and mark, and the
-    # life; then what tells the process in the job's unique.
+    # Of a background job's id: the letter, and 18 bytes in base64url, of the job server's mark, the submitter's place
+    # and mark, and the life; then what tells the process in the job's unique.
     FIXED_LETTERS = 25
     PROCESS_BYTES = 20
     # Of the number in its unique; the last of them, and of the handle's, are hashed together.
@@ -79,13 +79,13 @@ cdef int begin_tag(SipState* state, const uint64_t* key, char kind, bytes token_
 cdef char* put_fixed(char* end, uint64_t server_mark, const KeptPlace* submitter, unsigned int life) noexcept
 # How many digits the handle ends with that an id tells apart from the rest of it.
 cdef int handle_digits_of(const char* handle, Py_ssize_t handle_bytes) noexcept nogil
-# What the hash takes of digits before its last word: DIGITS_BYTES of them. second: the digits of that, which the number's follow. handle:
-# the last digits of that.
+# What the hash takes of digits before its last word: DIGITS_BYTES of them. second: the digits of that, which the
+# number's follow. handle: the last digits of that.
 cdef void put_first_digits(char* digits, const char* second, const char* handle, int handle_digits) noexcept nogil
 
 
 cdef inline uint64_t hashed_bytes_of(Py_ssize_t handle_end, Py_ssize_t function_bytes) noexcept nogil:
-    """How many bytes the hash of a background job's id takes, whose part up to the handle's end and whose function have so many."""
+    """How many bytes the hash of an id takes, whose part up to the handle's end and whose function have so many."""
     return BEGUN_BYTES + (handle_end + 7 & ~7) + (function_bytes + 7 & ~7) + DIGITS_BYTES + 7
 
 

@@ -1,14 +1,14 @@
 """Ids of jobs that outlive their request: made, signed, and read again.
 
-An id carries what is needed to ask for its job, and a tag: a keyed hash (SipHash-2-4) over all of it and the mark of the token
-that it is for. So an id that was guessed, cut or altered, or is another token's, is known to be none without a look at any job, and
-all of them take the same work. Each id has one text.
+An id carries what is needed to ask for its job, and a tag: a keyed hash (SipHash-2-4) over all of it and the mark of
+the token that it is for. So an id that was guessed, cut or altered, or is another token's, is known to be none without
+a look at any job, and all of them take the same work. Each id has one text.
 
-A kept job's is "k" and, in base64url, its place (2 bytes), the mark of the process there (4), 16 random ones, and the tag
-(8), all with the highest byte first.
+A kept job's is "k" and, in base64url, its place (2 bytes), the mark of the process there (4), 16 random ones, and the
+tag (8), all with the highest byte first.
 
-A background job's begins with "b". Millions of them are made for few that are read, so it is made of parts which most of
-them have in common, and ends with what differs:
+A background job's begins with "b". Millions of them are made for few that are read, so it is made of parts which most
+of them have in common, and ends with what differs:
 
     base64url of the job server's mark (8 bytes), the submitter's place (2) and mark (4), the life of the job server (4)
     the letters of the job's unique that tell the process
@@ -17,9 +17,10 @@ them have in common, and ends with what differs:
     the second of its submission, 10 digits; the number in its unique, 14; the last digits of its handle, up to 10
     the tag, in base64url
 
-The tag's hash takes the kind of id and the token's mark; the first three parts as one text, with zeros up to eight bytes; the
-seconds, the number without its last six digits and the handle's digits without their last six as 24 bytes; the function's part,
-again with zeros; and at the end one word of what is left, with how many digits the handle has. No two ids have the same words.
+The tag's hash takes the kind of id and the token's mark; the first three parts as one text, with zeros up to eight
+bytes; the seconds, the number without its last six digits and the handle's digits without their last six as 24 bytes;
+the function's part, again with zeros; and at the end one word of what is left, with how many digits the handle has. No
+two ids have the same words.
 """
 
 import os
@@ -60,7 +61,8 @@ cdef class BackgroundId:
 cdef class JobIds:
     """Makes and reads ids.
 
-    keys: by the first of which ids are signed, and by any of which they are read; one or two of KEY_BYTES bytes, else ValueError.
+    keys: by the first of which ids are signed, and by any of which they are read; one or two of KEY_BYTES bytes, else
+    ValueError.
     """
 
     def __init__(self, tuple keys not None):

@@ -439,8 +439,8 @@ JOB_UNKNOWN = Problem(
     404,
     Retry.NO,
     False,
-    "no job of this id is known to whoever asks: it never was, was forgotten, or belongs to another token; or the process "
-    "that kept it has ended",
+    "no job of this id is known to whoever asks: it never was, was forgotten, or belongs to another token; or the "
+    "process that kept it has ended",
     "no job of this id is known",
 )
 RESULT_DROPPED = Problem(

@@ -248,7 +248,7 @@ class Places:
 
     @id_keys.setter
     def id_keys(self, keys: tuple[bytes, ...]) -> None:
-        # They are written where nobody reads before that is told: a process that begins meanwhile has them or the others.
+        # They are written where nobody reads until that is told: who begins meanwhile has them or the others.
         slot = 1 - self._keys[0]
         at = KEYS_SLOT_BYTES * (1 + slot)
         self._keys[at] = len(keys)
