@@ -203,7 +203,7 @@ class TestNotCancelled:
         assert await kept.poll(job_id) == before
 
     async def test_what_has_ended_without_a_worker(self, kept, function):
-        job_id = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.1")
+        job_id = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.5")
         await kept.until(job_id, lambda job: job["state"] == "timeout")
         refused(await kept.cancel(job_id), "whether it has ended is not known")
 

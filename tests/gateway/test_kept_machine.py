@@ -40,7 +40,7 @@ from support.fault_proxy import DOWN
 from support.gateway import eventually
 from support.http import HttpClient, Response, get, post
 from support.job_servers import HandWorker
-from support.kept import EVENTS, KeptClient, at, job_of
+from support.kept import ASYNC, EVENTS, KeptClient, at, job_of
 from support.kept_stage import Stage
 from support.peer import ask_text
 
@@ -48,6 +48,7 @@ Result = TypeVar("Result")
 
 EXAMPLES = 300 if os.environ.get("CHAOS") == "1" else 10
 STEPS = 30
+MOMENT_S = 0.05
 COUNTED = itertools.count()
 # What a worker sends: some of it is no text.
 DATA = st.sampled_from([b"", b"text", b"\xff\0bytes", b"x" * 3000, "ä€".encode()])
@@ -129,15 +130,21 @@ class KeptMachine(RuleBasedStateMachine):
     def submit_for_a_moment(self) -> Record:
         """One that no worker can end in its time."""
         record = Record(b"%d" % next(COUNTED))
-
-        async def timed_out() -> None:
-            record.job_id = await self.client.submit(self.function, record.workload, b"X-Gearman-Timeout: 0.05")
-            assert (await self.client.poll(record.job_id, "wait=60"))["state"] == "timeout"
-
-        self.run(timed_out())
         record.end = ("timeout", "", b"")
         self.maybe.add(record.workload)
-        self.records.append(record)
+
+        async def timed_out() -> None:
+            timeout = b"X-Gearman-Timeout: %.2f" % MOMENT_S
+            answer = await self.client.http.ask(post(b"/" + self.function, record.workload, ASYNC, timeout))
+            if answer.status != 202:
+                # The job server was not even quick enough to say that it has it, so nobody knows of it.
+                self.check_result(record, answer)
+                return
+            record.job_id = self.client.accepted(answer)
+            assert (await self.client.poll(record.job_id, "wait=60"))["state"] == "timeout"
+            self.records.append(record)
+
+        self.run(timed_out())
         return record
 
     @rule()
@@ -550,6 +557,9 @@ def test_each_job_has_one_end_and_it_is_the_true_one(kind, session_gearmand, mon
                     max_examples=EXAMPLES,
                     stateful_step_count=STEPS,
                     deadline=None,
+                    # Who is quicker differs from one run to the next, so a failure is told as it was found.
+                    database=None,
+                    phases=[hypothesis.Phase.generate],
                     suppress_health_check=list(hypothesis.HealthCheck),
                 ),
             )
