@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import re
 import time
 from typing import Any
@@ -224,6 +226,25 @@ class TestLocation:
                     answer = await client.ask(get(location, file.line(asks)))
                     assert answer.status == (200 if asks == name else 404)
                 assert (await client.ask(get(location))).status == 401
+
+
+    async def test_more_tokens_and_functions_than_are_remembered(self, embedded, tmp_path):
+        file = TokenFile(tmp_path / "tokens.toml")
+        names = [f"t{number}" for number in range(130)]
+        file.write(*(file.table(name) for name in names))
+        async with (
+            running_gateway([embedded.address], tokens=str(file.path)) as gateway,
+            HttpClient(gateway.address) as client,
+        ):
+            chance = random.Random(1)
+            for number in range(600):
+                name = chance.choice(names)
+                function = b"f%d" % (number % 200)
+                location = await submitted(client, function, file.line(name))
+                mark = hashlib.sha256(name.encode()).digest()[:16]
+                found = gateway.process.ids.background(location.removeprefix(b"/v1/jobs/"), mark)
+                assert found is not None
+                assert found.function == function
 
 
 class TestStates:
