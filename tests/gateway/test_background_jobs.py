@@ -227,7 +227,6 @@ class TestLocation:
                     assert answer.status == (200 if asks == name else 404)
                 assert (await client.ask(get(location))).status == 401
 
-
     async def test_more_tokens_and_functions_than_are_remembered(self, embedded, tmp_path):
         file = TokenFile(tmp_path / "tokens.toml")
         names = [f"t{number}" for number in range(130)]

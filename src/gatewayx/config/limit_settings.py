@@ -41,8 +41,8 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         "max-relayed",
         Integer(1, 100_000),
         "Limits",
-        "Requests that a worker process has with others at once, which own their X-Gearman-Unique or keep their job; beyond: "
-        "503. Those that may wait for long, for a job's end or its events, are bounded by max-connections instead.",
+        "Requests that a worker process has with others at once, which own their X-Gearman-Unique or keep their job; "
+        "beyond: 503. Those that may wait for long, for a job's end or its events, are bounded by max-connections instead.",
     ),
     Setting(
         "max_held_bytes",
