@@ -42,7 +42,8 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         Integer(1, 100_000),
         "Limits",
         "Requests that a worker process has with others at once, which own their X-Gearman-Unique or keep their job; "
-        "beyond: 503. Those that may wait for long, for a job's end or its events, are bounded by max-connections instead.",
+        "beyond: 503. Those that may wait for long, for a job's end or its events, are bounded by max-connections "
+        "instead.",
     ),
     Setting(
         "max_held_bytes",
