@@ -39,7 +39,8 @@ MAX_CONNECTIONS_PER_ADDRESS = 25
 MAX_JOBS = 25
 MAX_HELD = 16 * MEBIBYTE
 ACCOUNTS = {"small_bytes": MAX_HELD // 8, "bodies_bytes": MAX_HELD * 3 // 8, "results_bytes": MAX_HELD // 2}
-BOUNDS = {"connections": MAX_CONNECTIONS, "jobs": MAX_JOBS, **ACCOUNTS}
+# Nobody asks for a job that is kept.
+BOUNDS = {"connections": MAX_CONNECTIONS, "jobs": MAX_JOBS, "kept_jobs": 0, "kept_bytes": 0, **ACCOUNTS}
 HELD = ("--max-held", "16MiB", "--max-body", "2MiB", "--max-result", "4MiB")
 BODY_BYTES = 1_500_000
 LARGE_BYTES = MEBIBYTE

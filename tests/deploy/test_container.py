@@ -79,7 +79,8 @@ def test_what_is_copied_is_there_and_sent_to_the_builder():
         path.relative_to(ROOT) for name in copied for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file()
     ]
     sent = {path for path in sources if is_sent(PurePosixPath(path))}
-    assert {path.suffix for path in sent if path.parts[0] == "src"} == {".py", ".pyi", ".pyx", ".pxd", ".typed"}
+    suffixes = {path.suffix for path in sent if path.parts[0] == "src"}
+    assert suffixes == {".py", ".pyi", ".pyx", ".pxd", ".typed", ".html"}
     assert {str(path) for path in sent} >= {"pyproject.toml", "src/gatewayx/cli.py", "src/gatewayx/core/counters.pyx"}
     assert not is_sent(PurePosixPath(".git/config"))
     assert not is_sent(PurePosixPath("tests/conftest.py"))

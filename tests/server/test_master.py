@@ -390,7 +390,7 @@ async def test_room_is_made_for_the_files_of_many_processes(embedded):
     async with ServeProcess(*arguments, "--max-relayed", "10", preexec=few_open_files) as served:
         await served.address()
         [limit] = {resource.prlimit(each, resource.RLIMIT_NOFILE)[0] for each in served.all()}
-        assert limit == 1 + 256 + 3 + 32 * 2 * 3 + 32 * (1 + 10 + 64) + 64
+        assert limit == 1 + 256 + 4 + 32 * 2 * 3 + 32 * (1 + 2 * 10 + 64) + 64
 
 
 # A child of a child, whose parent ends first.

@@ -120,7 +120,7 @@ class TestFraming:
                 assert b"HTTP/1.1 204" in client.body()
             # The connection to the owner is kept for the next request.
             assert not end.closed
-            assert both.gateway.processes[1].relay.counters() == {"relayed": 0, "idle_connections": 1}
+            assert both.gateway.processes[1].relay.counters() == {"relayed": 0, "patient": 0, "idle_connections": 1}
 
     def test_what_comes_with_the_head_leaves_with_the_head(self):
         with two() as both:
@@ -189,7 +189,7 @@ class TestCut:
         with two() as both:
             both.answer(both.waits(), HEAD + how)
             answer = both.client.responses()[0]
-            assert (answer.status, json.loads(answer.body)["type"]) == (502, "urn:gatewayx:outcome-unknown")
+            assert (answer.status, json.loads(answer.body)["type"]) == (503, "urn:gatewayx:owner-away")
 
     @pytest.mark.parametrize("before", [HEAD[:-2], HEAD, HEAD + CHUNKS, HEAD + CHUNKS[:1]])
     def test_a_client_that_hangs_up_ends_it_for_the_owner(self, before):
@@ -200,7 +200,7 @@ class TestCut:
             both.gateway.loop.settle()
             assert end.closed
             assert both.client.gone
-            assert both.gateway.processes[1].relay.counters() == {"relayed": 0, "idle_connections": 0}
+            assert both.gateway.processes[1].relay.counters() == {"relayed": 0, "patient": 0, "idle_connections": 0}
             assert both.held_bytes() == 0
 
 

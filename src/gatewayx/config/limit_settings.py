@@ -42,8 +42,7 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         Integer(1, 100_000),
         "Limits",
         "Requests that a worker process has with others at once, which own their X-Gearman-Unique or keep their job; "
-        "beyond: 503. Those that may wait for long, for a job's end or its events, are bounded by max-connections "
-        "instead.",
+        "and as many again that wait for a job's end or take its events. Beyond: 503.",
     ),
     Setting(
         "max_held_bytes",

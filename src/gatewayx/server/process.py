@@ -137,7 +137,6 @@ class GatewayProcess:
                 place,
                 relay_sockets,
                 settings.max_relayed,
-                settings.max_connections,
                 self.limits,
             )
         self.rates = self.places.rates(self.counted_in)
@@ -292,7 +291,6 @@ class GatewayProcess:
         self.background_jobs.change(settings.max_status_polls)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
-            self.relay.max_patient = settings.max_connections
         if self._sockets is not None:
             self._sockets.set_write_timeout(settings.write_timeout_s)
         if self._log is not None:
@@ -557,9 +555,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # two for each worker process.
         + processes * 2 * (len(settings.listen) + 1)
         # And of several worker processes each has the relay's sockets of all, and requests with others and from each of
-        # them: short ones, and as many that may wait for long as there may be clients.
-        + (processes * (1 + settings.max_relayed + MAX_IDLE_CONNECTIONS) if processes > 1 else 0)
-        + (2 * settings.max_connections if processes > 1 else 0)
+        # them: short ones, and those that may wait for long.
+        + (processes * (1 + 2 * settings.max_relayed + MAX_IDLE_CONNECTIONS) if processes > 1 else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS

@@ -40,8 +40,7 @@ cdef class Relay(Owners):
     # Requests that are with others, and how many may be.
     cdef public Py_ssize_t max_relayed
     cdef readonly Py_ssize_t relayed
-    # The same for those that may wait for long.
-    cdef public Py_ssize_t max_patient
+    # The same for those that may wait for long, of which as many may be beside the others.
     cdef readonly Py_ssize_t patient
     # On how an answer in chunks may be framed.
     cdef Limits limits

@@ -21,7 +21,6 @@ class Relay(Owners):
     """The other processes of a gateway, as owners of keys."""
 
     max_relayed: int
-    max_patient: int
     def __init__(
         self,
         wheel: DeadlineWheel,
@@ -32,7 +31,6 @@ class Relay(Owners):
         own: int,
         sockets: RelaySockets,
         max_relayed: int,
-        max_patient: int,
         limits: Limits,
     ) -> None: ...
     @property

@@ -82,8 +82,7 @@ cdef class Relay(Owners):
 
     wheel: where deadlines hang. poller: watches the connections; None if `sockets` needs none. budget: where what is held
     is counted. counters: where requests are counted. places: what the processes share. own: the place of this one.
-    sockets: the RelaySockets. max_relayed: requests that may be with others at once, and max_patient: those beside them that may wait
-    for long. limits: on how answers are framed.
+    sockets: the RelaySockets. max_relayed: requests that may be with others at once, and as many beside them that may wait for long. limits: on how answers are framed.
     """
 
     def __init__(
@@ -96,7 +95,6 @@ cdef class Relay(Owners):
         unsigned int own,
         sockets,
         Py_ssize_t max_relayed,
-        Py_ssize_t max_patient,
         Limits limits not None,
     ):
         self.wheel = wheel
@@ -109,7 +107,6 @@ cdef class Relay(Owners):
         self.sockets = sockets
         self.count = len(places)
         self.max_relayed = max_relayed
-        self.max_patient = max_patient
         self.limits = limits
         self.idle = [[] for _ in range(self.count)]
 
@@ -140,8 +137,8 @@ cdef class Relay(Owners):
         cdef RelayConnection connection
         cdef bint is_kept
         cdef bint is_counted = False
-        # Those that may wait for long have a bound of their own, or they would keep out the short ones.
-        if self.patient >= self.max_patient if asked.is_patient() else self.relayed >= self.max_relayed:
+        # Those that may wait for long count apart, or they would keep out the short ones.
+        if (self.patient if asked.is_patient() else self.relayed) >= self.max_relayed:
             asked.relay_failed(RELAY_FULL, None)
             return None
         while True:
