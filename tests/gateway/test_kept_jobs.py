@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import re
 import time
@@ -12,7 +13,7 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, PacketType
 from support.fault_proxy import DOWN, FaultProxy
-from support.gateway import MAX_RESULT, eventually, running_gateway
+from support.gateway import MAX_RESULT, WAIT_S, eventually, running_gateway
 from support.http import HttpClient, Response, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker, nobody_listens
 from support.kept import ASYNC, EVENTS, JOB_FIELDS, KeptClient, at, job_of
@@ -88,11 +89,16 @@ class TestSubmission:
 
     async def test_whose_client_leaves_within_its_wait_is_cancelled(self, gateway, job_server, function):
         before = await handles(job_server.address)
+
+        async def made() -> set[bytes]:
+            while not (found := await handles(job_server.address) - before):
+                pass
+            return found
+
         async with HttpClient(gateway.address) as client:
             client.send(post(b"/" + function, b"nobody's", b"Prefer: respond-async, wait=60"))
-            while not (made := await handles(job_server.address) - before):
-                pass
-        await dropped(job_server.address, *made)
+            new = await asyncio.wait_for(made(), WAIT_S)
+        await dropped(job_server.address, *new)
         async with hand_worker(job_server.address, function) as worker:
             await worker.no_job()
 
