@@ -20,7 +20,9 @@ PYTHON_SOURCES := $(shell find src -name '*.py' -o -name '*.pyi')
 STUBBED_MODULES := $(shell find src -name '*.pyi' | sed 's|^src/||; s|\.pyi$$||; s|/|.|g')
 
 # The tests wait more than they compute: as many processes as processors leave each the time that it needs.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One more than there are processors, up to four: many tests wait for others.
+TEST_PROCESSES := $(shell echo $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
