@@ -14,6 +14,7 @@ import pytest
 
 from support.demo import running_demo
 from support.event_streams import events_of
+from support.tools import without_sanitizer
 
 STOP_TIMEOUT_S = 10
 
@@ -47,7 +48,15 @@ class Printed:
         command = self.commands[remark].replace("/ID", f"/{job_id}").replace(" -d 5 ", " -d 0.2 ")
         # curl as a user has it, and no proxy or settings of theirs.
         command = command.replace("curl ", "curl -q -sS --noproxy '*' ", 1)
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=True)
+        done = subprocess.run(
+            command,
+            shell=True,
+            capture_output=True,
+            text=True,
+            timeout=STOP_TIMEOUT_S,
+            check=True,
+            env=without_sanitizer(),
+        )
         return done.stdout
 
 

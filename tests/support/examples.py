@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from support.gateway import PROCESS_S
+from support.tools import without_sanitizer
 
 # Where the documents have their gateway.
 TOLD_ADDRESS = "127.0.0.1:8080"
@@ -86,10 +87,16 @@ class Reader:
         command = command.replace(TOLD_ADDRESS, "{}:{}".format(*self.address))
         # Without the reader's own settings and proxies, and without a picture of how far it is.
         command = re.sub(r"\bcurl ", "curl -q -sS --noproxy '*' ", command)
+        # A tool that is given the sanitizer's allocator may hang in it.
         process = await asyncio.create_subprocess_shell(
-            command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=without_sanitizer()
         )
-        printed, _ = await asyncio.wait_for(process.communicate(), PROCESS_S)
+        try:
+            printed, _ = await asyncio.wait_for(process.communicate(), PROCESS_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         text = printed.decode().replace("\r\n", "\n").strip("\n")
         self.jobs.update(re.findall(JOB_ID, text))
         return text
