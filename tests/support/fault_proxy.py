@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from types import TracebackType
 
 from support.gateway import eventually
@@ -24,6 +25,7 @@ class Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.is_for_jobs = False
         # When the last piece that is on its way leaves.
+        self.pieces: deque[bytes] = deque()
         self.busy_until_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -134,9 +136,12 @@ class FaultProxy:
         loop = asyncio.get_running_loop()
         for begin in range(0, len(data), self.piece_bytes):
             side.busy_until_s = max(side.busy_until_s, loop.time()) + self.delay_s
-            loop.call_at(side.busy_until_s, self._write_piece, side.other, data[begin : begin + self.piece_bytes])
+            # Timers that are due together may come in any order, pieces may not.
+            side.pieces.append(data[begin : begin + self.piece_bytes])
+            loop.call_at(side.busy_until_s, self._write_piece, side, side.other)
 
-    def _write_piece(self, to: Side, piece: bytes) -> None:
+    def _write_piece(self, side: Side, to: Side) -> None:
+        piece = side.pieces.popleft()
         if to.transport is not None:
             to.transport.write(piece)
 
