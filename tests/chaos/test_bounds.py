@@ -82,7 +82,7 @@ async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_pa
                         # No worker does it, so it is never idle and makes room for nobody.
                         client.send(post(b"/wait", b"w"))
                         clients[client.writer.get_extra_info("sockname")] = client
-                await eventually(lambda: memory.taken()["connections"] == memory.taken()["jobs"] == most)
+                await eventually(lambda: memory.taken()["connections"] == memory.taken()["jobs"] == most, PROCESS_S)
 
             await fill()
             for _ in range(REFILLS):
