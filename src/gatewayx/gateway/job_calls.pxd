@@ -50,6 +50,7 @@ cdef class JobCall(JobRequest):
     cdef int _wait(self, KeptJob kept) except -1
     cdef int _cancel(self, KeptJob kept) except -1
     cdef int _answer_cancelled(self, KeptJob kept) except -1
+    cdef int _answer_nothing(self) except -1
     cdef int _answer_problem(self, object problem, str detail) except -1
     cdef int _unknown(self, str detail) except -1
 

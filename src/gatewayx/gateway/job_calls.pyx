@@ -225,9 +225,7 @@ cdef class JobCall(JobRequest):
                 jobs.forget(kept)
             else:
                 run.forget()
-            self.request.outcome = <int> outcomes.NO_CONTENT
-            self.request.owner.answer(self.request, 204, None, NULL, 0, None)
-            return self.close()
+            return self._answer_nothing()
         if kept.has_ended() or self.wait_s <= 0 or jobs.waiting >= MOST_WAITING:
             return self._answer(kept)
         return self._wait(kept)
@@ -336,10 +334,13 @@ cdef class JobCall(JobRequest):
     cdef int _unknown(self, str detail) except -1:
         if self.resumes:
             # Whoever has its events from here on has all that there are (html.spec.whatwg.org, server-sent events: 204).
-            self.request.outcome = <int> outcomes.NO_CONTENT
-            self.request.owner.answer(self.request, 204, None, NULL, 0, None)
-            return self.close()
+            return self._answer_nothing()
         return self._answer_problem(JOB_UNKNOWN, detail)
+
+    cdef int _answer_nothing(self) except -1:
+        self.request.outcome = <int> outcomes.NO_CONTENT
+        self.request.owner.answer(self.request, 204, None, NULL, 0, None)
+        return self.close()
 
     cdef int _answer_problem(self, object problem, str detail) except -1:
         self.request.owner.answer_problem(self.request, problem, detail, None)
