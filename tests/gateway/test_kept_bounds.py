@@ -299,6 +299,7 @@ class TestJobsInFlight:
 class TestAdmission:
     async def test_a_function_without_a_worker_is_refused_before_the_202(self, job_server, function):
         async with running_gateway([job_server.address], require_worker=True) as gateway:
+            await gateway.told()
             is_refused(await ask(gateway.address, post(b"/" + function, b"", ASYNC)), "no-worker")
             assert not any(now_kept(gateway).values())
 

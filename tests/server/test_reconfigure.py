@@ -74,6 +74,7 @@ class TestClients:
         self, gateway, client, settings, request_bytes, status
     ):
         before = gateway.process.settings
+        await gateway.told()
         await change(gateway, **settings)
         async with HttpClient(gateway.address) as new:
             assert (await new.ask(request_bytes)).status == status

@@ -74,6 +74,10 @@ class RunningGateway:
         """Return once the counter has at least this value."""
         await eventually(lambda: self.count(name) >= count)
 
+    async def told(self) -> None:
+        """Return once every job server has told what functions, jobs and workers it has."""
+        await eventually(lambda: all(server.status.functions_now() is not None for server in self.process.pool.servers))
+
     async def let_go(self) -> None:
         """Return once nothing is held any more; fails with what is left."""
         try:
