@@ -63,6 +63,14 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         "nginx http2_max_concurrent_streams: 128",
     ),
     Setting(
+        "max_batch",
+        "max-batch",
+        Integer(1, 1_000_000),
+        "Limits",
+        "Lines of a batch, each a job; a longer one is answered 413.",
+        "Amazon SQS: 10; Confluent REST Proxy: 10 by default",
+    ),
+    Setting(
         "max_target_bytes",
         "max-target",
         Size(256, MEBIBYTE),
@@ -251,6 +259,15 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         "Kept jobs",
         "Jobs kept at once, those that have ended included; a further one is answered 503. Their results and events "
         "have at most a quarter of max-held; beyond, the oldest result of a job that has ended goes.",
+    ),
+    Setting(
+        "max_keys",
+        "max-keys",
+        Integer(0, 10_000_000),
+        "Kept jobs",
+        "Idempotency keys known at once, each for kept-ttl after its job's end; a request with a further one is answered 503. "
+        "Results that are kept for them share the room of kept jobs.",
+        "Stripe keeps keys for 24 h at least",
     ),
     Setting(
         "max_status_polls",

@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     max_connections_per_address: int = 0
     max_pipelined: int = 64
+    max_batch: int = 1_000
     # None is none.
     rate: RateBound | None = None
     function_rate: tuple[FunctionRate, ...] = ()
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kept_timeout_s: float = 3600.0
     kept_ttl_s: float = 300.0
     max_kept_jobs: int = 10_000
+    max_keys: int = 100_000
     max_status_polls: int = 500
     # None is a key that the master makes at the start.
     id_key: str | None = None

@@ -46,6 +46,15 @@ cdef struct Counts:
     unsigned long long kept_lost
     unsigned long long kept_timed_out
     unsigned long long kept_results_dropped
+    # Requests with an idempotency key: those whose job was submitted, those that were answered with what another one's job came to,
+    # once that had ended or by waiting for it, and those that were refused since the key was another request's.
+    unsigned long long keys_begun
+    unsigned long long keys_replayed
+    unsigned long long keys_joined
+    unsigned long long keys_reused
+    # Jobs that came in batches, and batches.
+    unsigned long long batches
+    unsigned long long batch_jobs
     # Answers that were streams of events, and those that ended since their client did not read.
     unsigned long long event_streams
     unsigned long long event_streams_cut

@@ -22,7 +22,9 @@ cpdef enum:
     # Jobs that outlive their request, and the bytes that are held for them.
     KEPT_JOBS = 5
     KEPT_BYTES = 6
-    TOTALS = 7
+    # Idempotency keys whose answers are known, or will be.
+    KEPT_KEYS = 7
+    TOTALS = 8
 
 
 cdef struct SharedWord:

@@ -63,7 +63,7 @@ cdef bytes HASH_KEY = os.urandom(KEY_BYTES)
 FUNCTION_SLOTS = 65536
 
 # In the order of the totals.
-NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes", "kept_jobs", "kept_bytes")
+NAMES = ("connections", "jobs", "small_bytes", "bodies_bytes", "results_bytes", "kept_jobs", "kept_bytes", "kept_keys")
 
 
 def shared_bytes(int places, int function_slots, int address_slots):

@@ -313,8 +313,7 @@ cdef class Gateway(Common):
             wanted.unique = b"-"
         if wanted.unique == b"-":
             # Hashed as it arrives, so that a large body does not hold up the loop at its end.
-            request.body_hash = self.pool.start_identity(wanted.function, wanted.unique)
-            wanted.hash_workload(request.body_hash)
+            request.body_hash = wanted.hash_workload(self.pool.start_identity(wanted.function, wanted.unique))
         return 0
 
 

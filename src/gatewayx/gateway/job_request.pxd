@@ -4,7 +4,7 @@ from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.gearman.job cimport Job, JobListener
 from gatewayx.gearman.packet cimport MAX_UNIQUE_BYTES
 from gatewayx.http.records cimport Ending
-from gatewayx.http.request cimport BodySource, Request
+from gatewayx.http.request cimport BodySink, BodySource, Request
 
 cdef enum:
     # Of a token's mark: the first bytes of the SHA-256 of its name.
@@ -44,6 +44,11 @@ cdef class Relayed(BodySource):
     cdef int abandon(self) except -1
     # All of its body was taken.
     cdef int complete(self) except -1
+
+
+cdef class HashedBody(BodySink):
+    """A body whose hash is taken as it arrives."""
+    cdef KeyedHash hash
 
 
 cdef class JobRequest(JobListener):
@@ -88,8 +93,8 @@ cdef class JobRequest(JobListener):
 
     # Be what another one is.
     cdef int become(self, JobRequest other) except -1
-    # Hash the workload with this hash, which has taken function and unique.
-    cdef int hash_workload(self, KeyedHash identity_hash) except -1
+    # Hash the workload with this hash, which has taken function and unique; returns what takes it as it arrives.
+    cdef BodySink hash_workload(self, KeyedHash identity_hash)
     # The digest of what the job server merges by, the workload included; None if it merges nothing with this job.
     cdef bytes workload_identity(self)
 

@@ -6,6 +6,7 @@ ends. Each has an answer, the same whether its client still waits for it on the 
 comes back for it later (gateway/kept_run): they all stand here.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.core.digits cimport put, put_bytes
@@ -14,7 +15,7 @@ from gatewayx.core.metrics cimport Result
 from gatewayx.gearman.job cimport Job, JobListener, JobState, printable
 from gatewayx.gearman.packet cimport PacketType
 from gatewayx.http.records cimport Ending
-from gatewayx.http.request cimport UNKNOWN_BYTES, BodySource, Request
+from gatewayx.http.request cimport UNKNOWN_BYTES, BodySink, BodySource, Request
 
 from gatewayx.http import outcomes
 from gatewayx.http.problems import (
@@ -58,6 +59,15 @@ cdef class Relayed(BodySource):
         raise NotImplementedError
 
 
+@cython.final
+cdef class HashedBody(BodySink):
+    """A body whose hash is taken as it arrives."""
+
+    cdef int take(self, const char* piece, Py_ssize_t piece_bytes) except -1:
+        self.hash.take(piece, piece_bytes)
+        return 0
+
+
 cdef class JobRequest(JobListener):
     """One job as a client asks for it, or for something of it."""
 
@@ -66,7 +76,7 @@ cdef class JobRequest(JobListener):
         cdef bytes lines = b""
         if self.tells_timeout:
             lines = f"X-Gearman-Timeout: {max(self.timeout_s, LEAST_TIMEOUT_S):.20f}\r\n".encode()
-        if self.unique_origin != PLUGIN:
+        if self.unique_origin == CLIENT:
             lines += b"X-Gearman-Unique: %b\r\n" % self.unique
         if self.background:
             lines += BACKGROUND_LINE
@@ -88,10 +98,12 @@ cdef class JobRequest(JobListener):
         self.identity_start_bytes = other.identity_start_bytes
         return 0
 
-    cdef int hash_workload(self, KeyedHash identity_hash) except -1:
+    cdef BodySink hash_workload(self, KeyedHash identity_hash):
+        cdef HashedBody hashed = HashedBody.__new__(HashedBody)
         self.identity_hash = identity_hash
         self.identity_start_bytes = identity_hash.hashed_bytes
-        return 0
+        hashed.hash = identity_hash
+        return hashed
 
     cdef bytes workload_identity(self):
         if not PyBytes_GET_SIZE(self.workload):

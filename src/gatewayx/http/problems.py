@@ -244,8 +244,8 @@ MALFORMED_HEADER = Problem(
     400,
     Retry.NO,
     False,
-    "an `X-Gearman-` header cannot be used",
-    "an X-Gearman- header cannot be used",
+    "an `X-Gearman-` header or `Idempotency-Key` cannot be used",
+    "an X-Gearman- header or Idempotency-Key cannot be used",
 )
 UNEXPECTED_BODY = Problem(
     "unexpected-body",
@@ -498,6 +498,39 @@ TOO_MANY_STATUS_POLLS = Problem(
     False,
     "the job server is asked for background jobs as often as `--max-status-polls` lets it be",
     "the job server is asked for jobs as often as it may be",
+)
+
+KEY_REUSED = Problem(
+    "key-reused",
+    422,
+    Retry.NO,
+    False,
+    "the idempotency key came before with another function, workload, priority, or kind of job",
+    "this idempotency key came before with another request; nothing was submitted",
+)
+TOO_MANY_KEYS = Problem(
+    "too-many-keys",
+    503,
+    Retry.YES,
+    False,
+    "as many idempotency keys as `--max-keys` are known",
+    "as many idempotency keys are known as may be; nothing was submitted",
+)
+BATCH_TOO_LONG = Problem(
+    "batch-too-long",
+    413,
+    Retry.NO,
+    False,
+    "a batch has more lines than `--max-batch`",
+    "the batch has more lines than it may have; nothing was submitted",
+)
+MALFORMED_LINE = Problem(
+    "malformed-line",
+    400,
+    Retry.NO,
+    False,
+    "a line of a batch is no job; the other lines are run all the same",
+    "the line is no job; nothing was submitted for it",
 )
 
 # In the order of the docs.

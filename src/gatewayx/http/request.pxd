@@ -3,7 +3,6 @@
 from cpython.bytes cimport PyBytes_GET_SIZE
 
 from gatewayx.core.budget cimport Held
-from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.net.stream cimport StreamOwner
 
 from libc.stdint cimport uint64_t
@@ -109,8 +108,9 @@ cdef class Request:
 
     # What the handler says of it in begin().
 
-    # Takes a body that comes in pieces as it arrives; None for nobody. A body that comes at once is not given to it.
-    cdef KeyedHash body_hash
+    # Is given a body that comes in pieces as it arrives, beside whoever keeps it; None for nobody. A body that comes at once is not
+    # given to it.
+    cdef BodySink body_hash
     # The same, but nothing of the body is kept here; one that comes at once is not given to it either.
     cdef BodySink body_sink
     # The body is read and dropped: nobody needs it.
