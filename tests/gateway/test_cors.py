@@ -82,6 +82,8 @@ class TestPreflights:
             (b"POST", (b"authorization,content-type,x-gearman-background,x-gearman-priority",), True),
             (b"POST", (b"X-Gearman-Unique , X-GEARMAN-Timeout\t,, x-request-id,traceparent,tracestate",), True),
             (b"POST", (b"prefer,x-gearman-stream,LAST-event-id,if-none-match",), True),
+            (b"POST", (b"content-type,idempotency-key",), True),
+            (b"POST", (b"idempotency-keys",), False),
             (b"POST", (b"",), True),
             (b"POST", (b"x-gearman-other",), False),
             (b"POST", (b"content-type,cookie",), False),

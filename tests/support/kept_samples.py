@@ -1,4 +1,4 @@
-"""Values of the settings of jobs that outlive their request; see setting_samples."""
+"""Values of the settings of what outlives its request, and of batches; see setting_samples."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ KEPT_SAMPLES = {
         variable=("1", 1),
         flag=("1000000", 1_000_000),
         arguments=["--max-kept-jobs", "9"],
+        shown="9",
+        bad=BAD_COUNTS,
+    ),
+    "max_keys": Sample(
+        default=100_000,
+        toml=("3", 3),
+        variable=("0", 0),
+        flag=("10000000", 10_000_000),
+        arguments=["--max-keys", "9"],
+        shown="9",
+        bad=[*BAD_NUMBERS, "10000001"],
+    ),
+    "max_batch": Sample(
+        default=1_000,
+        toml=("3", 3),
+        variable=("1", 1),
+        flag=("1000000", 1_000_000),
+        arguments=["--max-batch", "9"],
         shown="9",
         bad=BAD_COUNTS,
     ),
