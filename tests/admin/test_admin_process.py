@@ -111,6 +111,24 @@ async def test_a_worker_process_that_is_killed_is_counted_and_no_count_falls(adm
     assert fallen(before, await admin.metrics()) == {}
 
 
+async def test_a_worker_process_is_told_of_with_its_start_which_is_another_ones_after_it(admin):
+    status = await admin.status()
+    before = [worker["started"] for worker in status["workers"]]
+    # Ready is what it became after that.
+    for worker in status["workers"]:
+        assert status["started"] <= worker["started"] <= worker["since"]
+    os.kill(status["workers"][0]["pid"], signal.SIGKILL)
+
+    async def is_replaced() -> bool:
+        [worker, _] = (await admin.status())["workers"]
+        return worker["restarts"] == 1 and worker["state"] == "ready"
+
+    await until(is_replaced)
+    after = [worker["started"] for worker in (await admin.status())["workers"]]
+    assert after[0] > before[0]
+    assert after[1] == before[1]
+
+
 def fallen(before: dict, after: dict) -> dict:
     """The counts that are lower than they were, or gone."""
     return {

@@ -54,3 +54,16 @@ def test_what_all_have_used_does_not_fall_when_one_ends():
     assert of_child.shown_cpu_s(of_child.ended_cpu_s + 0.0) == 2.0
     of_child.add_cpu(2.5)
     assert of_child.shown_cpu_s(of_child.ended_cpu_s + 0.0) == 2.5
+
+
+def test_a_child_began_when_it_was_forked_whatever_it_is_later():
+    of_child = record()
+    assert of_child.begun_s == 0
+    of_child.set_phase(Phase.STARTING, 1)
+    begun_s = of_child.begun_s
+    assert begun_s == of_child.since_s > 0
+    for phase in (Phase.READY, Phase.ABORTED):
+        of_child.set_phase(phase)
+        assert of_child.begun_s == begun_s < of_child.since_s
+    of_child.set_phase(Phase.AWAY)
+    assert of_child.begun_s == 0

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gatewayx.core.shared import KEPT_BYTES, KEPT_JOBS
+from gatewayx.core.shared import KEPT_BYTES, KEPT_JOBS, KEPT_KEYS
 from gatewayx.server.places import KEPT_ENDS, Places, State
 from support.gearmand import die_with_parent
 
@@ -66,9 +66,10 @@ class TestKept:
         for shared, jobs in ((one, 3), (two, 5)):
             assert shared.take(KEPT_JOBS, jobs, 10)
             assert shared.take(KEPT_BYTES, jobs << 20, 10 << 20)
+            assert shared.take(KEPT_KEYS, jobs, 10)
         assert not one.take(KEPT_JOBS, 3, 10)
         assert places.shared().give_back(0) == 0
-        assert (two.read()["kept_jobs"], two.read()["kept_bytes"]) == (5, 5 << 20)
+        assert (two.read()["kept_jobs"], two.read()["kept_bytes"], two.read()["kept_keys"]) == (5, 5 << 20, 5)
 
 
 class TestIdKeys:

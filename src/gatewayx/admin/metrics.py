@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gatewayx import __version__
 from gatewayx.admin.families import Family, Part, gauge, labelled
-from gatewayx.admin.refusals import KEPT_ENDS, REFUSALS
+from gatewayx.admin.refusals import KEPT_ENDS, KEY_USES, REFUSALS
 from gatewayx.admin.text import text_of
 from gatewayx.admin.view import RESTART_REASONS, WORKER_STATES, GatewayView
 
@@ -56,6 +56,7 @@ class GatewayFamilies:
         yield from self._about_itself(view)
         yield from self._held(view)
         yield from self._kept(view)
+        yield from self._keys_and_batches(view)
         yield from self._processes(view)
         yield from self._job_servers(view)
         yield from self._of_the_exporter(view)
@@ -177,6 +178,20 @@ class GatewayFamilies:
         ):
             suffix = "_begun" if name == "event_streams" else ""
             yield _counter(f"gatewayx_{name}{suffix}", documentation, counters[name])
+
+    def _keys_and_batches(self, view: GatewayView) -> Iterator[Family]:
+        counters = view.counters
+        yield gauge("gatewayx_idempotency_keys", "Idempotency keys that are known.", view.keys.held)
+        yield gauge("gatewayx_idempotency_keys_limit", "The bound max-keys.", view.keys.limit)
+        yield _family(
+            CounterMetricFamily,
+            "gatewayx_idempotent_requests",
+            "Requests with an idempotency key, by what became of them.",
+            ("how",),
+            [((how,), counters[name]) for how, name in KEY_USES.items()],
+        )
+        yield _counter("gatewayx_batches", "Batches of jobs.", counters["batches"])
+        yield _counter("gatewayx_batch_jobs", "Jobs that came in batches.", counters["batch_jobs"])
 
     def _processes(self, view: GatewayView) -> Iterator[Family]:
         states = dict.fromkeys(WORKER_STATES, 0)

@@ -1,4 +1,4 @@
-"""Why the gateway refuses, ends or leaves out something, and how kept jobs end, by the counts of core/counters."""
+"""What the gateway refuses, how kept jobs end, what becomes of idempotency keys: by the counts of core/counters."""
 
 from __future__ import annotations
 
@@ -23,4 +23,12 @@ KEPT_ENDS = {
     "cancelled": "kept_cancelled",
     "lost": "kept_lost",
     "timeout": "kept_timed_out",
+}
+
+# What becomes of requests that have an idempotency key, likewise.
+KEY_USES = {
+    "begun": "keys_begun",
+    "joined": "keys_joined",
+    "replayed": "keys_replayed",
+    "reused": "keys_reused",
 }

@@ -8,7 +8,7 @@ import orjson
 
 from gatewayx import __version__
 from gatewayx.admin.job_servers import by_function
-from gatewayx.admin.refusals import KEPT_ENDS, REFUSALS
+from gatewayx.admin.refusals import KEPT_ENDS, KEY_USES, REFUSALS
 from gatewayx.admin.text import text_of
 from gatewayx.admin.times import rfc3339, rfc3339_or_none
 from gatewayx.admin.view import GatewayView, HeldView, JobServerView, ProcessView, ReloadView, TokenView, WorkerView
@@ -47,6 +47,8 @@ def document(view: GatewayView) -> dict[str, Any]:
             **{state: view.counters[name] for state, name in KEPT_ENDS.items()},
             "results_dropped": view.counters["kept_results_dropped"],
         },
+        "idempotency_keys": {how: view.counters[name] for how, name in KEY_USES.items()},
+        "batches": {"begun": view.counters["batches"], "jobs": view.counters["batch_jobs"]},
         "event_streams": {
             "open": view.event_streams,
             "begun": view.counters["event_streams"],
@@ -59,6 +61,7 @@ def document(view: GatewayView) -> dict[str, Any]:
             "jobs": _held(view.jobs),
             "kept_jobs": _held(view.kept),
             "kept_bytes": _held(view.kept_bytes),
+            "idempotency_keys": _held(view.keys),
             "bytes": {account: _held(held) for account, held in view.held_bytes.items()},
         },
         "reload": _reload(view.reload),
@@ -111,6 +114,7 @@ def _worker(worker: WorkerView) -> dict[str, Any]:
         "pid": worker.process.process_id or None,
         "state": worker.state,
         "since": rfc3339_or_none(worker.since_s),
+        "started": rfc3339_or_none(worker.begun_s),
         "restarts": sum(worker.restarts.values()),
         "restarts_by_reason": dict(worker.restarts),
         "memory_bytes": worker.process.memory_bytes,

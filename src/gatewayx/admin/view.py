@@ -39,6 +39,8 @@ class WorkerView(NamedTuple):
     # One of WORKER_STATES, and since when, in seconds since the epoch.
     state: str
     since_s: float
+    # When its process was forked, likewise; 0 while none is there.
+    begun_s: float
     restarts: Mapping[str, int]
     process: ProcessView
     # The longest time by which its loop was late in the last seconds.
@@ -147,6 +149,8 @@ class GatewayView(NamedTuple):
     kept: HeldView
     kept_jobs: Mapping[str, int]
     kept_bytes: HeldView
+    # Idempotency keys.
+    keys: HeldView
     # Streams of events that are open.
     event_streams: int
     requests_in_flight: int

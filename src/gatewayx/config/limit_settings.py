@@ -265,8 +265,8 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         "max-keys",
         Integer(0, 10_000_000),
         "Kept jobs",
-        "Idempotency keys known at once, each for kept-ttl after its job's end; a request with a further one is answered "
-        "503. Results that are kept for them share the room of kept jobs.",
+        "Idempotency keys known at once, each for kept-ttl after its job's end; a request with a further one is "
+        "answered 503. Results that are kept for them share the room of kept jobs.",
         "Stripe keeps keys for 24 h at least",
     ),
     Setting(

@@ -23,7 +23,7 @@ from gatewayx.admin.view import (
 )
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
-from gatewayx.core.shared import CONNECTIONS, JOBS, KEPT_BYTES, KEPT_JOBS
+from gatewayx.core.shared import CONNECTIONS, JOBS, KEPT_BYTES, KEPT_JOBS, KEPT_KEYS
 from gatewayx.server.board import Phase, Record
 from gatewayx.server.places import KEPT_STATES, Places, State, Watch
 from gatewayx.server.server_rows import ServerConnections
@@ -169,6 +169,7 @@ class Viewer:
             kept_jobs={state: sum(row.kept_jobs[state] for row in rows) for state in KEPT_STATES},
             # As gateway/kept_jobs bounds them.
             kept_bytes=HeldView(self._shared.taken(KEPT_BYTES), bounds["results"] // 2),
+            keys=HeldView(self._shared.taken(KEPT_KEYS), settings.max_keys),
             event_streams=sum(row.event_streams for row in rows),
             requests_in_flight=sum(row.requests for row in rows),
             dropped_lines={
@@ -216,6 +217,7 @@ class Viewer:
             place=place,
             state=_state(record.phase, row.state, still_s),
             since_s=record.since_s,
+            begun_s=record.begun_s,
             restarts=record.restarts,
             process=process,
             lag_s=max(row.lag_s(now_s), still_s - REST_S if process.process_id else 0.0),

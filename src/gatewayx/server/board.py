@@ -56,7 +56,7 @@ class Reload(enum.IntEnum):
 
 
 # The words of a child's record, and where the restarts begin, one for each reason.
-_PROCESS_ID, _PHASE, _SINCE_NS, _ENDED_CPU_NS, _SHOWN_CPU_NS, _BEAT_NS, _RESTARTS = range(7)
+_PROCESS_ID, _PHASE, _SINCE_NS, _BEGUN_NS, _ENDED_CPU_NS, _SHOWN_CPU_NS, _BEAT_NS, _RESTARTS = range(8)
 _RECORD_WORDS = _RESTARTS + len(Restart)
 # The words of the gateway's own.
 (
@@ -119,11 +119,18 @@ class Record:
         """Since when that is so, in seconds since the epoch."""
         return self._words[_SINCE_NS] / NANOSECONDS
 
+    @property
+    def begun_s(self) -> float:
+        """When the process that is there was forked, in seconds since the epoch; 0 for nobody."""
+        return self._words[_BEGUN_NS] / NANOSECONDS
+
     def set_phase(self, phase: Phase, process_id: int = 0) -> None:
         """For the master: it is this from now on, and `process_id` is there if that is not 0."""
-        self._words[_SINCE_NS] = time.time_ns()
+        now_ns = time.time_ns()
+        self._words[_SINCE_NS] = now_ns
         if process_id or phase is Phase.AWAY:
             self._words[_PROCESS_ID] = process_id
+            self._words[_BEGUN_NS] = now_ns if process_id else 0
         self._words[_PHASE] = phase
 
     def count_restart(self, reason: Restart) -> None:
