@@ -21,6 +21,7 @@ NOT_HELD = {
     "http.requests_answered",
     "http.requests_refused",
     "http.writes_timed_out",
+    "keys.ended",
     "pool.cancels_requested",
     "pool.connections",
     "pool.dropped_packets",

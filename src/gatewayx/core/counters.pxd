@@ -46,7 +46,7 @@ cdef struct Counts:
     unsigned long long kept_lost
     unsigned long long kept_timed_out
     unsigned long long kept_results_dropped
-    # Requests with an idempotency key: those whose job was submitted, those that were answered with what another one's job came to,
+    # Requests with an idempotency key: those that were the first with theirs, those that were answered with what another one's job came to,
     # once that had ended or by waiting for it, and those that were refused since the key was another request's.
     unsigned long long keys_begun
     unsigned long long keys_replayed

@@ -8,6 +8,7 @@ cdef enum:
     ABOUT_WHO_ASKS = 2
     FOR_THE_LOG = 4
     ABOUT_THE_ANSWER = 8
+    ABOUT_THE_KEY = 16
 
 
 # A header's value, where it lies in what was received; NULL without one, and the first one's where there are several.

@@ -5,6 +5,7 @@ from gatewayx.gateway.background_jobs cimport BackgroundJobs
 from gatewayx.gateway.background_locations cimport BackgroundLocations
 from gatewayx.gateway.job_request cimport UniqueText
 from gatewayx.gateway.kept_jobs cimport KeptJobs
+from gatewayx.gateway.keys cimport Keys
 from gatewayx.gateway.owners cimport Owners
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.gearman.pool cimport Pool
@@ -22,6 +23,8 @@ cdef class Common(RequestHandler):
     # Jobs that outlive their requests, and background jobs that clients come back to; None where none are served.
     cdef KeptJobs kept
     cdef BackgroundJobs background_jobs
+    # Idempotency keys; None where none are taken.
+    cdef Keys keys
     # Gives background jobs their Location; None where none may outlive its request.
     cdef BackgroundLocations locations
     # Bytes of a function's name.

@@ -4,6 +4,7 @@ from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.keyed_exchange cimport KeyedExchange
 from gatewayx.gateway.routes cimport RecentFunctions
 from gatewayx.http.request cimport Request
 
@@ -20,6 +21,8 @@ cdef class Gateway(Common):
     cdef int _read_head(self, JobRequest wanted, Request request, double timeout_s) except -1
     # The same for a request whose head says something of the form of its answer: what is to answer it.
     cdef JobRequest _read_form(self, Exchange exchange, Request request)
+    # The same for a request that has an Idempotency-Key.
+    cdef KeyedExchange _read_keyed(self, Exchange exchange, Request request)
     # The request is `asked`'s.
     cdef int _let_in(self, JobRequest asked, Request request) except -1
     # A call about a job.

@@ -9,7 +9,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from gatewayx.core.digits cimport put_bytes
 from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.admission cimport Admission
-from gatewayx.gateway.asking cimport ABOUT_THE_ANSWER, ABOUT_THE_JOB, ABOUT_WHO_ASKS, FOR_THE_LOG, tells_who_asks
+from gatewayx.gateway.asking cimport (
+    ABOUT_THE_ANSWER,
+    ABOUT_THE_JOB,
+    ABOUT_THE_KEY,
+    ABOUT_WHO_ASKS,
+    FOR_THE_LOG,
+    tells_who_asks,
+)
 from gatewayx.gateway.background_jobs cimport BackgroundJobs
 from gatewayx.gateway.background_locations cimport BackgroundLocations
 from gatewayx.gateway.common cimport Common
@@ -17,8 +24,11 @@ from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
 from gatewayx.gateway.job_calls cimport JobCall, allow_line, is_call, read_call, read_resumption
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
+from gatewayx.gateway.key_header cimport LEAST_OPEN_KEY_BYTES, is_key_header, key_of_value, key_value
+from gatewayx.gateway.keyed_exchange cimport KeyedExchange
 from gatewayx.gateway.kept_exchange cimport KeptExchange
 from gatewayx.gateway.kept_jobs cimport KeptJobs
+from gatewayx.gateway.keys cimport Keys
 from gatewayx.gateway.owners cimport Owners
 from gatewayx.gateway.preferences cimport Preferences, last_event_id, read_preferences, tells_of_answer
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
@@ -55,7 +65,8 @@ cdef class Gateway(Common):
     pool: where jobs are submitted. admission: which, and how many at once. content_type: of results. job_timeout_s:
     default and maximum of a job's wait. records: where jobs are counted, and of whose requests they are; None for where nobody
     looks. access: who may ask; None for anybody. owners: of keys, where there are several processes. kept: the jobs
-    that outlive their requests, and background_jobs: those that clients come back to; None where none are served.
+    that outlive their requests, and background_jobs: those that clients come back to; None where none are served. keys:
+    the idempotency keys; None, with kept, where none are taken.
     max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques. plugin_compat: take
     requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs from it
     on purpose.
@@ -73,6 +84,7 @@ cdef class Gateway(Common):
         Owners owners=None,
         KeptJobs kept=None,
         BackgroundJobs background_jobs=None,
+        Keys keys=None,
         Py_ssize_t max_function_bytes=512,
         bint refuse_client_unique=False,
         bint plugin_compat=False,
@@ -85,6 +97,7 @@ cdef class Gateway(Common):
         self.kept = kept
         self.locations = None if kept is None else BackgroundLocations(kept.ids, kept.place, kept.mark)
         self.background_jobs = background_jobs
+        self.keys = keys
         self.change(
             content_type=content_type,
             job_timeout_s=job_timeout_s,
@@ -132,12 +145,14 @@ cdef class Gateway(Common):
             return ABOUT_WHO_ASKS
         if tells_of_answer(name, name_bytes, value_bytes):
             return ABOUT_THE_ANSWER
+        if is_key_header(name, name_bytes):
+            return ABOUT_THE_KEY
         return FOR_THE_LOG if is_noted(name, name_bytes) and self.records.log is not None else 0
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange
         cdef JobRequest asked
-        cdef object refusal
+        cdef object refusal = None
         try:
             if self.access.looks_at_all or request.header_kinds & ABOUT_WHO_ASKS:
                 if self.access.check(request):
@@ -152,7 +167,9 @@ cdef class Gateway(Common):
             if request.method >= METHOD_DELETE:
                 return request.owner.answer_problem(request, METHOD_NOT_ALLOWED, None, None)
             exchange = Exchange.__new__(Exchange)
-            if request.header_kinds & ABOUT_THE_ANSWER and self.kept is not None and not self.plugin_compat:
+            if request.header_kinds & ABOUT_THE_KEY and self.keys is not None:
+                exchange = self._read_keyed(exchange, request)
+            elif request.header_kinds & ABOUT_THE_ANSWER and self.kept is not None and not self.plugin_compat:
                 asked = self._read_form(exchange, request)
                 if asked is not exchange:
                     if not isinstance(asked, Exchange):
@@ -167,7 +184,9 @@ cdef class Gateway(Common):
                 exchange.token = self.access.token
                 if exchange.token is not None:
                     exchange.token_mark = exchange.token.mark
-            refusal = self.admission.refusal(exchange.function, self.pool)
+            # Whether a key is known already, and needs no job, is seen where it is looked for.
+            if not request.header_kinds & ABOUT_THE_KEY:
+                refusal = self.admission.refusal(exchange.function, self.pool)
             if refusal is not None:
                 return request.owner.answer_problem(request, refusal, None, None)
             exchange.gateway = self
@@ -175,7 +194,9 @@ cdef class Gateway(Common):
             exchange.request = request
             request.context = exchange
             self.open_exchanges += 1
-            if self.owners is not None and exchange.unique_origin == CLIENT and not request.complete:
+            if self.owners is not None and not request.complete and (
+                exchange.unique_origin == CLIENT or request.header_kinds & ABOUT_THE_KEY
+            ):
                 exchange.relay_body()
         except RequestError as error:
             if error.problem is NO_FUNCTION and self.page is not None and (
@@ -209,6 +230,8 @@ cdef class Gateway(Common):
             return exchange
         self._read_head(exchange, request, self.kept.timeout_s)
         if preferences.wants_events:
+            if request.header_kinds & ABOUT_THE_KEY:
+                raise RequestError(MALFORMED_HEADER, "Idempotency-Key cannot stand with Accept: text/event-stream")
             if exchange.background:
                 raise RequestError(
                     MALFORMED_HEADER,
@@ -223,7 +246,7 @@ cdef class Gateway(Common):
             exchange.timeout_s = min(exchange.timeout_s, self.job_timeout_s)
             exchange.responds_async = True
             return exchange
-        refusal = self.kept.refusal()
+        refusal = None if request.header_kinds & ABOUT_THE_KEY else self.kept.refusal()
         if refusal is not None:
             raise RequestError(refusal)
         kept = KeptExchange.__new__(KeptExchange)
@@ -233,6 +256,37 @@ cdef class Gateway(Common):
         kept.wait_s = min(preferences.wait_s, self.job_timeout_s)
         kept.token_mark = self._token_mark(request)
         return kept
+
+    cdef KeyedExchange _read_keyed(self, Exchange exchange, Request request):
+        """The request with its Idempotency-Key; raises RequestError."""
+        cdef KeyedExchange keyed = KeyedExchange.__new__(KeyedExchange)
+        cdef bint is_relayed = request.owner.is_relayed()
+        cdef bytes value, key, hashed
+        if self.plugin_compat:
+            raise RequestError(MALFORMED_HEADER, "Idempotency-Key is not taken here: --plugin-compat is set")
+        if request.method != METHOD_POST:
+            raise RequestError(MALFORMED_HEADER, "Idempotency-Key is for POST alone")
+        value = key_value(request)
+        key = key_of_value(value)
+        if self.access.tokens is None and not is_relayed and PyBytes_GET_SIZE(key) < LEAST_OPEN_KEY_BYTES:
+            raise RequestError(
+                MALFORMED_HEADER,
+                f"Idempotency-Key has fewer than {LEAST_OPEN_KEY_BYTES} characters: where clients have no tokens, a key that "
+                "can be guessed would be somebody else's result",
+            )
+        if request.header_kinds & ABOUT_THE_ANSWER:
+            exchange = <Exchange> self._read_form(exchange, request)
+        else:
+            self._read_head(exchange, request, self.job_timeout_s)
+        if exchange.unique_origin != GATEWAY:
+            raise RequestError(MALFORMED_HEADER, "Idempotency-Key cannot stand with X-Gearman-Unique")
+        if exchange.streamed:
+            raise RequestError(MALFORMED_HEADER, "Idempotency-Key cannot stand with X-Gearman-Stream")
+        exchange.token_mark = self._token_mark(request)
+        hashed = self.keys.hashed(key, exchange.token_mark)
+        keyed.read(exchange, value, hashed, is_relayed or self.owners is None or self.owners.elsewhere(hashed) < 0)
+        request.body_hash = keyed.fingerprint
+        return keyed
 
     cdef bytes _token_mark(self, Request request):
         if request.owner.is_relayed():

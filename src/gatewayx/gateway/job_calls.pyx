@@ -14,7 +14,7 @@ from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.event_stream cimport begin_stream
 from gatewayx.gateway.events cimport read_event_id
 from gatewayx.gateway.job_ids cimport BackgroundId, KeptPlace
-from gatewayx.gateway.kept_answers cimport answer_end, answer_json, location_line
+from gatewayx.gateway.kept_answers cimport answer_json, answer_kept, location_line
 from gatewayx.gateway.kept_job cimport (
     ASKED,
     CANCELLED,
@@ -256,7 +256,7 @@ cdef class JobCall(JobRequest):
         if self.kind == STATE:
             answer_json(self.request, jobs, 200, kept, b"", self.tags)
         elif kept.has_ended():
-            answer_end(self.request, jobs, kept)
+            answer_kept(self.request, jobs.room, kept)
         else:
             answer_json(self.request, jobs, 202, kept, location_line(kept.id))
         return self.close()

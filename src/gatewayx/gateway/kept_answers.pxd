@@ -2,10 +2,11 @@
 
 from gatewayx.gateway.kept_job cimport KeptJob
 from gatewayx.gateway.kept_jobs cimport KeptJobs
+from gatewayx.gateway.kept_room cimport KeptAnswer, KeptRoom
 from gatewayx.http.request cimport Request
 
-# Answer with the answer of a job that has ended, if there is room for it.
-cdef int answer_end(Request request, KeptJobs jobs, KeptJob kept) except -1
+# Answer with an answer that is kept, if there is room for it. lines: further header lines; None for none.
+cdef int answer_kept(Request request, KeptRoom room, KeptAnswer kept, bytes lines=*) except -1
 # Answer with the job as JSON. headers: further header lines; while it has not ended, when to come again is among them. tags: the request's
 # If-None-Match, None for none: if the client has this version it is told so (RFC 9110 13.1.2).
 cdef int answer_json(

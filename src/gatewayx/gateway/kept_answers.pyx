@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from gatewayx.core.budget cimport RESULTS, SMALL_BYTES
 from gatewayx.gateway.kept_job cimport KeptJob
 from gatewayx.gateway.kept_jobs cimport KeptJobs
+from gatewayx.gateway.kept_room cimport KeptAnswer, KeptRoom
 from gatewayx.gateway.preferences cimport matches_tag
 from gatewayx.http.request cimport Request
 
@@ -30,15 +31,17 @@ cdef bytes retry_line(KeptJobs jobs):
     return jobs.retry_after.exactly(POLL_NS)
 
 
-cdef int answer_end(Request request, KeptJobs jobs, KeptJob kept) except -1:
+cdef int answer_kept(Request request, KeptRoom room, KeptAnswer kept, bytes lines=None) except -1:
     cdef bytes headers = kept.headers
+    if lines is not None:
+        headers = lines if headers is None else headers + lines
     if kept.is_dropped:
         return request.owner.answer_problem(request, RESULT_DROPPED, None, headers)
     if kept.problem is not None:
         return request.owner.answer_problem(request, kept.problem, kept.detail, headers)
-    if kept.body_bytes > SMALL_BYTES and not jobs.budget.reserve(RESULTS, kept.body_bytes):
+    if kept.body_bytes > SMALL_BYTES and not room.budget.reserve(RESULTS, kept.body_bytes):
         # Who reads it holds as much of the account as with a result of its own, whoever else reads the same.
-        jobs.budget.counts.budget_refused += 1
+        room.counts.budget_refused += 1
         return request.owner.answer_problem(request, TOO_MANY_BYTES, None, headers)
     request.outcome = kept.outcome
     return request.owner.answer(

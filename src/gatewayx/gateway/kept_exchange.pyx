@@ -11,7 +11,7 @@ from libc.math cimport ceil
 from gatewayx.core.clock cimport moment
 from gatewayx.gateway.event_stream cimport begin_stream
 from gatewayx.gateway.exchange cimport Exchange
-from gatewayx.gateway.kept_answers cimport answer_end, answer_json, location_line
+from gatewayx.gateway.kept_answers cimport answer_json, answer_kept, location_line
 from gatewayx.gateway.kept_job cimport KeptJob
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.kept_run cimport KeptRun
@@ -122,7 +122,7 @@ cdef class KeptExchange(Exchange):
         self.request.job_ns = kept.job_ns
         self.request.server_place = kept.server_place
         if self.request.owner is not None:
-            answer_end(self.request, self.gateway.kept, kept)
+            answer_kept(self.request, self.gateway.kept.room, kept)
         return self.close()
 
     cdef int _answer_accepted(self, KeptJob kept) except -1:

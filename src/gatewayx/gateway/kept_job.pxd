@@ -1,9 +1,8 @@
 """A job that outlives its request: what is known of it, and its answer."""
 
-from gatewayx.core.budget cimport Held
 from gatewayx.core.deadlines cimport Expiring
 from gatewayx.gateway.events cimport EventLog
-from gatewayx.gateway.watching cimport Watched
+from gatewayx.gateway.kept_room cimport KeptAnswer
 
 cpdef enum KeptState:
     # The job server has queued it, and no sign of a worker has come.
@@ -35,7 +34,7 @@ cdef enum Cancellation:
     NOT_KNOWN
 
 
-cdef class KeptJob(Watched):
+cdef class KeptJob(KeptAnswer):
     # What its client goes by, and asks for it with.
     cdef readonly bytes id
     cdef readonly bytes function
@@ -62,34 +61,14 @@ cdef class KeptJob(Watched):
     # Why that is not known, in a line.
     cdef str cancel_reason
 
-    # The answer that its client would have had: a status, Content-Type and body, or a problem with its detail. headers: the
-    # X-Gearman-* lines. body is None once it was dropped.
-    cdef int status
-    cdef int outcome
-    cdef bytes content_type
-    cdef bytes headers
-    cdef object body
-    cdef Py_ssize_t body_bytes
-    cdef object problem
-    cdef str detail
-    # The body had to make room for others.
-    cdef bint is_dropped
-    # What its job took, and where it was, for whoever tells of the request that has asked (http/request).
-    cdef long long job_ns
-    cdef int server_place
-
     # When it is forgotten, for KeptJobs; None before its end.
     cdef Expiring expiry
-    # What it has of the byte budget, which KeptJobs counts.
-    cdef Held held
     # The JSON of this version; None if nobody has asked for it.
     cdef bytes shown
 
     cdef inline bint has_ended(self) noexcept:
         return self.state >= SUCCEEDED
 
-    # What it takes, in bytes.
-    cdef Py_ssize_t room_bytes(self)
     # Go to a state that may follow the present one; raises StateError, and changes nothing, if it may not.
     cdef int change(self, KeptState state) except -1
     # The job server has queued it.
@@ -104,8 +83,6 @@ cdef class KeptJob(Watched):
     cdef int ended(
         self, KeptState state, double ended_s, double expires_s, bytes kind, str reason, bytes data
     ) except -1
-    # Its result makes room for others.
-    cdef int drop(self) except -1
     # The job as JSON.
     cdef bytes json(self)
     # Something of that has changed.

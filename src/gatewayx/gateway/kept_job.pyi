@@ -3,7 +3,7 @@
 import enum
 from typing import final
 
-from gatewayx.gateway.watching import Watched
+from gatewayx.gateway.kept_room import KeptAnswer
 
 class KeptState(enum.IntFlag):
     """What is known of a kept job."""
@@ -17,7 +17,7 @@ class KeptState(enum.IntFlag):
     TIMEOUT = 6
 
 @final
-class KeptJob(Watched):
+class KeptJob(KeptAnswer):
     """A job that outlives its request."""
 
     @property

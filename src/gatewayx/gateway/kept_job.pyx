@@ -11,7 +11,7 @@ cimport cython
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from gatewayx.gateway.events cimport EventLog, number_of, piece_data, status_data
-from gatewayx.gateway.watching cimport Watched
+from gatewayx.gateway.kept_room cimport KeptAnswer
 
 import orjson
 
@@ -32,12 +32,11 @@ cdef double time_of_day() noexcept:
 
 
 @cython.final
-cdef class KeptJob(Watched):
+cdef class KeptJob(KeptAnswer):
     """A job that outlives its request; the .pxd says what each field means."""
 
     cdef Py_ssize_t room_bytes(self):
-        cdef Py_ssize_t total = RECORD_BYTES + self.events.held_bytes()
-        return total + self.body_bytes if self.body is not None else total
+        return RECORD_BYTES + self.events.held_bytes() + KeptAnswer.room_bytes(self)
 
     cdef int change(self, KeptState state) except -1:
         if self.state >= SUCCEEDED or state <= self.state:
@@ -89,8 +88,7 @@ cdef class KeptJob(Watched):
         return 0
 
     cdef int drop(self) except -1:
-        self.body = None
-        self.is_dropped = True
+        KeptAnswer.drop(self)
         return self.touch()
 
     cdef int touch(self) except -1:

@@ -1,11 +1,11 @@
 """The kept jobs of a process: found by their ids, bounded in number and bytes, forgotten in their time."""
 
-from gatewayx.core.budget cimport ByteBudget
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
 from gatewayx.core.shared cimport Shared
 from gatewayx.gateway.job_ids cimport JobIds, KeptPlace
 from gatewayx.gateway.kept_job cimport KeptJob, KeptState
+from gatewayx.gateway.kept_room cimport KeptRoom
 from gatewayx.http.response cimport RetryAfter
 
 cdef enum:
@@ -16,7 +16,8 @@ cdef enum:
 cdef class KeptJobs:
     cdef readonly JobIds ids
     cdef DeadlineWheel wheel
-    cdef ByteBudget budget
+    # What their results and events take.
+    cdef KeptRoom room
     # Where the numbers of all processes together are bounded.
     cdef Shared shared
     cdef Counters counted_in
@@ -35,12 +36,8 @@ cdef class KeptJobs:
     cdef dict jobs
     # The KeptRun (gateway/kept_run) of each that has not ended.
     cdef dict runs
-    # Those that have ended and whose results are here, the oldest first; an OrderedDict: a dict walks over what was deleted
-    # before its first entry, each time anew.
-    cdef object results
-    # How many there are by state, and bytes that are held for all.
+    # How many there are by state.
     cdef Py_ssize_t[7] in_state
-    cdef long long held_bytes
     # Answers that are streams of events and have not ended, and requests that wait for an end.
     cdef Py_ssize_t streams
     cdef Py_ssize_t waiting
@@ -64,8 +61,6 @@ cdef class KeptJobs:
     cdef unsigned int mark_of(self, int place) except? 0
     # Nobody knows it any more, and what it took is given back.
     cdef int forget(self, KeptJob job) except -1
-    cdef bint _hold(self, KeptJob job) except -1
-    cdef bint _drop_oldest(self, KeptJob other) except -1
 
 
 cdef class Expiry(Expiring):

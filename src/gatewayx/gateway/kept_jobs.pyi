@@ -3,17 +3,17 @@
 import asyncio
 from typing import final
 
-from gatewayx.core.budget import ByteBudget
 from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel, Expiring
 from gatewayx.core.shared import Shared
 from gatewayx.gateway.job_ids import JobIds
+from gatewayx.gateway.kept_room import KeptRoom
 
 @final
 class KeptJobs:
     """Jobs that outlive their requests.
 
-    wheel: where their times hang. budget: where their bytes count. shared: where the numbers of all processes count.
+    wheel: where their times hang. room: where their bytes count. shared: where the numbers of all processes count.
     counters: where ends are counted. places: what the processes share. place: of this one. timeout_s: how long a job
     may take, default and maximum. ttl_s: how long it is known after its end. max_jobs: kept by all processes at once.
     """
@@ -27,7 +27,7 @@ class KeptJobs:
         self,
         ids: JobIds,
         wheel: DeadlineWheel,
-        budget: ByteBudget,
+        room: KeptRoom,
         shared: Shared,
         counters: Counters,
         places: object,

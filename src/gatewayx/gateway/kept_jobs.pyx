@@ -1,21 +1,17 @@
 """The kept jobs of a process: found by their ids, bounded in number and bytes, forgotten in their time.
 
 Theory of operation. A job counts from its submission until it is forgotten, with those of all other processes of the gateway. What
-it takes stands in the results' account of the byte budget, of which all kept jobs together have at most half: the other half
-is left to those who wait. Where a new result does not fit, the oldest ones of this process make room, and after them the new one
-itself; a job of which the result is gone is still known, and says so. A job that nobody forgets is forgotten kept_ttl after its
-end: its Expiry hangs in the wheel that has all deadlines.
+it takes stands in the room of kept answers (gateway/kept_room); a job of which the result is gone is still known, and says so. A
+job that nobody forgets is forgotten kept_ttl after its end: its Expiry hangs in the wheel that has all deadlines.
 """
 
 import asyncio
-from collections import OrderedDict
 
 cimport cython
 
-from gatewayx.core.budget cimport RESULTS, ByteBudget
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel, Expiring
-from gatewayx.core.shared cimport KEPT_BYTES, KEPT_JOBS, Shared
+from gatewayx.core.shared cimport KEPT_JOBS, Shared
 from gatewayx.gateway.events cimport EventLog
 from gatewayx.gateway.job_ids cimport JobIds
 from gatewayx.gateway.kept_job cimport (
@@ -29,16 +25,12 @@ from gatewayx.gateway.kept_job cimport (
     KeptJob,
     KeptState,
 )
+from gatewayx.gateway.kept_room cimport KeptRoom
 from gatewayx.http.response cimport RetryAfter
 
 import time
 
 from gatewayx.http.problems import STOPPING, TOO_MANY_KEPT_JOBS
-
-cdef enum:
-    # Results that make room for one that is new, at most; what does not fit then is dropped itself.
-    MOST_DROPPED = 1024
-
 
 @cython.final
 cdef class KeptJobs:
@@ -48,7 +40,7 @@ cdef class KeptJobs:
         self,
         JobIds ids not None,
         DeadlineWheel wheel not None,
-        ByteBudget budget not None,
+        KeptRoom room not None,
         Shared shared not None,
         Counters counters not None,
         places,
@@ -60,7 +52,7 @@ cdef class KeptJobs:
     ):
         self.ids = ids
         self.wheel = wheel
-        self.budget = budget
+        self.room = room
         self.shared = shared
         self.counted_in = counters
         self.counts = counters.row
@@ -69,7 +61,6 @@ cdef class KeptJobs:
         self.mark = places[place].mark
         self.jobs = {}
         self.runs = {}
-        self.results = OrderedDict()
         self.retry_after = RetryAfter(time.monotonic)
         self.all_ended = asyncio.Event()
         self.all_ended.set()
@@ -88,7 +79,7 @@ cdef class KeptJobs:
             "queued": self.in_state[<int> QUEUED],
             "running": self.in_state[<int> RUNNING],
             "ended": len(self.jobs) - unfinished,
-            "bytes": self.held_bytes,
+            "bytes": self.room.held_bytes,
             "streams": self.streams,
         }
 
@@ -114,7 +105,7 @@ cdef class KeptJobs:
         self.in_state[<int> QUEUED] += 1
         self.counts.kept_begun += 1
         self.all_ended.clear()
-        self._hold(job)
+        self.room.hold(job)
         return job
 
     cdef int changed(self, KeptJob job, KeptState before) except -1:
@@ -129,12 +120,12 @@ cdef class KeptJobs:
         if job.id not in self.jobs:
             # It was forgotten by somebody who was told of the change.
             return 0
-        if not self._hold(job):
-            while job.events.kept_bytes and not self._hold(job):
+        if not self.room.hold(job):
+            while job.events.kept_bytes and not self.room.hold(job):
                 job.events.forget_oldest()
-            if not self._hold(job) and job.body is not None:
-                self._drop(job)
-                self._hold(job)
+            if not self.room.hold(job) and job.body is not None:
+                self.room.drop(job)
+                self.room.hold(job)
         return 0
 
     def _ended(self, KeptJob job):
@@ -142,8 +133,7 @@ cdef class KeptJobs:
         del self.runs[job]
         if not self.runs:
             self.all_ended.set()
-        if job.body is not None:
-            self.results[job] = None
+        self.room.enter(job)
         if job.state == SUCCEEDED:
             self.counts.kept_succeeded += 1
         elif job.state == FAILED:
@@ -175,58 +165,10 @@ cdef class KeptJobs:
             self.wheel.disarm(job.expiry)
             job.expiry = None
         self.in_state[<int> job.state] -= 1
-        self.results.pop(job, None)
         if self.runs.pop(job, None) is not None and not self.runs:
             self.all_ended.set()
         self.shared.give(KEPT_JOBS, 1)
-        self._give(job)
-        return 0
-
-    def _give(self, KeptJob job):
-        self.held_bytes -= job.held.size_bytes
-        self.shared.give(KEPT_BYTES, job.held.size_bytes)
-        self.budget.release(&job.held)
-
-    cdef bint _hold(self, KeptJob job) except -1:
-        """Whether what it takes now fits, once older results have made room; without room it has what it had."""
-        cdef long long size_bytes = job.room_bytes()
-        cdef long long more_bytes = size_bytes - job.held.size_bytes
-        cdef long long bound_bytes = self.budget.bounds[RESULTS] // 2
-        cdef int dropped = 0
-        if more_bytes <= 0:
-            self.shared.give(KEPT_BYTES, -more_bytes)
-        elif size_bytes > bound_bytes:
-            # No other result could make room for it.
-            return False
-        else:
-            while not self.shared.take(KEPT_BYTES, more_bytes, bound_bytes):
-                dropped += 1
-                if dropped > MOST_DROPPED or not self._drop_oldest(job):
-                    return False
-            while not self.budget.resize(&job.held, RESULTS, size_bytes):
-                dropped += 1
-                if dropped > MOST_DROPPED or not self._drop_oldest(job):
-                    self.shared.give(KEPT_BYTES, more_bytes)
-                    return False
-        self.budget.hold(&job.held, RESULTS, size_bytes)
-        self.held_bytes += more_bytes
-        return True
-
-    cdef bint _drop_oldest(self, KeptJob other) except -1:
-        """Whether the oldest result was dropped, if it is not that of the other job."""
-        cdef KeptJob oldest
-        if not self.results:
-            return False
-        oldest = <KeptJob> next(iter(self.results))
-        if oldest is other:
-            return False
-        self._drop(oldest)
-        return self._hold(oldest)
-
-    def _drop(self, KeptJob job):
-        self.results.pop(job, None)
-        job.drop()
-        self.counts.kept_results_dropped += 1
+        return self.room.leave(job)
 
 
 @cython.final

@@ -19,6 +19,8 @@ from gatewayx.gateway.background_jobs import BackgroundJobs
 from gatewayx.gateway.gateway import Gateway
 from gatewayx.gateway.job_ids import JobIds
 from gatewayx.gateway.kept_jobs import KeptJobs
+from gatewayx.gateway.kept_room import KeptRoom
+from gatewayx.gateway.keys import Keys
 from gatewayx.gateway.origins import Origins
 from gatewayx.gearman.pool import Pool
 from gatewayx.gearman.roster import MOST_SERVERS
@@ -142,10 +144,14 @@ class GatewayProcess:
         self.rates = self.places.rates(self.counted_in)
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
         self.ids = JobIds(self.places.id_keys)
+        kept_room = KeptRoom(self.budget, self.shared, self.counted_in)
+        self.keys = Keys(
+            kept_room, self.shared, self.counted_in, self.places.identity_key, **_for_keys(settings)
+        )
         self.kept = KeptJobs(
             self.ids,
             self.wheel,
-            self.budget,
+            kept_room,
             self.shared,
             self.counted_in,
             self.places,
@@ -170,6 +176,7 @@ class GatewayProcess:
             owners=self.relay,
             kept=self.kept,
             background_jobs=self.background_jobs,
+            keys=self.keys,
             **_for_gateway(settings),
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
@@ -219,6 +226,7 @@ class GatewayProcess:
             "pool": self.pool,
             "budget": self.budget,
             "kept": self.kept,
+            "keys": self.keys,
             "background_jobs": self.background_jobs,
         }
         if self.relay is not None:
@@ -288,6 +296,7 @@ class GatewayProcess:
         self.gateway.access.change(**self._for_access(settings))
         self.gateway.change(**_for_gateway(settings))
         self.kept.change(**_for_kept(settings))
+        self.keys.change(**_for_keys(settings))
         self.background_jobs.change(settings.max_status_polls)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
@@ -342,9 +351,10 @@ class GatewayProcess:
         await self.access_output.finish()
 
     async def _kept_ended(self, ends_s: float) -> None:
-        """Return once no kept job is left that has not ended, or at this time of the loop; those left are lost."""
+        """Return once no job is left that outlives its request, or at this time of the loop; those left are lost."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.kept.all_ended.wait(), max(0.0, ends_s - self.loop.time()))
+            for jobs in (self.kept, self.keys):
+                await asyncio.wait_for(jobs.all_ended.wait(), max(0.0, ends_s - self.loop.time()))
 
     async def _others_done(self, ends_s: float) -> None:
         """Return once no other process has clients whose requests this one may own, or at this time of the loop."""
@@ -433,6 +443,7 @@ class GatewayProcess:
         if self._listeners is not None:
             self._listeners.tick(time.monotonic())
         self.access_output.tick(time.monotonic())
+        self.keys.tick(time.monotonic())
         if self._log is not None:
             self._log.tick()
             self.counted_in.add("log_events_dropped", self._log.take_dropped())
@@ -523,6 +534,10 @@ def _for_kept(settings: Settings) -> dict[str, Any]:
         "ttl_s": settings.kept_ttl_s,
         "max_jobs": settings.max_kept_jobs,
     }
+
+
+def _for_keys(settings: Settings) -> dict[str, Any]:
+    return {"ttl_s": settings.kept_ttl_s, "max_keys": settings.max_keys}
 
 
 def _origins(settings: Settings) -> Origins:
