@@ -60,8 +60,8 @@ cdef class OwnRequest(RequestOwner):
         return 0
 
     cdef int answered(self) except -1:
+        # The request keeps its owner, which may be all that does.
         self.request.response = b""
-        self.request.owner = None
         self.request = None
         return 0
 
