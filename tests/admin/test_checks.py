@@ -90,7 +90,7 @@ def test_a_first_process_does_not_call_job_servers_up_that_it_has_not_asked():
 
 def site(gateway, requires: str = "none", names: tuple[str, ...] = ()) -> Site:
     """The admin address of a gateway that does not change."""
-    return Site(lambda: gateway, Health(Memory(), requires), Exposition([], lambda: 0.0).answer, names)
+    return Site(lambda: gateway, Health(Memory(), requires), Exposition([], lambda: 0.0).answer, names, bytes)
 
 
 def ask(found: Site, target: str, method: str = "GET", **headers: bytes) -> PlainAnswer:

@@ -19,6 +19,7 @@ INDEX = b"""gatewayx admin address
 /readyz   clients can be sent here; ?verbose, ?exclude=CHECK, /readyz/CHECK
 /metrics  Prometheus text or OpenMetrics
 /status   all that is known, as JSON
+/v1/openapi.json  the interface that clients have, as OpenAPI 3.1
 """
 
 
@@ -26,7 +27,7 @@ class Site:
     """Answers requests.
 
     view: returns the gateway as it is. health: its checks. metrics: answers /metrics. names: hosts by which it may be
-    asked for, in lower case.
+    asked for, in lower case. openapi: returns the document of the interface that clients have.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Site:
         health: Health,
         metrics: Callable[[PlainRequest], PlainAnswer],
         names: Collection[str],
+        openapi: Callable[[], bytes],
     ) -> None:
         self._view = view
         self._health = health
         self._metrics = metrics
         self.names = names
+        self._openapi = openapi
 
     def respond(self, request: PlainRequest) -> PlainAnswer:
         """The answer to a request."""
@@ -59,6 +62,8 @@ class Site:
             return self._metrics(request)
         if request.path == b"/status":
             return PlainAnswer(200, b"application/json", status.body(self._view()))
+        if request.path == b"/v1/openapi.json":
+            return PlainAnswer(200, b"application/json", self._openapi())
         endpoint, slash, name = request.path[1:].decode("latin-1").partition("/")
         if endpoint not in CHECKS:
             return None

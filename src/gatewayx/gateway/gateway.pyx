@@ -29,6 +29,7 @@ from gatewayx.gateway.keyed_exchange cimport KeyedExchange
 from gatewayx.gateway.kept_exchange cimport KeptExchange
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.keys cimport Keys
+from gatewayx.gateway.openapi_call cimport is_openapi, read_openapi_call
 from gatewayx.gateway.owners cimport Owners
 from gatewayx.gateway.preferences cimport Preferences, last_event_id, read_preferences, tells_of_answer
 from gatewayx.gateway.routes cimport RecentFunctions, plugin_function_of
@@ -213,7 +214,10 @@ cdef class Gateway(Common):
         return 0
 
     cdef int _begin_call(self, Request request) except -1:
-        cdef JobCall call = read_call(self, request)
+        cdef JobCall call
+        if is_openapi(request.path):
+            return self._let_in(read_openapi_call(self, request), request)
+        call = read_call(self, request)
         call.token_mark = self._token_mark(request)
         return self._let_in(call, request)
 

@@ -28,6 +28,7 @@ from gatewayx.gateway.kept_job cimport (
 from gatewayx.gateway.kept_jobs cimport MOST_WAITING, KeptJobs
 from gatewayx.gateway.kept_run cimport KeptRun
 from gatewayx.gateway.job_request cimport JobRequest, Relayed
+from gatewayx.gateway.openapi_call cimport is_openapi
 from gatewayx.gateway.preferences cimport last_event_id, wanted_tags
 from gatewayx.gateway.watching cimport Wait
 from gatewayx.http.records cimport Ending
@@ -68,6 +69,8 @@ cdef bint is_call(bytes path) noexcept:
 
 
 cdef bytes allow_line(bytes path):
+    if is_openapi(path):
+        return ALLOW_OTHER
     kind = _parts(path)[1]
     return ALLOW_JOB if kind == STATE else ALLOW_CANCEL if kind == CANCEL else ALLOW_OTHER
 

@@ -34,6 +34,7 @@ from gatewayx.core.counters import Counters
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.metrics import BOUNDS_S
 from gatewayx.core.turns import Turn
+from gatewayx.gateway import openapi
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
@@ -126,7 +127,7 @@ class AdminProcess:
         self._metrics = Exposition(
             [GatewayFamilies(self.viewer.view), RequestFamilies(rows, OUTCOMES, BOUNDS_S)], time.monotonic
         )
-        self.site = Site(self.viewer.view, self.health, self._metrics.answer, settings.admin_host)
+        self.site = Site(self.viewer.view, self.health, self._metrics.answer, settings.admin_host, openapi.body)
         self.builder = ResponseBuilder(now_s=time.time())
         self.http = HttpServer(
             self.loop,
