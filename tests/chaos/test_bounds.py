@@ -128,6 +128,10 @@ class Runs:
 
         return do
 
+    def have_ended(self, *names: str) -> bool:
+        """Whether of each of these functions a job has ended whose gateway process lived on."""
+        return all(any(number not in self.lost for _, _, number in self.times[name]) for name in names)
+
     def most_at_once(self, name: str, *, with_lost: bool = False) -> int:
         """How many ran at once at most, of those whose gateway process lived on: nobody can end the others."""
         changes = []
@@ -243,7 +247,7 @@ async def test_no_bound_is_ever_passed_under_floods_though_processes_are_killed(
                         tasks.append(asyncio.create_task(again_and_again(runs, name, address, ask, source)))
                 ends_s = time.monotonic() + DURATION_S
                 kills = 0
-                while time.monotonic() < ends_s or not reached(sampler.most):
+                while time.monotonic() < ends_s or not reached(sampler.most) or not runs.have_ended("one", "many"):
                     assert time.monotonic() < ends_s + PROCESS_S, f"at most {sampler.most}, bounds {BOUNDS}"
                     done, _ = await asyncio.wait(tasks, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
                     assert not done, [task.exception() for task in done]

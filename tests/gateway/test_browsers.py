@@ -110,8 +110,12 @@ async def reach(browser: Browser, embedded: JobServer, worker: Worker, ran: set[
 
 @asynccontextmanager
 async def gateway_for_pages(embedded: JobServer, **settings: object) -> AsyncIterator[RunningGateway]:
-    """A gateway whose results no browser keeps as files; at the end it ends what a browser keeps open."""
-    async with running_gateway([embedded.address], content_type="text/html", **settings) as gateway:
+    """A gateway whose results no browser keeps as files; at the end it ends what a browser keeps open.
+
+    It has the functions of the pages alone: what a browser asks for by itself, as /favicon.ico, becomes no job.
+    """
+    functions = (*(name.decode() for name in FUNCTIONS), *SIMPLE, "link", "page")
+    async with running_gateway([embedded.address], content_type="text/html", function=functions, **settings) as gateway:
         yield gateway
         gateway.process.http.abort()
 
