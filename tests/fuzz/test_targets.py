@@ -10,7 +10,6 @@ from fuzz import http_connection, packet_reader, request_parser
 from fuzz.corpus import kept
 from fuzz.mutations import run_inputs, run_mutations
 
-
 # A sanitized build on a busy machine takes minutes for what takes seconds.
 pytestmark = pytest.mark.timeout(230)
 

@@ -7,6 +7,7 @@ from gatewayx.gateway.admission import Admission
 from gatewayx.gateway.background_jobs import BackgroundJobs
 from gatewayx.gateway.common import Common
 from gatewayx.gateway.kept_jobs import KeptJobs
+from gatewayx.gateway.keys import Keys
 from gatewayx.gateway.owners import Owners
 from gatewayx.gearman.pool import Pool
 from gatewayx.http.problems import ALLOW as ALLOW
@@ -30,6 +31,7 @@ class Gateway(Common):
         owners: Owners | None = None,
         kept: KeptJobs | None = None,
         background_jobs: BackgroundJobs | None = None,
+        keys: Keys | None = None,
         max_function_bytes: int = 512,
         refuse_client_unique: bool = False,
         plugin_compat: bool = False,

@@ -14,8 +14,8 @@ class KeptAnswer(Watched):
 class KeptRoom:
     """The room of kept answers.
 
-    budget: where their bytes count. shared: where those of all processes count. counters: where bodies that were dropped
-    are counted.
+    budget: where their bytes count. shared: where those of all processes count. counters: where bodies that were
+    dropped are counted.
     """
 
     def __init__(self, budget: ByteBudget, shared: Shared, counters: Counters) -> None: ...

@@ -16,8 +16,8 @@ class Keys:
     """The idempotency keys that a process owns.
 
     room: where the bodies of answers count. shared: where the numbers of all processes count. counters: where requests
-    are counted. hash_key: 16 bytes, by which all processes know keys. ttl_s: how long a key is known after its job's end.
-    max_keys: known to all processes at once.
+    are counted. hash_key: 16 bytes, by which all processes know keys. ttl_s: how long a key is known after its job's
+    end. max_keys: known to all processes at once.
     """
 
     all_ended: asyncio.Event
