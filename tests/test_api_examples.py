@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
@@ -42,6 +43,8 @@ async def test_every_example_prints_what_the_page_says(page, embedded):
                 assert printed is None, f"$ {example.command}\n{printed}\n\nbut the page says\n\n{example.printed}"
             for job_id in reader.jobs:
                 await ask(gateway.address, head(b"DELETE", b"/v1/jobs/" + job_id.encode()))
+            # And the answers that keys have.
+            await gateway.process.reconfigure(structs.replace(gateway.process.settings, kept_ttl_s=0.01))
             await worker.close()
 
 

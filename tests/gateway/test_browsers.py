@@ -259,6 +259,18 @@ class TestOrigins:
         assert int(second["headers"]["retry-after"]) >= 900
         assert embedded.submitted == 1
 
+    async def test_a_page_that_sends_a_key_again_sees_that_it_was_the_same_job(self, embedded, browser, worker):
+        script = """
+            const asked = { method: 'POST', body: 'mine', headers: { 'Idempotency-Key': '"KEY"' } };
+            return [await told('URL/echo', asked), await told('URL/echo', asked)];
+        """.replace("KEY", "8e03978e-40d5-43dd-bc93-6894a57f9324")
+        async with gateway_for_pages(embedded, origin=(browser.origin(APP),), kept_ttl_s=1.0) as gateway:
+            first, second = await browser.run(APP, script.replace("URL", f"http://{GATEWAY}:{gateway.address[1]}"))
+        assert [(answer["status"], answer["body"]) for answer in (first, second)] == [(200, "mine")] * 2
+        assert [answer["headers"].get("idempotency-replayed") for answer in (first, second)] == [None, "true"]
+        assert first["headers"]["x-gearman-job-handle"] == second["headers"]["x-gearman-job-handle"]
+        assert embedded.submitted == 1
+
 
 def is_as_told(answer: dict[str, Any], asked: Asked) -> bool:
     """Whether a page has seen what it should, and the headers beside it."""
