@@ -17,6 +17,8 @@ cdef class KeptExchange(Exchange):
     cdef Wait wait
     # Its client has waited for as long as it wanted to: the job server's JOB_CREATED is all that is waited for.
     cdef bint is_confirming
+    # The job that its client was told of by its id; None before.
+    cdef KeptJob accepted
     # The answer that is under way; None while none is.
     cdef EventStream stream
 

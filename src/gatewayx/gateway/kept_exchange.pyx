@@ -127,6 +127,7 @@ cdef class KeptExchange(Exchange):
 
     cdef int _answer_accepted(self, KeptJob kept) except -1:
         self.run = None
+        self.accepted = kept
         self.wait.leave()
         if self.request.owner is not None:
             answer_json(

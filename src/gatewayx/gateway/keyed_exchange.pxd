@@ -1,6 +1,7 @@
 """One HTTP request with an idempotency key."""
 
 from gatewayx.gateway.exchange cimport Exchange
+from gatewayx.gateway.kept_exchange cimport KeptExchange
 from gatewayx.gateway.keys cimport KeyRecord, Keys
 from gatewayx.gateway.own_request cimport OwnRequest
 from gatewayx.gateway.watching cimport Wait
@@ -33,6 +34,8 @@ cdef class KeyRequest(OwnRequest):
     """The client of a key's job, which does not hang up."""
     cdef Keys keys
     cdef KeyRecord record
+    # What it runs, where that is to be kept; None otherwise.
+    cdef KeptExchange kept
 
     cdef int _end(self, Request request) except -1
 

@@ -108,6 +108,7 @@ cdef class KeyedExchange(Exchange):
             form.token = self.gateway.token_of(self.token_mark)
         asked.keys = keys
         asked.record = record
+        asked.kept = form if isinstance(form, KeptExchange) else None
         asked.made_for(request)
         self._let_go()
         self._wait(record)
@@ -167,6 +168,7 @@ cdef class KeyRequest(OwnRequest):
         record.outcome = request.outcome
         record.content_type = content_type
         record.headers = headers[:headers_bytes]
+        record.job = None if self.kept is None else self.kept.accepted
         record.body = body
         record.body_bytes = len(body)
         return self._end(request)

@@ -2,6 +2,7 @@
 
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.shared cimport Shared
+from gatewayx.gateway.kept_job cimport KeptJob
 from gatewayx.gateway.kept_room cimport KeptAnswer, KeptRoom
 
 cdef enum:
@@ -16,8 +17,10 @@ cdef class KeyRecord(KeptAnswer):
     cdef bytes fingerprint
     # Its answer is here: it never changes any more, but for a body that is dropped.
     cdef bint has_ended
-    # By time.monotonic().
+    # By time.monotonic(): when it ended, or was last looked at while its job went on.
     cdef double ended_s
+    # The kept job that its answer tells of, which may not have ended; None for none.
+    cdef KeptJob job
 
 
 cdef class Keys:

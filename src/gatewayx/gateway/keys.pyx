@@ -67,8 +67,15 @@ cdef class Keys:
             oldest = <KeyRecord> next(iter(self.ended))
             if oldest.ended_s + self.ttl_s > now_s:
                 return
-            self._forget(oldest)
             forgotten += 1
+            if oldest.job is None:
+                self._forget(oldest)
+                continue
+            # Its job was taken, and is known itself for ttl_s after its end: until then a retry would run it again.
+            if oldest.job.has_ended():
+                oldest.job = None
+            oldest.ended_s = now_s
+            self.ended.move_to_end(oldest)
 
     cdef bytes hashed(self, bytes key, bytes token_mark):
         cdef KeyedHash hashing = KeyedHash(self.hash_key)
