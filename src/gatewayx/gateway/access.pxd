@@ -28,5 +28,10 @@ cdef class Access:
     cdef int check_function(self, bytes function) except -1
     # The request that was checked last asks for this job: whether it may; raises RequestError.
     cdef int check_job(self, Request request, JobRequest wanted) except -1
+    # A batch that was checked, with this token, None for none, has a further line, which counts as a request of the same address and
+    # token: whether it may; raises RequestError.
+    cdef int check_further(self, Request request, Token token) except -1
+    # One of its lines asks for this job: whether it may; raises RequestError.
+    cdef int check_line(self, Request request, Token token, JobRequest wanted) except -1
     # A request is refused before it has begun: say which lines its answer has.
     cdef int refused(self, Request request) except -1

@@ -50,7 +50,7 @@ cdef class Access:
         if self.rates is not None:
             self.rates.check_address(request)
             if self.token is not None:
-                self.rates.check_token(request, self.token)
+                self.rates.check_token(request, self.token, True)
         return False
 
     cdef int check_function(self, bytes function) except -1:
@@ -63,7 +63,23 @@ cdef class Access:
         if token is not None:
             self.tokens.check_job(token, wanted)
         if self.rates is not None:
-            self.rates.check_function(request, token, wanted.function)
+            self.rates.check_function(request, token, wanted.function, True)
+        return 0
+
+    cdef int check_further(self, Request request, Token token) except -1:
+        if self.rates is not None and not request.owner.is_relayed():
+            self.rates.check_address(request)
+            if token is not None:
+                self.rates.check_token(request, token, False)
+        return 0
+
+    cdef int check_line(self, Request request, Token token, JobRequest wanted) except -1:
+        # The tokens may have gone while the batch was under way.
+        if token is not None and self.tokens is not None:
+            self.tokens.check_function(token, wanted.function)
+            self.tokens.check_job(token, wanted)
+        if self.rates is not None and not request.owner.is_relayed():
+            self.rates.check_function(request, token, wanted.function, False)
         return 0
 
     cdef int refused(self, Request request) except -1:

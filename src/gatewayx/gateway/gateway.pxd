@@ -1,6 +1,7 @@
 """Which requests become jobs."""
 
 from gatewayx.gateway.access cimport Access
+from gatewayx.gateway.batch cimport Batches
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.job_request cimport JobRequest
@@ -16,6 +17,9 @@ cdef class Gateway(Common):
     # What GET / is answered with, and its header lines; None where that is the want of a function, which it is but in the demo.
     cdef bytes page
     cdef bytes page_lines
+
+    # Takes what comes to /v1/batch.
+    cdef Batches batches
 
     # Read what the head asks for, whose job may take so long; raises RequestError.
     cdef int _read_head(self, JobRequest wanted, Request request, double timeout_s) except -1

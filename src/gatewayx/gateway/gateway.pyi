@@ -33,6 +33,8 @@ class Gateway(Common):
         background_jobs: BackgroundJobs | None = None,
         keys: Keys | None = None,
         max_function_bytes: int = 512,
+        max_batch: int = 1000,
+        max_pipelined: int = 64,
         refuse_client_unique: bool = False,
         plugin_compat: bool = False,
     ) -> None: ...
@@ -42,6 +44,8 @@ class Gateway(Common):
         content_type: bytes,
         job_timeout_s: float,
         max_function_bytes: int,
+        max_batch: int,
+        max_pipelined: int,
         refuse_client_unique: bool,
         plugin_compat: bool,
     ) -> None:

@@ -19,10 +19,11 @@ from gatewayx.gateway.asking cimport (
 )
 from gatewayx.gateway.background_jobs cimport BackgroundJobs
 from gatewayx.gateway.background_locations cimport BackgroundLocations
+from gatewayx.gateway.batch cimport Batches
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.headers cimport UNIQUE_PREFIX, is_ours, read_headers, read_plugin_headers
-from gatewayx.gateway.job_calls cimport JobCall, allow_line, is_call, read_call, read_resumption
+from gatewayx.gateway.job_calls cimport JobCall, allow_line, is_batch, is_call, read_call, read_resumption
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, NORMAL, PLUGIN, JobRequest
 from gatewayx.gateway.key_header cimport LEAST_OPEN_KEY_BYTES, is_key_header, key_of_value, key_value
 from gatewayx.gateway.keyed_exchange cimport KeyedExchange
@@ -68,7 +69,8 @@ cdef class Gateway(Common):
     looks. access: who may ask; None for anybody. owners: of keys, where there are several processes. kept: the jobs
     that outlive their requests, and background_jobs: those that clients come back to; None where none are served. keys:
     the idempotency keys; None, with kept, where none are taken.
-    max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques. plugin_compat: take
+    max_function_bytes: longest name of a function. refuse_client_unique: clients may not give uniques. max_batch: lines of a
+    batch. max_pipelined: of these, under way at once. plugin_compat: take
     requests and answer them as gearmand's HTTP plugin (libgearman-server/plugins/protocol/http) where gatewayx differs from it
     on purpose.
     """
@@ -87,6 +89,8 @@ cdef class Gateway(Common):
         BackgroundJobs background_jobs=None,
         Keys keys=None,
         Py_ssize_t max_function_bytes=512,
+        Py_ssize_t max_batch=1000,
+        Py_ssize_t max_pipelined=64,
         bint refuse_client_unique=False,
         bint plugin_compat=False,
     ):
@@ -99,10 +103,13 @@ cdef class Gateway(Common):
         self.locations = None if kept is None else BackgroundLocations(kept.ids, kept.place, kept.mark)
         self.background_jobs = background_jobs
         self.keys = keys
+        self.batches = Batches(self, self.access)
         self.change(
             content_type=content_type,
             job_timeout_s=job_timeout_s,
             max_function_bytes=max_function_bytes,
+            max_batch=max_batch,
+            max_pipelined=max_pipelined,
             refuse_client_unique=refuse_client_unique,
             plugin_compat=plugin_compat,
         )
@@ -117,6 +124,8 @@ cdef class Gateway(Common):
         bytes content_type,
         double job_timeout_s,
         Py_ssize_t max_function_bytes,
+        Py_ssize_t max_batch,
+        Py_ssize_t max_pipelined,
         bint refuse_client_unique,
         bint plugin_compat,
     ):
@@ -126,6 +135,7 @@ cdef class Gateway(Common):
         self.max_function_bytes = max_function_bytes
         self.refuse_client_unique = refuse_client_unique
         self.plugin_compat = plugin_compat
+        self.batches.change(max_batch, max_pipelined)
         # A path that came lately may be too long now.
         self.functions = RecentFunctions.__new__(RecentFunctions)
         self.functions.names = self.records.metrics.functions
@@ -217,6 +227,8 @@ cdef class Gateway(Common):
         cdef JobCall call
         if is_openapi(request.path):
             return self._let_in(read_openapi_call(self, request), request)
+        if is_batch(request.path):
+            return self._let_in(self.batches.begin(request), request)
         call = read_call(self, request)
         call.token_mark = self._token_mark(request)
         return self._let_in(call, request)

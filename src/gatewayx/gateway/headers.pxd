@@ -19,3 +19,6 @@ cdef int read_headers(JobRequest wanted, Request request, bint refuse_unique, do
 
 # The same as gearmand's HTTP plugin reads them: in any case, and what says nothing to it is as if it were not there.
 cdef int read_plugin_headers(JobRequest wanted, Request request, bint refuse_unique) except -1
+
+# Why a text may be no unique of a client, as what follows its name; None if it may.
+cdef str unique_fault(bytes value, bint plugin_compat)

@@ -5,7 +5,7 @@ does not exist, is the client's fault. gearmand's HTTP plugin (libgearman-server
 over what it does not know.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcmp
 
 from gatewayx.core.grammar cimport is_word
@@ -152,18 +152,24 @@ cdef inline int _name_of(const HeaderSlice* header) noexcept:
 
 
 cdef bytes _unique(bytes value, bint plugin_compat):
-    """The value if it may be a unique. The plugin takes tabs, and keeps no names for itself."""
-    if not 1 <= len(value) <= MAX_UNIQUE_BYTES:
-        raise RequestError(MALFORMED_HEADER, f"X-Gearman-Unique is not 1 to {MAX_UNIQUE_BYTES} bytes long")
-    for byte in value:
-        if (byte < 0x20 or byte == 0x7F) and not (plugin_compat and byte == c"\t"):
-            raise RequestError(MALFORMED_HEADER, "X-Gearman-Unique holds a control byte")
-    if not plugin_compat and value.startswith(UNIQUE_PREFIX):
-        raise RequestError(
-            MALFORMED_HEADER,
-            "X-Gearman-Unique begins with 'gatewayx-', which is kept for uniques made by the gateway",
-        )
+    cdef str fault = unique_fault(value, plugin_compat)
+    if fault is not None:
+        raise RequestError(MALFORMED_HEADER, f"X-Gearman-Unique {fault}")
     return value
+
+
+cdef str unique_fault(bytes value, bint plugin_compat):
+    """The plugin takes tabs, and keeps no names for itself."""
+    cdef const unsigned char* text = <const unsigned char*> PyBytes_AS_STRING(value)
+    cdef Py_ssize_t index
+    if not 1 <= PyBytes_GET_SIZE(value) <= MAX_UNIQUE_BYTES:
+        return f"is not 1 to {MAX_UNIQUE_BYTES} bytes long"
+    for index in range(PyBytes_GET_SIZE(value)):
+        if (text[index] < 0x20 or text[index] == 0x7F) and not (plugin_compat and text[index] == c"\t"):
+            return "holds a control byte"
+    if not plugin_compat and value.startswith(UNIQUE_PREFIX):
+        return "begins with 'gatewayx-', which is kept for uniques made by the gateway"
+    return None
 
 
 cdef double _timeout(bytes value) except -1:

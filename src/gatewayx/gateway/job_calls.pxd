@@ -57,6 +57,8 @@ cdef class JobCall(JobRequest):
 
 # Whether it is a path of calls, and no function's.
 cdef bint is_call(bytes path) noexcept
+# Whether it is that of batches.
+cdef bint is_batch(bytes path) noexcept
 # The header line that names the methods that are served there; raises RequestError where nothing is.
 cdef bytes allow_line(bytes path)
 # What the request asks for, as the head says; raises RequestError.

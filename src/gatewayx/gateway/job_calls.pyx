@@ -53,6 +53,7 @@ cdef bytes JOBS_PATH = b"/v1/jobs/"
 cdef dict KINDS = {b"": STATE, b"result": RESULT, b"events": EVENTS, b"cancel": CANCEL}
 cdef bytes ALLOW_JOB = b"Allow: GET, HEAD, DELETE, OPTIONS\r\n"
 cdef bytes ALLOW_CANCEL = b"Allow: POST, OPTIONS\r\n"
+cdef bytes ALLOW_BATCH = b"Allow: POST, OPTIONS\r\n"
 cdef bytes ALLOW_OTHER = b"Allow: GET, HEAD, OPTIONS\r\n"
 
 cdef enum:
@@ -68,9 +69,15 @@ cdef bint is_call(bytes path) noexcept:
     return PyBytes_GET_SIZE(path) >= 4 and memcmp(PyBytes_AS_STRING(path), b"/v1/", 4) == 0
 
 
+cdef bint is_batch(bytes path) noexcept:
+    return PyBytes_GET_SIZE(path) == 9 and memcmp(PyBytes_AS_STRING(path), b"/v1/batch", 9) == 0
+
+
 cdef bytes allow_line(bytes path):
     if is_openapi(path):
         return ALLOW_OTHER
+    if is_batch(path):
+        return ALLOW_BATCH
     kind = _parts(path)[1]
     return ALLOW_JOB if kind == STATE else ALLOW_CANCEL if kind == CANCEL else ALLOW_OTHER
 

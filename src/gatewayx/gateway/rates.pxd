@@ -35,9 +35,9 @@ cdef class RateLimits:
     # A request has come; raises RequestError if it is one too many of its address.
     cdef int check_address(self, Request request) except -1
     # It has this token; raises RequestError if it is one too many of that. If the token has a rate the answer tells of it, whatever
-    # the answer is.
-    cdef int check_token(self, Request request, Token token) except -1
+    # the answer is; with is_told false it does not, as that of a batch whose lines are asked for one by one.
+    cdef int check_token(self, Request request, Token token, bint is_told) except -1
     # It asks for a job of this function with this token, None for none; raises RequestError if it is one too many of that. Then it is
     # none of the token's.
-    cdef int check_function(self, Request request, Token token, bytes function) except -1
+    cdef int check_function(self, Request request, Token token, bytes function, bint is_told) except -1
     cdef FunctionLimit _limit_of(self, bytes function)

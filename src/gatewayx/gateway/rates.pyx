@@ -124,14 +124,15 @@ cdef class RateLimits:
             )
         return 0
 
-    cdef int check_token(self, Request request, Token token) except -1:
+    cdef int check_token(self, Request request, Token token, bint is_told) except -1:
         cdef long long wait_ns, debt_ns
         if token.rate <= 0:
             return 0
         if token.rate_lines is None:
             _make_ready(token)
         wait_ns = _take(self.rates, rate_key(OF_TOKEN, token.rate_key), &token.allowance, request, &debt_ns)
-        _tell(request, token, debt_ns, True)
+        if is_told:
+            _tell(request, token, debt_ns, True)
         if wait_ns:
             raise RequestError(
                 RATE_EXCEEDED,
@@ -140,7 +141,7 @@ cdef class RateLimits:
             )
         return 0
 
-    cdef int check_function(self, Request request, Token token, bytes function) except -1:
+    cdef int check_function(self, Request request, Token token, bytes function, bint is_told) except -1:
         cdef FunctionLimit limit
         cdef long long wait_ns, debt_ns
         if self.functions.empty:
@@ -155,9 +156,10 @@ cdef class RateLimits:
             return 0
         if token is not None and token.rate > 0:
             debt_ns = self.rates.give_back(rate_key(OF_TOKEN, token.rate_key), &token.allowance, now_ns())
-            request.answer_lines = request.answer_lines[: request.answer_lines.index(POLICY)]
-            # When it is the function's turn again is another time than the token's.
-            _tell(request, token, debt_ns, False)
+            if is_told:
+                request.answer_lines = request.answer_lines[: request.answer_lines.index(POLICY)]
+                # When it is the function's turn again is another time than the token's.
+                _tell(request, token, debt_ns, False)
         raise RequestError(
             RATE_EXCEEDED,
             "more jobs of this function were asked for than may; nothing was submitted",

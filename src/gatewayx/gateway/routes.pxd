@@ -36,3 +36,6 @@ cdef bytes function_of(bytes path, Py_ssize_t max_bytes)
 
 # The same as gearmand's HTTP plugin reads it; query: None without one.
 cdef bytes plugin_function_of(bytes path, bytes query, Py_ssize_t max_bytes)
+
+# A name as it came, if it may be one of at most max_bytes; raises RequestError.
+cdef bytes checked_function(bytes function, Py_ssize_t max_bytes)

@@ -45,16 +45,16 @@ cdef bytes function_of(bytes path, Py_ssize_t max_bytes):
     if cursor < end and cursor[0] == c"/":
         cursor += 1
     if memchr(cursor, c"%", end - cursor) == NULL:
-        return _checked(PyBytes_FromStringAndSize(cursor, end - cursor), max_bytes)
-    return _checked(_percent_decoded(cursor, end), max_bytes)
+        return checked_function(PyBytes_FromStringAndSize(cursor, end - cursor), max_bytes)
+    return checked_function(_percent_decoded(cursor, end), max_bytes)
 
 
 cdef bytes plugin_function_of(bytes path, bytes query, Py_ssize_t max_bytes):
     cdef bytes function = path.lstrip(b"/")
-    return _checked(function if query is None else function + b"?" + query, max_bytes)
+    return checked_function(function if query is None else function + b"?" + query, max_bytes)
 
 
-cdef inline bytes _checked(bytes function, Py_ssize_t max_bytes):
+cdef bytes checked_function(bytes function, Py_ssize_t max_bytes):
     """The name as it came, if it may be one."""
     cdef const char* byte = PyBytes_AS_STRING(function)
     cdef const char* end = byte + PyBytes_GET_SIZE(function)

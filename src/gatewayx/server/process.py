@@ -521,6 +521,8 @@ def _for_gateway(settings: Settings) -> dict[str, Any]:
         "content_type": settings.content_type.encode("latin-1"),
         "job_timeout_s": settings.job_timeout_s,
         "max_function_bytes": settings.max_function_bytes,
+        "max_batch": settings.max_batch,
+        "max_pipelined": settings.max_pipelined,
         "refuse_client_unique": settings.refuse_client_unique,
         "plugin_compat": settings.plugin_compat,
     }

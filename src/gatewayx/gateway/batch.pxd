@@ -1,0 +1,139 @@
+"""Many jobs in one request: POST /v1/batch."""
+
+from libc.stdint cimport uint64_t
+
+from gatewayx.core.budget cimport Held
+from gatewayx.core.turns cimport TurnEnder
+from gatewayx.gateway.access cimport Access
+from gatewayx.gateway.batch_lines cimport AnswerHead, AnswerLines, LineJob
+from gatewayx.gateway.common cimport Common
+from gatewayx.gateway.exchange cimport Exchange
+from gatewayx.gateway.job_request cimport JobRequest
+from gatewayx.gateway.own_request cimport OwnRequest
+from gatewayx.gateway.tokens cimport Token
+from gatewayx.http.request cimport BodySource, Request
+from gatewayx.http.response cimport RetryAfter
+
+cdef enum:
+    # In one turn of the loop no more lines of a batch are begun than these, and none once they have so many bytes: others wait meanwhile.
+    MOST_LINES_A_TURN = 256
+    MOST_BYTES_A_TURN = 262144
+    # Answers are given once in a turn, or when they have so many bytes.
+    GATHERED_BYTES = 16384
+    # Functions whose names are known to be names.
+    MOST_KNOWN_FUNCTIONS = 1024
+
+
+cdef class Batches:
+    cdef Common gateway
+    cdef Access access
+    # Lines of a batch, and those that are under way at once.
+    cdef Py_ssize_t max_lines
+    cdef Py_ssize_t most_under_way
+    # The names of functions that came lately, to what they are as bytes; at most MOST_KNOWN_FUNCTIONS.
+    cdef dict functions
+    # What is read of a line, until its job is submitted.
+    cdef LineJob job
+    # When lines may be sent again that were refused for now.
+    cdef RetryAfter retry_after
+
+    # What is to take the batch whose head is there; raises RequestError.
+    cdef Batch begin(self, Request request)
+    # The function that a line names; raises RequestError.
+    cdef bytes function_of(self, str name)
+
+
+cdef class Batch(JobRequest):
+    cdef Batches batches
+    cdef Common gateway
+    # As Exchange has it.
+    cdef Token token
+    # Who asks (gateway/own_request).
+    cdef bytes asker_name
+    cdef uint64_t asker_hashed
+    # The lines, from `cursor` to `end` those that were not begun; None once all were. And what the budget counts of it.
+    cdef bytes body
+    cdef const char* cursor
+    cdef const char* end
+    cdef Held held
+    # The number of the line that was begun last, of which kind so many were.
+    cdef long long number
+    cdef Py_ssize_t begun
+    # The lines that were submitted and are not answered.
+    cdef BatchLine first_line
+    cdef Py_ssize_t under_way
+    # Answers that were not given yet.
+    cdef AnswerLines answers
+    # The client takes answers: lines are begun.
+    cdef bint takes
+    # go_on() runs: whoever answers a line need not have it called.
+    cdef bint going
+    cdef BatchBody answer_body
+    cdef BatchTurn answer_turn
+
+    # Give the answers that are here, begin further lines, and end the answer if there are none.
+    cdef int go_on(self) except -1
+    cdef int _give(self) except -1
+    cdef int _begin_lines(self) except -1
+    cdef int _begin_line(self, const char* start, Py_ssize_t size) except -1
+    cdef int _submit(self, LineJob job) except -1
+    cdef int _drop_body(self) except -1
+    cdef int _end(self) except -1
+    # The answer is broken off, since the gateway has failed on it.
+    cdef int break_off(self) except -1
+    # A line that is under way has its answer, which is one of the next two.
+    cdef int line_ended(self, BatchLine line) except -1
+    # Answer a line. headers: the lines of its answer's head. body: bytes or bytearray.
+    cdef int answer_line(
+        self, bytes id, long long number, int status, const char* headers, Py_ssize_t headers_bytes, object body
+    ) except -1
+    # The same with a problem, of http/problems, with its own words where detail is None; headers may be None.
+    cdef int answer_line_problem(self, bytes id, long long number, object problem, str detail, bytes headers) except -1
+    # The same with the problem that another process has answered. Returns whether it is one.
+    cdef bint answer_line_told(
+        self, bytes id, long long number, int status, const char* headers, Py_ssize_t headers_bytes, bytes body
+    ) except -1
+    cdef str _unique_fault(self, bytes unique)
+    cdef int _answered(self) except -1
+
+
+cdef class BatchBody(BodySource):
+    """Is told when the client takes answers."""
+    # None once the batch has ended.
+    cdef Batch batch
+
+
+cdef class BatchTurn(TurnEnder):
+    """Has the batch go on at the end of a turn in which lines were answered."""
+    # None once the batch has ended.
+    cdef Batch batch
+
+
+cdef class LineExchange(Exchange):
+    """The job of a line: a background job's answer has no Location, which lines do not tell."""
+
+
+cdef class BatchLine(OwnRequest):
+    """A line that is under way: stands where its job's client would stand."""
+    # None once it was answered or left.
+    cdef Batch batch
+    cdef Common gateway
+    # As JSON; None without one.
+    cdef bytes id
+    cdef long long number
+    # Its neighbours among those under way.
+    cdef BatchLine previous_line
+    cdef BatchLine next_line
+    # Of an answer that comes in pieces from another process: its head, and what is here of the body, of so many bytes.
+    cdef int status
+    cdef bytes content_type
+    cdef bytes headers
+    cdef bytearray pieces
+    cdef Py_ssize_t body_bytes
+    cdef Held held
+
+    # It was never submitted.
+    cdef int give_up(self) except -1
+    # It is under way no more; its batch, None if that is gone.
+    cdef Batch _leave_batch(self)
+    cdef int _drop_pieces(self) except -1

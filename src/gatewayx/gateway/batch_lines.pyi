@@ -1,0 +1,51 @@
+"""The lines of a batch: what each asks for, and how each is answered. Bytes in, values out."""
+
+from typing import final
+
+MOST_LINE_BYTES: int
+MOST_ID_BYTES: int
+
+def lines_of(body: bytes) -> list[tuple[int, bytes]]:
+    """All lines of a body that are not blank, each with its number, from 1 on and blank ones counted."""
+
+def answer_line(
+    id: bytes | None,
+    number: int,
+    status: int,
+    headers: bytes = b"",
+    body: bytes | bytearray | None = b"",
+    problem: bytes | None = None,
+) -> bytes:
+    """The line that answers another one.
+
+    id: as JSON; None for none. headers: the lines of an answer's head, each with its CRLF. problem: the body of a
+    problem as any request is answered (http/response), in place of `body`. Raises ValueError
+    for a problem that is none.
+    """
+
+def path_of_function(function: bytes) -> bytes:
+    """The path that names the function, percent-encoded."""
+
+@final
+class LineJob:
+    """What the line asks for that was read last."""
+
+    def __init__(self) -> None: ...
+    @property
+    def id(self) -> bytes | None: ...
+    @property
+    def fault(self) -> str | None: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def workload(self) -> bytes: ...
+    @property
+    def unique(self) -> bytes | None: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def background(self) -> bool: ...
+    @property
+    def timeout_s(self) -> float: ...
+    def read(self, line: bytes) -> None:
+        """Read a line of at least one byte; `fault` says whether it is a job."""
