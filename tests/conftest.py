@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
@@ -77,4 +78,6 @@ def address(job_server: JobServer | Gearmand) -> tuple[str, int]:
 @pytest.fixture
 def function(request: pytest.FixtureRequest) -> bytes:
     """A function name of this test alone, fit for a path as it is: gearmand lives longer than a test."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", request.node.name).encode()
+    # Tests of two files may have the same name.
+    name = f"{request.node.name}-{zlib.crc32(request.node.nodeid.encode()):08x}"
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).encode()
