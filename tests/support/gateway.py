@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import pytest
 from fuzz.held import OF_JOB_SERVERS, still_held
 from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.settings import Settings
+from gatewayx.core.shared import KEPT_KEYS
 from gatewayx.server.process import GatewayProcess
 from support.gearmand import die_with_parent
 
@@ -78,6 +80,15 @@ class RunningGateway:
         """Return once every job server has told what functions, jobs and workers it has."""
         await eventually(lambda: all(server.status.functions_now() is not None for server in self.process.pool.servers))
 
+    def forget_keys(self) -> None:
+        """Forget each idempotency key whose job has ended, as if its time were over."""
+        ended = self.process.keys.counters()["ended"]
+        # One whose job is kept is looked at twice; of many a part at a time.
+        for _ in range(2 + ended // 1000):
+            self.process.keys.tick(math.inf)
+        running = self.process.keys.counters()["running"]
+        assert (self.process.keys.counters()["ended"], self.process.shared.taken(KEPT_KEYS)) == (0, running)
+
     async def let_go(self) -> None:
         """Return once nothing is held any more; fails with what is left."""
         try:
@@ -109,6 +120,7 @@ async def running_gateway(
         await process.start()
         gateway = RunningGateway(process)
         yield gateway
+        gateway.forget_keys()
         await gateway.let_go()
     finally:
         await process.close()

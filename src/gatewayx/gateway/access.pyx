@@ -8,7 +8,7 @@ reaches.
 
 cimport cython
 
-from gatewayx.gateway.asking cimport ABOUT_WHO_ASKS, Asking, read_asking
+from gatewayx.gateway.asking cimport ABOUT_THE_KEY, ABOUT_WHO_ASKS, Asking, read_asking
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.origins cimport Origins
 from gatewayx.gateway.rates cimport RateLimits
@@ -61,7 +61,8 @@ cdef class Access:
         if request.owner.is_relayed():
             return 0
         if token is not None:
-            self.tokens.check_job(token, wanted)
+            # Whether a key is known already, and needs no job, is seen where it is looked for.
+            self.tokens.check_job(token, wanted, not request.header_kinds & ABOUT_THE_KEY)
         if self.rates is not None:
             self.rates.check_function(request, token, wanted.function, True)
         return 0
@@ -77,7 +78,7 @@ cdef class Access:
         # The tokens may have gone while the batch was under way.
         if token is not None and self.tokens is not None:
             self.tokens.check_function(token, wanted.function)
-            self.tokens.check_job(token, wanted)
+            self.tokens.check_job(token, wanted, True)
         if self.rates is not None and not request.owner.is_relayed():
             self.rates.check_function(request, token, wanted.function, False)
         return 0

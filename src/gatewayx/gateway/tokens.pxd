@@ -89,8 +89,8 @@ cdef class Tokens:
     cdef Token find(self, Request request, Asking* asking)
     # Raise RequestError if the token does not reach the function.
     cdef int check_function(self, Token token, bytes function) except -1
-    # The same for what else is asked for.
-    cdef int check_job(self, Token token, JobRequest wanted) except -1
+    # The same for what else is asked for. is_submitted: a job of its own will be, so it needs a place among the token's.
+    cdef int check_job(self, Token token, JobRequest wanted, bint is_submitted) except -1
     # A token with this mark; None for none.
     cdef Token of_mark(self, bytes mark)
     # The token that a text is the secret of; None for none.

@@ -180,12 +180,12 @@ cdef class Tokens:
             raise RequestError(NOT_PERMITTED, NOT_FUNCTION, INSUFFICIENT_SCOPE)
         return 0
 
-    cdef int check_job(self, Token token, JobRequest wanted) except -1:
+    cdef int check_job(self, Token token, JobRequest wanted, bint is_submitted) except -1:
         if <int> wanted.priority > token.highest_priority:
             raise RequestError(NOT_PERMITTED, NOT_PRIORITY, INSUFFICIENT_SCOPE)
         if wanted.background and not token.background:
             raise RequestError(NOT_PERMITTED, NOT_BACKGROUND, INSUFFICIENT_SCOPE)
-        if token.max_jobs and token.jobs.taken(token.jobs_key) >= token.max_jobs:
+        if is_submitted and token.max_jobs and token.jobs.taken(token.jobs_key) >= token.max_jobs:
             raise RequestError(TOO_MANY_TOKEN_JOBS)
         return 0
 
