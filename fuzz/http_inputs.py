@@ -40,6 +40,8 @@ GARBAGE = (
 )
 
 HOST = b"Host: h\r\n"
+# Long enough without tokens.
+KEY = b"Idempotency-Key: 8e03978e-40d5-43dd-bc93-"
 CHUNKED = b"Transfer-Encoding: chunked"
 GOOD = b"POST /good HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\ngood"
 DECLARED = b"POST /declared HTTP/1.1\r\n" + HOST
@@ -145,6 +147,30 @@ OWNED = [
 ]
 
 
+def keyed(numbers: str, *lines: bytes, body: bytes = b"abcd") -> bytes:
+    """POSTs with idempotency keys of these numbers."""
+    more = b"".join(line + b"\r\n" for line in lines)
+    length = b"Content-Length: %d\r\n" % len(body.replace(FILLER_MARK, FILLER))
+    return b"".join(
+        b"POST /f HTTP/1.1\r\n" + HOST + KEY + b"%b\r\n" % number.encode() + length + more + b"\r\n" + body
+        for number in numbers
+    )
+
+
+# Keys that come again, alone and in several connections; of which each worker process owns some.
+KEYED = [
+    keyed("1"),
+    keyed("11211"),
+    keyed("12345678"),
+    keyed("1122", b"X-Gearman-Background: true"),
+    keyed("11", b"X-Gearman-Timeout: 0.5") + keyed("11"),
+    keyed("1") + keyed("1", b"X-Gearman-Priority: high") + keyed("1", body=b"other") + keyed("1"),
+    keyed("1212", body=FILLER_MARK * 3),
+    keyed("1") + CLIENTS[0] + keyed("1", b"X-Gearman-Unique: u") + keyed("1", b"Expect: 100-continue"),
+    keyed("1").replace(KEY + b"1", b'idempotency-key: "' + KEY[17:] + b'1"') + keyed("1"),
+]
+
+
 def event(kind: int, argument: int = 0) -> int:
     """A byte of a script."""
     return kind | argument << 4
@@ -194,6 +220,10 @@ BODY_SCRIPTS = [
     BEGINNINGS + bytes((event(7), event(2), event(8, 9), event(6), event(2))),
     BEGINNINGS + bytes((event(3, 11), event(3, 12))) + ENDINGS,
 ]
+
+
+# Three clients with the same bytes, the last of which leaves.
+SEVERAL = bytes((event(1), event(8), event(1), event(2), event(8), event(1), event(10), event(6), event(2), event(12)))
 
 
 def scripted(bits: int, script: bytes, client: bytes, how: int = 0) -> bytes:
@@ -257,6 +287,12 @@ def seeds() -> list[bytes]:
             inputs += (scripted(bits, script, client, TWO_WORKERS) for bits in (ONE_CONNECTION, TIGHT_BUDGET))
         inputs.append(scripted(FEW_JOBS, RELAY_SCRIPTS[0], client, TWO_WORKERS))
         inputs.append(bytes((number << CUT_SHIFT, TWO_WORKERS)) + client)
+    for number, client in enumerate(KEYED):
+        for how in (0, TWO_WORKERS):
+            for script in (*SCRIPTS, *RELAY_SCRIPTS[how // 2 * 4 :], SEVERAL):
+                bits = (0, ONE_CONNECTION, TIGHT_BUDGET, FEW_JOBS)[(number + script[0]) % 4]
+                inputs.append(scripted(bits, script, client, how))
+            inputs.append(bytes((number << CUT_SHIFT, how)) + client)
     return inputs
 
 
@@ -282,6 +318,8 @@ TOKENS = [
     b"X-Gearman-Background: true\r\n",
     b"X-Gearman-Priority: low\r\n",
     b"X-Gearman-Timeout: 1\r\n",
+    KEY + b"1\r\n",
+    KEYED[0],
     b"0\r\n\r\n",
     b"1;a=b\r\na\r\n",
     FILLER_MARK,

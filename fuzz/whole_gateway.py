@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import re
+import time
 from collections import Counter
 
 from fuzz.held import OF_JOB_SERVERS, still_held
@@ -21,6 +23,7 @@ from fuzz.http_inputs import (
     PARKED_S,
     TIGHT_BUDGET,
 )
+from fuzz.keyed import REPLAYED, check_answers, check_jobs, requests_of
 from fuzz.links import Links
 from fuzz.processes import make_processes
 from fuzz.responses import Response, responses_of
@@ -54,6 +57,9 @@ SOON_STEPS = 2
 # More than any deadline, so that nothing waits any more.
 LONG_S = 500.0
 REQUEST_ID = re.compile(rb"[a-z2-7]{13}-[0-9]{14}")
+# It had to make room, or there is none to answer with it now.
+WITHOUT_RESULT = (410, 503)
+KEY_NAME = b"idempotency-key"
 OWN_UNIQUE = re.compile(rb"gatewayx-[a-z2-7]+-([0-9]+)")
 
 
@@ -120,6 +126,7 @@ class World:
             max_pipelined=4,
             max_jobs=3 if bits & FEW_JOBS else 100,
             max_relayed=2 if bits & FEW_JOBS else 100,
+            max_keys=2 if bits & FEW_JOBS else 100,
             max_target_bytes=256,
             max_header_bytes=1024,
             max_headers=12,
@@ -223,6 +230,7 @@ class World:
             self.pass_time(LONG_S)
         self.answer_all()
         self.loop.settle()
+        self._forget_keys()
         left = sum((Counter(still_held(process)) for process in self.processes), Counter())
         # Links that are kept for the next request, which both ends know of.
         left -= Counter({"http.connections": left.pop("relay.idle_connections", 0)})
@@ -245,6 +253,7 @@ class World:
         )
         assert self.responses <= answered, "more responses than requests"
         self._check_owners()
+        self._check_keys(responses)
         self._check_all_answered(responses)
         unfinished = sum(
             own[-1].is_cut and not client.has_ended_it
@@ -311,6 +320,30 @@ class World:
         for key, places in self.server.submitted_by.items():
             assert len(places) == 1, f"{len(places)} worker processes have submitted {key}"
 
+    def _check_keys(self, responses: list[list[Response]]) -> None:
+        """No job of an idempotency key was submitted twice, and all its answers are the same."""
+        asked = [requests_of(client.data[: client.sent], self.settings) for client in self.clients]
+        if any(requests is None for requests in asked):
+            return
+        submitted = {
+            unique: (function, workload)
+            for _, function, unique, workload in self.server.submissions
+            if OWN_UNIQUE.fullmatch(unique)
+        }
+        accepted = Counter(job for unique, job in submitted.items() if unique in self.server.accepted)
+        check_jobs(list(itertools.chain.from_iterable(asked)), accepted)
+        answered = (
+            pair for requests, own in zip(asked, responses, strict=True) for pair in zip(requests, own, strict=False)
+        )
+        check_answers(answered, submitted)
+
+    def _forget_keys(self) -> None:
+        """The time of all idempotency keys is over."""
+        for process in self.processes:
+            for ttl_s in (0.0, self.settings.kept_ttl_s):
+                process.keys.change(ttl_s=ttl_s, max_keys=self.settings.max_keys)
+                process.keys.tick(time.monotonic())
+
     def _check_all_answered(self, responses: list[list[Response]]) -> None:
         """Each job that was submitted has its answer: none belongs to a request behind the last one (RFC 9112 9.6).
 
@@ -318,9 +351,16 @@ class World:
         """
         if any(client.has_ended_it for client in self.clients) or self.counted("http.answers_cut"):
             return
+        if any(map(self._has_owners, self.clients)):
+            # The way to the owner of a key may be lost, and its job goes on.
+            return
         submitted = {unique for _, _, unique, _ in self.server.submissions if OWN_UNIQUE.fullmatch(unique)}
         answered = {response.headers.get(b"x-gearman-unique") for own in responses for response in own}
         assert submitted <= answered, "a job was submitted whose request has no answer"
+
+    def _has_owners(self, client: Client) -> bool:
+        """Whether its requests may have idempotency keys of another worker process, which submits their jobs."""
+        return len(self.processes) > 1 and KEY_NAME in client.data.lower()
 
     def _was_cut(self, client: Client) -> bool:
         """Not all that was written has left, and the client has neither ended the connection nor not read for too long.
@@ -341,7 +381,7 @@ class World:
             assert not response.to_head or b"HEAD" in sent or response.body or may_be_cut, "a body is missing"
             unique = response.headers.get(b"x-gearman-unique", b"")
             own = OWN_UNIQUE.fullmatch(unique)
-            if own:
+            if own and REPLAYED not in response.headers and not self._has_owners(client):
                 assert int(own[1]) > latest, "answered twice, or out of order"
                 latest = int(own[1])
             if response.status == 200:
@@ -355,8 +395,10 @@ class World:
         ends = self.server.ends.get((response.headers[b"x-gearman-job-handle"], unique), set())
         bodies = [result for packet_type, result in ends if packet_type == command]
         assert bodies, "another request's job, or one that has not ended like this"
+        if response.status in WITHOUT_RESULT and REPLAYED in response.headers:
+            return
         succeeded = command in (PacketType.WORK_COMPLETE, PacketType.JOB_CREATED)
-        assert response.status == (200 if succeeded or self.settings.plugin_compat else 500)
+        assert response.status == (200 if succeeded or self.settings.plugin_compat else 500), response
         if not succeeded and self.settings.plugin_compat:
             bodies = [b""]
         elif command == PacketType.WORK_FAIL:

@@ -350,6 +350,7 @@ class Told:
 
     def _created(self, handle: bytes) -> None:
         packet_type, _, unique, _ = self.unanswered.popleft()
+        self.server.accepted.add(unique)
         if packet_type not in FOREGROUND_TYPES:
             self.server.told(handle, unique, PacketType.JOB_CREATED, b"")
             return
@@ -389,6 +390,8 @@ class JobServer:
         self.submissions: list[tuple[int, bytes, bytes, bytes]] = []
         # How the gateway was told that jobs have ended, by handle and unique: type of the packet and whole result.
         self.ends: dict[tuple[bytes, bytes], set[tuple[int, bytes]]] = {}
+        # Uniques of the jobs that the gateway knows as accepted.
+        self.accepted: set[bytes] = set()
         # Places of the worker processes that have submitted jobs, by what those are that are merged.
         self.submitted_by: dict[tuple[bytes, ...], set[int]] = {}
         # Ports of those that hang: they are connected to, and neither read nor answer.

@@ -42,7 +42,9 @@ cdef int answer_kept(Request request, KeptRoom room, KeptAnswer kept, bytes line
     if kept.body_bytes > SMALL_BYTES and not room.budget.reserve(RESULTS, kept.body_bytes):
         # Who reads it holds as much of the account as with a result of its own, whoever else reads the same.
         room.counts.budget_refused += 1
-        return request.owner.answer_problem(request, TOO_MANY_BYTES, None, headers)
+        return request.owner.answer_problem(
+            request, TOO_MANY_BYTES, "the gateway holds as many bytes as it may; the result is kept, and may be asked for again", headers
+        )
     request.outcome = kept.outcome
     return request.owner.answer(
         request,

@@ -49,6 +49,9 @@ cdef class Watcher(BodySource):
                 watched.watchers.pop(self, None)
             if watched.waiting is not None:
                 watched.waiting.pop(self, None)
+                if not watched.waiting:
+                    # What has ended may be kept for long, and in great numbers.
+                    watched.waiting = None
         if self.alarm is not None:
             self.alarm.watcher = None
             self.wheel.disarm(self.alarm)
