@@ -19,6 +19,7 @@ pytest_plugins = ["support.timeouts"]
 # The helpers' assertions shall tell as much as the tests' own.
 pytest.register_assert_rewrite(
     "support.account",
+    "support.documented",
     "support.gateway",
     "support.http",
     "support.kept",

@@ -64,7 +64,7 @@ async def serving(handler: Handler) -> AsyncIterator[HttpClient]:
     address = bound.getsockname()
     listener = Listener(poller, bound, http.connection, counters)
     try:
-        async with HttpClient(address) as client:
+        async with HttpClient(address, is_documented=False) as client:
             yield client
     finally:
         listener.close()

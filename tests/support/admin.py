@@ -35,7 +35,7 @@ class AdminAddress:
 
     async def send(self, request: bytes, *, to_head: bool = False) -> Response:
         """The answer to these bytes."""
-        client = await HttpClient(self.address).connect()
+        client = await HttpClient(self.address, is_documented=False).connect()
         try:
             client.send(request)
             return await client.response(to_head=to_head)

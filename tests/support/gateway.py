@@ -20,6 +20,7 @@ from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.settings import Settings
 from gatewayx.core.shared import KEPT_KEYS
 from gatewayx.server.process import GatewayProcess
+from support.documented import OTHERS
 from support.gearmand import die_with_parent
 
 # Longer than anything takes; a test that waits for it has failed.
@@ -55,14 +56,17 @@ async def cancelled(tasks: list[asyncio.Task[None]]) -> None:
         assert task.cancelled(), task.exception()
 
 
+def address_of(address: Address | UnixAddress) -> tuple[str, int] | str:
+    """A host and a port, or the path of a unix socket, as HttpClient takes them."""
+    return address.path if isinstance(address, UnixAddress) else (address.host, address.port)
+
+
 class RunningGateway:
     """A started gateway: where it listens and what it counts."""
 
     def __init__(self, process: GatewayProcess) -> None:
         self.process = process
-        # A host and a port, or the path of a unix socket, as HttpClient takes them.
-        first = process.addresses[0]
-        self.address = first.path if isinstance(first, UnixAddress) else (first.host, first.port)
+        self.address = address_of(process.addresses[0])
 
     def count(self, name: str) -> int:
         """One of the counters, such as `pool.outstanding_jobs`."""
@@ -119,10 +123,13 @@ async def running_gateway(
     try:
         await process.start()
         gateway = RunningGateway(process)
+        if settings.get("plugin_compat"):
+            OTHERS.add(gateway.address)
         yield gateway
         gateway.forget_keys()
         await gateway.let_go()
     finally:
+        OTHERS.difference_update(address_of(address) for address in process.addresses)
         await process.close()
     left = [task for task in asyncio.all_tasks() - before if "TestRunner" not in task.get_coro().__qualname__]
     assert not left
@@ -163,6 +170,7 @@ class ServeProcess:
         self.program = ("-c", f"{before}\nfrom gatewayx.cli import main\nmain()") if before else ("-m", "gatewayx")
         self.preexec = preexec
         self.lines: list[str] = []
+        self.listens: tuple[str, int] | None = None
 
     async def start(self) -> None:
         """Start the process and read what it says."""
@@ -193,7 +201,10 @@ class ServeProcess:
         """Where it listens, once it does."""
         line = await self.until("listens on")
         host, port = self.listens_on.search(line).groups()
-        return host, int(port)
+        self.listens = (host, int(port))
+        if "--plugin-compat" in self.arguments:
+            OTHERS.add(self.listens)
+        return self.listens
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, which is the master's."""
@@ -223,6 +234,7 @@ class ServeProcess:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        OTHERS.discard(self.listens)
         if self.process.returncode is None:
             workers = self.workers()
             self.process.kill()

@@ -1,5 +1,5 @@
 """A raw HTTP/1.1 client for tests: what is sent is known byte by byte, and every response that comes must be flawless,
-the headers that every answer carries included."""
+and one that the OpenAPI document has for its request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import re
 import socket
 import struct
 from dataclasses import dataclass
+
+from support.documented import OTHERS, Sent, check
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0
@@ -75,6 +77,7 @@ class HttpClient:
     address: a host and a port, or the path of a unix socket. receive_buffer_bytes: of the kernel; small for a client
     that shall not take much without reading. source: the host to connect from; None leaves it to the kernel.
     source_port: the port likewise, by which a place of a worker process is chosen; 0 leaves it to the kernel.
+    is_documented: whether it is asked what the OpenAPI document tells of, which the admin address, for one, is not.
     """
 
     def __init__(
@@ -84,11 +87,14 @@ class HttpClient:
         receive_buffer_bytes: int | None = None,
         source: str | None = None,
         source_port: int = 0,
+        is_documented: bool = True,
     ) -> None:
         self.source = source
         self.source_port = source_port
         self.address = address
         self.receive_buffer_bytes = receive_buffer_bytes
+        self.is_documented = is_documented
+        self.sent = Sent()
 
     async def connect(self) -> HttpClient:
         """Open the connection."""
@@ -107,11 +113,15 @@ class HttpClient:
             connected.close()
             raise
         self.reader, self.writer = await asyncio.open_connection(sock=connected, limit=STREAM_LIMIT_BYTES)
+        self.is_documented = self.is_documented and self.address not in OTHERS
+        self.sent = Sent()
         return self
 
     def send(self, *parts: bytes) -> None:
         """Send all parts in one write."""
-        self.writer.write(b"".join(parts))
+        data = b"".join(parts)
+        self.sent.feed(data)
+        self.writer.write(data)
 
     async def send_all(self, *parts: bytes) -> None:
         """Send all parts and return once the kernel has most of them."""
@@ -150,11 +160,23 @@ class HttpClient:
         if status < 200 or status in (204, 304):
             # RFC 9110 8.6, and 15.4.5: of what was not modified the length may be told, which ours do not.
             assert b"content-length" not in headers
+            self.check(status, headers, b"")
             return Response(status, headers, b"")
         length = int(headers[b"content-length"])
         body = b"" if to_head else await asyncio.wait_for(self.reader.readexactly(length), WAIT_S)
         assert (b"content-type" in headers) or not length
+        self.check(status, headers, None if to_head else body)
         return Response(status, headers, body)
+
+    def check(self, status: int, headers: dict[bytes, bytes], body: bytes | None, *, is_begun: bool = False) -> None:
+        """Fail unless the document has this answer, which is the next one; an interim one is no answer."""
+        if status < 200:
+            assert status == 100
+            return
+        asked = self.sent.next()
+        # A process tells another how a request has ended, which nobody else sees.
+        if self.is_documented and b"outcome" not in headers:
+            check(asked, status, headers, body, is_begun=is_begun)
 
     async def ask(self, *request: bytes, to_head: bool = False) -> Response:
         """Send a request and return the response."""

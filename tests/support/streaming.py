@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from support.documented import check_event
 from support.event_streams import Event, EventParser
 from support.http import HEADER_LINE, STATUS_LINE, WAIT_S, HttpClient, Response
 
@@ -16,8 +17,8 @@ class StreamClient(HttpClient):
 
     in_chunks = True
 
-    async def begin(self) -> Response:
-        """The head of an answer that comes in pieces, with no body; fails if it tells a length."""
+    async def begin(self, *, to_head: bool = False) -> Response:
+        """The head of an answer that comes in pieces, with no body; fails if it tells a length. to_head: it has none."""
         raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), WAIT_S)
         status_line, *lines = raw[:-4].split(b"\r\n")
         matched = STATUS_LINE.fullmatch(status_line)
@@ -30,9 +31,10 @@ class StreamClient(HttpClient):
         assert b"content-length" not in headers, raw
         assert headers[b"cache-control"] == b"no-store"
         self.in_chunks = headers.get(b"transfer-encoding") == b"chunked"
-        assert self.in_chunks or headers[b"connection"] == b"close"
+        assert self.in_chunks or to_head or headers[b"connection"] == b"close"
         self.parser = EventParser()
         self.seen = 0
+        self.check(int(matched[1]), headers, None, is_begun=True)
         return Response(int(matched[1]), headers, b"")
 
     async def piece(self) -> bytes:
@@ -52,19 +54,25 @@ class StreamClient(HttpClient):
             found.append(piece)
         return found
 
+    def _feed(self, piece: bytes) -> None:
+        known = len(self.parser.events)
+        self.parser.feed(piece)
+        for event in self.parser.events[known:]:
+            check_event(event.kind, event.data, event.last_id)
+
     async def event(self) -> Event:
         """The next event."""
         while self.seen == len(self.parser.events):
             piece = await self.piece()
             assert piece, "the stream has ended"
-            self.parser.feed(piece)
+            self._feed(piece)
         self.seen += 1
         return self.parser.events[self.seen - 1]
 
     async def events(self) -> list[Event]:
         """All that are to come; the last one is whole."""
         while piece := await self.piece():
-            self.parser.feed(piece)
+            self._feed(piece)
         found = self.parser.events[self.seen :]
         self.seen = len(self.parser.events)
         return found

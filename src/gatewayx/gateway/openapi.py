@@ -13,7 +13,6 @@ import orjson
 
 from gatewayx import __version__
 from gatewayx.gateway.operations import (
-    EVENT_STREAM,
     LINES,
     OF_ALL,
     OF_EVERY_REQUEST,
@@ -36,6 +35,21 @@ TYPE_PREFIX = "urn:gatewayx:"
 REFUSALS = "x-refusals"
 # Where a media type of lines has the schema of each.
 LINE = "x-line-schema"
+
+# What an event may be called.
+EVENTS = (
+    "created",
+    "status",
+    "data",
+    "warning",
+    "complete",
+    "exception",
+    "fail",
+    "cancelled",
+    "lost",
+    "timeout",
+    "gap",
+)
 
 _STRING: dict[str, Any] = {"type": "string"}
 _TIME: dict[str, Any] = {
@@ -134,6 +148,18 @@ def _schemas() -> dict[str, Any]:
                 },
             },
         },
+        "Event": _object(
+            {
+                "id": {
+                    "type": "string",
+                    "pattern": r"^k[A-Za-z0-9_-]{40}\.[0-9]+$",
+                    "description": "for Last-Event-ID",
+                },
+                "event": {"enum": list(EVENTS)},
+                "data": {"type": "string", "contentMediaType": "application/json"},
+            },
+            description="One event of a job (html.spec.whatwg.org/multipage/server-sent-events.html).",
+        ),
         "BatchJob": _object(
             {
                 "id": {"type": ["string", "integer", "null"], "description": "comes back with the answer"},
@@ -194,7 +220,7 @@ def _content(content: dict[str, str | None]) -> dict[str, Any]:
         elif schema is not None:
             found[media_type] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
         else:
-            found[media_type] = {"schema": _STRING} if media_type == EVENT_STREAM else {}
+            found[media_type] = {}
     return found
 
 
@@ -237,7 +263,7 @@ class _Responses:
         headers = answer.headers
         if kinds:
             headers = tuple(dict.fromkeys((*headers, *PROBLEM_HEADERS.get(status, ()), *problem_headers)))
-        key = (status, answer.meaning, tuple(answer.content.items()), headers, kinds)
+        key = (status, answer.meaning, tuple(answer.content.items()), headers, answer.links, kinds)
         if key not in self._names:
             self._names[key] = f"{name}{status}"
             self.shared[f"{name}{status}"] = _response(answer, kinds, headers)
@@ -258,6 +284,10 @@ def _response(answer: Answer, kinds: tuple[Problem, ...], headers: tuple[str, ..
         "description": "\n\n".join(meanings),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*headers, *_COMMON_HEADERS)},
     }
+    if answer.links:
+        response["links"] = {
+            name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in answer.links
+        }
     return response | {"content": content} if content else response
 
 

@@ -1,7 +1,7 @@
 """Every operation of the HTTP interface, once: what may be asked, with what, and all that can be answered.
 
-The OpenAPI document (gateway/openapi) is made from OPERATIONS. The tests hold docs/http-api.md, and every answer that they get,
-against it, so an answer that is new has its place here.
+The OpenAPI document (gateway/openapi) is made from OPERATIONS. The tests hold docs/http-api.md, and every answer that
+they get, against it, so an answer that is new has its place here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ ANY = "*/*"
 
 # Seconds, as the headers and the query have them: digits, and behind a point more of them.
 DECIMAL = r"^[0-9]+(\.[0-9]+)?$"
+# A token (RFC 9110 5.6.2), or a String (RFC 9651 3.3.3), that says 1 to 255 bytes.
+KEY = r"""^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"""
 
 
 class Parameter(NamedTuple):
@@ -34,14 +36,15 @@ class Parameter(NamedTuple):
 class Answer(NamedTuple):
     """One answer that is no problem.
 
-    content: media types, each to the name of its schema, or None for any bytes. headers: that it may have, beside
-    those of every answer.
+    content: media types, each to the name of its schema, or None for any bytes; of lines and events, that of each.
+    headers: that it may have, beside those of every answer. links: names of operations that can be asked next, of the job whose JSON this is.
     """
 
     status: int
     meaning: str
     content: dict[str, str | None]
     headers: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 class Operation(NamedTuple):
@@ -120,20 +123,20 @@ IDEMPOTENCY_KEY = Parameter(
     "Who sends the same key again is answered by the same job: a token, or a quoted string of RFC 9651, of 1 to 255 "
     "bytes; at least 22 where the gateway has no `--tokens`. Not with X-Gearman-Unique, X-Gearman-Stream, or an "
     "event stream.",
-    {"type": "string", "minLength": 1},
+    {"type": "string", "pattern": KEY},
 )
 PREFER = Parameter(
     "Prefer",
     "header",
     "`respond-async` keeps the job, which outlives the request; `respond-async, wait=N` does if it has not "
     "ended in N seconds.",
-    {"type": "string"},
+    {"type": "string", "examples": ["respond-async", "respond-async, wait=5"]},
 )
 ACCEPT = Parameter(
     "Accept",
     "header",
     "`text/event-stream` keeps the job, and its events are the answer.",
-    {"type": "string"},
+    {"type": "string", "examples": ["text/event-stream"]},
 )
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
@@ -210,7 +213,14 @@ ON_SOME_ANSWERS = (
 )
 
 # What each kind of problem has beside these.
-PROBLEM_HEADERS = {401: ("WWW-Authenticate",), 405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
+PROBLEM_HEADERS = {
+    401: ("WWW-Authenticate",),
+    # RFC 6750 3.1: insufficient_scope.
+    403: ("WWW-Authenticate",),
+    405: ("Allow",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
 
 # Problems that any request may be answered, whatever it asks for: connections and heads, then who may ask.
 OF_EVERY_REQUEST = (
@@ -282,6 +292,7 @@ _JOB_HEADERS = ("X-Gearman-Job-Handle", "X-Gearman-Command", "X-Gearman-Unique")
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 _OF_SUBMITTING = (UNIQUE, BACKGROUND, PRIORITY, TIMEOUT, STREAM)
 
+_OF_THE_JOB = ("readJob", "readResult", "readEvents", "cancelJob", "forgetJob")
 _EVENTS_MEANING = "The job's events, each a line of JSON with an id"
 _NOTHING_LEFT = Answer(
     204, "All events were read, or the job is not known: nothing is left to tell.", {}, ("Location",)
@@ -292,7 +303,7 @@ def _submission(method: str, name: str, meaning: str, *, further: tuple[Paramete
     """POST, PUT, GET or HEAD of a function."""
     has_events = ACCEPT in further
     may_be_async = PREFER in further
-    done: dict[str, str | None] = {ANY: None, EVENT_STREAM: None} if has_events else {ANY: None}
+    done: dict[str, str | None] = {ANY: None, EVENT_STREAM: "Event"} if has_events else {ANY: None}
     headers = (*_JOB_HEADERS, "Location")
     told = "The job has completed: its result. Or a background job was accepted: nothing."
     answers = [Answer(200, told, done, (*headers, "X-Accel-Buffering") if has_events else headers)]
@@ -300,7 +311,9 @@ def _submission(method: str, name: str, meaning: str, *, further: tuple[Paramete
     if may_be_async:
         told = "The job was accepted, and outlives this request; of a background job the body is empty."
         answers.append(
-            Answer(202, told, {JSON: "KeptJob", ANY: None}, (*headers, *_KEPT_HEADERS, "Preference-Applied"))
+            Answer(
+                202, told, {JSON: "KeptJob", ANY: None}, (*headers, *_KEPT_HEADERS, "Preference-Applied"), _OF_THE_JOB
+            )
         )
         kinds += _OF_KEYS
     if has_events:
@@ -398,7 +411,7 @@ _EVENTS = _call(
     "Tell a job's events as they happen, from the first one that is kept or behind Last-Event-ID.",
     (LAST_EVENT_ID,),
     (
-        Answer(200, _EVENTS_MEANING, {EVENT_STREAM: None}, ("X-Accel-Buffering",)),
+        Answer(200, _EVENTS_MEANING, {EVENT_STREAM: "Event"}, ("X-Accel-Buffering",)),
         _NOTHING_LEFT,
     ),
     (*_OF_QUESTIONS, problems.NOT_KEPT),
