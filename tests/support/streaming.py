@@ -18,7 +18,7 @@ class StreamClient(HttpClient):
     in_chunks = True
 
     async def begin(self, *, to_head: bool = False) -> Response:
-        """The head of an answer that comes in pieces, with no body; fails if it tells a length. to_head: it has none."""
+        """The head of an answer that comes in pieces, with no body; fails if it tells a length. to_head: of a HEAD."""
         raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), WAIT_S)
         status_line, *lines = raw[:-4].split(b"\r\n")
         matched = STATUS_LINE.fullmatch(status_line)

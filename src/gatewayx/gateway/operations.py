@@ -37,7 +37,8 @@ class Answer(NamedTuple):
     """One answer that is no problem.
 
     content: media types, each to the name of its schema, or None for any bytes; of lines and events, that of each.
-    headers: that it may have, beside those of every answer. links: names of operations that can be asked next, of the job whose JSON this is.
+    headers: that it may have, beside those of every answer. links: names of operations that can be asked next, of the
+    job whose JSON this is.
     """
 
     status: int
