@@ -13,7 +13,7 @@ from gatewayx.gearman.packet import PacketType
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, get
 from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
-from support.kept import ASYNC, KeptClient, job_of
+from support.kept import ASYNC, KeptClient, at, job_of
 from support.keys import counted, is_again, is_first, keyed, known_keys, new_key, waits
 from support.peer import ask_text
 
@@ -239,6 +239,43 @@ class TestKept:
             await kept.until(job_id, lambda job: job["state"] == "succeeded")
             assert is_again(await other.ask(request), first)
         assert (await kept.result(job_id)).body == b"later"
+
+    async def test_its_key_is_known_while_it_runs_and_its_time_after_that(self, job_server, function):
+        async with (
+            running_gateway([job_server.address], kept_ttl_s=0.5) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            KeptClient(gateway.address) as kept,
+        ):
+            request = keyed(function, b"w", new_key(), ASYNC)
+            first, job_id = await kept_with_key(kept, request)
+            handle, _, _, _ = await worker.take()
+            # For twice as long as it would be known without the job.
+            assert job_of(await kept.call(b"GET", at(job_id, "", "wait=1")))["ended"] is None
+            assert is_again(await kept.http.ask(request), first)
+            await worker.no_job()
+            worker.complete(handle)
+            await kept.until(job_id, lambda job: job["ended"])
+            ended_s = time.monotonic()
+            await eventually(lambda: not known_keys(gateway))
+            assert time.monotonic() - ended_s >= 0.4
+            kept.accepted(await kept.http.ask(request))
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle)
+
+    @pytest.mark.parametrize("runs", [False, True])
+    async def test_its_key_is_not_known_for_ever_once_it_was_forgotten(self, job_server, function, runs):
+        async with (
+            running_gateway([job_server.address], kept_ttl_s=0.5) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            KeptClient(gateway.address) as kept,
+        ):
+            request = keyed(function, b"w", new_key(), ASYNC)
+            first, job_id = await kept_with_key(kept, request)
+            if runs:
+                await worker.take()
+            assert (await kept.forget(job_id)).status == 204
+            assert is_again(await kept.http.ask(request), first)
+            await eventually(lambda: not known_keys(gateway))
 
     async def test_whose_clients_leave_within_the_wait_goes_on(self, gateway, kept, worker, function):
         request = keyed(function, b"w", new_key(), b"Prefer: respond-async, wait=60")

@@ -35,8 +35,8 @@ def likeness(answer: Response) -> tuple[object, ...]:
     if headers.get(b"content-type") == b"application/problem+json":
         problem = answer.problem()
         del problem["instance"], headers[b"content-length"]
-        return answer.status, headers, tuple(problem.items())
-    return answer.status, headers, answer.body
+        return answer.status, tuple(sorted(headers.items())), tuple(problem.items())
+    return answer.status, tuple(sorted(headers.items())), answer.body
 
 
 def is_first(answer: Response) -> bool:
