@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import openapi_spec_validator
 import pytest
 
 from gatewayx.gateway import cors, openapi
@@ -90,6 +91,9 @@ class TestServing:
 
 
 class TestTables:
+    def test_the_document_is_a_valid_one(self):
+        openapi_spec_validator.validate(openapi.document())
+
     def test_every_problem_can_be_answered_to_something(self):
         told = {*OF_EVERY_REQUEST, *OF_NO_OPERATION, *(kind for operation in OPERATIONS for kind in operation.problems)}
         # It stands in a batch's answer alone.

@@ -233,10 +233,15 @@ def check_json(schema: Draft202012Validator, body: bytes, what: str) -> None:
 
 
 @functools.cache
-def line_schema(path: str = "/v1/batch", method: str = "POST") -> Draft202012Validator:
+def line_schema() -> Draft202012Validator:
     """What each line of a batch's answer must be."""
-    [lines] = responses_of(Asked(method, path))["200"].lines.values()
+    [lines] = responses_of(Asked("POST", "/v1/batch"))["200"].lines.values()
     return lines
+
+
+def check_line(line: bytes) -> None:
+    """Fail unless a batch's answer may have this line."""
+    check_json(line_schema(), line, "a line of a batch's answer")
 
 
 def kinds_of(asked: Asked) -> dict[int, set[str]]:

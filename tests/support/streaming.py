@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from support.documented import check_event
+from support.documented import check_event, check_line
 from support.event_streams import Event, EventParser
 from support.http import HEADER_LINE, STATUS_LINE, WAIT_S, HttpClient, Response
 
+LINES = b"application/x-ndjson"
 EVENT_STREAM = b"text/event-stream"
 ACCEPT_EVENTS = b"Accept: text/event-stream"
 
@@ -16,6 +17,8 @@ class StreamClient(HttpClient):
     """Its answers may come in chunks. Each begins with `begin()`; those of HTTP/1.0 end with the connection."""
 
     in_chunks = True
+    # Of a batch's answer, what has come of a line; None for other answers.
+    line: bytes | None = None
 
     async def begin(self, *, to_head: bool = False) -> Response:
         """The head of an answer that comes in pieces, with no body; fails if it tells a length. to_head: of a HEAD."""
@@ -34,18 +37,27 @@ class StreamClient(HttpClient):
         assert self.in_chunks or to_head or headers[b"connection"] == b"close"
         self.parser = EventParser()
         self.seen = 0
+        self.line = b"" if headers.get(b"content-type") == LINES else None
         self.check(int(matched[1]), headers, None, is_begun=True)
         return Response(int(matched[1]), headers, b"")
 
     async def piece(self) -> bytes:
         """The next piece; empty at the end of the answer. Raises asyncio.IncompleteReadError if there is none."""
         if not self.in_chunks:
-            return await asyncio.wait_for(self.reader.read(65536), WAIT_S)
+            return self._checked(await asyncio.wait_for(self.reader.read(65536), WAIT_S))
         line = await asyncio.wait_for(self.reader.readuntil(b"\r\n"), WAIT_S)
         size = int(line[:-2], 16)
         data = await asyncio.wait_for(self.reader.readexactly(size + 2), WAIT_S)
         assert data[size:] == b"\r\n"
-        return data[:size]
+        return self._checked(data[:size])
+
+    def _checked(self, piece: bytes) -> bytes:
+        """The piece; fails if a line of a batch's answer that ends in it is not as documented."""
+        if self.line is not None and self.is_documented:
+            *lines, self.line = (self.line + piece).split(b"\n")
+            for line in lines:
+                check_line(line)
+        return piece
 
     async def pieces(self) -> list[bytes]:
         """All that are to come."""
