@@ -14,7 +14,7 @@ from support.gateway import PROCESS_S, eventually
 from support.http import HttpClient, Response, chunked, head, post
 from support.job_servers import HandWorker, hand_worker
 from support.kept import ASYNC, at, job_of
-from support.keys import REPLAYED, is_again, is_first, key_line, keyed, new_key
+from support.keys import REPLAYED, is_again, is_first, key_line, key_of, keyed, new_key
 from support.peer import ask_text
 from support.relaying import Relaying, relaying
 from support.tokens import TokenFile
@@ -25,11 +25,6 @@ BACKGROUND = b"X-Gearman-Background: true"
 # Of so many keys each of two processes owns some: all belong to one in one of 10^6 runs.
 ENOUGH = 20
 LARGE = bytes(range(256)) * 4096 * 8
-
-
-def key_of(request: bytes) -> bytes:
-    """The key of a request."""
-    return request.split(b"Idempotency-Key: ")[1].split(b"\r\n")[0]
 
 
 async def ran(client: HttpClient, worker: HandWorker, request: bytes, result: bytes = b"result") -> Response:

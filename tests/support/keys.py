@@ -29,6 +29,11 @@ def keyed(function: bytes, body: bytes, key: bytes, *lines: bytes, version: byte
     return post(b"/" + function, body, key_line(key), *lines, version=version)
 
 
+def key_of(request: bytes) -> bytes:
+    """The key of a request."""
+    return request.split(b"Idempotency-Key: ")[1].split(b"\r\n")[0]
+
+
 def likeness(answer: Response) -> tuple[object, ...]:
     """An answer but for what differs from one to the next."""
     headers = {name: value for name, value in answer.headers.items() if name not in OF_ONE_ANSWER}
