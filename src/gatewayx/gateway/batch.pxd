@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from gatewayx.core.budget cimport Held
+from gatewayx.core.metrics cimport Names
 from gatewayx.core.turns cimport TurnEnder
 from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.batch_lines cimport AnswerHead, AnswerLines, LineJob
@@ -30,8 +31,14 @@ cdef class Batches:
     # Lines of a batch, and those that are under way at once.
     cdef Py_ssize_t max_lines
     cdef Py_ssize_t most_under_way
-    # The names of functions that came lately, to what they are as bytes; at most MOST_KNOWN_FUNCTIONS.
+    # The names of functions that came lately, to the object that each is known as; at most MOST_KNOWN_FUNCTIONS.
     cdef dict functions
+    # The name that came last, which function that is, and its place among those that are told apart, in this version of them.
+    cdef bytes last_name
+    cdef bytes last_function
+    cdef int last_place
+    cdef uint64_t last_version
+    cdef Names names
     # What is read of a line, until its job is submitted.
     cdef LineJob job
     # When lines may be sent again that were refused for now.
@@ -39,8 +46,8 @@ cdef class Batches:
 
     # What is to take the batch whose head is there; raises RequestError.
     cdef Batch begin(self, Request request)
-    # The function that a line names; raises RequestError.
-    cdef bytes function_of(self, str name)
+    # The function that a line names, whose place is last_place then; raises RequestError.
+    cdef bytes function_of(self, bytes name)
 
 
 cdef class Batch(JobRequest):
@@ -83,16 +90,16 @@ cdef class Batch(JobRequest):
     cdef int break_off(self) except -1
     # A line that is under way has its answer, which is one of the next two.
     cdef int line_ended(self, BatchLine line) except -1
-    # Answer a line. headers: the lines of its answer's head. body: bytes or bytearray.
-    cdef int answer_line(
-        self, bytes id, long long number, int status, const char* headers, Py_ssize_t headers_bytes, object body
-    ) except -1
-    # The same with a problem, of http/problems, with its own words where detail is None; headers may be None.
+    # Answer a line. body: bytes or bytearray.
+    cdef int answer_line(self, bytes id, long long number, int status, const AnswerHead* head, object body) except -1
+    # The same with a problem, of http/problems, with its own words where detail is None. headers: lines of the answer's head; None
+    # for none.
     cdef int answer_line_problem(self, bytes id, long long number, object problem, str detail, bytes headers) except -1
-    # The same with the problem that another process has answered. Returns whether it is one.
-    cdef bint answer_line_told(
-        self, bytes id, long long number, int status, const char* headers, Py_ssize_t headers_bytes, bytes body
+    cdef int _answer_problem(
+        self, bytes id, long long number, const AnswerHead* head, object problem, str detail
     ) except -1
+    # The same with one that another process has told, as JSON.
+    cdef int answer_line_told(self, bytes id, long long number, int status, const AnswerHead* head, bytes problem) except -1
     cdef str _unique_fault(self, bytes unique)
     cdef int _answered(self) except -1
 
@@ -111,6 +118,7 @@ cdef class BatchTurn(TurnEnder):
 
 cdef class LineExchange(Exchange):
     """The job of a line: a background job's answer has no Location, which lines do not tell."""
+    cdef int _tell(self, int status, AnswerHead* head, bytes command, object body) except -1
 
 
 cdef class BatchLine(OwnRequest):
@@ -132,6 +140,8 @@ cdef class BatchLine(OwnRequest):
     cdef Py_ssize_t body_bytes
     cdef Held held
 
+    cdef int answer_with(self, int status, const AnswerHead* head, object body) except -1
+    cdef int _answer_told(self, int status, const AnswerHead* head, bytes problem) except -1
     # It was never submitted.
     cdef int give_up(self) except -1
     # It is under way no more; its batch, None if that is gone.

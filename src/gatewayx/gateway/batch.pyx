@@ -86,6 +86,8 @@ cdef class Batches:
         self.most_under_way = most_under_way
         # A name that came lately may be too long now.
         self.functions.clear()
+        self.last_name = None
+        self.names = self.gateway.records.metrics.functions
 
     cdef Batch begin(self, Request request):
         cdef Batch batch
@@ -104,18 +106,24 @@ cdef class Batches:
         batch.token = self.access.token
         return batch
 
-    cdef bytes function_of(self, str name):
-        cdef object known = self.functions.get(name)
-        if known is not None:
-            # Those who count by function know it at a glance as the same object (gateway/rates).
-            return <bytes> known
-        if not name:
-            raise RequestError(NO_FUNCTION, "the line names no function: it is empty")
-        known = checked_function(name.encode(), self.gateway.max_function_bytes)
-        if len(self.functions) >= MOST_KNOWN_FUNCTIONS:
-            self.functions.clear()
-        self.functions[name] = known
-        return <bytes> known
+    cdef bytes function_of(self, bytes name):
+        cdef object known
+        if name is self.last_name and self.last_version == self.names.version():
+            return self.last_function
+        known = self.functions.get(name)
+        if known is None:
+            if not name:
+                raise RequestError(NO_FUNCTION, "the line names no function: it is empty")
+            known = checked_function(name, self.gateway.max_function_bytes)
+            if len(self.functions) >= MOST_KNOWN_FUNCTIONS:
+                self.functions.clear()
+            self.functions[name] = known
+        # Those who count by function know it at a glance as the same object (gateway/rates).
+        self.last_name = name
+        self.last_function = <bytes> known
+        self.last_version = self.names.version()
+        self.last_place = self.names.place_of(self.last_function)
+        return self.last_function
 
 
 @cython.final
@@ -289,7 +297,7 @@ cdef class Batch(JobRequest):
                 exchange,
                 path,
                 job.workload,
-                gateway.records.metrics.functions.place_of(exchange.function),
+                self.batches.last_place,
                 self.request,
             )
         except Exception:
@@ -359,10 +367,7 @@ cdef class Batch(JobRequest):
         self.under_way -= 1
         return 0
 
-    cdef int answer_line(
-        self, bytes id, long long number, int status, const char* headers, Py_ssize_t headers_bytes, object body
-    ) except -1:
-        cdef AnswerHead head
+    cdef int answer_line(self, bytes id, long long number, int status, const AnswerHead* head, object body) except -1:
         cdef AnswerLines answers = self.answers
         cdef ByteBudget budget = self.gateway.pool.budget
         cdef Request request = self.request
@@ -370,23 +375,20 @@ cdef class Batch(JobRequest):
         cdef bint is_text = True
         if body is None:
             body = b""
-        read_answer_head(headers, headers_bytes, &head)
         if len(body) <= GATHERED_BYTES // 8:
-            answers.put_head(id, number, status, &head)
+            answers.put_head(id, number, status, head)
             answers.put_body(body)
             return self._answered()
         encoded = encoded_body(body, &is_text)
         if PyBytes_GET_SIZE(encoded) <= GATHERED_BYTES:
-            answers.put_head(id, number, status, &head)
+            answers.put_head(id, number, status, head)
             answers.put_encoded(encoded, is_text)
             return self._answered()
         if not budget.fits(RESULTS, PyBytes_GET_SIZE(encoded)):
             budget.counts.budget_refused += 1
-            return self.answer_line_problem(
-                id, number, RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT, headers[:headers_bytes]
-            )
+            return self._answer_problem(id, number, head, RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT)
         # It is copied no more often than any large answer.
-        answers.put_head(id, number, status, &head)
+        answers.put_head(id, number, status, head)
         answers.put_before_body(is_text)
         self._give()
         if request.owner is not None:
@@ -401,25 +403,21 @@ cdef class Batch(JobRequest):
             read_answer_head(PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), &head)
         if head.retry_after_s < 0 and (problem.status == 503 or problem.status == 429):
             head.retry_after_s = int(self.batches.retry_after.line(problem.kind)[13:])
-        self.answers.put_head(id, number, problem.status, &head)
+        return self._answer_problem(id, number, &head, problem, detail)
+
+    cdef int _answer_problem(
+        self, bytes id, long long number, const AnswerHead* head, object problem, str detail
+    ) except -1:
+        self.answers.put_head(id, number, problem.status, head)
         self.answers.put_problem(
             problem_json(problem_body(problem, problem.detail if detail is None else detail, b""), head.retry_after_s)
         )
         return self._answered()
 
-    cdef bint answer_line_told(
-        self, bytes id, long long number, int status, const char* headers, Py_ssize_t headers_bytes, bytes body
-    ) except -1:
-        cdef AnswerHead head
-        cdef bytes problem
-        read_answer_head(headers, headers_bytes, &head)
-        problem = problem_json(body, head.retry_after_s)
-        if problem is None:
-            return False
-        self.answers.put_head(id, number, status, &head)
+    cdef int answer_line_told(self, bytes id, long long number, int status, const AnswerHead* head, bytes problem) except -1:
+        self.answers.put_head(id, number, status, head)
         self.answers.put_problem(problem)
-        self._answered()
-        return True
+        return self._answered()
 
     cdef int _answered(self) except -1:
         if self.answers.size >= GATHERED_BYTES:
@@ -466,20 +464,38 @@ cdef class LineExchange(Exchange):
     """The job of a line."""
 
     cdef int job_created(self, Job job, const char* handle, Py_ssize_t handle_bytes) except -1:
-        cdef char[MAX_HEADERS_BYTES] headers
-        cdef Request request = self.request
+        cdef AnswerHead head
         if not job.background:
             return 0
         self._count_job(job, Result.QUEUED)
-        if request is not None and request.owner is not None:
-            request.owner.answer(
-                request,
-                200,
-                self.gateway.content_type,
-                headers,
-                self.put_headers(headers, handle, handle_bytes, b"JOB_CREATED") - headers,
-                b"",
-            )
+        head.handle.start = handle
+        head.handle.size = handle_bytes
+        return self._tell(200, &head, b"JOB_CREATED", b"")
+
+    cdef int _answer(self, Job job, int status, bytes command, object body) except -1:
+        cdef AnswerHead head
+        head.handle.start = NULL
+        if job is not None and job.handle is not None:
+            head.handle.start = PyBytes_AS_STRING(job.handle)
+            head.handle.size = PyBytes_GET_SIZE(job.handle)
+        return self._tell(status, &head, command, body)
+
+    cdef int _tell(self, int status, AnswerHead* head, bytes command, object body) except -1:
+        """Answer the line as put_headers() and its client's connection would, which need not be written and read for it."""
+        cdef Request request = self.request
+        head.retry_after_s = -1
+        head.command.start = NULL
+        if head.handle.start != NULL and command is not None:
+            head.command.start = PyBytes_AS_STRING(command)
+            head.command.size = PyBytes_GET_SIZE(command)
+        if self.unique is None:
+            head.unique.start = self.own_unique.text
+            head.unique.size = self.own_unique.size
+        else:
+            head.unique.start = PyBytes_AS_STRING(self.unique)
+            head.unique.size = PyBytes_GET_SIZE(self.unique)
+        if request is not None:
+            (<BatchLine> request.owner).answer_with(status, head, body)
         return self.close()
 
 
@@ -496,17 +512,26 @@ cdef class BatchLine(OwnRequest):
         Py_ssize_t headers_bytes,
         object body,
     ) except -1:
+        cdef AnswerHead head
+        read_answer_head(headers, headers_bytes, &head)
+        if status >= 400 and content_type is not None and content_type == PROBLEM_TYPE:
+            problem = problem_json(bytes(body), head.retry_after_s)
+            if problem is not None:
+                return self._answer_told(status, &head, problem)
+        return self.answer_with(status, &head, body)
+
+    cdef int answer_with(self, int status, const AnswerHead* head, object body) except -1:
         # A reference of our own: the request and the batch let go of theirs.
         cdef BatchLine line = self
         cdef Batch batch = self._leave_batch()
         self.answered()
-        if batch is None:
-            return 0
-        if status >= 400 and content_type is not None and content_type == PROBLEM_TYPE and (
-            batch.answer_line_told(line.id, line.number, status, headers, headers_bytes, bytes(body))
-        ):
-            return 0
-        return batch.answer_line(line.id, line.number, status, headers, headers_bytes, body)
+        return 0 if batch is None else batch.answer_line(line.id, line.number, status, head, body)
+
+    cdef int _answer_told(self, int status, const AnswerHead* head, bytes problem) except -1:
+        cdef BatchLine line = self
+        cdef Batch batch = self._leave_batch()
+        self.answered()
+        return 0 if batch is None else batch.answer_line_told(line.id, line.number, status, head, problem)
 
     cdef int answer_problem(self, Request request, object problem, str detail, bytes headers) except -1:
         cdef BatchLine line = self

@@ -5,8 +5,6 @@ cdef enum:
     MOST_LINE_BYTES = 1048576
     # Of a line's id as UTF-8. It is kept until the line's answer.
     MOST_ID_BYTES = 1024
-    # Strings up to here are looked through byte by byte; for longer ones orjson is faster.
-    MOST_PLAIN_BYTES = 64
 
 
 # Find the first line from `cursor` on, before `end`, that is not blank: its first byte, and how many it has without white space around
@@ -24,7 +22,10 @@ cdef class LineJob:
     cdef readonly bytes id
     # Why the line is no job, in words; None where it is one.
     cdef readonly str fault
-    cdef readonly str function
+    # As UTF-8: any bytes that can be.
+    cdef readonly bytes function
+    # That of the last line as an object, which is the same one for the next line if that names the same.
+    cdef bytes last_function
     cdef readonly bytes workload
     # None without one.
     cdef readonly bytes unique
@@ -36,6 +37,10 @@ cdef class LineJob:
 
     # Read a line of at least one byte. Whatever it holds, nothing is raised but for want of memory.
     cdef int read_line(self, const char* line, Py_ssize_t size) except -1
+    cdef int _forget(self) except -1
+    cdef bint _read_plain(self, const char* cursor, const char* end) except -1
+    cdef bint _take_text(self, int name, const char* text, Py_ssize_t size) except -1
+    cdef bint _take_priority(self, const char* text, Py_ssize_t size) noexcept
     cdef str _read_members(self, dict members)
     cdef str _read_id(self, object value)
 

@@ -12,8 +12,9 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, memcpy
 
 from gatewayx.core.digits cimport MAX_DIGITS, put, put_bytes, put_decimal
 from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL
@@ -34,6 +35,8 @@ cdef enum:
     FIRST_ROOM_BYTES = 4096
     # Of a member's name that is not known, in words for its client.
     MOST_TOLD_CHARACTERS = 40
+    # An integer with more is read by orjson, which knows which it can.
+    MOST_PLAIN_DIGITS = 18
 
     # The members of a line, as bits.
     ID = 1
@@ -44,26 +47,14 @@ cdef enum:
     PRIORITY = 32
     BACKGROUND = 64
     TIMEOUT = 128
-
-cdef dict MEMBERS = {
-    "id": ID,
-    "function": FUNCTION,
-    "workload": WORKLOAD,
-    "workload_base64": WORKLOAD_BASE64,
-    "unique": UNIQUE,
-    "priority": PRIORITY,
-    "background": BACKGROUND,
-    "timeout": TIMEOUT,
-}
-cdef dict PRIORITIES = {"low": LOW, "normal": NORMAL, "high": HIGH}
+    BOTH_WORKLOADS = 12
 
 cdef str TOO_LONG = f"the line is longer than {<int> MOST_LINE_BYTES} bytes"
 cdef str NO_OBJECT = "the line is no JSON object"
 
 # By byte: what a letter of base64 stands for (RFC 4648 4), -1 for none.
 cdef signed char[256] BASE64_VALUE
-# By byte: whether it stands for itself in a JSON string (RFC 8259 7), of the ASCII ones; and in a path, where a function has it.
-cdef bint[256] IS_PLAIN
+# By byte: whether it stands for itself in a path, where a function has it.
 cdef bint[256] IS_PATH
 
 
@@ -73,7 +64,6 @@ cdef void _fill_tables() noexcept:
     cdef int byte
     for byte in range(256):
         BASE64_VALUE[byte] = -1
-        IS_PLAIN[byte] = 0x20 <= byte < 0x7F and byte != c'"' and byte != c"\\"
     for byte in range(64):
         BASE64_VALUE[<unsigned char> letters[byte]] = byte
         IS_PATH[<unsigned char> letters[byte]] = letters[byte] != c"+"
@@ -82,6 +72,36 @@ cdef void _fill_tables() noexcept:
 
 
 _fill_tables()
+
+
+# Texts.
+
+cdef inline const char* _after_plain(const char* text, const char* end) noexcept:
+    """The first byte that does not stand for itself in a JSON string (RFC 8259 7), or is not ASCII; `end` if each does.
+
+    Eight bytes at a time: of those below 0x20, of the quote and of the backslash the high bit is set by what is subtracted, of
+    others only behind such a one.
+    """
+    # A one in each byte.
+    cdef uint64_t ones = <uint64_t> 0x0101010101010101
+    cdef uint64_t word
+    while end - text >= 8:
+        memcpy(&word, text, 8)
+        if (
+            word
+            | (word - ones * 0x20)
+            | ((word ^ ones * c'"') - ones)
+            | ((word ^ ones * c"\\") - ones)
+        ) & (ones << 7):
+            break
+        text += 8
+    while text < end and 0x20 <= text[0] and text[0] != c'"' and text[0] != c"\\":
+        text += 1
+    return text
+
+
+cdef inline bint _is_plain(const char* text, Py_ssize_t size) noexcept:
+    return _after_plain(text, text + size) == text + size
 
 
 # Lines.
@@ -140,10 +160,39 @@ def lines_of(bytes body not None):
 
 # What a line asks for.
 
-cdef bytes _base64_decoded(bytes text):
+cdef inline const char* _after_blanks(const char* cursor, const char* end) noexcept:
+    """Behind white space; there is no line feed in a line."""
+    while cursor < end and _is_blank(cursor[0]):
+        cursor += 1
+    return cursor
+
+
+cdef inline bint _is(const char* text, const char* word, Py_ssize_t word_bytes) noexcept:
+    return memcmp(text, word, word_bytes) == 0
+
+
+cdef int _member(const char* text, Py_ssize_t size) noexcept:
+    """The member of this name, as a bit; 0 for one that is not known."""
+    if size == 8:
+        if _is(text, b"function", 8):
+            return FUNCTION
+        if _is(text, b"workload", 8):
+            return WORKLOAD
+        return PRIORITY if _is(text, b"priority", 8) else 0
+    if size == 2:
+        return ID if _is(text, b"id", 2) else 0
+    if size == 10:
+        return BACKGROUND if _is(text, b"background", 10) else 0
+    if size == 6:
+        return UNIQUE if _is(text, b"unique", 6) else 0
+    if size == 7:
+        return TIMEOUT if _is(text, b"timeout", 7) else 0
+    return WORKLOAD_BASE64 if size == 15 and _is(text, b"workload_base64", 15) else 0
+
+
+cdef bytes _base64_decoded(const char* text, Py_ssize_t size):
     """RFC 4648 4, padding included and nothing beside; None if it is none. binascii is strict from Python 3.11 on."""
-    cdef const unsigned char* cursor = <const unsigned char*> PyBytes_AS_STRING(text)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
+    cdef const unsigned char* cursor = <const unsigned char*> text
     cdef const unsigned char* end = cursor + size
     cdef int missing = 0
     cdef bytes decoded
@@ -189,16 +238,14 @@ cdef class LineJob:
 
     cdef int read_line(self, const char* line, Py_ssize_t size) except -1:
         cdef object members
-        self.id = None
-        self.function = None
-        self.workload = None
-        self.unique = None
-        self.priority = NORMAL
-        self.background = False
-        self.timeout_s = 0
         if size > MOST_LINE_BYTES:
+            self._forget()
             self.fault = TOO_LONG
             return 0
+        self.fault = None
+        if self._read_plain(line, line + size):
+            return 0
+        self._forget()
         try:
             members = read_json(PyBytes_FromStringAndSize(line, size))
         except ValueError:
@@ -209,13 +256,124 @@ cdef class LineJob:
         self.fault = self._read_members(<dict> members)
         return 0
 
+    cdef int _forget(self) except -1:
+        self.id = None
+        self.function = None
+        self.workload = None
+        self.unique = None
+        self.priority = NORMAL
+        self.background = False
+        self.timeout_s = 0
+        return 0
+
+    cdef bint _read_plain(self, const char* cursor, const char* end) except -1:
+        """Read a line as nearly all are, without an object for each part of it; False, with anything read, if it may be another one.
+
+        It is one where each member is known and there once, a string of plain ASCII, an id that is an integer, or a boolean,
+        and is what it has to be. What else JSON may hold, and what is wrong with it, is for orjson to tell.
+        """
+        cdef const char* text
+        cdef const char* text_end
+        cdef int name
+        cdef int seen = 0
+        self._forget()
+        if cursor[0] != c"{":
+            return False
+        while True:
+            cursor = _after_blanks(cursor + 1, end)
+            if cursor == end or cursor[0] != c'"':
+                return False
+            text = cursor + 1
+            text_end = _after_plain(text, end)
+            if text_end == end or text_end[0] != c'"':
+                return False
+            name = _member(text, text_end - text)
+            if name == 0 or seen & name:
+                return False
+            seen |= name
+            cursor = _after_blanks(text_end + 1, end)
+            if cursor == end or cursor[0] != c":":
+                return False
+            cursor = _after_blanks(cursor + 1, end)
+            if cursor == end:
+                return False
+            if cursor[0] == c'"':
+                text = cursor + 1
+                text_end = _after_plain(text, end)
+                if text_end == end or text_end[0] != c'"' or not self._take_text(name, text, text_end - text):
+                    return False
+                cursor = text_end + 1
+            elif name == BACKGROUND:
+                self.background = cursor[0] == c"t"
+                text = b"true" if self.background else b"false"
+                if end - cursor < 5 - self.background or memcmp(cursor, text, 5 - self.background) != 0:
+                    return False
+                cursor += 5 - self.background
+            elif name == ID:
+                text = cursor
+                cursor += cursor[0] == c"-"
+                text_end = cursor
+                while cursor < end and c"0" <= cursor[0] <= c"9":
+                    cursor += 1
+                if not 0 < cursor - text_end <= MOST_PLAIN_DIGITS or text_end[0] == c"0":
+                    return False
+                self.id = PyBytes_FromStringAndSize(text, cursor - text)
+            else:
+                return False
+            cursor = _after_blanks(cursor, end)
+            if cursor == end:
+                return False
+            if cursor[0] != c",":
+                break
+        if cursor[0] != c"}" or cursor + 1 != end:
+            return False
+        return self.function is not None and self.workload is not None and seen & BOTH_WORKLOADS != BOTH_WORKLOADS
+
+    cdef bint _take_text(self, int name, const char* text, Py_ssize_t size) except -1:
+        """Read a member that is a string of plain ASCII; False if it is not what it has to be."""
+        if name == WORKLOAD:
+            self.workload = PyBytes_FromStringAndSize(text, size)
+        elif name == FUNCTION:
+            if self.last_function is None or (
+                PyBytes_GET_SIZE(self.last_function) != size
+                or memcmp(PyBytes_AS_STRING(self.last_function), text, size) != 0
+            ):
+                self.last_function = PyBytes_FromStringAndSize(text, size)
+            self.function = self.last_function
+        elif name == ID:
+            if size > MOST_ID_BYTES:
+                return False
+            # With its quotes.
+            self.id = PyBytes_FromStringAndSize(text - 1, size + 2)
+        elif name == WORKLOAD_BASE64:
+            self.workload = _base64_decoded(text, size)
+            return self.workload is not None
+        elif name == UNIQUE:
+            self.unique = PyBytes_FromStringAndSize(text, size)
+        elif name == PRIORITY:
+            return self._take_priority(text, size)
+        else:
+            return False
+        return True
+
+    cdef bint _take_priority(self, const char* text, Py_ssize_t size) noexcept:
+        if size == 3 and memcmp(text, b"low", 3) == 0:
+            self.priority = LOW
+        elif size == 4 and memcmp(text, b"high", 4) == 0:
+            self.priority = HIGH
+        else:
+            return size == 6 and memcmp(text, b"normal", 6) == 0
+        return True
+
     cdef str _read_members(self, dict members):
         """Why the members are no job; None if they are one. An id that is one is found whatever else is wrong."""
         cdef int name
         cdef int seen = 0
+        cdef bytes encoded
         cdef str fault = None
         for text, value in members.items():
-            name = <int> MEMBERS.get(text, 0)
+            encoded = PyUnicode_AsUTF8String(text)
+            name = _member(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
             if name == 0:
                 fault = f"the line has a member that is not known: {text[:MOST_TOLD_CHARACTERS]!a}"
                 continue
@@ -224,7 +382,7 @@ cdef class LineJob:
             seen |= name
             if name == FUNCTION:
                 if type(value) is str:
-                    self.function = <str> value
+                    self.function = PyUnicode_AsUTF8String(value)
                 else:
                     fault = "function is no string"
             elif name == WORKLOAD:
@@ -235,7 +393,10 @@ cdef class LineJob:
             elif name == ID:
                 fault = self._read_id(value) or fault
             elif name == WORKLOAD_BASE64:
-                self.workload = _base64_decoded(PyUnicode_AsUTF8String(value)) if type(value) is str else None
+                self.workload = None
+                if type(value) is str:
+                    encoded = PyUnicode_AsUTF8String(value)
+                    self.workload = _base64_decoded(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
                 if self.workload is None:
                     fault = "workload_base64 is no base64 with its padding (RFC 4648 4)"
             elif name == UNIQUE:
@@ -249,11 +410,9 @@ cdef class LineJob:
                 else:
                     fault = "background is neither true nor false"
             elif name == PRIORITY:
-                priority = PRIORITIES.get(value) if type(value) is str else None
-                if priority is None:
+                encoded = PyUnicode_AsUTF8String(value) if type(value) is str else b""
+                if not self._take_priority(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded)):
                     fault = "priority is none of 'low', 'normal' and 'high'"
-                else:
-                    self.priority = priority
             else:
                 if type(value) is int or type(value) is float:
                     self.timeout_s = value
@@ -265,7 +424,7 @@ cdef class LineJob:
             return "the line names no function"
         if self.workload is None:
             return "the line has neither workload nor workload_base64"
-        if seen & (WORKLOAD | WORKLOAD_BASE64) == WORKLOAD | WORKLOAD_BASE64:
+        if seen & BOTH_WORKLOADS == BOTH_WORKLOADS:
             return "the line has both workload and workload_base64"
         return None
 
@@ -326,17 +485,6 @@ cdef bytes problem_json(bytes body, long long retry_after_s):
     if retry_after_s >= 0:
         members["retry_after"] = retry_after_s
     return write_json(members)
-
-
-cdef inline bint _is_plain(const char* text, Py_ssize_t size) noexcept:
-    """Whether it is short, and stands for itself in a JSON string."""
-    cdef Py_ssize_t index
-    if size > MOST_PLAIN_BYTES:
-        return False
-    for index in range(size):
-        if not IS_PLAIN[<unsigned char> text[index]]:
-            return False
-    return True
 
 
 cdef inline const char* _bytes_of(object body, Py_ssize_t* size):
