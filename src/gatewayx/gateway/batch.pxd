@@ -6,11 +6,9 @@ from gatewayx.core.budget cimport Held
 from gatewayx.core.metrics cimport Names
 from gatewayx.core.turns cimport TurnEnder
 from gatewayx.gateway.access cimport Access
+from gatewayx.gateway.batch_line cimport BatchLine, LineTaker
 from gatewayx.gateway.batch_lines cimport AnswerHead, AnswerLines, LineJob
 from gatewayx.gateway.common cimport Common
-from gatewayx.gateway.exchange cimport Exchange
-from gatewayx.gateway.job_request cimport JobRequest
-from gatewayx.gateway.own_request cimport OwnRequest
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.http.request cimport BodySource, Request
 from gatewayx.http.response cimport RetryAfter
@@ -50,7 +48,7 @@ cdef class Batches:
     cdef bytes function_of(self, bytes name)
 
 
-cdef class Batch(JobRequest):
+cdef class Batch(LineTaker):
     cdef Batches batches
     cdef Common gateway
     # As Exchange has it.
@@ -88,18 +86,9 @@ cdef class Batch(JobRequest):
     cdef int _end(self) except -1
     # The answer is broken off, since the gateway has failed on it.
     cdef int break_off(self) except -1
-    # A line that is under way has its answer, which is one of the next two.
-    cdef int line_ended(self, BatchLine line) except -1
-    # Answer a line. body: bytes or bytearray.
-    cdef int answer_line(self, bytes id, long long number, int status, const AnswerHead* head, object body) except -1
-    # The same with a problem, of http/problems, with its own words where detail is None. headers: lines of the answer's head; None
-    # for none.
-    cdef int answer_line_problem(self, bytes id, long long number, object problem, str detail, bytes headers) except -1
     cdef int _answer_problem(
         self, bytes id, long long number, const AnswerHead* head, object problem, str detail
     ) except -1
-    # The same with one that another process has told, as JSON.
-    cdef int answer_line_told(self, bytes id, long long number, int status, const AnswerHead* head, bytes problem) except -1
     cdef str _unique_fault(self, bytes unique)
     cdef int _answered(self) except -1
 
@@ -114,36 +103,3 @@ cdef class BatchTurn(TurnEnder):
     """Has the batch go on at the end of a turn in which lines were answered."""
     # None once the batch has ended.
     cdef Batch batch
-
-
-cdef class LineExchange(Exchange):
-    """The job of a line: a background job's answer has no Location, which lines do not tell."""
-    cdef int _tell(self, int status, AnswerHead* head, bytes command, object body) except -1
-
-
-cdef class BatchLine(OwnRequest):
-    """A line that is under way: stands where its job's client would stand."""
-    # None once it was answered or left.
-    cdef Batch batch
-    cdef Common gateway
-    # As JSON; None without one.
-    cdef bytes id
-    cdef long long number
-    # Its neighbours among those under way.
-    cdef BatchLine previous_line
-    cdef BatchLine next_line
-    # Of an answer that comes in pieces from another process: its head, and what is here of the body, of so many bytes.
-    cdef int status
-    cdef bytes content_type
-    cdef bytes headers
-    cdef bytearray pieces
-    cdef Py_ssize_t body_bytes
-    cdef Held held
-
-    cdef int answer_with(self, int status, const AnswerHead* head, object body) except -1
-    cdef int _answer_told(self, int status, const AnswerHead* head, bytes problem) except -1
-    # It was never submitted.
-    cdef int give_up(self) except -1
-    # It is under way no more; its batch, None if that is gone.
-    cdef Batch _leave_batch(self)
-    cdef int _drop_pieces(self) except -1
