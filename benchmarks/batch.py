@@ -3,10 +3,10 @@
     python benchmarks/batch.py [--rounds 5] [--duration 4] [--output benchmarks/results] [--strict]
     python benchmarks/batch.py --instructions [--symbols 20]
 
-Background jobs with 20-byte workloads. Single ones are POSTs of wrk with one thread and 64 kept connections; batches have
-1,000 lines and come over 4 connections (CLIENTS), each of which sends the next when it has the last line's answer. Each
-load in its turn goes to one gateway, in front of a gearmand without workers that keeps the jobs, and of a job server
-that answers at once. Every line's answer is looked at: it is that of a job that was queued.
+Background jobs with 20-byte workloads. Single ones are POSTs of wrk with one thread and 64 kept connections; batches
+have 1,000 lines and come over 4 connections (CLIENTS), each of which sends the next when it has the last line's answer.
+Each load in its turn goes to one gateway, in front of a gearmand without workers that keeps the jobs, and of a job
+server that answers at once. Every line's answer is looked at: it is that of a job that was queued.
 
 The bars, which are medians of the rounds' own ratios: a job in a batch costs at most half the gateway's processor time
 of a single one; and batches pass at 2.5 times the rate of single ones, or at what gearmand can take: then its processor
@@ -155,7 +155,9 @@ class Stand:
     def single(self, duration_s: float) -> int:
         """Requests of their own."""
         words = [run_tag(), "head", head_format(SMALL, True, self.port)]
-        load = run_wrk(f"http://{HOST}:{self.port}/echo", BENCHMARKS / "unique_post.lua", words, CONNECTIONS, duration_s)
+        load = run_wrk(
+            f"http://{HOST}:{self.port}/echo", BENCHMARKS / "unique_post.lua", words, CONNECTIONS, duration_s
+        )
         if load.error_count:
             raise BenchmarkError(f"errors under load: {load.errors}")
         return load.requests
@@ -220,7 +222,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
             print(f"round {number + 1}", flush=True)
             for stand in stands:
                 in_turns(
-                    [lambda kind=kind, stand=stand: stand.turn(kind, arguments.duration) for kind in stand.found], number
+                    [lambda kind=kind, stand=stand: stand.turn(kind, arguments.duration) for kind in stand.found],
+                    number,
                 )
         rows = [row for stand in stands for row in stand.rows()]
         raw = {
