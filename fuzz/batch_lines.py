@@ -55,7 +55,7 @@ PATH = re.compile(rb"/(?:[A-Za-z0-9._~:/-]|%[0-9A-F]{2})*")
 class Asked(NamedTuple):
     """What a line asks for."""
 
-    function: str
+    function: bytes
     workload: bytes
     unique: bytes | None
     priority: int
@@ -115,7 +115,7 @@ def expected(line: bytes) -> Asked | None:
         return None
     workload = members["workload"].encode() if "workload" in members else base64.b64decode(members["workload_base64"])
     return Asked(
-        members["function"],
+        members["function"].encode(),
         workload,
         members["unique"].encode() if "unique" in members else None,
         PRIORITIES[members.get("priority", "normal")],
@@ -140,9 +140,9 @@ def judge_line(job: LineJob, line: bytes) -> None:
     assert found == model, f"{line[:200]!r} asks for {model}, and not for {found}"
     # What is a job for one reader of JSON is the same one for another.
     assert same_json(json.loads(line), orjson.loads(line))
-    path = path_of_function(job.function.encode())
+    path = path_of_function(job.function)
     assert PATH.fullmatch(path)
-    assert unquote_to_bytes(path) == b"/" + job.function.encode()
+    assert unquote_to_bytes(path) == b"/" + job.function
 
 
 def same_json(one: object, other: object) -> bool:
