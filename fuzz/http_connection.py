@@ -15,6 +15,7 @@ What must hold for any bytes and any order of events:
 - the same bytes cut differently give the same submissions and answers (see `same_answers` for what may differ);
 - a good request is answered in the end, whatever came before, while others hold connections and only declare bodies,
   and while a job server hangs;
+- each line of a batch is answered once, by the end of its own job;
 - the job of an idempotency key is submitted once, however often and by whomever it is asked for, and all have the same
   answer;
 - two worker processes, of which each owns some uniques, submit and answer the same as one; what gearmand would merge
@@ -31,6 +32,7 @@ import gc
 import random
 from typing import NamedTuple
 
+from fuzz import batches
 from fuzz.http_inputs import (
     COMPAT,
     CUT_SHIFT,
@@ -96,7 +98,7 @@ class Play:
         elif kind == 6:
             client.hang_up()
         elif kind == 7:
-            client.reset()
+            client.break_off()
         elif kind == 8 and argument < 4:
             self.open_client()
         elif kind == 8 and argument < 8:
@@ -205,12 +207,10 @@ def run_alone(bits: int, pieces: list[bytes], workers: int = 1) -> Run:
                 world.loop.settle()
             client.send(len(piece))
             world.loop.settle()
-        jobs = [
-            found
-            for found in responses_of(bytes(client.written))
-            if b"x-gearman-job-handle" in found.headers and REPLAYED not in found.headers
-        ]
-        assert len(jobs) == len(world.server.submissions), "not every job was answered"
+        answers = responses_of(bytes(client.written))
+        jobs = [b"x-gearman-job-handle" in found.headers and REPLAYED not in found.headers for found in answers]
+        jobs += [line["handle"] for found in answers if batches.is_batch(found) for line in batches.answers_in(found)]
+        assert sum(map(bool, jobs)) == len(world.server.submissions), "not every job was answered"
         world.finish()
     finally:
         world.close()

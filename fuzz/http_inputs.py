@@ -171,6 +171,34 @@ KEYED = [
 ]
 
 
+def batch(*lines: bytes, version: bytes = b"1.1") -> bytes:
+    """A batch of these lines."""
+    body = b"".join(line + b"\n" for line in lines)
+    length = len(body.replace(FILLER_MARK, FILLER))
+    return b"POST /v1/batch HTTP/%b\r\n" % version + HOST + b"Content-Length: %d\r\n\r\n" % length + body
+
+
+def line_of(number: int, more: bytes = b"", workload: bytes = b"w") -> bytes:
+    """A line of a batch that is a job."""
+    return b'{"id":%d,"function":"f","workload":"%b"%b}' % (number, workload, more)
+
+
+# More lines than may be under way, bad ones among them, uniques that others own, and results of any size.
+BATCHES = [
+    batch(*map(line_of, range(3))),
+    batch(*map(line_of, range(12))) + CLIENTS[0],
+    CLIENTS[0] + batch(line_of(1), b"", b"{", line_of(2, b',"background":true'), b'{"function":"f"}') + CLIENTS[0],
+    batch(*(line_of(number, b',"unique":"u%d"' % (number % 3)) for number in range(8))),
+    batch(line_of(1, b',"unique":"u"'), line_of(2, b',"unique":"u","background":true'), line_of(3, b',"timeout":0.5')),
+    batch(*(line_of(number, b',"unique":"-"', b"%d" % (number % 2)) for number in range(4))),
+    batch(*(line_of(number, workload=FILLER_MARK) for number in range(3))),
+    batch() + batch(b"\r") + batch(line_of(1)) * 2,
+    batch(line_of(1), line_of(2), version=b"1.0"),
+    keyed("1") + batch(line_of(1, workload=b"abcd")) + keyed("1"),
+    batch(*map(line_of, range(5)))[:-30],
+]
+
+
 def event(kind: int, argument: int = 0) -> int:
     """A byte of a script."""
     return kind | argument << 4
@@ -287,12 +315,12 @@ def seeds() -> list[bytes]:
             inputs += (scripted(bits, script, client, TWO_WORKERS) for bits in (ONE_CONNECTION, TIGHT_BUDGET))
         inputs.append(scripted(FEW_JOBS, RELAY_SCRIPTS[0], client, TWO_WORKERS))
         inputs.append(bytes((number << CUT_SHIFT, TWO_WORKERS)) + client)
-    for number, client in enumerate(KEYED):
+    for number, client in enumerate((*KEYED, *BATCHES)):
         for how in (0, TWO_WORKERS):
             for script in (*SCRIPTS, *RELAY_SCRIPTS[how // 2 * 4 :], SEVERAL):
                 bits = (0, ONE_CONNECTION, TIGHT_BUDGET, FEW_JOBS)[(number + script[0]) % 4]
                 inputs.append(scripted(bits, script, client, how))
-            inputs.append(bytes((number << CUT_SHIFT, how)) + client)
+            inputs.append(bytes((number % 16 << CUT_SHIFT, how)) + client)
     return inputs
 
 
@@ -320,6 +348,8 @@ TOKENS = [
     b"X-Gearman-Timeout: 1\r\n",
     KEY + b"1\r\n",
     KEYED[0],
+    BATCHES[0],
+    line_of(7) + b"\n",
     b"0\r\n\r\n",
     b"1;a=b\r\na\r\n",
     FILLER_MARK,

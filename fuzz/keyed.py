@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from fuzz import key_header
+from fuzz import batches, key_header
 from fuzz.request_parser import Read, outcome
 from fuzz.responses import Response
 from gatewayx.config.settings import Settings
@@ -66,8 +66,11 @@ def check_jobs(asked: list[Asked], accepted: Counter[tuple[bytes, bytes]]) -> No
 
     accepted: how many jobs of a function and a workload the job servers have accepted, as far as the gateway knows.
     """
-    # Each request without a key may have one, and each key.
+    # Each request without a key may have one, each line of a batch, and each key.
     may_be = Counter((one.function, one.workload) for one in asked if one.key is None)
+    for one in asked:
+        if one.function == batches.FUNCTION:
+            may_be.update(batches.jobs_of(one.workload))
     may_be += Counter((function, workload) for function, workload, _ in {one for one in asked if one.key is not None})
     for job, count in accepted.items():
         assert count <= may_be[job], f"{count} jobs {job} were accepted, of at most {may_be[job]}"

@@ -17,10 +17,14 @@ class Response(NamedTuple):
     body: bytes
     # It has none though its head says so.
     to_head: bool
+    # It comes in pieces, of which the last has not come, or nothing tells that it has.
+    unfinished: bool = False
 
     @property
     def is_cut(self) -> bool:
         """Whether a part of the body is missing."""
+        if b"transfer-encoding" in self.headers:
+            return self.unfinished
         return not self.to_head and len(self.body) < int(self.headers.get(b"content-length", b"0"))
 
 
@@ -46,6 +50,11 @@ def responses_of(written: bytes, *, may_be_cut: bool = False) -> list[Response]:
         if status < 200:
             assert (status, headers) == (100, {})
             continue
+        if b"content-length" not in headers and status != 204:
+            body, written, unfinished = pieces_of(written, headers)
+            responses.append(Response(status, headers, body, to_head=False, unfinished=unfinished))
+            assert not unfinished or not written
+            continue
         if status == 204:
             assert b"content-length" not in headers
             length = 0
@@ -60,3 +69,24 @@ def responses_of(written: bytes, *, may_be_cut: bool = False) -> list[Response]:
         if headers.get(b"connection") == b"close":
             assert not written, "an answer after the last one"
     return responses
+
+
+def pieces_of(written: bytes, headers: dict[bytes, bytes]) -> tuple[bytes, bytes, bool]:
+    """A body that comes in pieces, what follows it, and whether it is unfinished, as far as anything tells."""
+    if b"transfer-encoding" not in headers:
+        assert headers[b"connection"] == b"close"
+        return written, b"", True
+    assert headers[b"transfer-encoding"] == b"chunked"
+    body = b""
+    while True:
+        size, separator, rest = written.partition(b"\r\n")
+        if not separator:
+            return body, b"", True
+        size_bytes = int(size, 16)
+        if len(rest) < size_bytes + 2:
+            return body + rest[:size_bytes], b"", True
+        assert rest[size_bytes : size_bytes + 2] == b"\r\n"
+        body += rest[:size_bytes]
+        written = rest[size_bytes + 2 :]
+        if size_bytes == 0:
+            return body, written, False

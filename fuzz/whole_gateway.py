@@ -9,6 +9,7 @@ import re
 import time
 from collections import Counter
 
+from fuzz import batches
 from fuzz.held import OF_JOB_SERVERS, still_held
 from fuzz.http_inputs import (
     COMPAT,
@@ -93,7 +94,7 @@ class Client(FakeStream):
             self.has_hung_up = True
             self.receive_eof()
 
-    def reset(self) -> None:
+    def break_off(self) -> None:
         """End the connection at once."""
         self.was_reset = True
         self.lose(ConnectionResetError("reset"))
@@ -246,14 +247,16 @@ class World:
         responses = [responses_of(bytes(client.written), may_be_cut=may_be_cut) for client in self.clients]
         self.responses += sum(map(len, responses))
         # One whose body did not come to its end may have had none of it.
-        self.responses -= sum(may_be_cut and (own[-1].is_cut or own[-1].to_head) for own in responses if own)
+        self.responses -= sum(
+            own[-1].unfinished or (may_be_cut and (own[-1].is_cut or own[-1].to_head)) for own in responses if own
+        )
         # One that makes room for another connection is told so beside its requests.
         answered = sum(
             self.counted(f"http.{name}") for name in ("requests_answered", "connections_refused", "connections_evicted")
         )
         assert self.responses <= answered, "more responses than requests"
         self._check_owners()
-        self._check_keys(responses)
+        self._check_jobs(responses)
         self._check_all_answered(responses)
         unfinished = sum(
             own[-1].is_cut and not client.has_ended_it
@@ -320,8 +323,8 @@ class World:
         for key, places in self.server.submitted_by.items():
             assert len(places) == 1, f"{len(places)} worker processes have submitted {key}"
 
-    def _check_keys(self, responses: list[list[Response]]) -> None:
-        """No job of an idempotency key was submitted twice, and all its answers are the same."""
+    def _check_jobs(self, responses: list[list[Response]]) -> None:
+        """No job was submitted twice, and each answer tells of what was asked for; by key, and by line of a batch."""
         asked = [requests_of(client.data[: client.sent], self.settings) for client in self.clients]
         if any(requests is None for requests in asked):
             return
@@ -332,10 +335,13 @@ class World:
         }
         accepted = Counter(job for unique, job in submitted.items() if unique in self.server.accepted)
         check_jobs(list(itertools.chain.from_iterable(asked)), accepted)
-        answered = (
+        answered = [
             pair for requests, own in zip(asked, responses, strict=True) for pair in zip(requests, own, strict=False)
-        )
-        check_answers(answered, submitted)
+        ]
+        check_answers(iter(answered), submitted)
+        for request, response in answered:
+            if batches.is_batch(response):
+                batches.check_answer(request.workload, response, self.server.ends, submitted)
 
     def _forget_keys(self) -> None:
         """The time of all idempotency keys is over."""
@@ -356,6 +362,12 @@ class World:
             return
         submitted = {unique for _, _, unique, _ in self.server.submissions if OWN_UNIQUE.fullmatch(unique)}
         answered = {response.headers.get(b"x-gearman-unique") for own in responses for response in own}
+        answered |= {
+            (line["unique"] or "").encode()
+            for response in itertools.chain.from_iterable(responses)
+            if batches.is_batch(response)
+            for line in batches.answers_in(response)
+        }
         assert submitted <= answered, "a job was submitted whose request has no answer"
 
     def _has_owners(self, client: Client) -> bool:
@@ -384,7 +396,7 @@ class World:
             if own and REPLAYED not in response.headers and not self._has_owners(client):
                 assert int(own[1]) > latest, "answered twice, or out of order"
                 latest = int(own[1])
-            if response.status == 200:
+            if response.status == 200 and not batches.is_batch(response):
                 assert b"x-gearman-command" in response.headers, "success without a job"
             if b"x-gearman-command" in response.headers:
                 self._check_end(response, unique)
