@@ -6,14 +6,10 @@ the same key.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from gatewayx.core.grammar cimport after_token, is_word
+from gatewayx.core.grammar cimport after_token
 from gatewayx.http.request cimport HeaderSlice, Request, header_slice, new_request
 
 from gatewayx.http.problems import MALFORMED_HEADER, RequestError
-
-
-cdef bint is_key_header(const char* name, Py_ssize_t name_bytes) noexcept:
-    return name_bytes == 15 and is_word(name, b"idempote") and is_word(name + 7, b"ency-key")
 
 
 cdef bytes key_value(Request request):
