@@ -23,6 +23,7 @@ OTHERS: set[tuple[str, int] | str] = set()
 
 REQUEST_LINE = re.compile(rb"([A-Za-z-]+) (\S+) HTTP/1\.[01]")
 AUTHORITY = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
+NDJSON = "application/x-ndjson"
 PROBLEM_JSON = "application/problem+json"
 JOB_PARTS = {"", "/result", "/events", "/cancel"}
 
@@ -222,6 +223,10 @@ def check(
         assert not body
         return
     schema = documented.schema_of(media_type)
+    if media_type == NDJSON:
+        for line in () if is_begun or body is None else body.splitlines():
+            check_line(line)
+        return
     if body is not None and not is_begun and media_type in documented.schemas and media_type.endswith("json"):
         check_json(schema, body, f"{status} of {asked}")
 
