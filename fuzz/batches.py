@@ -33,7 +33,7 @@ def jobs_of(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     for line in lines_of(body).values():
         asked = batch_lines.expected(line)
         if asked is not None:
-            yield asked.function.encode(), asked.workload
+            yield asked.function, asked.workload
 
 
 def answers_in(response: Response) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def check_answer(body: bytes, response: Response, ends: Ends, submitted: Mapping
             assert answer["status"] == 400, answer
             continue
         job = submitted.get((answer["unique"] or "").encode())
-        assert job in (None, (wanted.function.encode(), wanted.workload)), f"{answer} is about {job}"
+        assert job in (None, (wanted.function, wanted.workload)), f"{answer} is about {job}"
         check_end(answer, ends)
 
 
