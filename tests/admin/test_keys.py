@@ -1,4 +1,4 @@
-"""What the admin address tells of idempotency keys, of a gateway that runs."""
+"""What the admin address tells of idempotency keys and of batches, of a gateway that runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from support.admin import ADMIN, AdminAddress, admin_of, until
+from support.batches import BatchClient, batch, job
 from support.deployed import told_address
 from support.gateway import ServeProcess
 from support.http import HttpClient, post
@@ -91,3 +92,27 @@ async def test_what_became_of_requests_and_how_many_are_known_in_which_life(embe
             for _ in range(4):
                 handle, _, _, _ = await worker.take()
                 worker.complete(handle)
+
+
+async def test_batches_and_their_jobs(embedded, samples):
+    host, port = embedded.address
+    async with ServeProcess(*ADMIN, "--server", f"{host}:{port}", "--workers", "2", "--max-batch", "3") as served:
+        admin = await admin_of(served)
+
+        async def are(begun: int, jobs: int) -> None:
+            async def does() -> bool:
+                metrics = [await admin.metric(f"gatewayx_{name}_total") for name in ("batches", "batch_jobs")]
+                return (await admin.status())["batches"] == {"begun": begun, "jobs": jobs} and metrics == [begun, jobs]
+
+            await until(does)
+
+        await are(0, 0)
+        line = job("reverse", "ab")
+        async with BatchClient(told_address(served)) as client:
+            answered = await client.run(line, line, b"{}")
+            assert {number: line.status for number, line in answered.items()} == {1: 200, 2: 200, 3: 400}
+            # What is no job counts as none, and what is refused as a whole as no batch.
+            await are(1, 2)
+            assert (await client.ask(batch(line, line, line, line))).status == 413
+            assert (await client.run(line))[1].status == 200
+            await are(2, 3)

@@ -191,7 +191,7 @@ class GatewayFamilies:
             [((how,), counters[name]) for how, name in KEY_USES.items()],
         )
         yield _counter("gatewayx_batches", "Batches of jobs.", counters["batches"])
-        yield _counter("gatewayx_batch_jobs", "Jobs that came in batches.", counters["batch_jobs"])
+        yield _counter("gatewayx_batch_jobs", "Jobs of lines of batches that were begun.", counters["batch_jobs"])
 
     def _processes(self, view: GatewayView) -> Iterator[Family]:
         states = dict.fromkeys(WORKER_STATES, 0)
