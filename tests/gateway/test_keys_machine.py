@@ -7,6 +7,7 @@ job has ended is asked for again. CHAOS=1 runs much more of it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import math
@@ -32,7 +33,7 @@ from gatewayx.embedded import encode
 from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import PacketType
 from support.fault_proxy import DOWN
-from support.gateway import eventually
+from support.gateway import POLL_S, eventually
 from support.http import HttpClient, Response, head
 from support.job_servers import HandWorker
 from support.kept import ASYNC
@@ -208,17 +209,8 @@ class KeysMachine(RuleBasedStateMachine):
     def take(self) -> None:
         """A worker takes a job, if there is one."""
 
-        async def take() -> tuple[bytes, bytes] | None:
-            self.worker.send(encode.grab_job_uniq())
-            while (found := await self.worker.receive()).type not in (
-                PacketType.JOB_ASSIGN_UNIQ,
-                PacketType.NO_JOB,
-            ):
-                assert found.type in (PacketType.ERROR, PacketType.NOOP), found
-            return None if found.type == PacketType.NO_JOB else (found.arguments[0], found.arguments[3])
-
         waiting = [record for record in self.known if not record.ended and record.handle is None]
-        taken = self.run(take())
+        taken = self.run(taken_by(self.worker))
         if taken is None:
             assert not waiting, "a worker is told of no job, though there is one"
             return
@@ -310,9 +302,12 @@ class KeysMachine(RuleBasedStateMachine):
                 await self.worker.close()
                 await worker.can_do(self.function)
                 while keys.counters()["running"] or self.stage.process.counters()["kept.queued"]:
-                    handle, _, _, _ = await worker.take(awake=True)
-                    worker.complete(handle)
-                    await worker.settle()
+                    taken = await taken_by(worker)
+                    if taken is not None:
+                        worker.complete(taken[0])
+                    else:
+                        # The gateway has not heard of the last one's end yet, or the job server of the last worker's.
+                        await asyncio.sleep(POLL_S)
             for location in self.locations:
                 assert (await self.client.ask(head(b"DELETE", location))).status == 204
             await self.client.close()
@@ -361,14 +356,15 @@ class KeysMachine(RuleBasedStateMachine):
     async def wait(self, record: Record) -> None:
         """One more client waits."""
         open_exchanges = self.stage.process.counters()["gateway.open_exchanges"]
-        jobs = self.stage.process.pool.counters()["outstanding_jobs"]
+        keys = self.stage.process.keys
+        running = keys.counters()["running"]
         is_new = not record.waiting and record.beginner is None
         client = await HttpClient(self.stage.http).connect()
         client.send(keyed(self.function, record.workload, record.key, *record.lines))
         await eventually(lambda: self.stage.process.counters()["gateway.open_exchanges"] > open_exchanges)
         record.waiting.append(client)
         if is_new:
-            await eventually(lambda: self.stage.process.pool.counters()["outstanding_jobs"] > jobs)
+            await eventually(lambda: keys.counters()["running"] > running)
             # What follows on the same connection is behind it.
             answer = await self.client.ask(keyed(b"probe", b"", new_key(), BACKGROUND))
             assert answer.status == 200
@@ -386,6 +382,15 @@ class KeysMachine(RuleBasedStateMachine):
             if name == self.function and counts[1:] != [b"0", b"0"]:
                 return False
         return True
+
+
+async def taken_by(worker: HandWorker) -> tuple[bytes, bytes] | None:
+    """Handle and workload of a job that the worker takes, if there is one."""
+    worker.send(encode.grab_job_uniq())
+    while (found := await worker.receive()).type not in (PacketType.JOB_ASSIGN_UNIQ, PacketType.NO_JOB):
+        # What was sent of jobs that are known no more.
+        assert found.type in (PacketType.ERROR, PacketType.NOOP), found
+    return None if found.type == PacketType.NO_JOB else (found.arguments[0], found.arguments[3])
 
 
 @pytest.mark.parametrize("kind", ["embedded", "gearmand"])
