@@ -25,6 +25,7 @@ import orjson
 from gatewayx.gateway.batch_lines import (
     MOST_ID_BYTES,
     MOST_LINE_BYTES,
+    MOST_PARTS,
     LineJob,
     answer_line,
     lines_of,
@@ -50,6 +51,11 @@ PRIORITIES = {"low": 0, "normal": 1, "high": 2}
 # RFC 4648 4.
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 PATH = re.compile(rb"/(?:[A-Za-z0-9._~:/-]|%[0-9A-F]{2})*")
+
+
+# What stands between quotes, whether it ends or not, and what begins a value outside of it.
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
+PART = re.compile(rb"[\[{,]")
 
 
 class Asked(NamedTuple):
@@ -95,7 +101,7 @@ MAY_BE = {
 
 def members_of(line: bytes) -> dict[str, Any] | None:
     """The members of a line's object that are not null; None if it is none."""
-    if len(line) > MOST_LINE_BYTES:
+    if len(line) > MOST_LINE_BYTES or len(PART.findall(STRING.sub(b"", line))) > MOST_PARTS:
         return None
     try:
         found = orjson.loads(line)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gatewayx.gateway.batch_lines import (
     MOST_ID_BYTES,
     MOST_LINE_BYTES,
+    MOST_PARTS,
     LineJob,
     answer_line,
     lines_of,
@@ -167,7 +168,7 @@ class TestReading:
             (b'{"background":tru,' + JOB + b"}", "no JSON object"),
             (b'{"background":truefalse,' + JOB + b"}", "no JSON object"),
             (b'{"background":t', "no JSON object"),
-            (b"[" * 2000 + b"]" * 2000, "no JSON object"),
+            (b"[" * 2000 + b"]" * 2000, "more than 256 values"),
             (b'{"id":' + b"[" * 100 + b"]" * 100 + b"," + JOB + b"}", "id is neither"),
             (b'{"workload":"w"}', "names no function"),
             (b'{"function":"f"}', "neither workload nor workload_base64"),
@@ -269,6 +270,29 @@ class TestReading:
         line = b"{" + JOB + b"}"
         for size in range(1, len(line)):
             assert read(line[:size]).fault is not None
+
+
+class TestParts:
+    """A line with many values is not read: each would be an object, and those of 1 MiB hold up the loop."""
+
+    @pytest.mark.parametrize("part", [b"[]", b"{}", b"0", b'{"a":[0]}'])
+    def test_one_with_too_many_is_no_job(self, part):
+        found = read(b'{"id":1,"x":[' + b",".join([part] * MOST_PARTS) + b"]}")
+        assert (found.id, found.fault) == (None, f"the line has more than {MOST_PARTS} values")
+
+    def test_members_count_as_well(self):
+        members = b",".join(b'"%d":0' % number for number in range(MOST_PARTS + 1))
+        assert read(b"{" + members + b"}").fault == f"the line has more than {MOST_PARTS} values"
+
+    def test_fewer_are_read(self):
+        found = read(b'{"id":1,"x":[' + b",".join([b"0"] * (MOST_PARTS - 4)) + b"]}")
+        assert (found.id, found.fault) == (b"1", "the line has a member that is not known: 'x'")
+
+    @pytest.mark.parametrize("text", [b"[{,", b'\\",', b"\\\\,", b"\\u0022,"])
+    def test_what_stands_in_a_string_is_none(self, text):
+        line = b'{"function":"f","workload":"' + text * MOST_PARTS + b'"' + NOTHING
+        found = read(line)
+        assert (found.fault, found.workload) == (None, json.loads(line)["workload"].encode())
 
 
 class TestBase64:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from msgspec import structs
 
 from gatewayx.config.settings import MEBIBYTE
 from gatewayx.core.shared import KEPT_BYTES
+from gatewayx.gateway.kept_job import KeptJob
 from gatewayx.gearman.packet import PacketType
 from support.gateway import MAX_RESULT, SOON_S, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, Response, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker
-from support.kept import KeptClient
+from support.kept import ASYNC, KeptClient, job_of
 from support.keys import REPLAYED, counted, is_again, is_first, key_line, key_of, keyed, known_keys, new_key, waits
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +35,12 @@ def kept_bytes(gateway: RunningGateway) -> int:
     assert gateway.process.shared.taken(KEPT_BYTES) == held
     assert gateway.count("budget.results_bytes") >= held
     return held
+
+
+def kept_jobs_in_memory() -> int:
+    """How many kept jobs somebody refers to, whether they are known or not."""
+    gc.collect()
+    return sum(type(found) is KeptJob for found in gc.get_objects())
 
 
 async def all_forgotten(gateway: RunningGateway) -> None:
@@ -284,6 +292,37 @@ class TestBytes:
             key = key_of(requests[0])
             assert (await client.ask(keyed(function, b"another", key))).kind() == "key-reused"
             assert known_keys(gateway) == len(requests)
+
+    async def test_one_without_a_byte_makes_no_room_by_going(self, job_server, function):
+        async with (
+            running_gateway([job_server.address], max_held_bytes=SMALL_BYTES, max_result_bytes=MAX_RESULT) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            HttpClient(gateway.address) as client,
+        ):
+            request = keyed(function, b"", new_key())
+            first = await ran(client, worker, request, b"")
+            for _ in range(2 * FILLING):
+                await ran(client, worker, keyed(function, b"", new_key()), b"x" * RESULT_BYTES)
+            assert counted(gateway, "kept_results_dropped")
+            assert is_again(await client.ask(request), first)
+
+    async def test_the_result_of_a_kept_job_is_not_held_once_the_job_is_forgotten(self, job_server, function):
+        async with (
+            running_gateway([job_server.address], max_result_bytes=RESULT_BYTES) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            KeptClient(gateway.address) as kept,
+        ):
+            before = kept_jobs_in_memory()
+            accepted = await kept.http.ask(keyed(function, b"", new_key(), ASYNC))
+            assert accepted.status == 202
+            job_id = job_of(accepted)["id"]
+            handle, _, _, _ = await worker.take()
+            worker.complete(handle, b"r" * RESULT_BYTES)
+            await kept.until(job_id, lambda job: job["ended"])
+            assert kept_jobs_in_memory() == before + 1
+            assert (await kept.forget(job_id)).status == 204
+            assert known_keys(gateway) == 1
+            await eventually(lambda: kept_jobs_in_memory() == before)
 
     async def test_they_share_their_room_with_kept_jobs(self, job_server, function):
         async with (

@@ -5,6 +5,8 @@ cdef enum:
     MOST_LINE_BYTES = 1048576
     # Of a line's id as UTF-8. It is kept until the line's answer.
     MOST_ID_BYTES = 1024
+    # Values of a line, nested ones included. What has more is not read, since each would be an object; a job has eight at most.
+    MOST_PARTS = 256
 
 
 # Find the first line from `cursor` on, before `end`, that is not blank: its first byte, and how many it has without white space around

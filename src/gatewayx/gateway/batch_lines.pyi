@@ -4,6 +4,7 @@ from typing import final
 
 MOST_LINE_BYTES: int
 MOST_ID_BYTES: int
+MOST_PARTS: int
 
 def lines_of(body: bytes) -> list[tuple[int, bytes]]:
     """All lines of a body that are not blank, each with its number, from 1 on and blank ones counted."""

@@ -22,7 +22,7 @@ from gatewayx.gateway.job_request cimport HIGH, LOW, NORMAL
 import orjson
 
 # MOST_LINE_BYTES and MOST_ID_BYTES, for Python.
-globals().update(MOST_LINE_BYTES=<int> MOST_LINE_BYTES, MOST_ID_BYTES=<int> MOST_ID_BYTES)
+globals().update(MOST_LINE_BYTES=<int> MOST_LINE_BYTES, MOST_ID_BYTES=<int> MOST_ID_BYTES, MOST_PARTS=<int> MOST_PARTS)
 
 cdef object read_json = orjson.loads
 cdef object write_json = orjson.dumps
@@ -51,6 +51,7 @@ cdef enum:
 
 cdef str TOO_LONG = f"the line is longer than {<int> MOST_LINE_BYTES} bytes"
 cdef str NO_OBJECT = "the line is no JSON object"
+cdef str TOO_MANY_PARTS = f"the line has more than {<int> MOST_PARTS} values"
 
 # By byte: what a letter of base64 stands for (RFC 4648 4), -1 for none.
 cdef signed char[256] BASE64_VALUE
@@ -228,6 +229,22 @@ cdef bytes _base64_decoded(const char* text, Py_ssize_t size):
     return decoded
 
 
+cdef bint _has_many_parts(const char* cursor, const char* end) noexcept:
+    """Whether what may be JSON has more values than any line needs. What begins one is a comma, or the bracket of what holds it."""
+    cdef int parts = 0
+    cdef bint in_string = False
+    while cursor < end and parts <= MOST_PARTS:
+        if cursor[0] == c'"':
+            in_string = not in_string
+        elif in_string:
+            # An escaped quote ends no string.
+            cursor += cursor[0] == c"\\"
+        else:
+            parts += cursor[0] == c"," or cursor[0] == c"[" or cursor[0] == c"{"
+        cursor += 1
+    return parts > MOST_PARTS
+
+
 @cython.final
 cdef class LineJob:
     """What the line asks for that was read last; the .pxd says what each field means."""
@@ -246,6 +263,9 @@ cdef class LineJob:
         if self._read_plain(line, line + size):
             return 0
         self._forget()
+        if _has_many_parts(line, line + size):
+            self.fault = TOO_MANY_PARTS
+            return 0
         try:
             members = read_json(PyBytes_FromStringAndSize(line, size))
         except ValueError:

@@ -43,7 +43,8 @@ cdef class KeptRoom:
         self.bodies = OrderedDict()
 
     cdef int enter(self, KeptAnswer answer) except -1:
-        if answer.body is not None:
+        # One without a byte makes no room by going.
+        if answer.body:
             self.bodies[answer] = None
         return 0
 

@@ -168,7 +168,8 @@ cdef class KeyRequest(OwnRequest):
         record.outcome = request.outcome
         record.content_type = content_type
         record.headers = headers[:headers_bytes]
-        record.job = None if self.kept is None else self.kept.accepted
+        if self.kept is not None and self.kept.accepted is not None:
+            record.job_id = self.kept.accepted.id
         record.body = body
         record.body_bytes = len(body)
         return self._end(request)

@@ -2,7 +2,7 @@
 
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.shared cimport Shared
-from gatewayx.gateway.kept_job cimport KeptJob
+from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.kept_room cimport KeptAnswer, KeptRoom
 
 cdef enum:
@@ -19,12 +19,14 @@ cdef class KeyRecord(KeptAnswer):
     cdef bint has_ended
     # By time.monotonic(): when it ended, or was last looked at while its job went on.
     cdef double ended_s
-    # The kept job that its answer tells of, which may not have ended; None for none.
-    cdef KeptJob job
+    # The id of the kept job that its answer tells of, which may not have ended; None for none. The job itself would be held, with its
+    # result, after all others have forgotten it.
+    cdef bytes job_id
 
 
 cdef class Keys:
     cdef KeptRoom room
+    cdef KeptJobs kept
     # Where the keys of all processes together are bounded.
     cdef Shared shared
     cdef Counters counted_in

@@ -17,6 +17,8 @@ cimport cython
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.core.shared cimport KEPT_KEYS, Shared
+from gatewayx.gateway.kept_job cimport KeptJob
+from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.kept_room cimport KeptAnswer, KeptRoom
 
 
@@ -32,6 +34,7 @@ cdef class Keys:
     def __init__(
         self,
         KeptRoom room not None,
+        KeptJobs kept not None,
         Shared shared not None,
         Counters counters not None,
         bytes hash_key not None,
@@ -40,6 +43,7 @@ cdef class Keys:
         Py_ssize_t max_keys,
     ):
         self.room = room
+        self.kept = kept
         self.shared = shared
         self.counted_in = counters
         self.counts = counters.row
@@ -62,18 +66,20 @@ cdef class Keys:
     def tick(self, double now_s):
         """Forget the keys whose time is over; now_s: by time.monotonic()."""
         cdef KeyRecord oldest
+        cdef KeptJob job
         cdef int forgotten = 0
         while self.ended and forgotten < MOST_FORGOTTEN:
             oldest = <KeyRecord> next(iter(self.ended))
             if oldest.ended_s + self.ttl_s > now_s:
                 return
             forgotten += 1
-            if oldest.job is None:
+            if oldest.job_id is None:
                 self._forget(oldest)
                 continue
             # Its job was taken, and is known itself for ttl_s after its end: until then a retry would run it again.
-            if oldest.job.has_ended():
-                oldest.job = None
+            job = self.kept.find(oldest.job_id)
+            if job is None or job.has_ended():
+                oldest.job_id = None
             oldest.ended_s = now_s
             self.ended.move_to_end(oldest)
 

@@ -145,7 +145,6 @@ class GatewayProcess:
         self.records = Records(self.places.metrics(place), self.turn, server_timing=settings.server_timing)
         self.ids = JobIds(self.places.id_keys)
         kept_room = KeptRoom(self.budget, self.shared, self.counted_in)
-        self.keys = Keys(kept_room, self.shared, self.counted_in, self.places.identity_key, **_for_keys(settings))
         self.kept = KeptJobs(
             self.ids,
             self.wheel,
@@ -155,6 +154,9 @@ class GatewayProcess:
             self.places,
             place,
             **_for_kept(settings),
+        )
+        self.keys = Keys(
+            kept_room, self.kept, self.shared, self.counted_in, self.places.identity_key, **_for_keys(settings)
         )
         self.background_jobs = BackgroundJobs(
             self.pool,

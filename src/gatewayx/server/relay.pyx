@@ -60,7 +60,6 @@ cdef inline bint is_passed_on(const char* line, Py_ssize_t size) noexcept:
         or begins(line, size, b"ETag:", 5)
         or begins(line, size, b"X-Accel-Buffering:", 18)
         or begins(line, size, b"Vary:", 5)
-        or begins(line, size, b"Idempotency-Replayed:", 21)
         or begins(line, size, b"Allow:", 6)
     )
 
