@@ -17,9 +17,13 @@ cimport cython
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.keyed_hash cimport KeyedHash
 from gatewayx.core.shared cimport KEPT_KEYS, Shared
+from gatewayx.gateway.job_request cimport MARK_BYTES
 from gatewayx.gateway.kept_job cimport KeptJob
 from gatewayx.gateway.kept_jobs cimport KeptJobs
 from gatewayx.gateway.kept_room cimport KeptAnswer, KeptRoom
+
+# In the place of a token's mark where there is none; no token has it, as no text has such a hash.
+cdef bytes NO_MARK = bytes(MARK_BYTES)
 
 
 @cython.final
@@ -85,8 +89,8 @@ cdef class Keys:
 
     cdef bytes hashed(self, bytes key, bytes token_mark):
         cdef KeyedHash hashing = KeyedHash(self.hash_key)
-        # A mark has one length, and no mark is no mark: two pairs never read alike.
-        hashing.update(b"\0" if token_mark is None else token_mark)
+        # All marks have one length, so that two pairs never read alike.
+        hashing.update(NO_MARK if token_mark is None else token_mark)
         hashing.update(key)
         return hashing.digest()
 
