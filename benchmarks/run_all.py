@@ -33,6 +33,8 @@ OTHERS = {
     "failover": "a job server that dies and comes back",
     "many_servers": "one job server and four, with wrk",
     "kept_polls": "one kept job that everybody asks for: plainly, with a token, through the relay",
+    "batch": "many jobs in a batch beside as many requests of their own: processor time and rate",
+    "batch_instructions": "what a line costs in user space beside a request",
 }
 
 

@@ -206,6 +206,8 @@ cdef class Batch(LineTaker):
             if size:
                 self.begun += 1
                 self._begin_line(start, size)
+        # The last line's is in other hands.
+        self.batches.job.workload = None
         if self.cursor == self.end:
             self._drop_body()
         return 0
