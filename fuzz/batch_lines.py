@@ -22,12 +22,12 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from gatewayx.gateway.batch_answers import answer_line
 from gatewayx.gateway.batch_lines import (
     MOST_ID_BYTES,
     MOST_LINE_BYTES,
     MOST_PARTS,
     LineJob,
-    answer_line,
     lines_of,
     path_of_function,
 )

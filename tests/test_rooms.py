@@ -53,6 +53,8 @@ WITHOUT_IO = {
     "problems",
     "routes",
     "headers",
+    "batch_lines",
+    "batch_answers",
     "proxy",
 }
 IO = {

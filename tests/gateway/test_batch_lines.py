@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatewayx.gateway.batch_answers import answer_line
 from gatewayx.gateway.batch_lines import (
     MOST_ID_BYTES,
     MOST_LINE_BYTES,
     MOST_PARTS,
     LineJob,
-    answer_line,
     lines_of,
     path_of_function,
 )

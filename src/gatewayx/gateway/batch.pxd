@@ -6,8 +6,9 @@ from gatewayx.core.budget cimport Held
 from gatewayx.core.metrics cimport Names
 from gatewayx.core.turns cimport TurnEnder
 from gatewayx.gateway.access cimport Access
+from gatewayx.gateway.batch_answers cimport AnswerHead, AnswerLines
 from gatewayx.gateway.batch_line cimport BatchLine, LineTaker
-from gatewayx.gateway.batch_lines cimport AnswerHead, AnswerLines, LineJob
+from gatewayx.gateway.batch_lines cimport LineJob
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.tokens cimport Token
 from gatewayx.http.request cimport BodySource, Request

@@ -20,18 +20,9 @@ from gatewayx.core.budget cimport BODIES, RESULTS, SMALL_BYTES, ByteBudget, acco
 from gatewayx.core.turns cimport TurnEnder
 from gatewayx.gateway.access cimport Access
 from gatewayx.gateway.asking cimport ABOUT_THE_JOB, ABOUT_THE_KEY
+from gatewayx.gateway.batch_answers cimport AnswerHead, AnswerLines, encoded_body, problem_json, read_answer_head
 from gatewayx.gateway.batch_line cimport BatchLine, LineExchange, LineTaker
-from gatewayx.gateway.batch_lines cimport (
-    AnswerHead,
-    AnswerLines,
-    LineJob,
-    count_lines,
-    encoded_body,
-    next_line,
-    path_of,
-    problem_json,
-    read_answer_head,
-)
+from gatewayx.gateway.batch_lines cimport LineJob, count_lines, next_line, path_of
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.headers cimport unique_fault
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, JobRequest, Priority

@@ -1,7 +1,7 @@
 """A line of a batch that is under way."""
 
 from gatewayx.core.budget cimport Held
-from gatewayx.gateway.batch_lines cimport AnswerHead
+from gatewayx.gateway.batch_answers cimport AnswerHead
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.job_request cimport JobRequest

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from gatewayx.core.budget cimport RESULTS, account_for
 from gatewayx.core.metrics cimport Result
-from gatewayx.gateway.batch_lines cimport AnswerHead, problem_json, read_answer_head
+from gatewayx.gateway.batch_answers cimport AnswerHead, problem_json, read_answer_head
 from gatewayx.gateway.exchange cimport Exchange
 from gatewayx.gateway.job_request cimport JobRequest
 from gatewayx.gateway.own_request cimport OwnRequest

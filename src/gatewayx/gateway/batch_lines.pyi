@@ -1,4 +1,4 @@
-"""The lines of a batch: what each asks for, and how each is answered. Bytes in, values out."""
+"""The lines of a batch: what each asks for. Bytes in, values out."""
 
 from typing import final
 
@@ -8,21 +8,6 @@ MOST_PARTS: int
 
 def lines_of(body: bytes) -> list[tuple[int, bytes]]:
     """All lines of a body that are not blank, each with its number, from 1 on and blank ones counted."""
-
-def answer_line(
-    id: bytes | None,
-    number: int,
-    status: int,
-    headers: bytes = b"",
-    body: bytes | bytearray | None = b"",
-    problem: bytes | None = None,
-) -> bytes:
-    """The line that answers another one.
-
-    id: as JSON; None for none. headers: the lines of an answer's head, each with its CRLF. problem: the body of a
-    problem as any request is answered (http/response), in place of `body`. Raises ValueError
-    for a problem that is none.
-    """
 
 def path_of_function(function: bytes) -> bytes:
     """The path that names the function, percent-encoded."""
