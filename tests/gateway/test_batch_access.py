@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
+from msgspec import structs
 
 from gatewayx.config.kinds import FunctionBound
 from gatewayx.config.rate_kinds import FunctionRate, RateBound
@@ -35,6 +38,23 @@ def echo(assigned: AssignedJob) -> bytes:
     return assigned.workload
 
 
+class TestPluginCompat:
+    """The plugin reads the path of a function as it comes: the process that owns a unique has to read the same name."""
+
+    @pytest.mark.parametrize(
+        ("name", "status"), [("FN", 200), ("FN/x", 200), ("FN x", 400), ("/FN", 400), ("FN?x", 400)]
+    )
+    async def test_a_unique_needs_a_function_that_a_path_names(self, job_server, function, name, status):
+        name = name.replace("FN", function.decode())
+        async with (
+            running_gateway([job_server.address], plugin_compat=True) as gateway,
+            BatchClient(gateway.address) as client,
+        ):
+            found = await client.run(job(name, "w", unique="u", background=True), job(name, "w", background=True))
+        assert statuses(found) == [status, 200]
+        assert status == 200 or found[1].kind() == "malformed-line"
+
+
 class TestTokens:
     async def test_without_one_nothing_is_read(self, job_server, function, file):
         file.write(file.table("shop"))
@@ -55,6 +75,65 @@ class TestTokens:
         refused = (404, "function-not-allowed") if hidden else (403, "not-permitted")
         assert statuses(found) == [200, refused[0], 200, refused[0], 200]
         assert (found[2].kind(), found[4].kind()) == (refused[1], refused[1])
+
+    @pytest.mark.parametrize("left", ["none", "another", "no-tokens", "fewer-functions", "the-same"])
+    async def test_what_is_left_of_it_counts_while_a_batch_is_under_way(self, job_server, function, file, left):
+        name = function.decode()
+        file.write(file.table("shop"))
+        async with (
+            running_gateway([job_server.address], tokens=str(file.path), max_pipelined=1) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            BatchClient(gateway.address) as client,
+        ):
+            client.send(batch(*[job(name, "w")] * 3, headers=(file.line("shop"),)))
+            handle, _, _, _ = await worker.take()
+            settings = gateway.process.settings
+            if left == "no-tokens":
+                settings = structs.replace(settings, tokens=None)
+            elif left == "another":
+                file.write(file.table("other"))
+            elif left == "fewer-functions":
+                file.write(file.table("shop", 'functions = ["other"]'))
+            elif left == "none":
+                file.write()
+            await gateway.process.reconfigure(settings)
+            worker.complete(handle)
+            if left in ("no-tokens", "the-same"):
+                for _ in range(2):
+                    worker.complete((await worker.take())[0])
+            found = by_number(await client.answers())
+        told = {"none": "unauthenticated", "another": "unauthenticated", "fewer-functions": "not-permitted"}.get(left)
+        assert found[1].status == 200
+        assert [found[number].problem and found[number].kind() for number in (2, 3)] == [told, told]
+
+    async def test_one_that_expires_ends_with_its_time(self, job_server, function, file):
+        expires = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=1.5)
+        file.write(file.table("shop", f"expires = {expires.isoformat()}"))
+        async with (
+            running_gateway([job_server.address], tokens=str(file.path), max_pipelined=1) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            BatchClient(gateway.address) as client,
+        ):
+            client.send(batch(*[job(function, "w")] * 2, headers=(file.line("shop"),)))
+            handle, _, _, _ = await worker.take()
+            await eventually(lambda: datetime.datetime.now(datetime.timezone.utc) > expires)
+            worker.complete(handle)
+            found = by_number(await client.answers())
+        assert (found[1].status, found[2].status, found[2].kind()) == (200, 401, "unauthenticated")
+
+    async def test_a_batch_without_one_ends_where_tokens_are_wanted(self, job_server, function, file):
+        file.write(file.table("shop"))
+        async with (
+            running_gateway([job_server.address], max_pipelined=1) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            BatchClient(gateway.address) as client,
+        ):
+            client.send(batch(*[job(function, "w")] * 2))
+            handle, _, _, _ = await worker.take()
+            await gateway.process.reconfigure(structs.replace(gateway.process.settings, tokens=str(file.path)))
+            worker.complete(handle)
+            found = by_number(await client.answers())
+        assert (found[1].status, found[2].status, found[2].kind()) == (200, 401, "unauthenticated")
 
     async def test_priority_and_background_are_each_line_s(self, job_server, function, file):
         file.write(file.table("shop", 'highest_priority = "normal"'), file.table("waits", "background = false"))

@@ -323,6 +323,12 @@ class TestWriting:
             (b"\xff", '"body_base64":"/w=="'),
             (b"\xed\xa0\x80", '"body_base64":"7aCA"'),
             (b"\xc3", '"body_base64":"ww=="'),
+            # So large a text is one only if that takes no more than twice its bytes.
+            (b"\0" * 16_384, '"body":"' + "\\u0000" * 16_384 + '"'),
+            (b"\0" * 16_386, '"body_base64":"' + "AAAA" * 5462 + '"'),
+            (b'"' * 16_386, '"body":"' + '\\"' * 16_386 + '"'),
+            (b"\0x" * 10_000, '"body_base64":"' + base64.b64encode(b"\0x" * 10_000).decode() + '"'),
+            (b"\n\r\t" * 10_000, '"body":"' + "\\n\\r\\t" * 10_000 + '"'),
         ],
     )
     @pytest.mark.parametrize("kind", [bytes, bytearray])

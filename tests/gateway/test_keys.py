@@ -12,8 +12,9 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, PacketType
 from gatewayx.net.ports import free_port
+from support.behind import behind
 from support.gateway import MAX_RESULT, SOON_S, RunningGateway, eventually, running_gateway
-from support.http import HttpClient, chunked, head, post
+from support.http import HttpClient, ask, chunked, head, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
 from support.keys import counted, is_again, is_first, key_line, keyed, known_keys, new_key, waits
 from support.peer import dropped
@@ -116,6 +117,24 @@ async def ran(client: HttpClient, worker: HandWorker, request: bytes, result: by
     answer = await client.response()
     assert (answer.status, answer.body) == (200, result)
     assert is_first(answer)
+
+
+async def test_a_job_that_never_left_for_a_job_server_leaves_its_key_free():
+    async with behind(1, job_timeout_s=1, server_check_interval_s=60) as all_of:
+        [upstream] = all_of.upstreams
+        all_of.servers[0].reads = False
+        upstream.transport.pause_reading()
+        # It fills every buffer, so that it counts as sent and the next one does not.
+        stuck = await all_of.send(b"x" * 8 * 1024 * 1024)
+        await all_of.gateway.reaches("pool.outstanding_jobs", 1)
+        request = keyed(b"f", b"w", new_key())
+        answer = await ask(all_of.gateway.address, request)
+        assert (answer.status, answer.kind()) == (504, "job-timeout")
+        assert answer.problem()["detail"].endswith("nothing was submitted")
+        assert not known_keys(all_of.gateway)
+        again = await ask(all_of.gateway.address, request)
+        assert (again.status, is_first(again)) == (504, True)
+        await stuck.close()
 
 
 class TestAgain:

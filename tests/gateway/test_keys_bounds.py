@@ -10,6 +10,7 @@ from msgspec import structs
 
 from gatewayx.config.settings import MEBIBYTE
 from gatewayx.core.shared import KEPT_BYTES
+from gatewayx.embedded.worker import Worker
 from gatewayx.gateway.kept_job import KeptJob
 from gatewayx.gearman.packet import PacketType
 from support.gateway import MAX_RESULT, SOON_S, RunningGateway, eventually, running_gateway
@@ -323,6 +324,50 @@ class TestBytes:
             assert (await kept.forget(job_id)).status == 204
             assert known_keys(gateway) == 1
             await eventually(lambda: kept_jobs_in_memory() == before)
+
+    async def test_where_a_kept_job_is_found_is_never_dropped(self, job_server, function):
+        async with (
+            running_gateway([job_server.address], max_held_bytes=SMALL_BYTES, max_result_bytes=MAX_RESULT) as gateway,
+            hand_worker(job_server.address, function) as worker,
+            KeptClient(gateway.address) as kept,
+        ):
+            request = keyed(function + b"-waits", b"", new_key(), ASYNC)
+            first = await kept.http.ask(request)
+            for _ in range(2 * FILLING):
+                await ran(kept.http, worker, keyed(function, b"", new_key()), b"x" * RESULT_BYTES)
+            assert counted(gateway, "kept_results_dropped")
+            assert is_again(await kept.http.ask(request), first)
+            async with hand_worker(job_server.address, function + b"-waits") as other:
+                other.complete((await other.take())[0])
+            await kept.until(job_of(first)["id"], lambda job: job["ended"])
+            assert is_again(await kept.http.ask(request), first)
+            await kept.forget(job_of(first)["id"])
+
+    async def test_nothing_is_dropped_for_one_that_does_not_fit_then_either(self, job_server, function):
+        # More small ones than may be dropped for a new one, and all of them too few for that.
+        worker = Worker(job_server.address, {function: lambda job: b"x" * int(job.workload)})
+        await worker.start()
+        async with (
+            running_gateway([job_server.address], max_held_bytes=SMALL_BYTES, max_result_bytes=MAX_RESULT) as gateway,
+            HttpClient(gateway.address) as client,
+        ):
+            requests = [keyed(function, b"900", new_key()) for _ in range(1100)]
+            firsts = []
+            for begins in range(0, len(requests), 50):
+                part = requests[begins : begins + 50]
+                client.send(*part)
+                firsts += [await client.response() for _ in part]
+            large = keyed(function, b"%d" % (KEPT_PART_BYTES - 50_000), new_key())
+            await gateway.process.reconfigure(
+                structs.replace(gateway.process.settings, max_result_bytes=KEPT_PART_BYTES)
+            )
+            assert (await client.ask(large)).status == 200
+            answer = await client.ask(large)
+            assert (answer.status, answer.kind()) == (410, "result-dropped")
+            for request, first in zip(requests, firsts, strict=True):
+                assert is_again(await client.ask(request), first)
+            assert counted(gateway, "kept_results_dropped") == 1
+        await worker.close()
 
     async def test_they_share_their_room_with_kept_jobs(self, job_server, function):
         async with (

@@ -266,7 +266,8 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         Integer(0, 10_000_000),
         "Kept jobs",
         "Idempotency keys known at once, each for kept-ttl after its job's end; a request with a further one is "
-        "answered 503. Results that are kept for them share the room of kept jobs.",
+        "answered 503. Results that are kept for them share the room of kept jobs; beside that each takes about 1 KiB, "
+        "which max-held does not count.",
         "Stripe keeps keys for 24 h at least",
     ),
     Setting(

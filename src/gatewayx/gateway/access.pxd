@@ -33,5 +33,7 @@ cdef class Access:
     cdef int check_further(self, Request request, Token token) except -1
     # One of its lines asks for this job: whether it may; raises RequestError.
     cdef int check_line(self, Request request, Token token, JobRequest wanted) except -1
+    # The token of a batch while it is under way, as it is now: None for none; raises RequestError if it is not valid any more.
+    cdef Token token_now(self, Tokens tokens, Token token)
     # A request is refused before it has begun: say which lines its answer has.
     cdef int refused(self, Request request) except -1

@@ -15,6 +15,8 @@ from gatewayx.gateway.rates cimport RateLimits
 from gatewayx.gateway.tokens cimport Token, Tokens
 from gatewayx.http.request cimport Request
 
+from gatewayx.http.problems import UNAUTHENTICATED, RequestError
+
 
 @cython.final
 cdef class Access:
@@ -73,6 +75,14 @@ cdef class Access:
             if token is not None:
                 self.rates.check_token(request, token, False)
         return 0
+
+    cdef Token token_now(self, Tokens tokens, Token token):
+        if self.tokens is not tokens:
+            # They were read anew since: what the name may do now is what counts.
+            token = None if self.tokens is None or token is None else self.tokens.of_mark(token.mark)
+        if self.tokens is not None and (token is None or token.has_expired()):
+            raise RequestError(UNAUTHENTICATED, "the token with which the batch came is not valid any more")
+        return token
 
     cdef int check_line(self, Request request, Token token, JobRequest wanted) except -1:
         # The tokens may have gone while the batch was under way.

@@ -10,7 +10,7 @@ from gatewayx.gateway.batch_answers cimport AnswerHead, AnswerLines
 from gatewayx.gateway.batch_line cimport BatchLine, LineTaker
 from gatewayx.gateway.batch_lines cimport LineJob
 from gatewayx.gateway.common cimport Common
-from gatewayx.gateway.tokens cimport Token
+from gatewayx.gateway.tokens cimport Token, Tokens
 from gatewayx.http.request cimport BodySource, Request
 from gatewayx.http.response cimport RetryAfter
 
@@ -52,8 +52,9 @@ cdef class Batches:
 cdef class Batch(LineTaker):
     cdef Batches batches
     cdef Common gateway
-    # As Exchange has it.
+    # As Exchange has it, and the tokens among which it was found; None for none.
     cdef Token token
+    cdef Tokens tokens
     # Who asks (gateway/own_request).
     cdef bytes asker_name
     cdef uint64_t asker_hashed

@@ -26,7 +26,7 @@ from gatewayx.gateway.batch_lines cimport LineJob, count_lines, next_line, path_
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.headers cimport unique_fault
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, JobRequest, Priority
-from gatewayx.gateway.routes cimport checked_function
+from gatewayx.gateway.routes cimport checked_function, plugin_function_of
 from gatewayx.http.request cimport METHOD_POST, UNKNOWN_BYTES, BodySource, Request
 from gatewayx.http.response cimport RetryAfter, problem_body
 
@@ -87,6 +87,7 @@ cdef class Batches:
         batch.batches = self
         batch.gateway = self.gateway
         batch.token = self.access.token
+        batch.tokens = self.access.tokens
         return batch
 
     cdef bytes function_of(self, bytes name):
@@ -209,6 +210,8 @@ cdef class Batch(LineTaker):
         job.id = None
         try:
             job.read_line(start, size)
+            self.token = batches.access.token_now(self.tokens, self.token)
+            self.tokens = batches.access.tokens
             if self.begun > 1:
                 # The first one is the request itself, which was counted.
                 batches.access.check_further(self.request, self.token)
@@ -261,8 +264,11 @@ cdef class Batch(LineTaker):
             exchange.unique = job.unique
             if job.unique == b"-":
                 exchange.hash_workload(gateway.pool.start_identity(exchange.function, job.unique))
-            if gateway.owners is not None:
-                path = path_of(exchange.function)
+            path = path_of(exchange.function)
+            if gateway.plugin_compat and plugin_function_of(path, None, gateway.max_function_bytes) != exchange.function:
+                raise RequestError(
+                    MALFORMED_LINE, "with --plugin-compat no path names this function, so that it cannot have a unique"
+                )
         line = BatchLine.__new__(BatchLine)
         line.asker_name = self.asker_name
         line.asker_hashed = self.asker_hashed
@@ -356,7 +362,7 @@ cdef class Batch(LineTaker):
         cdef AnswerLines answers = self.answers
         cdef ByteBudget budget = self.gateway.pool.budget
         cdef Request request = self.request
-        cdef bytes encoded
+        cdef bytes encoded = None
         cdef bint is_text = True
         cdef Py_ssize_t written_bytes
         if body is None:
@@ -371,12 +377,13 @@ cdef class Batch(LineTaker):
                 answers.size = written_bytes
                 raise
             return self._answered()
-        encoded = encoded_body(body, &is_text)
-        if PyBytes_GET_SIZE(encoded) <= GATHERED_BYTES:
+        if budget.fits(account_for(RESULTS, len(body)), len(body)):
+            encoded = encoded_body(body, &is_text)
+        if encoded is not None and PyBytes_GET_SIZE(encoded) <= GATHERED_BYTES:
             answers.put_head(id, number, status, head)
             answers.put_encoded(encoded, is_text)
             return self._answered()
-        if not budget.fits(RESULTS, PyBytes_GET_SIZE(encoded)):
+        if encoded is None or not budget.fits(RESULTS, PyBytes_GET_SIZE(encoded)):
             budget.counts.budget_refused += 1
             return self._answer_problem(id, number, head, RESULT_TOO_LARGE, NO_ROOM_FOR_RESULT)
         # It is copied no more often than any large answer.
@@ -400,11 +407,13 @@ cdef class Batch(LineTaker):
     cdef int _answer_problem(
         self, bytes id, long long number, const AnswerHead* head, object problem, str detail
     ) except -1:
-        self.answers.put_head(id, number, problem.status, head)
-        self.answers.put_problem(
-            problem_json(problem_body(problem, problem.detail if detail is None else detail, b""), head.retry_after_s)
+        return self.answer_line_told(
+            id,
+            number,
+            problem.status,
+            head,
+            problem_json(problem_body(problem, problem.detail if detail is None else detail, b""), head.retry_after_s),
         )
-        return self._answered()
 
     cdef int answer_line_told(self, bytes id, long long number, int status, const AnswerHead* head, bytes problem) except -1:
         self.answers.put_head(id, number, status, head)

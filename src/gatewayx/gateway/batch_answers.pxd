@@ -40,5 +40,6 @@ cdef class AnswerLines:
     cdef int _put_text(self, const HeadText* text) except -1
 
 
-# A body as it stands in a line: JSON of a string, with its quotes, if it is UTF-8, and else base64 without them.
+# A body as it stands in a line: JSON of a string, with its quotes, if it is UTF-8, and else base64 without them. What is large and would
+# take more than twice its bytes as a string, as binary data that happens to be UTF-8, is base64 as well.
 cdef bytes encoded_body(object body, bint* is_text)

@@ -1,5 +1,11 @@
 """The lines of a batch's answer, as they are written. Bytes in, values out."""
 
+from typing import final
+
+@final
+class AnswerLines:
+    """Lines of answers that are gathered, in memory that grows."""
+
 def answer_line(
     id: bytes | None,
     number: int,

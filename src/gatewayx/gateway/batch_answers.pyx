@@ -26,6 +26,8 @@ cdef enum:
     # Behind a body or problem.
     MOST_END_BYTES = 16
     FIRST_ROOM_BYTES = 4096
+    # A body of so many bytes is text if it is UTF-8, whatever it takes to write it.
+    MOST_ESCAPED_BYTES = 16384
 
 
 cdef inline bint is_plain(const char* text, Py_ssize_t size) noexcept:
@@ -89,12 +91,30 @@ cdef inline const char* _bytes_of(object body, Py_ssize_t* size):
 cdef bytes encoded_body(object body, bint* is_text):
     cdef Py_ssize_t size
     cdef const char* start = _bytes_of(body, &size)
-    try:
-        is_text[0] = True
-        return write_json(PyUnicode_DecodeUTF8(start, size, NULL))
-    except UnicodeDecodeError:
-        is_text[0] = False
-        return binascii.b2a_base64(body, newline=False)
+    if not _is_much_escaped(start, size):
+        try:
+            is_text[0] = True
+            return write_json(PyUnicode_DecodeUTF8(start, size, NULL))
+        except UnicodeDecodeError:
+            pass
+    is_text[0] = False
+    return binascii.b2a_base64(body, newline=False)
+
+
+cdef bint _is_much_escaped(const char* start, Py_ssize_t size) noexcept:
+    """Whether it would take more than twice its bytes as a JSON string: no text does, and it would hold up the loop."""
+    cdef long long more_bytes = 0
+    cdef Py_ssize_t index
+    cdef unsigned char byte
+    if size <= MOST_ESCAPED_BYTES:
+        return False
+    for index in range(size):
+        byte = start[index]
+        if byte < 0x20:
+            more_bytes += 1 if byte == c"\n" or byte == c"\r" or byte == c"\t" else 5
+        else:
+            more_bytes += byte == c'"' or byte == c"\\"
+    return more_bytes > size
 
 
 @cython.final

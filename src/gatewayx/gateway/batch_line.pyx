@@ -19,8 +19,11 @@ from gatewayx.gearman.job cimport Job
 from gatewayx.gearman.pool cimport Pool
 from gatewayx.http.request cimport UNKNOWN_BYTES, BodySource, Request
 
-from gatewayx.http.problems import NO_ROOM_FOR_RESULT, RESULT_TOO_LARGE
+from gatewayx.http import outcomes
+from gatewayx.http.problems import NO_ROOM_FOR_RESULT, PROBLEMS, RESULT_TOO_LARGE
 from gatewayx.http.response import PROBLEM_CONTENT_TYPE
+
+cdef int FIRST_PROBLEM = outcomes.FIRST_PROBLEM
 
 cdef bytes PROBLEM_TYPE = PROBLEM_CONTENT_TYPE
 
@@ -100,6 +103,9 @@ cdef class BatchLine(OwnRequest):
             problem = problem_json(bytes(body), head.retry_after_s)
             if problem is not None:
                 return self._answer_told(status, &head, problem)
+        if request.outcome >= FIRST_PROBLEM and not body:
+            # With --plugin-compat another process has told of its problem without a word.
+            return self.answer_problem(request, PROBLEMS[request.outcome - FIRST_PROBLEM], None, headers[:headers_bytes])
         return self.answer_with(status, &head, body)
 
     cdef int answer_with(self, int status, const AnswerHead* head, object body) except -1:

@@ -12,6 +12,9 @@ cdef enum:
     # Room for the X-Gearman-* lines of an answer: a handle and a unique of at most 63 bytes, and what is ours.
     MAX_HEADERS_BYTES = 256
 
+# How the detail of a 504 ends whose job has not left for any job server.
+cdef str NOTHING_SUBMITTED
+
 # What stands before the handle in an answer's head.
 cdef bytes HANDLE_NAME
 

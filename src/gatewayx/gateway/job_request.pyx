@@ -37,6 +37,8 @@ cdef int COMPAT_FAIL = outcomes.COMPAT_FAIL
 # What stands before the handle in an answer's head.
 HANDLE_NAME = b"X-Gearman-Job-Handle: "
 
+NOTHING_SUBMITTED = "nothing was submitted"
+
 SUBMIT_TYPES[<int> LOW][:] = [PacketType.SUBMIT_JOB_LOW, PacketType.SUBMIT_JOB_LOW_BG]
 SUBMIT_TYPES[<int> NORMAL][:] = [PacketType.SUBMIT_JOB, PacketType.SUBMIT_JOB_BG]
 SUBMIT_TYPES[<int> HIGH][:] = [PacketType.SUBMIT_JOB_HIGH, PacketType.SUBMIT_JOB_HIGH_BG]
@@ -263,7 +265,7 @@ cdef class JobRequest(JobListener):
 
     cdef int job_timed_out(self, Job job) except -1:
         if job.reached == JobState.UNSENT:
-            detail = f"no job server took the job within {self.timeout_s:g} s; nothing was submitted"
+            detail = f"no job server took the job within {self.timeout_s:g} s; {NOTHING_SUBMITTED}"
         elif job.background:
             detail = f"no confirmation within {self.timeout_s:g} s; whether the job was queued is not known"
         else:

@@ -53,4 +53,5 @@ cdef class KeptRoom:
     cdef int drop(self, KeptAnswer answer) except -1
     # Nobody comes for it any more: what it took is given back.
     cdef int leave(self, KeptAnswer answer) except -1
+    cdef bint _can_make_room(self, KeptAnswer other, long long needed_bytes) except -1
     cdef bint _drop_oldest(self, KeptAnswer other) except -1

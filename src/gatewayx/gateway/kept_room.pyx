@@ -59,6 +59,8 @@ cdef class KeptRoom:
             # No other body could make room for it.
             return False
         else:
+            if not self._can_make_room(answer, <long long> self.shared.taken(KEPT_BYTES) + more_bytes - bound_bytes):
+                return False
             while not self.shared.take(KEPT_BYTES, more_bytes, bound_bytes):
                 dropped += 1
                 if dropped > MOST_DROPPED or not self._drop_oldest(answer):
@@ -71,6 +73,20 @@ cdef class KeptRoom:
         self.budget.hold(&answer.held, RESULTS, size_bytes)
         self.held_bytes += more_bytes
         return True
+
+    cdef bint _can_make_room(self, KeptAnswer other, long long needed_bytes) except -1:
+        """Whether the bodies that may be dropped for the other answer have so many bytes: none is dropped in vain."""
+        cdef int looked = 0
+        if needed_bytes <= 0:
+            return True
+        for oldest in self.bodies:
+            if oldest is other or looked == MOST_DROPPED:
+                return False
+            needed_bytes -= (<KeptAnswer> oldest).body_bytes
+            if needed_bytes <= 0:
+                return True
+            looked += 1
+        return False
 
     cdef bint _drop_oldest(self, KeptAnswer other) except -1:
         """Whether the oldest body was dropped, if it is not that of the other answer."""

@@ -14,6 +14,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from gatewayx.gateway.exchange cimport Exchange
+from gatewayx.gateway.job_request cimport NOTHING_SUBMITTED
 from gatewayx.gateway.kept_answers cimport answer_kept
 from gatewayx.gateway.kept_exchange cimport KeptExchange
 from gatewayx.gateway.keys cimport KeyRecord, Keys
@@ -181,6 +182,9 @@ cdef class KeyRequest(OwnRequest):
         record.headers = headers
         record.problem = problem
         record.detail = detail
+        record.is_released = problem.status == 503 or 400 <= problem.status < 500 or (
+            problem is JOB_TIMEOUT and detail is not None and detail.endswith(NOTHING_SUBMITTED)
+        )
         return self._end(request)
 
     cdef int _end(self, Request request) except -1:

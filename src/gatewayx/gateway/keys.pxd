@@ -15,6 +15,8 @@ cdef class KeyRecord(KeptAnswer):
     # Of the key, and of the request (Keys).
     cdef bytes hashed
     cdef bytes fingerprint
+    # What has ended it left nothing at any job server: the key is free again.
+    cdef bint is_released
     # Its answer is here: it never changes any more, but for a body that is dropped.
     cdef bint has_ended
     # By time.monotonic(): when it ended, or was last looked at while its job went on.

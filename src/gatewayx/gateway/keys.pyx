@@ -116,12 +116,15 @@ cdef class Keys:
         self.running -= 1
         if self.running == 0:
             self.all_ended.set()
-        if record.status == 503 or 400 <= record.status < 500:
+        if record.is_released:
             self._forget(record)
         else:
             self.ended[record] = None
         record.tell_all()
         if self.records.get(record.hashed) is not record:
+            return 0
+        if record.job_id is not None:
+            # A few words that tell where the job is: without them nobody would find it, and no other's result has room by them.
             return 0
         # All who waited have their answer, whether or not there is room for those to come.
         self.room.enter(record)

@@ -26,5 +26,8 @@ OUTCOMES: tuple[tuple[str, int], ...] = (
     *((problem.kind, problem.status) for problem in PROBLEMS),
 )
 
-OK, NO_CONTENT, EXCEPTION, COMPAT_EXCEPTION, COMPAT_FAIL, CLIENT_GONE, ANSWER_CUT, ACCEPTED, NOT_MODIFIED = range(9)
-OUTCOME_OF_PROBLEM: dict[str, int] = {problem.kind: 9 + index for index, problem in enumerate(PROBLEMS)}
+# Of the problems, in their order, the first one's.
+FIRST_PROBLEM = 9
+OK, NO_CONTENT, EXCEPTION, COMPAT_EXCEPTION, COMPAT_FAIL, CLIENT_GONE = range(6)
+ANSWER_CUT, ACCEPTED, NOT_MODIFIED = range(6, FIRST_PROBLEM)
+OUTCOME_OF_PROBLEM: dict[str, int] = {problem.kind: FIRST_PROBLEM + index for index, problem in enumerate(PROBLEMS)}
