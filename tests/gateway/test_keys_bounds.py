@@ -180,7 +180,7 @@ class TestNumber:
 
     async def test_one_whose_time_is_over_makes_room(self, job_server, function):
         async with (
-            running_gateway([job_server.address], max_keys=1, kept_ttl_s=0.5) as gateway,
+            running_gateway([job_server.address], max_keys=1, kept_ttl_s=1.0) as gateway,
             hand_worker(job_server.address, function) as worker,
             HttpClient(gateway.address) as client,
         ):
