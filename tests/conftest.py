@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ import pytest
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
+from support.forks import until_other_threads_sleep
 from support.gearmand import Gearmand
 
 pytest_plugins = ["support.timeouts"]
@@ -27,6 +29,9 @@ pytest.register_assert_rewrite(
     "support.peer",
     "support.relay_sockets",
 )
+
+if "libasan" in os.environ.get("LD_PRELOAD", ""):
+    os.register_at_fork(before=until_other_threads_sleep)
 
 # For builds that are slow on purpose, such as those with sanitizers.
 hypothesis.settings.register_profile("slow", deadline=None)
