@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def tells(admin: AdminAddress, **expected: int) -> None:
-    """Return once /status tells this of kept jobs, and /metrics the same of their ends, which it may tell a little later."""
+    """Return once /status tells this of kept jobs, and /metrics, which may come later, the same of their ends."""
 
     async def does() -> bool:
         status = await admin.status()
