@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from support.gateway import WAIT_S, ServeProcess
+from support.gateway import PROCESS_S, ServeProcess
 from support.http import HttpClient, Response, head
 
 TOLD = re.compile(r"the admin address is http://([0-9.]+):([0-9]+)")
@@ -95,9 +95,9 @@ def samples_of(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    """Return once the condition, which has to be asked for, holds. Fails after WAIT_S."""
+    """Return once the condition, which has to be asked for, holds. Fails after PROCESS_S."""
     loop = asyncio.get_running_loop()
-    ends_s = loop.time() + WAIT_S
+    ends_s = loop.time() + PROCESS_S
     while not await condition():
         assert loop.time() < ends_s, "the condition never came true"
         await asyncio.sleep(ASK_AGAIN_S)
