@@ -21,10 +21,12 @@ pytest_plugins = ["support.timeouts"]
 # The helpers' assertions shall tell as much as the tests' own.
 pytest.register_assert_rewrite(
     "support.account",
+    "support.batches",
     "support.documented",
     "support.gateway",
     "support.http",
     "support.kept",
+    "support.keys",
     "support.job_servers",
     "support.peer",
     "support.relay_sockets",

@@ -14,27 +14,16 @@ from gatewayx.config.rate_kinds import FunctionRate, RateBound
 from gatewayx.embedded import encode
 from gatewayx.http.outcomes import OUTCOMES
 from support.gateway import eventually, running_gateway
-from support.http import HttpClient, Response, post
-from support.job_servers import HandWorker, hand_worker
+from support.http import HttpClient, post
+from support.job_servers import hand_worker
 from support.kept import ASYNC
-from support.keys import is_again, is_first, key_of, keyed, known_keys, new_key, waits
+from support.keys import is_again, is_first, key_of, keyed, known_keys, new_key, ran, waits
 from support.tokens import TokenFile
 
 pytestmark = pytest.mark.anyio
 
 # So slow that nothing comes back while a test runs.
 SLOW = 0.01
-
-
-async def ran(client: HttpClient, worker: HandWorker, request: bytes, result: bytes = b"result") -> Response:
-    """The answer to a request, which has a job of its own."""
-    client.send(request)
-    handle, _, _, _ = await worker.take()
-    worker.complete(handle, result)
-    answer = await client.response()
-    assert (answer.status, answer.body) == (200, result)
-    assert is_first(answer)
-    return answer
 
 
 class TestAdmission:

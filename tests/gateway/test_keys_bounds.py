@@ -14,10 +14,10 @@ from gatewayx.embedded.worker import Worker
 from gatewayx.gateway.kept_job import KeptJob
 from gatewayx.gearman.packet import PacketType
 from support.gateway import MAX_RESULT, SOON_S, RunningGateway, eventually, running_gateway
-from support.http import HttpClient, Response, post
-from support.job_servers import HandWorker, ScriptedJobServer, hand_worker
+from support.http import HttpClient, post
+from support.job_servers import ScriptedJobServer, hand_worker
 from support.kept import ASYNC, KeptClient, job_of
-from support.keys import REPLAYED, counted, is_again, is_first, key_line, key_of, keyed, known_keys, new_key, waits
+from support.keys import REPLAYED, counted, is_again, is_first, key_line, key_of, keyed, known_keys, new_key, ran, waits
 
 pytestmark = pytest.mark.anyio
 
@@ -49,17 +49,6 @@ async def all_forgotten(gateway: RunningGateway) -> None:
     await eventually(lambda: not known_keys(gateway))
     assert gateway.process.keys.counters() == {"ended": 0, "running": 0}
     assert kept_bytes(gateway) == gateway.count("budget.results_bytes") == 0
-
-
-async def ran(client: HttpClient, worker: HandWorker, request: bytes, result: bytes = b"result") -> Response:
-    """The answer to a request, which has a job of its own."""
-    client.send(request)
-    handle, _, _, _ = await worker.take()
-    worker.complete(handle, result)
-    answer = await client.response()
-    assert (answer.status, answer.body) == (200, result)
-    assert is_first(answer)
-    return answer
 
 
 class TestTimeToLive:

@@ -11,10 +11,10 @@ import pytest
 from gatewayx.core.shared import KEPT_BYTES, KEPT_KEYS
 from gatewayx.embedded import encode
 from support.gateway import PROCESS_S, eventually
-from support.http import HttpClient, Response, chunked, head, post
+from support.http import HttpClient, chunked, head, post
 from support.job_servers import HandWorker, hand_worker
 from support.kept import ASYNC, at, job_of
-from support.keys import REPLAYED, is_again, is_first, key_line, key_of, keyed, new_key
+from support.keys import REPLAYED, is_again, is_first, key_line, key_of, keyed, new_key, ran
 from support.peer import ask_text
 from support.relaying import Relaying, relaying
 from support.tokens import TokenFile
@@ -25,17 +25,6 @@ BACKGROUND = b"X-Gearman-Background: true"
 # Of so many keys each of two processes owns some: all belong to one in one of 10^6 runs.
 ENOUGH = 20
 LARGE = bytes(range(256)) * 4096 * 8
-
-
-async def ran(client: HttpClient, worker: HandWorker, request: bytes, result: bytes = b"result") -> Response:
-    """The answer to a request, which has a job of its own."""
-    client.send(request)
-    handle, _, _, _ = await worker.take()
-    worker.complete(handle, result)
-    answer = await client.response()
-    assert (answer.status, answer.body) == (200, result)
-    assert is_first(answer)
-    return answer
 
 
 async def owned_by(gateway: Relaying, clients: list[HttpClient], worker: HandWorker, function: bytes, place: int):

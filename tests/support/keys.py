@@ -6,7 +6,8 @@ import itertools
 
 from gatewayx.core.shared import KEPT_KEYS
 from support.gateway import RunningGateway, eventually
-from support.http import Response, post
+from support.http import HttpClient, Response, post
+from support.job_servers import HandWorker
 
 COUNTED = itertools.count()
 REPLAYED = b"idempotency-replayed"
@@ -47,6 +48,17 @@ def likeness(answer: Response) -> tuple[object, ...]:
 def is_first(answer: Response) -> bool:
     """Whether the answer is that of a request whose own job it tells of."""
     return REPLAYED not in answer.headers
+
+
+async def ran(client: HttpClient, worker: HandWorker, request: bytes, result: bytes = b"result") -> Response:
+    """The answer to a request, which has a job of its own."""
+    client.send(request)
+    handle, _, _, _ = await worker.take()
+    worker.complete(handle, result)
+    answer = await client.response()
+    assert (answer.status, answer.body) == (200, result)
+    assert is_first(answer)
+    return answer
 
 
 def is_again(answer: Response, first: Response) -> bool:

@@ -85,8 +85,7 @@ cdef class Access:
         return token
 
     cdef int check_line(self, Request request, Token token, JobRequest wanted) except -1:
-        # The tokens may have gone while the batch was under way.
-        if token is not None and self.tokens is not None:
+        if token is not None:
             self.tokens.check_function(token, wanted.function)
             self.tokens.check_job(token, wanted, True)
         if self.rates is not None and not request.owner.is_relayed():

@@ -25,6 +25,7 @@ from gatewayx.gateway.batch_line cimport BatchLine, LineExchange, LineTaker
 from gatewayx.gateway.batch_lines cimport LineJob, count_lines, next_line, path_of
 from gatewayx.gateway.common cimport Common
 from gatewayx.gateway.headers cimport unique_fault
+from gatewayx.gateway.job_calls cimport allow_line
 from gatewayx.gateway.job_request cimport CLIENT, GATEWAY, JobRequest, Priority
 from gatewayx.gateway.routes cimport checked_function, plugin_function_of
 from gatewayx.http.request cimport METHOD_POST, UNKNOWN_BYTES, BodySource, Request
@@ -47,7 +48,6 @@ from gatewayx.http.problems import (
 
 logger = logging.getLogger("gatewayx.gateway")
 
-cdef bytes ALLOW_LINE = b"Allow: POST, OPTIONS\r\n"
 # There is no registered name for it; this one is what nearly all who write it use.
 cdef bytes NDJSON = b"application/x-ndjson"
 
@@ -75,7 +75,7 @@ cdef class Batches:
     cdef Batch begin(self, Request request):
         cdef Batch batch
         if request.method != METHOD_POST:
-            raise RequestError(METHOD_NOT_ALLOWED, "a batch is sent with POST", ALLOW_LINE)
+            raise RequestError(METHOD_NOT_ALLOWED, "a batch is sent with POST", allow_line(request.path))
         if request.query is not None:
             raise RequestError(UNEXPECTED_QUERY)
         if request.header_kinds & ABOUT_THE_KEY:
