@@ -17,6 +17,13 @@ HIGHEST_PORT = 65535
 UNIX_SCHEME = "unix:"
 # sockaddr_un has 108, the NUL at the end included (unix(7)).
 LONGEST_UNIX_PATH_BYTES = 107
+# What may stand before an address to listen on: whether clients speak TLS there, whether a PROXY header comes first.
+LISTEN_SCHEMES = {
+    "http://": (False, False),
+    "https://": (True, False),
+    "proxy://": (False, True),
+    "proxy+https://": (True, True),
+}
 # What may stand before a job server's address: whether it is reached by TLS, whether each address of its host is one.
 SERVER_SCHEMES = {"tls://": (True, False), "each://": (False, True), "each+tls://": (True, True)}
 
@@ -52,6 +59,34 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         """HOST:PORT as `parse` reads it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ListenAddress(NamedTuple):
+    """Where clients connect who do not speak plain HTTP from the first byte on. `host` and `port` are as in Address.
+
+    With `tls` they speak TLS; with `proxy` the connection comes from a proxy, and begins with a PROXY header.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    proxy: bool = False
+
+    def __str__(self) -> str:
+        """What parse_listen() reads."""
+        schemes = {meaning: scheme for scheme, meaning in LISTEN_SCHEMES.items()}
+        return f"{schemes[self.tls, self.proxy]}{Address(self.host, self.port)}"
+
+
+def parse_listen(text: str) -> Address | ListenAddress | UnixAddress:
+    """Read unix:/path, or HOST:PORT with one of LISTEN_SCHEMES before it or none. Raises AddressError."""
+    if text.startswith(UNIX_SCHEME):
+        return UnixAddress.parse(text)
+    for scheme, (tls, proxy) in LISTEN_SCHEMES.items():
+        if text.startswith(scheme):
+            address = Address.parse(text.removeprefix(scheme))
+            return ListenAddress(*address, tls, proxy) if tls or proxy else address
+    return Address.parse(text)
 
 
 class UnixAddress(NamedTuple):

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from gatewayx import __version__
 from gatewayx.admin.families import Family, Part, gauge, labelled
-from gatewayx.admin.refusals import KEPT_ENDS, KEY_USES, REFUSALS
+from gatewayx.admin.refusals import HANDSHAKE_ENDS, KEPT_ENDS, KEY_USES, REFUSALS
 from gatewayx.admin.text import text_of
 from gatewayx.admin.view import RESTART_REASONS, WORKER_STATES, GatewayView
 
@@ -57,6 +57,7 @@ class GatewayFamilies:
         yield from self._held(view)
         yield from self._kept(view)
         yield from self._keys_and_batches(view)
+        yield from self._tls(view)
         yield from self._processes(view)
         yield from self._job_servers(view)
         yield from self._of_the_exporter(view)
@@ -192,6 +193,15 @@ class GatewayFamilies:
         )
         yield _counter("gatewayx_batches", "Batches of jobs.", counters["batches"])
         yield _counter("gatewayx_batch_jobs", "Jobs of lines of batches that were begun.", counters["batch_jobs"])
+
+    def _tls(self, view: GatewayView) -> Iterator[Family]:
+        yield _family(
+            CounterMetricFamily,
+            "gatewayx_tls_handshakes",
+            "TLS handshakes of clients, by how they have ended; left are those that were given up.",
+            ("result",),
+            [((result,), view.counters[name]) for result, name in HANDSHAKE_ENDS.items()],
+        )
 
     def _processes(self, view: GatewayView) -> Iterator[Family]:
         states = dict.fromkeys(WORKER_STATES, 0)

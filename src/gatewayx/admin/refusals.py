@@ -1,4 +1,4 @@
-"""What the gateway refuses, how kept jobs end, what becomes of idempotency keys: by the counts of core/counters."""
+"""What the gateway refuses, how jobs and handshakes end, what becomes of keys: by the counts of core/counters."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ REFUSALS = {
     "slow-arrivals": "arrivals_ended",
     "slow-readers": "answers_ended",
     "cut-answers": "answers_cut",
+    "untrusted-proxies": "proxies_untrusted",
+    "proxy-headers": "proxy_headers_refused",
 }
 
 # How kept jobs end, likewise.
@@ -31,4 +33,12 @@ KEY_USES = {
     "joined": "keys_joined",
     "replayed": "keys_replayed",
     "reused": "keys_reused",
+}
+
+# How TLS handshakes of clients end, likewise.
+HANDSHAKE_ENDS = {
+    "full": "tls_full",
+    "resumed": "tls_resumed",
+    "failed": "tls_failed",
+    "left": "tls_left",
 }

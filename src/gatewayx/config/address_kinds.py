@@ -9,13 +9,16 @@ from types import MappingProxyType
 from gatewayx.address import (
     HIGHEST_PORT,
     LONGEST_UNIX_PATH_BYTES,
-    UNIX_SCHEME,
     Address,
     AddressError,
+    ListenAddress,
     ServerAddress,
     UnixAddress,
+    parse_listen,
 )
 from gatewayx.config.kinds import DisallowedValueError, FunctionList, Kind
+
+AnyAddress = Address | ListenAddress | ServerAddress | UnixAddress
 
 
 class AddressList(Kind):
@@ -34,7 +37,7 @@ class AddressList(Kind):
             f"1 to {self.most} different HOST:PORT, an IPv6 host in brackets, the port from {self.lowest_port} to 65535"
         )
 
-    def parse(self, value: object) -> tuple[Address | ServerAddress | UnixAddress, ...]:
+    def parse(self, value: object) -> tuple[AnyAddress, ...]:
         """See Kind."""
         texts = value.split(",") if isinstance(value, str) else value
         if not isinstance(texts, (list, tuple)) or not 1 <= len(texts) <= self.most:
@@ -45,7 +48,7 @@ class AddressList(Kind):
             raise DisallowedValueError
         return addresses
 
-    def _parse_one(self, text: object) -> Address | ServerAddress | UnixAddress:
+    def _parse_one(self, text: object) -> AnyAddress:
         if not isinstance(text, str):
             raise DisallowedValueError
         try:
@@ -56,10 +59,10 @@ class AddressList(Kind):
             raise DisallowedValueError
         return address
 
-    def _read(self, text: str) -> Address | ServerAddress | UnixAddress:
+    def _read(self, text: str) -> AnyAddress:
         return Address.parse(text)
 
-    def _key(self, address: Address | ServerAddress | UnixAddress) -> tuple[str, int] | None:
+    def _key(self, address: AnyAddress) -> tuple[str, int] | None:
         """What no two of them may share; None for an address that is another one every time."""
         if isinstance(address, UnixAddress):
             return (address.path, -1)
@@ -99,7 +102,7 @@ class OptionalAddress(Kind):
 
 
 class ListenList(AddressList):
-    """One or more distinct HOST:PORT or unix:/path."""
+    """One or more distinct HOST:PORT, with or without one of LISTEN_SCHEMES, or unix:/path."""
 
     metavar = "ADDRESS"
 
@@ -107,12 +110,13 @@ class ListenList(AddressList):
     def allowed(self) -> str:
         """See Kind."""
         return (
-            f"{super().allowed}, or unix: and an absolute path of at most {LONGEST_UNIX_PATH_BYTES} bytes without "
+            f"{super().allowed}, https:// before it for TLS, proxy:// or proxy+https:// for proxies that send PROXY "
+            f"headers; or unix: and an absolute path of at most {LONGEST_UNIX_PATH_BYTES} bytes without "
             "commas and control characters"
         )
 
-    def _read(self, text: str) -> Address | UnixAddress:
-        return UnixAddress.parse(text) if text.startswith(UNIX_SCHEME) else Address.parse(text)
+    def _read(self, text: str) -> AnyAddress:
+        return parse_listen(text)
 
 
 class ServerList(AddressList):

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
+from gatewayx.address import ListenAddress
 from gatewayx.config.kinds import LONGEST_SHOWN_VALUE, Size, escaped, printable
 from gatewayx.config.setting_table import SETTINGS, VARIABLE_PREFIX, Setting
 from gatewayx.config.settings import Settings
@@ -69,6 +70,8 @@ def load(config_path: str | os.PathLike[str] | None, environ: Mapping[str, str],
     _check_function_servers(loaded)
     _check_held(loaded)
     _check_origin(loaded)
+    _check_tls(loaded)
+    _check_proxies(loaded)
     return loaded
 
 
@@ -119,6 +122,32 @@ def _check_origin(loaded: Loaded) -> None:
         raise SettingError(
             f"{_told(loaded, 'origin')} is not allowed with {_told(loaded, 'tokens')}: it must name the origins whose "
             "pages may have a token"
+        )
+
+
+def _check_tls(loaded: Loaded) -> None:
+    """Refuse TLS without a certificate, and what is of no use without TLS."""
+    settings = loaded.settings
+    if any(isinstance(address, ListenAddress) and address.tls for address in settings.listen):
+        if not settings.tls_certificate:
+            raise SettingError(f"{_told(loaded, 'listen')} is not allowed without tls-certificate")
+    if settings.tls_key and len(settings.tls_key) != len(settings.tls_certificate):
+        raise SettingError(
+            f"{_told(loaded, 'tls_key')} is not allowed with {_told(loaded, 'tls_certificate')}: there must be as many "
+            "keys as certificates, or none"
+        )
+
+
+def _check_proxies(loaded: Loaded) -> None:
+    """Refuse to expect what nobody is trusted to tell."""
+    settings = loaded.settings
+    if settings.trusted_proxy:
+        return
+    if any(isinstance(address, ListenAddress) and address.proxy for address in settings.listen):
+        raise SettingError(f"{_told(loaded, 'listen')} is not allowed without trusted-proxy: nobody could connect")
+    if settings.client_address != "connection":
+        raise SettingError(
+            f"{_told(loaded, 'client_address')} is not allowed without trusted-proxy: nobody is believed"
         )
 
 

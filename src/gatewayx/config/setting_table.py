@@ -8,6 +8,7 @@ docs/settings.md all come from this and from `Settings`. A setting is called the
 from __future__ import annotations
 
 from gatewayx.config.answer_settings import ANSWER_SETTINGS
+from gatewayx.config.client_settings import CLIENT_SETTINGS
 from gatewayx.config.job_server_settings import ROUTE_SETTINGS
 from gatewayx.config.limit_settings import LIMIT_SETTINGS
 from gatewayx.config.setting import VARIABLE_PREFIX, Setting
@@ -15,4 +16,4 @@ from gatewayx.config.setting import VARIABLE_PREFIX, Setting
 __all__ = ["SETTINGS", "VARIABLE_PREFIX", "Setting"]
 
 # In the order of --help and the documents.
-SETTINGS: tuple[Setting, ...] = (*ROUTE_SETTINGS, *LIMIT_SETTINGS, *ANSWER_SETTINGS)
+SETTINGS: tuple[Setting, ...] = (*ROUTE_SETTINGS, *CLIENT_SETTINGS, *LIMIT_SETTINGS, *ANSWER_SETTINGS)

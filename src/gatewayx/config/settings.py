@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gatewayx.address import Address, ServerAddress, UnixAddress
+from gatewayx.address import Address, ListenAddress, ServerAddress, UnixAddress
 from gatewayx.config.kinds import GIBIBYTE, KIBIBYTE, MEBIBYTE, FunctionBound, FunctionServer, SocketOwner
 from gatewayx.config.rate_kinds import FunctionRate, RateBound
 
@@ -18,9 +18,17 @@ MOST_WORKERS = 512
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway runs with; `SETTINGS` says what each field means. Times are seconds, sizes are bytes."""
 
-    listen: tuple[Address | UnixAddress, ...] = (Address("127.0.0.1", 8080),)
+    listen: tuple[Address | ListenAddress | UnixAddress, ...] = (Address("127.0.0.1", 8080),)
     socket_mode: int = 0o666
     socket_owner: SocketOwner | None = None
+    tls_certificate: tuple[str, ...] = ()
+    tls_key: tuple[str, ...] = ()
+    tls_min: str = "1.2"
+    tls_client_ca: str | None = None
+    tls_client_verify: str = "required"
+    max_handshakes: int = 1_000
+    trusted_proxy: tuple[str, ...] = ()
+    client_address: str = "connection"
     server: tuple[ServerAddress, ...] = (ServerAddress("127.0.0.1", 4730),)
     # None is auto.
     workers: int | None = None

@@ -61,6 +61,15 @@ cdef struct Counts:
     # Questions to job servers about background jobs, and requests for which none was asked since that was too often.
     unsigned long long status_polls
     unsigned long long status_polls_refused
+    # TLS handshakes of clients: those that were whole, and those that took up a session; those that failed, and those that were given
+    # up before their end, by the client or here.
+    unsigned long long tls_full
+    unsigned long long tls_resumed
+    unsigned long long tls_failed
+    unsigned long long tls_left
+    # Connections that were closed since they came from no trusted proxy, or did not begin with a PROXY header.
+    unsigned long long proxies_untrusted
+    unsigned long long proxy_headers_refused
 
 
 cdef class Counters:

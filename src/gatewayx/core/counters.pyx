@@ -48,6 +48,12 @@ NAMES = (
     "event_streams_cut",
     "status_polls",
     "status_polls_refused",
+    "tls_full",
+    "tls_resumed",
+    "tls_failed",
+    "tls_left",
+    "proxies_untrusted",
+    "proxy_headers_refused",
 )
 # What a row takes.
 ROW_BYTES = sizeof(Counts)

@@ -52,6 +52,7 @@ from gatewayx.http.problems import (
     BODY_TOO_SLOW,
     HEAD_TOO_SLOW,
     MALFORMED_REQUEST,
+    PLAIN_HTTP,
     STOPPING,
     TOO_MANY_BYTES,
     TOO_MANY_CONNECTIONS,
@@ -141,6 +142,12 @@ cdef class HttpConnection(PiecewiseClient):
             joined = self.join_tail(data, size)
             return self._process(PyBytes_AS_STRING(joined), 0, PyBytes_GET_SIZE(joined), joined)
         return self._process(data, 0, size, None)
+
+    cpdef int not_understood(self, str reason, bint plainly) except -1:
+        self.clients.refusals.note(reason, self, b"")
+        if not plainly or self.state != READING:
+            return 0
+        return self.refuse(PLAIN_HTTP, PLAIN_HTTP.detail, b"")
 
     cpdef int hung_up(self) except -1:
         if self._waits_half_closed() or (self.state != READING and self.state != ANSWERING):

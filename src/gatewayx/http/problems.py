@@ -532,6 +532,14 @@ MALFORMED_LINE = Problem(
     "a line of a batch is no job; the other lines are run all the same",
     "the line is no job; nothing was submitted for it",
 )
+PLAIN_HTTP = Problem(
+    "plain-http",
+    400,
+    Retry.NO,
+    True,
+    "plain HTTP is sent to a port where clients speak TLS",
+    "this is plain HTTP, but this port speaks TLS: use https://; nothing was submitted",
+)
 
 # In the order of the docs.
 PROBLEMS = tuple(problem for problem in list(vars().values()) if isinstance(problem, Problem))

@@ -23,6 +23,9 @@ cdef class StreamOwner(TurnEnder):
     # The other side sends no more. Returns whether the stream stays open; else it closes as soon as all that was written
     # has left.
     cpdef bint ended(self) except? True
+    # What comes is none of what the stream carries, and the reason; nothing of it can be read. plainly: until it is closed the stream
+    # carries bytes as they are. Told once, before lost().
+    cpdef int not_understood(self, str reason, bint plainly) except -1
     # The connection is gone: the last call. error: why, None after a close of either side.
     cpdef int lost(self, error) except -1
     # The kernel takes no more bytes: more of them wait than the owner wants to.
@@ -67,6 +70,9 @@ cdef class Stream(Polled):
     cpdef object peer(self)
     # Number and user of the process at the other side of a unix socket, when it connected; None for none.
     cpdef object peer_process(self)
+    # The alternative names (SAN) in the certificate that the other side has shown and that was verified, each a kind and a value as
+    # ssl.SSLSocket.getpeercert() has them; None for no certificate.
+    cpdef object client_names(self)
 
 
 cdef class SocketStream(Stream):

@@ -71,6 +71,9 @@ cdef class StreamOwner(TurnEnder):
     cpdef bint ended(self) except? True:
         raise NotImplementedError
 
+    cpdef int not_understood(self, str reason, bint plainly) except -1:
+        return 0
+
     cpdef int lost(self, error) except -1:
         raise NotImplementedError
 
@@ -130,6 +133,9 @@ cdef class Stream(Polled):
         raise NotImplementedError
 
     cpdef object peer_process(self):
+        return None
+
+    cpdef object client_names(self):
         return None
 
 

@@ -17,12 +17,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gatewayx.address import Address, UnixAddress
+from gatewayx.address import Address, ListenAddress, UnixAddress
 from gatewayx.core.counters import Counters
 from gatewayx.errors import StartError
 from gatewayx.net.listener import Listener
 from gatewayx.net.names import NumericHost
 from gatewayx.net.poller import TurnPoller
+from gatewayx.server.entries import Entries, Entry, entry_of
 from gatewayx.server.places import STILL_S, Places, State, Watch
 from gatewayx.server.unix_sockets import UnixSocket, bind_unix_socket, owner_numbers
 
@@ -62,9 +63,11 @@ class BoundSockets:
 
     def __init__(self, places: int) -> None:
         # Where they are bound, with the ports that the kernel chose.
-        self.addresses: list[Address | UnixAddress] = []
+        self.addresses: list[Address | ListenAddress | UnixAddress] = []
         self.by_place: list[list[socket.socket]] = [[] for _ in range(places)]
         self.shared: list[socket.socket] = []
+        # How clients come in at those where that is not plainly.
+        self._entries: dict[socket.socket, Entry] = {}
         self._files: list[UnixSocket] = []
         # Where the sockets listen that somebody else has bound, who may keep them: they are only closed here, and their
         # files are the other's to remove.
@@ -75,6 +78,7 @@ class BoundSockets:
         self.shared += sockets
         for inherited in sockets:
             address = _address_of(inherited)
+            self._entries[inherited] = entry_of(address)
             self.addresses.append(address)
             self._inherited.append(address)
             if inherited.family != socket.AF_UNIX:
@@ -83,17 +87,23 @@ class BoundSockets:
                 except OSError as error:
                     raise StartError(f"cannot listen on {address}: {error.strerror}") from error
 
-    def bind(self, address: Address, host: NumericHost, settings: Settings) -> None:
+    def entry(self, bound: socket.socket) -> Entry:
+        """How clients come in at this one."""
+        return self._entries.get(bound, Entry())
+
+    def bind(self, address: Address | ListenAddress, host: NumericHost, settings: Settings) -> None:
         """Bind a socket for each place to the address of this host. Raises StartError.
 
         An address at which anybody else listens is refused, though such sockets could share it: this is why the first
         one is bound without SO_REUSEPORT. Nothing happens if it was inherited.
         """
-        if Address(host.host, address.port) in self._inherited:
+        entry = entry_of(address)
+        if self._is_inherited(Address(host.host, address.port), entry):
             return
         try:
             bound = bind_socket(host, address.port, settings.write_timeout_s, shared=False)
-            self.addresses.append(_address_of(bound))
+            self.addresses.append(_with_entry(_address_of(bound), entry))
+            self._entries[bound] = entry
             if len(self.by_place) == 1:
                 self.by_place[0].append(bound)
                 return
@@ -101,16 +111,28 @@ class BoundSockets:
             bound.close()
             for sockets in self.by_place:
                 sockets.append(bind_socket(host, port, settings.write_timeout_s, shared=True))
+                self._entries[sockets[-1]] = entry
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
 
     def bind_file(self, address: UnixAddress, settings: Settings) -> None:
         """Bind a unix socket. Raises StartError. Nothing happens if it was inherited."""
-        if address in self._inherited:
+        if self._is_inherited(address, entry_of(address)):
             return
         self._files.append(bind_unix_socket(address, settings.socket_mode, owner_numbers(settings.socket_owner)))
         self.shared.append(self._files[-1].socket)
+        self._entries[self._files[-1].socket] = entry_of(address)
         self.addresses.append(address)
+
+    def _is_inherited(self, address: Address | UnixAddress, entry: Entry) -> bool:
+        """Whether it was inherited; then clients come in there as the settings say."""
+        found = False
+        for place, inherited in enumerate(self._inherited):
+            if inherited == address:
+                self.addresses[place] = _with_entry(inherited, entry)
+                self._entries[self.shared[place]] = entry
+                found = True
+        return found
 
     def set_write_timeout(self, write_timeout_s: float) -> None:
         """Have the kernel wait so long for clients that are accepted from now on, in every process."""
@@ -142,7 +164,8 @@ class BoundSockets:
 class Listeners:
     """What one process does with the sockets.
 
-    places: what the processes share. own: the place of this one. relay_sockets: of all places, if there are several.
+    places: what the processes share. own: the place of this one. entries: how clients come in. relay_sockets: of all places, if
+    there are several.
     """
 
     def __init__(
@@ -153,6 +176,7 @@ class Listeners:
         counters: Counters,
         places: Places,
         own: int,
+        entries: Entries,
         relay_sockets: RelaySockets | None = None,
     ) -> None:
         self._sockets = sockets
@@ -164,12 +188,15 @@ class Listeners:
         self._watch = Watch(places, PATIENCE_S, time.monotonic())
         # Of the places that this process serves, its own among them, which has the shared ones as well.
         self._served: dict[int, list[Listener]] = {}
+        self._entries = entries
+        # By listener: how clients come in there.
+        self._entry_of: dict[Listener, Entry] = {}
         self._relay_sockets = relay_sockets
         # Where other processes connect, to the end of this one.
         self._relay: Listener | None = None
 
     @property
-    def addresses(self) -> list[Address | UnixAddress]:
+    def addresses(self) -> list[Address | ListenAddress | UnixAddress]:
         """Where it listens, with the ports that the kernel chose."""
         return self._sockets.addresses
 
@@ -278,7 +305,9 @@ class Listeners:
         self._sockets.close()
 
     def _serve(self, number: int, bound: socket.socket) -> None:
-        listener = Listener(self._poller, bound, self._http.connection, self._counters)
+        entry = self._sockets.entry(bound)
+        listener = Listener(self._poller, bound, self._entries.factory(entry, self._http.connection), self._counters)
+        self._entry_of[listener] = entry
         self._served.setdefault(number, []).append(listener)
 
     def _tend(self) -> None:
@@ -292,16 +321,18 @@ class Listeners:
                     self._serve(number, bound)
         for number in self._served.keys() - still - {self._own}:
             for listener in self._served.pop(number):
+                self._entry_of.pop(listener)
                 listener.stop()
 
     def _is_still(self, number: int) -> bool:
         return self._places[number].state is not State.SERVING or self._watch.still_s(number) >= STILL_S
 
     async def _accept_waiting(self, listener: Listener, ends_s: float) -> None:
+        late = self._entries.factory(self._entry_of.pop(listener), self._http.late_connection)
         with contextlib.closing(listener):
             for _ in range(BACKLOG):
                 try:
-                    if not listener.accept_waiting(self._http.late_connection):
+                    if not listener.accept_waiting(late):
                         break
                     # In a turn of the loop the client's bytes are read: none that has sent a request is idle then.
                     await asyncio.sleep(0)
@@ -324,6 +355,13 @@ def _address_of(bound: socket.socket) -> Address | UnixAddress:
         # An abstract name, which only a socket can have that was inherited, comes as bytes, with a NUL before it.
         return UnixAddress(name if isinstance(name, str) else f"@{os.fsdecode(name[1:])}")
     return Address(*name[:2])
+
+
+def _with_entry(address: Address | UnixAddress, entry: Entry) -> Address | ListenAddress | UnixAddress:
+    """The address as a setting would have it by which clients come in so."""
+    if isinstance(address, UnixAddress) or not (entry.proxy or entry.tls):
+        return address
+    return ListenAddress(*address, tls=entry.tls, proxy=entry.proxy)
 
 
 def _set_write_timeout(bound: socket.socket, write_timeout_s: float) -> None:

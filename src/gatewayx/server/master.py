@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from gatewayx import __version__
-from gatewayx.address import Address, UnixAddress
+from gatewayx.address import Address, ListenAddress, UnixAddress
 from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
@@ -26,6 +26,7 @@ from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, output, reloading, signals, systemd, worker
 from gatewayx.server.admin_socket import bind_admin
 from gatewayx.server.board import Reload
+from gatewayx.server.certificates import Certificates
 from gatewayx.server.children import ABORT_S, End, Post
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.places import State, Watch
@@ -91,7 +92,7 @@ def run(
         log.finish()
 
 
-def _bind(sockets: BoundSockets, address: Address | UnixAddress, settings: Settings) -> None:
+def _bind(sockets: BoundSockets, address: Address | ListenAddress | UnixAddress, settings: Settings) -> None:
     def tell(reason: str) -> None:
         logger.warning("cannot listen on %s yet: %s", address, reason)
 
@@ -127,6 +128,8 @@ class Master:
         self._load = load
         # For the job servers with TLS, of the files as they were read last.
         self._context = reloading.tls_context(settings)
+        # For clients with TLS: made before any fork, so that all processes take up each other's sessions.
+        self._certificates = Certificates.of(settings)
         self._told_connections = ""
         # Whether it was told that all worker processes have the settings, or the tokens.
         self._told_settings = True
@@ -424,6 +427,7 @@ class Master:
                 self._context,
                 self._relay_sockets,
                 self._tokens.entries,
+                self._certificates,
             )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
@@ -558,8 +562,7 @@ class Master:
         self._told_start = True
         self._board.start()
         addresses = ", ".join(
-            str(address) if isinstance(address, UnixAddress) else f"http://{address}"
-            for address in self._sockets.addresses
+            f"http://{address}" if isinstance(address, Address) else str(address) for address in self._sockets.addresses
         )
         self._tell_connections()
         if self._admin_socket is not None:

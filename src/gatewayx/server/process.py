@@ -8,7 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gatewayx.address import Address, UnixAddress
+from gatewayx.address import Address, ListenAddress, UnixAddress
 from gatewayx.core.budget import ByteBudget
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.turns import Turn
@@ -33,9 +33,12 @@ from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import Resolver
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
+from gatewayx.net.tls import TlsServer
 from gatewayx.server import logs
 from gatewayx.server.access import made_tokens, rate_limits
 from gatewayx.server.access_log import AccessLog
+from gatewayx.server.certificates import Certificates
+from gatewayx.server.entries import Entries
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.output import AccessOutput
 from gatewayx.server.places import Places, State
@@ -82,7 +85,7 @@ class GatewayProcess:
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
     context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
     processes of the gateway reach each other; None if this one is alone. tokens: of the file that the settings name;
-    None lets the process read it.
+    None lets the process read it. certificates: for clients with TLS; None lets the process read the files, if there are any.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class GatewayProcess:
         context: ssl.SSLContext | None = None,
         relay_sockets: RelaySockets | None = None,
         tokens: tuple[TokenEntry, ...] | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._log = log
         self.settings = settings
@@ -195,6 +199,10 @@ class GatewayProcess:
             records=self.records,
             rates=self.rates,
         )
+        self.certificates = certificates or Certificates.of(settings)
+        self.tls: TlsServer | None = None
+        if self.certificates is not None and self.poller is not None:
+            self.tls = TlsServer(self.poller, self.counted_in, self.certificates.context, settings.max_handshakes)
         self.access_log = AccessLog(self.counted_in)
         self.access_output = AccessOutput(self.access_log.batch, settings.access_log)
         self._set_access_log(settings)
@@ -213,7 +221,7 @@ class GatewayProcess:
         self._catching_up = False
 
     @property
-    def addresses(self) -> list[Address | UnixAddress]:
+    def addresses(self) -> list[Address | ListenAddress | UnixAddress]:
         """Where it listens, with the ports that the kernel chose."""
         return [] if self._listeners is None else self._listeners.addresses
 
@@ -231,6 +239,8 @@ class GatewayProcess:
         }
         if self.relay is not None:
             parts["relay"] = self.relay
+        if self.tls is not None:
+            parts["tls"] = self.tls
         return {
             f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()
         }
@@ -245,7 +255,14 @@ class GatewayProcess:
                 for address in self.settings.listen:
                     await self._bind(self._sockets, address)
             self._listeners = Listeners(
-                self._sockets, self.poller, self.http, self.counted_in, self.places, self.place, self.relay_sockets
+                self._sockets,
+                self.poller,
+                self.http,
+                self.counted_in,
+                self.places,
+                self.place,
+                Entries(self.tls),
+                self.relay_sockets,
             )
             self._tick()
             await self.pool.start()
@@ -254,7 +271,7 @@ class GatewayProcess:
             await self.close()
             raise
 
-    async def _bind(self, sockets: BoundSockets, address: Address | UnixAddress) -> None:
+    async def _bind(self, sockets: BoundSockets, address: Address | ListenAddress | UnixAddress) -> None:
         def tell(reason: str) -> None:
             logger.warning("cannot listen on %s yet: %s", address, reason)
 
@@ -298,6 +315,8 @@ class GatewayProcess:
         self.kept.change(**_for_kept(settings))
         self.keys.change(**_for_keys(settings))
         self.background_jobs.change(settings.max_status_polls)
+        if self.tls is not None and self.certificates is not None:
+            self.tls.change(self.certificates.context, settings.max_handshakes)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
         if self._sockets is not None:

@@ -18,6 +18,7 @@ from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import StartError
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
+from gatewayx.server.certificates import Certificates
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.places import Places
 from gatewayx.server.process import GatewayProcess
@@ -114,17 +115,20 @@ def run(
     context: ssl.SSLContext | None,
     relay_sockets: RelaySockets | None = None,
     tokens: tuple[TokenEntry, ...] = NO_TOKENS,
+    certificates: Certificates | None = None,
 ) -> int:
     """Serve at this place until the master ends it or is gone; returns the exit code.
 
     context: for the job servers with TLS, made of the files when the settings were read. relay_sockets: None if this is
-    the only place. tokens: of the file that the settings name.
+    the only place. tokens: of the file that the settings name. certificates: for clients with TLS, None for none.
     connection: with the master, of packets, non-blocking. last_words: a descriptor for the traceback of a crash.
     """
     # The master ends a process that hangs by SIGABRT. It logs the traceback: a crash waits for no reader.
     faulthandler.enable(file=last_words)
     try:
-        return uvloop.run(_serve(settings, sockets, places, place, connection, log, context, relay_sockets, tokens))
+        return uvloop.run(
+            _serve(settings, sockets, places, place, connection, log, context, relay_sockets, tokens, certificates)
+        )
     finally:
         log.finish()
 
@@ -139,6 +143,7 @@ async def _serve(
     context: ssl.SSLContext | None,
     relay_sockets: RelaySockets | None,
     tokens: tuple[TokenEntry, ...],
+    certificates: Certificates | None,
 ) -> int:
     control = Control(connection, settings, tokens)
     try:
@@ -151,6 +156,7 @@ async def _serve(
             context=context,
             relay_sockets=relay_sockets,
             tokens=tokens,
+            certificates=certificates,
         )
         control.reopen = process.access_output.reopen
         if not await _started(process, control):

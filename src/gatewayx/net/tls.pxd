@@ -1,0 +1,118 @@
+"""TLS to clients, over sockets of ours."""
+
+from gatewayx.core.counters cimport Counters, Counts
+from gatewayx.core.turns cimport Flag
+from gatewayx.net.poller cimport Polled, TurnPoller
+from gatewayx.net.stream cimport SocketStream, Stream, StreamOwner
+
+cdef enum:
+    # What passes a memory BIO at once: it never gives back memory that it has once needed (OpenSSL, BUF_MEM_grow()).
+    PIECE_BYTES = 2048
+    # A record with its head, and what else comes with the first one (RFC 8446 5.1): a client waits behind its hello.
+    RECORD_HEAD_BYTES = 5
+    MOST_HELLO_BYTES = 18432
+    # What one stream encrypts in a turn, beside the answer that is written first.
+    ENCRYPTED_PER_TURN_BYTES = 131072
+    # Handshakes are begun for so long in a turn: one at least, and each takes the time of a signature.
+    HANDSHAKES_NS = 250_000
+
+
+cdef enum TlsState:
+    # The first record has not come whole.
+    HELLO
+    # It has, and waits for its turn.
+    IN_LINE
+    HANDSHAKE
+    OPEN
+    # It speaks no TLS: bytes pass as they are.
+    PLAIN
+    # Nothing is decrypted any more.
+    OVER
+
+
+cdef class TlsServer:
+    cdef TurnPoller poller
+    # An ssl.SSLContext, for handshakes that begin from now on.
+    cdef readonly object context
+    # Handshakes under way from the client's first record on, the oldest first, how many, and the bound.
+    cdef TlsStream first
+    cdef TlsStream last
+    cdef readonly Py_ssize_t handshakes
+    cdef Py_ssize_t max_handshakes
+    cdef HandshakeLine line
+    # Keeps the row alive to which `counts` points.
+    cdef Counters counted_in
+    cdef Counts* counts
+
+    # The client's first record is there: let the handshake have its turn.
+    cdef int begin(self, TlsStream stream) except -1
+    # The handshake is over, however.
+    cdef int end(self, TlsStream stream) except -1
+
+
+cdef class HandshakeLine(Polled):
+    """Those whose handshake is to be begun, in the order in which they came; at most TlsServer.max_handshakes."""
+    cdef TurnPoller poller
+    cdef TlsStream first
+    cdef TlsStream last
+
+    cdef int append(self, TlsStream stream) except -1
+
+
+cdef class Ciphertext(StreamOwner):
+    """Stands on the socket for a TlsStream, and hands all to it."""
+    cdef TlsStream stream
+
+
+cdef class TlsStream(Stream):
+    cdef TlsServer server
+    # None once the connection is gone.
+    cdef readonly StreamOwner owner
+    # None before it is opened, and once it is gone.
+    cdef SocketStream socket
+    cdef TlsState state
+    # An ssl.SSLObject with its memory BIOs; None before the client's first record, and once it is gone.
+    cdef object session
+    cdef object incoming
+    cdef object outgoing
+    # What came before the handshake; None for nothing.
+    cdef bytes begun
+    # Its neighbours among the handshakes under way, and who is next in their line.
+    cdef TlsStream previous_handshake
+    cdef TlsStream next_handshake
+    cdef TlsStream next_in_line
+    cdef Flag in_handshake
+    # What was written and is not encrypted: pieces, how much of the first one is, and how much there is; None for nothing.
+    cdef list unsent
+    cdef Py_ssize_t first_sent_bytes
+    cdef Py_ssize_t unsent_bytes
+    # What was encrypted so far, as it was written.
+    cdef unsigned long long encrypted_bytes
+    # The socket takes no more for now; and the owner knows that something waits.
+    cdef Flag blocked
+    cdef Flag told_to_pause
+    # The other side has said that it sends no more, or is gone.
+    cdef Flag at_end
+    # close_notify goes behind what waits, and then FIN, or the end of all; and it has gone.
+    cdef Flag eof_due
+    cdef Flag closed
+    cdef Flag said_end
+
+    cdef int opened_on(self, SocketStream socket) except -1
+    cdef int came(self, const char* data, Py_ssize_t size) except -1
+    cdef bint socket_ended(self) except? True
+    cdef int gone(self, error) except -1
+    cdef int socket_takes(self, bint more) except -1
+    cdef int start_handshake(self) except -1
+    cdef int _hello(self, const char* data, Py_ssize_t size) except -1
+    cdef int _shake(self, const char* data, Py_ssize_t size) except -1
+    cdef int _shaken(self) except -1
+    cdef int _decrypt(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1
+    cdef int _fail(self, error) except -1
+    cdef int _end(self) except -1
+    cdef int _send_outgoing(self) except -1
+    cdef int _put(self, list pieces, Py_ssize_t size) except -1
+    cdef int _encrypt(self, Py_ssize_t most_bytes) except -1
+    cdef int _finish(self) except -1
+    cdef int _tell_what_waits(self) except -1

@@ -1,0 +1,50 @@
+"""TLS to clients, over sockets of ours; the .pxd has the C-level interface."""
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import final
+
+from gatewayx.core.counters import Counters
+from gatewayx.net.poller import Polled, TurnPoller
+from gatewayx.net.stream import Stream, StreamOwner
+
+logger: logging.Logger
+
+@final
+class TlsServer:
+    """TLS for the clients of a process. context: for servers. max_handshakes: those under way at once."""
+
+    def __init__(
+        self, poller: TurnPoller, counters: Counters, context: ssl.SSLContext, max_handshakes: int
+    ) -> None: ...
+    @property
+    def context(self) -> ssl.SSLContext: ...
+    @property
+    def handshakes(self) -> int: ...
+    def change(self, context: ssl.SSLContext, max_handshakes: int) -> None:
+        """Be as if it had been made with these."""
+    def over(self, factory: Callable[[], StreamOwner]) -> Callable[[], StreamOwner]:
+        """A factory of those who stand on accepted sockets, for a factory of those who stand on the streams over them."""
+    def counters(self) -> dict[str, int]:
+        """What is held now, by name."""
+
+@final
+class HandshakeLine(Polled):
+    """Those whose handshake is to be begun; poller: the process's."""
+
+    def __init__(self, poller: TurnPoller) -> None: ...
+
+@final
+class Ciphertext(StreamOwner):
+    """Stands on the socket for a TlsStream, and hands all to it."""
+
+@final
+class TlsStream(Stream):
+    """A stream over a SocketStream to a client that speaks TLS."""
+
+    def __init__(self, server: TlsServer, owner: StreamOwner) -> None: ...
+    @property
+    def owner(self) -> StreamOwner | None: ...
+    def below(self) -> Ciphertext:
+        """Who stands on the socket."""

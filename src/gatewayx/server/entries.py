@@ -1,0 +1,43 @@
+"""How clients come in at each socket that listens: plainly, by TLS, behind a PROXY header, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gatewayx.address import Address, ListenAddress, UnixAddress
+from gatewayx.net.stream import StreamOwner
+from gatewayx.net.tls import TlsServer
+
+# Makes who stands on the stream of one accepted socket.
+Factory = Callable[[], StreamOwner]
+
+
+class Entry(NamedTuple):
+    """What comes first over the connections of a socket, in this order."""
+
+    proxy: bool = False
+    tls: bool = False
+    # Of a unix socket.
+    path: str | None = None
+
+
+def entry_of(address: Address | ListenAddress | UnixAddress) -> Entry:
+    """How clients come in who connect to this address."""
+    if isinstance(address, UnixAddress):
+        return Entry(path=address.path)
+    return Entry(address.proxy, address.tls) if isinstance(address, ListenAddress) else Entry()
+
+
+class Entries:
+    """Makes who stands on the accepted sockets of a process. tls: None where nobody speaks it."""
+
+    def __init__(self, tls: TlsServer | None) -> None:
+        self._tls = tls
+
+    def factory(self, entry: Entry, connection: Factory) -> Factory:
+        """What stands on the sockets of an entry, and in the end the HTTP connection that `connection` makes."""
+        if entry.tls:
+            assert self._tls is not None
+            connection = self._tls.over(connection)
+        return connection
