@@ -37,8 +37,8 @@ class ProxyList(FunctionList):
     def allowed(self) -> str:
         """See Kind."""
         return (
-            f"1 to {self.most} different IPv4 or IPv6 addresses, each with or without /LENGTH of its prefix and without "
-            "bits beyond that, or unix: with or without the path of a socket"
+            f"1 to {self.most} different IPv4 or IPv6 addresses, each with or without /LENGTH of its prefix and "
+            "without bits beyond that, or unix: with or without the path of a socket"
         )
 
     def _parse_one(self, text: object) -> object:
@@ -52,7 +52,7 @@ class ProxyList(FunctionList):
                 return str(UnixAddress.parse(text))
             if not text.isascii() or "%" in text:
                 raise DisallowedValueError
-            address, slash, length = text.partition("/")
+            _, slash, length = text.partition("/")
             if slash and not length.isdigit():
                 # A netmask, which ipaddress would take as well.
                 raise DisallowedValueError

@@ -69,7 +69,8 @@ CLIENT_SETTINGS: tuple[Setting, ...] = (
         ProxyList(),
         "Proxies in front",
         "Addresses of proxies, each with or without the length of a prefix, that are believed when they tell whose "
-        "request they pass on; may be repeated. unix: trusts whoever connects to a unix socket, unix:/path to that one.",
+        "request they pass on; may be repeated. unix: trusts whoever connects to a unix socket, unix:/path to that "
+        "one.",
         "nginx set_real_ip_from; Caddy trusted_proxies: none",
     ),
     Setting(

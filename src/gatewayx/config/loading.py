@@ -128,9 +128,9 @@ def _check_origin(loaded: Loaded) -> None:
 def _check_tls(loaded: Loaded) -> None:
     """Refuse TLS without a certificate, and what is of no use without TLS."""
     settings = loaded.settings
-    if any(isinstance(address, ListenAddress) and address.tls for address in settings.listen):
-        if not settings.tls_certificate:
-            raise SettingError(f"{_told(loaded, 'listen')} is not allowed without tls-certificate")
+    speaks_tls = any(isinstance(address, ListenAddress) and address.tls for address in settings.listen)
+    if speaks_tls and not settings.tls_certificate:
+        raise SettingError(f"{_told(loaded, 'listen')} is not allowed without tls-certificate")
     if settings.tls_key and len(settings.tls_key) != len(settings.tls_certificate):
         raise SettingError(
             f"{_told(loaded, 'tls_key')} is not allowed with {_told(loaded, 'tls_certificate')}: there must be as many "

@@ -25,7 +25,7 @@ class TlsServer:
     def change(self, context: ssl.SSLContext, max_handshakes: int) -> None:
         """Be as if it had been made with these."""
     def over(self, factory: Callable[[], StreamOwner]) -> Callable[[], StreamOwner]:
-        """A factory of those who stand on accepted sockets, for a factory of those who stand on the streams over them."""
+        """A factory of those who stand on accepted sockets, for one of those who stand on the streams over them."""
     def counters(self) -> dict[str, int]:
         """What is held now, by name."""
 

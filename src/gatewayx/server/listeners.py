@@ -164,8 +164,8 @@ class BoundSockets:
 class Listeners:
     """What one process does with the sockets.
 
-    places: what the processes share. own: the place of this one. entries: how clients come in. relay_sockets: of all places, if
-    there are several.
+    places: what the processes share. own: the place of this one. entries: how clients come in. relay_sockets: of all
+    places, if there are several.
     """
 
     def __init__(

@@ -85,7 +85,8 @@ class GatewayProcess:
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
     context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
     processes of the gateway reach each other; None if this one is alone. tokens: of the file that the settings name;
-    None lets the process read it. certificates: for clients with TLS; None lets the process read the files, if there are any.
+    None lets the process read it. certificates: for clients with TLS; None lets the process read the files,
+    if there are any.
     """
 
     def __init__(
