@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.address import ListenAddress
 from gatewayx.embedded.job_server import JobServer
 from support.gateway import RunningGateway, running_gateway
 from support.http import HttpClient
 from support.job_servers import HandWorker, hand_worker
 from support.relay import relay
+from support.tls import authority
+from support.tls_client import CONTEXTS
 
+STREAMS = ("sockets", "tls", "fake")
 ON_EVERY_STREAM = {
     "tests.http." + name
     for name in (
@@ -42,23 +46,33 @@ def settings() -> dict[str, object]:
 
 @pytest.fixture
 def stream() -> str:
-    """What the gateway's clients stand on: its own sockets, or the fake stream; tests of connections run on both."""
+    """What the gateway's clients stand on: its own sockets, TLS, or the fake stream; tests of connections run on all."""
     return "sockets"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of client connections on every stream."""
     if metafunc.module.__name__ in ON_EVERY_STREAM and "gateway" in metafunc.fixturenames:
-        needs_sockets = metafunc.definition.get_closest_marker("needs_sockets") is not None
-        metafunc.parametrize("stream", ["sockets"] if needs_sockets else ["sockets", "fake"])
+        left_out = {"fake": "needs_sockets", "tls": "needs_plain"}
+        marked = metafunc.definition.get_closest_marker
+        metafunc.parametrize("stream", [name for name in STREAMS if marked(left_out.get(name, "")) is None])
 
 
 @pytest.fixture
 async def gateway(embedded: JobServer, settings: dict[str, object], stream: str) -> AsyncIterator[RunningGateway]:
     """A gateway in front of the embedded job server."""
+    if stream == "tls":
+        settings = {
+            **settings,
+            "listen": (ListenAddress("127.0.0.1", 0, tls=True),),
+            "tls_certificate": (str(authority().certificate("127.0.0.1")),),
+        }
     async with running_gateway([embedded.address], **settings) as gateway:
-        if stream == "sockets":
+        if stream == "tls":
+            CONTEXTS[gateway.address] = authority().context()
+        if stream != "fake":
             yield gateway
+            CONTEXTS.pop(gateway.address, None)
         else:
             async with relay(gateway.process) as gateway.address:
                 yield gateway

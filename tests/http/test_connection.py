@@ -485,6 +485,7 @@ class TestClientsThatMisbehave:
             await gateway.let_go()
             assert gateway.count("http.writes_timed_out") == 0
 
+    @pytest.mark.needs_plain("it reads the socket itself; tests/net/test_tls has the same over TLS")
     @with_settings(write_timeout_s=1)
     async def test_one_that_reads_slowly_is_not_cut_off(self, gateway, worker):
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ import pytest
 from support.gateway import with_settings
 from support.http import HttpClient, head, post
 from support.still import still_gateway
+from support.tls_client import CONTEXTS
 
 MEBIBYTE = 1 << 20
 POST = post(b"/f", b"workload")
@@ -51,7 +52,11 @@ class TestABodyTooLarge:
     @with_settings(max_body_bytes=MEBIBYTE)
     async def test_http_client_sees_it(self, gateway):
         def ask_as_urllib_does() -> int:
-            connection = http.client.HTTPConnection(*gateway.address, timeout=10)
+            context = CONTEXTS.get(gateway.address)
+            if context is None:
+                connection = http.client.HTTPConnection(*gateway.address, timeout=10)
+            else:
+                connection = http.client.HTTPSConnection(*gateway.address, timeout=10, context=context)
             try:
                 connection.request("POST", "/f", bytes(20 * MEBIBYTE), {"Connection": "close"})
                 return connection.getresponse().status

@@ -7,10 +7,12 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
 
 from support.documented import OTHERS, Sent, check
+from support.tls_client import CONTEXTS, open_tls
 
 # Longer than anything takes; a test that waits for it has failed.
 WAIT_S = 10.0
@@ -78,6 +80,7 @@ class HttpClient:
     that shall not take much without reading. source: the host to connect from; None leaves it to the kernel.
     source_port: the port likewise, by which a place of a worker process is chosen; 0 leaves it to the kernel.
     is_documented: whether it is asked what the OpenAPI document tells of, which the admin address, for one, is not.
+    context: for TLS; None for what is known of the address.
     """
 
     def __init__(
@@ -88,12 +91,14 @@ class HttpClient:
         source: str | None = None,
         source_port: int = 0,
         is_documented: bool = True,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.source = source
         self.source_port = source_port
         self.address = address
         self.receive_buffer_bytes = receive_buffer_bytes
         self.is_documented = is_documented
+        self.context = context
         self.sent = Sent()
 
     async def connect(self) -> HttpClient:
@@ -112,7 +117,11 @@ class HttpClient:
         except BaseException:
             connected.close()
             raise
-        self.reader, self.writer = await asyncio.open_connection(sock=connected, limit=STREAM_LIMIT_BYTES)
+        context = self.context or CONTEXTS.get(self.address)
+        if context is None:
+            self.reader, self.writer = await asyncio.open_connection(sock=connected, limit=STREAM_LIMIT_BYTES)
+        else:
+            self.reader, self.writer = await open_tls(connected, context, STREAM_LIMIT_BYTES)
         self.is_documented = self.is_documented and self.address not in OTHERS
         self.sent = Sent()
         return self

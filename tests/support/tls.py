@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import functools
+import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +32,20 @@ class Authority:
         path = self.directory / f"{self.name}-{host}.pem"
         self.authority.issue_cert(host, not_after=ends).private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
+
+    def context(self) -> ssl.SSLContext:
+        """For clients that trust it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.file)
+        return context
+
+
+@functools.cache
+def authority() -> Authority:
+    """One of this process, for tests that ask for no other."""
+    directory = tempfile.TemporaryDirectory(prefix="gatewayx-authority-")
+    atexit.register(directory.cleanup)
+    return Authority(Path(directory.name))
 
 
 class TlsTerminator:

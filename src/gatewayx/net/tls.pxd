@@ -91,8 +91,11 @@ cdef class TlsStream(Stream):
     # The socket takes no more for now; and the owner knows that something waits.
     cdef Flag blocked
     cdef Flag told_to_pause
-    # The other side has said that it sends no more, or is gone.
+    # The owner reads no more for now.
+    cdef Flag paused
+    # The other side has said that it sends no more, or is gone; and the owner was told.
     cdef Flag at_end
+    cdef Flag told_end
     # close_notify goes behind what waits, and then FIN, or the end of all; and it has gone.
     cdef Flag eof_due
     cdef Flag closed

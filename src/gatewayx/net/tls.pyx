@@ -194,9 +194,10 @@ cdef class TlsStream(Stream):
 
     cdef bint socket_ended(self) except? True:
         # Without close_notify it is an end as well: what is whole by its own framing was not cut.
-        if not self.at_end:
-            self._end()
-        return not self.closed
+        self.at_end = True
+        self._end()
+        # It is closed from here alone, behind what waits.
+        return True
 
     cdef int gone(self, error) except -1:
         cdef StreamOwner owner = self.owner
@@ -271,6 +272,8 @@ cdef class TlsStream(Stream):
             except TlsError as error:
                 return self._fail(error)
             self._shaken()
+            if self.paused:
+                self.socket.pause()
         if size > 0 and self.state == OPEN:
             return self._decrypt(data, size)
         if self.state == OPEN and self.incoming.pending:
@@ -330,9 +333,7 @@ cdef class TlsStream(Stream):
             self._send_outgoing()
         if filled:
             self.owner.received(decrypted, filled)
-        if self.at_end and self.owner is not None:
-            return self._end()
-        return 0
+        return self._end() if self.at_end else 0
 
     cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1:
         """Decrypt what is whole behind what was; returns how much there is."""
@@ -353,9 +354,11 @@ cdef class TlsStream(Stream):
         return filled
 
     cdef int _end(self) except -1:
-        """The other side sends no more."""
-        self.at_end = True
-        if self.owner is not None and not self.owner.ended() and not self.closed:
+        """The other side sends no more: tell it, once the owner has taken what came before."""
+        if self.told_end or self.paused or self.owner is None:
+            return 0
+        self.told_end = True
+        if not self.owner.ended() and not self.closed:
             self.close()
         return 0
 
@@ -433,8 +436,8 @@ cdef class TlsStream(Stream):
     cdef int handle(self, unsigned int events) except -1:
         if self.unsent is not None and self.state == OPEN and not self.blocked:
             self._encrypt(ENCRYPTED_PER_TURN_BYTES)
-            return self._tell_what_waits()
-        return 0
+            self._tell_what_waits()
+        return self._end() if self.at_end else 0
 
     cdef int failed(self) except -1:
         logger.exception("a connection's TLS failed")
@@ -482,10 +485,14 @@ cdef class TlsStream(Stream):
         return 0
 
     cpdef int pause(self) except -1:
+        self.paused = True
         # A handshake goes on.
         return self.socket.pause() if self.state == OPEN or self.state == PLAIN else 0
 
     cpdef int resume(self) except -1:
+        self.paused = False
+        if self.at_end and not self.told_end:
+            self.server.poller.add_ready(self)
         return 0 if self.state == IN_LINE else self.socket.resume()
 
     cpdef int close(self) except -1:
