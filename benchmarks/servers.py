@@ -71,8 +71,12 @@ def start_nginx(
     upstream: str = "",
     more_locations: str = "",
     max_connections: int = 4096,
+    tls: Path | None = None,
 ) -> tuple[Process, int]:
-    """nginx with one worker process that answers every request 200 with nothing, or does what `location` says."""
+    """nginx with one worker process that answers every request 200 with nothing, or does what `location` says.
+
+    tls: file of a certificate and its key, for clients that speak TLS.
+    """
     port = free_port()
     directory = processes.directory / f"nginx-{port}"
     directory.mkdir()
@@ -87,6 +91,9 @@ def start_nginx(
         f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; {temporary_paths}\n"
         f"  {upstream} server {{ listen {HOST}:{port}; {more_locations} location / {{ {location} }} }} }}\n"
     )
+    if tls is not None:
+        speaks = f"listen {HOST}:{port} ssl; ssl_certificate {tls}; ssl_certificate_key {tls}; ssl_protocols TLSv1.3;"
+        configuration.write_text(configuration.read_text().replace(f"listen {HOST}:{port};", speaks))
     process = processes.start("nginx", [which("nginx") or "nginx", "-c", str(configuration)])
     process.wait_until_listening(port)
     return process, port

@@ -6,8 +6,10 @@ from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.stream cimport SocketStream, Stream, StreamOwner
 
 cdef enum:
-    # What passes a memory BIO at once: it never gives back memory that it has once needed (OpenSSL, BUF_MEM_grow()).
+    # What passes the memory BIOs at once: they never give back memory that they have once needed (OpenSSL, BUF_MEM_grow()). What is
+    # written is a record of so many bytes.
     PIECE_BYTES = 2048
+    RECORD_BYTES = 3072
     # A record with its head, and what else comes with the first one (RFC 8446 5.1): a client waits behind its hello.
     RECORD_HEAD_BYTES = 5
     MOST_HELLO_BYTES = 18432
@@ -73,6 +75,8 @@ cdef class TlsStream(Stream):
     cdef TlsState state
     # An ssl.SSLObject with its memory BIOs; None before the client's first record, and once it is gone.
     cdef object session
+    # What the SSLObject itself calls to read and write, or the SSLObject.
+    cdef object engine
     cdef object incoming
     cdef object outgoing
     # What came before the handshake; None for nothing.

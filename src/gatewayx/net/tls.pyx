@@ -15,7 +15,7 @@ import logging
 import ssl
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 
@@ -35,9 +35,13 @@ cdef enum:
 cdef object WantRead = ssl.SSLWantReadError
 cdef object TlsError = ssl.SSLError
 cdef object MemoryBio = ssl.MemoryBIO
+# Methods as functions: they are not looked up each time.
+cdef object bio_write = ssl.MemoryBIO.write
+cdef object bio_read = ssl.MemoryBIO.read
 
 # What was decrypted last, of whichever stream: its owner takes what it needs before the call returns.
 cdef char[DECRYPTED_BYTES] decrypted
+cdef object all_decrypted = PyMemoryView_FromMemory(decrypted, DECRYPTED_BYTES, PyBUF_WRITE)
 
 
 @cython.final
@@ -207,6 +211,7 @@ cdef class TlsStream(Stream):
         self.state = OVER
         self.owner = None
         self.session = None
+        self.engine = None
         self.incoming = None
         self.outgoing = None
         self.begun = None
@@ -254,6 +259,7 @@ cdef class TlsStream(Stream):
         self.incoming = MemoryBio()
         self.outgoing = MemoryBio()
         self.session = self.server.context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.engine = getattr(self.session, "_sslobj", self.session)
         self._shake(PyBytes_AS_STRING(begun), min(PyBytes_GET_SIZE(begun), <Py_ssize_t> MOST_HELLO_BYTES))
         return 0 if self.closed or self.socket is None else self.socket.resume()
 
@@ -261,7 +267,7 @@ cdef class TlsStream(Stream):
         cdef Py_ssize_t piece
         while size > 0 and self.state == HANDSHAKE:
             piece = min(size, <Py_ssize_t> PIECE_BYTES)
-            self.incoming.write(PyMemoryView_FromMemory(<char*> data, piece, PyBUF_READ))
+            bio_write(self.incoming, PyBytes_FromStringAndSize(data, piece))
             data += piece
             size -= piece
             try:
@@ -319,7 +325,7 @@ cdef class TlsStream(Stream):
                 filled = self._read(filled)
             while size > 0 and not self.at_end:
                 piece = min(size, <Py_ssize_t> PIECE_BYTES)
-                self.incoming.write(PyMemoryView_FromMemory(<char*> data, piece, PyBUF_READ))
+                bio_write(self.incoming, PyBytes_FromStringAndSize(data, piece))
                 data += piece
                 size -= piece
                 filled = self._read(filled)
@@ -340,9 +346,11 @@ cdef class TlsStream(Stream):
         cdef Py_ssize_t size
         while self.incoming.pending and not self.at_end:
             try:
-                size = self.session.read(
+                size = self.engine.read(
                     DECRYPTED_BYTES - filled,
-                    PyMemoryView_FromMemory(decrypted + filled, DECRYPTED_BYTES - filled, PyBUF_WRITE),
+                    PyMemoryView_FromMemory(decrypted + filled, DECRYPTED_BYTES - filled, PyBUF_WRITE)
+                    if filled
+                    else all_decrypted,
                 )
             except WantRead:
                 break
@@ -387,7 +395,7 @@ cdef class TlsStream(Stream):
         if self.state == OVER:
             return 0
         if self.unsent is None:
-            self.unsent = pieces if len(pieces) == 1 or size > PIECE_BYTES else [b"".join(pieces)]
+            self.unsent = pieces if len(pieces) == 1 or size > RECORD_BYTES else [b"".join(pieces)]
             self.first_sent_bytes = 0
             self.unsent_bytes = size
             if self.state == OPEN and not self.blocked:
@@ -407,13 +415,13 @@ cdef class TlsStream(Stream):
             piece = unsent[index]
             piece_bytes = len(piece)
             size = piece_bytes - self.first_sent_bytes
-            if size > PIECE_BYTES:
-                size = PIECE_BYTES
+            if size > RECORD_BYTES:
+                size = RECORD_BYTES
             if size > 0:
                 if size < piece_bytes:
                     piece = memoryview(piece)[self.first_sent_bytes : self.first_sent_bytes + size]
-                self.session.write(piece)
-                records.append(self.outgoing.read())
+                self.engine.write(piece)
+                records.append(bio_read(self.outgoing))
             most_bytes -= size
             self.first_sent_bytes += size
             self.unsent_bytes -= size
