@@ -228,6 +228,13 @@ def token() -> None:
     multiple=True,
     help="A function that it reaches, prefix* for all that begin so; may be repeated. All without it.",
 )
+@click.option(
+    "--san",
+    "sans",
+    metavar="KIND:NAME",
+    multiple=True,
+    help="A name of client certificates that stand for it, DNS:, URI:, email: or IP:; may be repeated. Makes no secret.",
+)
 @click.option("--rate", metavar="N/s[:BURST]", help="Requests a second on average, and how many may come at once.")
 @click.option("--max-jobs", metavar="N", type=int, help="Jobs in flight at once, of all tokens of the name.")
 @click.option("--highest-priority", type=click.Choice(tokens.PRIORITIES), help="Of its jobs.")
@@ -238,6 +245,7 @@ def token() -> None:
 def new(
     name: str,
     functions: tuple[str, ...],
+    sans: tuple[str, ...],
     rate: str | None,
     max_jobs: int | None,
     highest_priority: str | None,
@@ -247,12 +255,14 @@ def new(
 ) -> None:
     """Make a token, and print it and its table for the file of tokens.
 
-    The first line is the token, which is kept nowhere and cannot be had again. What is not given is not limited.
+    The first line is the token, which is kept nowhere and cannot be had again; there is none with --san. What is not
+    given is not limited.
     """
-    made = tokens.new_token()
+    made = None if sans else tokens.new_token()
     try:
         bound = None if rate is None else rate_of_flag("--rate", rate)
         values = {
+            "san": list(sans) or None,
             "functions": list(functions) or None,
             "rate": None if bound is None else bound.per_s,
             "burst": None if bound is None else bound.burst,
@@ -264,7 +274,7 @@ def new(
         table = tokens.table_for(made, name, values)
     except SettingError as error:
         _stop(error, EXIT_WRONG_USE)
-    _print(f"{made}\n\n{table}")
+    _print(table if made is None else f"{made}\n\n{table}")
 
 
 def _load(config_path: str | None, flags: dict[str, object], exit_code: int = EXIT_WRONG_USE) -> Loaded:

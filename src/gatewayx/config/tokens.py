@@ -22,6 +22,7 @@ import msgspec
 
 from gatewayx.config.kinds import DisallowedValueError, FunctionList, escaped, printable
 from gatewayx.config.rate_kinds import HIGHEST_BURST, HIGHEST_PER_S, LOWEST_PER_S, RateBound, rate_bound
+from gatewayx.core import certificate_names
 from gatewayx.errors import SettingError
 
 # Bounds of a file, which is read whole and handed to all processes.
@@ -29,6 +30,7 @@ MOST_FILE_BYTES = 1024**2
 MOST_TOKENS = 4096
 # Bounds of what a table says.
 MOST_JOBS = 1_000_000
+MOST_SANS = 64
 
 PRIORITIES = ("low", "normal", "high")
 
@@ -42,14 +44,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 NAME_ALLOWED = "1 to 64 letters, digits, dots, dashes, underscores and @, a letter or digit first, and no token"
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 
+# A name of a certificate, without wildcards: they say who may answer for many hosts, and never who it is that asks.
+_SAN = re.compile(r"(DNS|URI|email|IP):([!-)+-~]+)", re.ASCII)
+SAN_ALLOWED = f"DNS:, URI:, email: or IP: and a name without * and blanks, or a list of 1 to {MOST_SANS} of them"
+
 _FUNCTIONS = FunctionList()
 
 
 class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One table: a token that is known by its hash, and what it reaches."""
+    """One table: a token that is known by its hash, by names in client certificates, or both, and what it reaches."""
 
     name: str
-    sha256: bytes
+    # None for a token that only certificates stand for.
+    sha256: bytes | None = None
+    # Names as core/certificate_names has them.
+    san: tuple[str, ...] = ()
     # Names, `*` at the end of one for any rest; empty for all functions.
     functions: tuple[str, ...] = ()
     # Requests a second, 0 for any number, and how many of them may come at once.
@@ -117,13 +126,17 @@ def parse(path: str, content: bytes) -> tuple[TokenEntry, ...]:
         _refuse(_origin(path), "token is no [[token]] table")
     if len(tables) > MOST_TOKENS:
         _refuse(_origin(path), f"more than {MOST_TOKENS} tokens")
-    entries: dict[bytes, TokenEntry] = {}
+    entries: list[TokenEntry] = []
+    known: dict[bytes | str, TokenEntry] = {}
     for number, table in enumerate(tables, 1):
         entry = _Table(_origin(path), number, table).entry()
-        other = entries.setdefault(entry.sha256, entry)
-        if other is not entry:
-            _refuse(_origin(path), f"[[token]] {other.name} and [[token]] {entry.name}: both have the same sha256")
-    return tuple(entries.values())
+        entries.append(entry)
+        for key in (entry.sha256, *entry.san):
+            other = entry if key is None else known.setdefault(key, entry)
+            if other is not entry:
+                same = "san" if isinstance(key, str) else "sha256"
+                _refuse(_origin(path), f"[[token]] {other.name} and [[token]] {entry.name}: both have the same {same}")
+    return tuple(entries)
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:
@@ -177,6 +190,7 @@ class _Table:
         readers = {
             "name": self._name,
             "sha256": self._sha256,
+            "san": self._san,
             "functions": self._functions,
             "rate": self._rate,
             "burst": self._burst,
@@ -188,9 +202,10 @@ class _Table:
         for key in self._values:
             if key not in readers:
                 self._refuse(f"{escaped(key)} is no key of a token")
-        for key in ("name", "sha256"):
-            if key not in self._values:
-                self._refuse(f"{key} is missing")
+        if "name" not in self._values:
+            self._refuse("name is missing")
+        if "sha256" not in self._values and "san" not in self._values:
+            self._refuse("sha256 is missing, and san, one of which it needs")
         if "burst" in self._values and "rate" not in self._values:
             self._refuse("burst is of no use without rate")
         fields = {key: readers[key](value) for key, value in self._values.items()}
@@ -215,6 +230,15 @@ class _Table:
         if not isinstance(value, str) or not _SHA256.fullmatch(value):
             self._disallowed("sha256", "the SHA-256 of the token as 64 hexadecimal digits, never the token itself")
         return bytes.fromhex(value)
+
+    def _san(self, value: object) -> tuple[str, ...]:
+        values = value if isinstance(value, list) else [value]
+        names = [_san(each) for each in values]
+        if not 1 <= len(names) <= MOST_SANS or None in names:
+            self._disallowed("san", SAN_ALLOWED)
+        if len(set(names)) < len(names):
+            self._refuse("san has the same name twice")
+        return tuple(name for name in names if name is not None)
 
     def _functions(self, value: object) -> tuple[str, ...]:
         try:
@@ -267,6 +291,12 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None and not value.startswith(PREFIX)
 
 
+def _san(value: object) -> str | None:
+    """The name of a certificate that a value of TOML is, as core/certificate_names has it; None if it is none."""
+    found = _SAN.fullmatch(value) if isinstance(value, str) else None
+    return None if found is None else certificate_names.canonical(found[1], found[2])
+
+
 def _moment(value: object) -> datetime.datetime | None:
     """The moment that a value of TOML is, a date being its beginning in UTC; None if it is none."""
     if isinstance(value, datetime.datetime):
@@ -295,12 +325,13 @@ def parse_expiry(text: str) -> datetime.date:
         ) from None
 
 
-def table_for(token: str, name: str, values: Mapping[str, object]) -> str:
+def table_for(token: str | None, name: str, values: Mapping[str, object]) -> str:
     """The [[token]] table of a token, as TOML; values: by key, those that it is to have. Raises SettingError.
 
-    It is what parse() takes, or nothing.
+    It is what parse() takes, or nothing. token: None for one that only certificates stand for.
     """
-    known = {"name": name, "sha256": hashlib.sha256(token.encode()).hexdigest(), **values}
+    sha256 = None if token is None else hashlib.sha256(token.encode()).hexdigest()
+    known = {"name": name, "sha256": sha256, **values}
     lines = [f"{key} = {_toml(value)}" for key, value in known.items() if value is not None]
     table = "\n".join(["[[token]]", *lines])
     _Table("a new token", 1, {key: value for key, value in known.items() if value is not None}).entry()

@@ -17,3 +17,5 @@ cdef class Hosts:
 cdef bint is_own_machine(const Value* host) noexcept
 # Whether an origin is that of the host, and of its port. Of the host the scheme is not known.
 cdef bint is_origin_of(const Value* origin, const Value* host) noexcept
+# The same of a host that is reached by TLS.
+cdef bint is_https_origin_of(const Value* origin, const Value* host) noexcept

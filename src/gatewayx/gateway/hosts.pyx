@@ -140,6 +140,10 @@ cdef bint is_origin_of(const Value* origin, const Value* host) noexcept:
     )
 
 
+cdef bint is_https_origin_of(const Value* origin, const Value* host) noexcept:
+    return origin.size > 6 and is_name(origin.text, origin.text + 6, b"https:", 6) and is_origin_of(origin, host)
+
+
 cdef Py_ssize_t _before_port(const char* text, Py_ssize_t size, const char* port, Py_ssize_t port_bytes) noexcept:
     """How many bytes there are before this very port, or in all."""
     if size > port_bytes and memcmp(text + size - port_bytes, port, port_bytes) == 0:

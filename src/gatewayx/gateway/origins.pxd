@@ -5,6 +5,10 @@ from gatewayx.gateway.hosts cimport Hosts
 from gatewayx.http.request cimport Request
 
 
+# Whether a browser may have sent the request for another page than one of the gateway's own origin, or for a link.
+cdef bint is_of_other_page(const Asking* asking) noexcept
+
+
 cdef class AllowedOrigin:
     # As browsers write it, or "*" for all.
     cdef bytes origin

@@ -11,7 +11,7 @@ from libc.string cimport memcmp
 
 from gatewayx.core.grammar cimport is_name
 from gatewayx.gateway.asking cimport Asking, Value
-from gatewayx.gateway.hosts cimport Hosts, is_origin_of, is_own_machine
+from gatewayx.gateway.hosts cimport Hosts, is_https_origin_of, is_origin_of, is_own_machine
 from gatewayx.http.request cimport METHOD_OPTIONS, Request
 
 from gatewayx.gateway import cors
@@ -141,6 +141,17 @@ cdef bint _answer_preflight(Request request, Asking* asking) except -1:
 cdef int _add_lines(Request request, bytes lines) except -1:
     request.answer_lines = lines if request.answer_lines is None else request.answer_lines + lines
     return 0
+
+
+cdef bint is_of_other_page(const Asking* asking) noexcept:
+    # Browsers say over TLS where each request comes from (Fetch Metadata); of a link that another program has opened, as of an address
+    # that was typed, they say "none". Those that say nothing are asked for by Origin, which all have for what is no GET.
+    if asking.fetch_site.text != NULL:
+        return not is_name(asking.fetch_site.text, asking.fetch_site.text + asking.fetch_site.size, b"same-origin", 11)
+    if asking.origin.text == NULL:
+        return False
+    # A page without TLS may be anybody's on the way.
+    return asking.origins != 1 or not is_https_origin_of(&asking.origin, &asking.host)
 
 
 cdef inline bint _is_cross_site(const Value* site) noexcept:

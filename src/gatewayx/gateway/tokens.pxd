@@ -29,7 +29,13 @@ cdef class Token:
     cdef readonly bytes name
     # By which one process tells another whose it is (gateway/owners): the first bytes of the SHA-256 of the name.
     cdef bytes mark
+    # Of its secret; without one only certificates stand for it.
     cdef unsigned char[SHA256_BYTES] sha256
+    cdef readonly bint has_secret
+    # The names of certificates that stand for it (core/certificate_names).
+    cdef readonly tuple names
+    # Of which Tokens it is, the last to which it was given.
+    cdef object generation
     # The functions that it reaches; all if it is empty.
     cdef FunctionTable functions
     # So many requests a second on average, and so many at once beside; 0 for any number. By what it is counted.
@@ -71,6 +77,13 @@ cdef struct Recent:
 cdef class Tokens:
     # By the first bytes of their SHA-256: lists of Tokens, of one nearly always. Keeps them alive.
     cdef dict tokens
+    # By the names of certificates that stand for them; None while no certificate stands for any.
+    cdef dict by_certificate
+    # What its own Tokens have, and no others.
+    cdef object generation
+    # Stand for none: at a connection without a certificate, and at one whose certificate stands for none of them.
+    cdef Token nobody
+    cdef Token stranger
     # One by the mark of each name.
     cdef dict marks
     # Where tokens that are not known are counted by address, and how many may come.
@@ -93,6 +106,10 @@ cdef class Tokens:
     cdef int check_job(self, Token token, JobRequest wanted, bint is_submitted) except -1
     # A token with this mark; None for none.
     cdef Token of_mark(self, bytes mark)
+    # The token that the verified certificate of the request's client stands for, whether or not it has expired; `nobody` or `stranger`
+    # for none. It is looked for once a connection, and again once there are other Tokens.
+    cdef Token of_certificate(self, Request request)
+    cdef Token _certified(self, Request request, Asking* asking)
     # The token that a text is the secret of; None for none.
     cdef Token token_of(self, const char* text, Py_ssize_t size)
     cdef Token _known(self, const char* text, Py_ssize_t size)

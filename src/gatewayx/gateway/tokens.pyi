@@ -15,16 +15,19 @@ class Token:
     """One token's name and reach."""
 
     name: bytes
+    has_secret: bool
+    names: tuple[str, ...]
     rate: float
     burst: int
     rate_key: int
     def __init__(
         self,
         name: bytes,
-        sha256: bytes,
+        sha256: bytes | None,
         shared: Shared,
         metrics: Metrics,
         *,
+        names: Iterable[str] = (),
         functions: Iterable[bytes] = (),
         rate: float = 0.0,
         burst: int = 0,

@@ -6,6 +6,10 @@ nobody can turn into the secret. To spare the hash for tokens that come again an
 hash with a key of this process's own, of 128 bits, which is compared in constant time as well: nobody who does not know the key
 can find a second text for it. A token that is not known never changes anything there.
 
+A client's certificate stands for a token by a name in it. The names are looked up once a connection, and what was found stays there
+with the mark of the Tokens that have found it. That counts only where no Authorization is there, which decides alone, and
+never for what a browser may send by itself: it shows its user's certificate to whatever page or link has made the request.
+
 An address that sends token after token that is not known is told to wait. Its good tokens are looked at first and always
 let in: behind one address there may be others, who must not be locked out by their neighbour.
 """
@@ -29,9 +33,11 @@ from gatewayx.core.rates cimport OF_ATTEMPTS, Rates, rate_key, rate_of
 from gatewayx.core.shared cimport NO_SLOT, Shared, hash_of
 from gatewayx.gateway.asking cimport Asking, Value
 from gatewayx.gateway.job_request cimport HIGH, LOW, MARK_BYTES, NORMAL, JobRequest
+from gatewayx.gateway.origins cimport is_of_other_page
 from gatewayx.http.request cimport Request
 from gatewayx.http.response cimport RetryAfter
 
+from gatewayx.core import certificate_names
 from gatewayx.http.problems import (
     FUNCTION_NOT_ALLOWED,
     NOT_PERMITTED,
@@ -55,6 +61,11 @@ cdef bytes INSUFFICIENT_SCOPE = REALM + b', error="insufficient_scope"\r\n'
 
 cdef str SEVERAL = "there are several Authorization lines; a token comes in one: Authorization: Bearer"
 cdef str NOT_BEARER = "the Authorization is none of a token: Authorization: Bearer"
+cdef str NO_CERTIFIED = "there is no Authorization: Bearer, and the client's certificate stands for no token"
+cdef str OF_OTHER_PAGE = (
+    "a browser shows a certificate by itself, so it counts for no page of another origin and no link; Authorization: Bearer does"
+)
+cdef str CERTIFIED_EXPIRED = "the token for which the client's certificate stands has expired"
 cdef str NOT_KNOWN = "the token is not known, or has expired"
 cdef str NOT_FUNCTION = "the token does not reach this function"
 cdef str NOT_PRIORITY = "the token does not reach this priority"
@@ -65,7 +76,7 @@ cdef str NOT_BACKGROUND = "the token does not reach background jobs"
 cdef class Token:
     """One token's name and reach.
 
-    sha256: of the secret. shared: where jobs are counted with those of other processes. metrics: where requests and jobs are told
+    sha256: of the secret; None for none. names: of certificates that stand for it, as core/certificate_names has them. shared: where jobs are counted with those of other processes. metrics: where requests and jobs are told
     of. functions: as in FunctionTable; none for all. rate, burst, max_jobs: 0 for any number. expires_s: since the epoch; None
     for never.
     """
@@ -73,10 +84,11 @@ cdef class Token:
     def __init__(
         self,
         bytes name not None,
-        bytes sha256 not None,
+        bytes sha256,
         Shared shared not None,
         Metrics metrics not None,
         *,
+        names=(),
         functions=(),
         double rate=0.0,
         long long burst=0,
@@ -85,9 +97,12 @@ cdef class Token:
         bint background=True,
         expires_s=None,
     ):
-        if len(sha256) != SHA256_BYTES:
-            raise ValueError("not a SHA-256")
-        memcpy(self.sha256, PyBytes_AS_STRING(sha256), SHA256_BYTES)
+        self.has_secret = sha256 is not None
+        if sha256 is not None:
+            if len(sha256) != SHA256_BYTES:
+                raise ValueError("not a SHA-256")
+            memcpy(self.sha256, PyBytes_AS_STRING(sha256), SHA256_BYTES)
+        self.names = tuple(names)
         self.name = name
         self.mark = hashlib.sha256(name).digest()[:MARK_BYTES]
         self.functions = FunctionTable([(function, True) for function in functions])
@@ -144,9 +159,19 @@ cdef class Tokens:
         cdef bytes key = os.urandom(sizeof(self.key))
         self.tokens = {}
         self.marks = {}
+        self.generation = object()
+        self.nobody = Token.__new__(Token)
+        self.stranger = Token.__new__(Token)
+        self.nobody.generation = self.stranger.generation = self.generation
         for token in tokens:
+            token.generation = self.generation
             self.marks[token.mark] = token
-            self.tokens.setdefault(token.sha256[:PREFIX_BYTES], []).append(token)
+            if token.has_secret:
+                self.tokens.setdefault(token.sha256[:PREFIX_BYTES], []).append(token)
+            for name in token.names:
+                if self.by_certificate is None:
+                    self.by_certificate = {}
+                self.by_certificate[name] = token
         self.rates = rates
         self.attempts = rate_of(1.0 / ATTEMPT_S, ATTEMPTS)
         self.retry_after = RetryAfter(time.monotonic)
@@ -157,17 +182,22 @@ cdef class Tokens:
         cdef const char* text
         cdef Py_ssize_t size
         cdef Token token
-        if asking.authorizations != 1:
-            request.owner.answer_problem(request, UNAUTHENTICATED, SEVERAL if asking.authorizations else None, None)
+        if asking.authorizations == 0:
+            token = self._certified(request, asking)
+            if token is None:
+                return None
+        elif asking.authorizations > 1:
+            request.owner.answer_problem(request, UNAUTHENTICATED, SEVERAL, None)
             return None
-        text = _secret_in(&asking.authorization, &size)
-        if text == NULL:
-            request.owner.answer_problem(request, UNAUTHENTICATED, NOT_BEARER, None)
-            return None
-        token = self.token_of(text, size)
-        if token is None or token.has_expired():
-            self._refuse(request)
-            return None
+        else:
+            text = _secret_in(&asking.authorization, &size)
+            if text == NULL:
+                request.owner.answer_problem(request, UNAUTHENTICATED, NOT_BEARER, None)
+                return None
+            token = self.token_of(text, size)
+            if token is None or token.has_expired():
+                self._refuse(request)
+                return None
         request.token_place = token.place + 1
         if request.note is not None:
             request.note.token = token.name
@@ -191,6 +221,45 @@ cdef class Tokens:
 
     cdef Token of_mark(self, bytes mark):
         return <Token> self.marks.get(mark)
+
+    cdef Token of_certificate(self, Request request):
+        cdef object found = request.owner.certified
+        cdef Token token
+        cdef object shown
+        if found is not None and (<Token> found).generation is self.generation:
+            return <Token> found
+        token = self.nobody
+        shown = request.owner.client_names()
+        if shown is not None:
+            token = self.stranger
+            for name in certificate_names.texts(shown):
+                if name in self.by_certificate:
+                    token = <Token> self.by_certificate[name]
+                    break
+        request.owner.certified = token
+        return token
+
+    cdef Token _certified(self, Request request, Asking* asking):
+        """The token of a request without Authorization; None if it has none, and was answered so.
+
+        Nobody tries names, which only the authority's certificates have: none of these answers counts as an attempt.
+        """
+        cdef Token token
+        cdef str detail = None
+        if self.by_certificate is not None:
+            token = self.of_certificate(request)
+            if token is self.nobody:
+                detail = None
+            elif token is self.stranger:
+                detail = NO_CERTIFIED
+            elif is_of_other_page(asking):
+                detail = OF_OTHER_PAGE
+            elif token.has_expired():
+                detail = CERTIFIED_EXPIRED
+            else:
+                return token
+        request.owner.answer_problem(request, UNAUTHENTICATED, detail, None)
+        return None
 
     cdef Token token_of(self, const char* text, Py_ssize_t size):
         cdef uint64_t[2] hashed

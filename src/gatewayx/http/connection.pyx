@@ -106,6 +106,9 @@ cdef class HttpConnection(PiecewiseClient):
             self.address = address_key(self.stream.peer())
         return self.address
 
+    cdef object client_names(self):
+        return self.stream.client_names()
+
     cdef bytes token_mark(self):
         return None if self.unfinished is None else self.unfinished.relayed_mark
 

@@ -207,6 +207,11 @@ cdef Request unread_request()
 
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request: the client's connection, which stands on a stream and has deadlines."""
+    # What the handler has found out of the certificate that the client shows, and its alone; None while it has not looked.
+    cdef object certified
+
+    # The names in the client's certificate, if it has shown one that was verified, as net/stream has them; None for none.
+    cdef object client_names(self)
     # Whether another process of this gateway asks, for a client of its own.
     cdef bint is_relayed(self) noexcept
     # The address that asks, as it counts; None for none.

@@ -117,6 +117,9 @@ cdef Request unread_request():
 cdef class RequestOwner(StreamOwner):
     """Who takes the answer to a request."""
 
+    cdef object client_names(self):
+        return None
+
     cdef bint is_relayed(self) noexcept:
         return False
 

@@ -32,6 +32,7 @@ def made_tokens(
                 entry.sha256,
                 shared,
                 metrics,
+                names=entry.san,
                 functions=[function.encode() for function in entry.functions],
                 rate=entry.rate,
                 burst=entry.burst,
