@@ -233,7 +233,7 @@ def token() -> None:
     "sans",
     metavar="KIND:NAME",
     multiple=True,
-    help="A name of client certificates that stand for it, DNS:, URI:, email: or IP:; may be repeated. Makes no secret.",
+    help="A name of client certificates that stand for it, DNS:, URI:, email: or IP:; may be repeated. No secret then.",
 )
 @click.option("--rate", metavar="N/s[:BURST]", help="Requests a second on average, and how many may come at once.")
 @click.option("--max-jobs", metavar="N", type=int, help="Jobs in flight at once, of all tokens of the name.")

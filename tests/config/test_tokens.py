@@ -119,6 +119,22 @@ class TestContent:
             ("background = 0", "background"),
             ("expires = 2027-01-31T12:00:00", "expires"),
             ("expires = 12:00:00", "expires"),
+            ("san = []", "san"),
+            ("san = 1", "san"),
+            ('san = ""', "san"),
+            ('san = "shop.example"', "san"),
+            ('san = "DNS:"', "san"),
+            ('san = "dns:a"', "san"),
+            ('san = "DNS:*.example"', "san"),
+            ('san = "URI:https://example/*"', "san"),
+            ('san = "DNS:a b"', "san"),
+            ('san = "DNS:\\u00e4"', "san"),
+            ('san = "IP:192.0.2"', "san"),
+            ('san = "IP:192.0.2.0/24"', "san"),
+            ('san = "RID:1.2.3"', "san"),
+            ('san = ["DNS:a", 1]', "san"),
+            (f'san = "DNS:{"a" * 1024}"', "san"),
+            (f"san = {[f'DNS:{number}' for number in range(65)]}", "san"),
             ('expires = "2027-01-31"', "expires"),
         ],
     )
@@ -133,7 +149,8 @@ class TestContent:
             (table("function = []"), "[[token]] shop: 'function' is no key of a token"),
             (table("burst = 1"), "[[token]] shop: burst is of no use without rate"),
             (table() + "[[token]]\n", "[[token]] number 2: name is missing"),
-            ('[[token]]\nname = "shop"\n', "[[token]] shop: sha256 is missing"),
+            ('[[token]]\nname = "shop"\n', "[[token]] shop: sha256 is missing, and san, one of which it needs"),
+            (table('san = ["DNS:a", "DNS:A"]'), "[[token]] shop: san has the same name twice"),
             (table(sha256="ab"), "[[token]] shop: sha256 is not allowed"),
             (table(sha256=" " * 64), "[[token]] shop: sha256 is not allowed"),
             ("a = 1\n", "the key 'a' is not known"),
@@ -178,6 +195,32 @@ class TestContent:
         told = complaint(text)
         assert SECRET[4:30] not in told
         assert told.startswith("tokens = 't.toml': ")
+
+
+class TestCertificates:
+    @pytest.mark.parametrize(
+        ("san", "names"),
+        [
+            ('"DNS:Shop.Example"', ("DNS:shop.example",)),
+            ('["URI:Spiffe://A/b", "email:A@b.example"]', ("URI:Spiffe://A/b", "email:A@b.example")),
+            ('["IP:192.0.2.1", "IP:2001:DB8::0:1"]', ("IP:192.0.2.1", "IP:2001:db8::1")),
+        ],
+    )
+    def test_names_stand_for_a_token_with_and_without_a_secret(self, san, names):
+        [entry] = parsed(f'[[token]]\nname = "shop"\nsan = {san}\n')
+        assert entry == TokenEntry(name="shop", san=names)
+        [entry] = parsed(table(f"san = {san}"))
+        assert entry == TokenEntry(name="shop", sha256=bytes.fromhex(SHA256), san=names)
+
+    def test_two_tables_of_a_name_are_refused(self):
+        text = complaint(
+            table('san = ["URI:urn:a", "DNS:a.example"]') + '[[token]]\nname = "other"\nsan = "DNS:A.example"\n'
+        )
+        assert text == "tokens = 't.toml': [[token]] shop and [[token]] other: both have the same san"
+
+    def test_two_tables_without_a_secret_are_two(self):
+        tables = [f'[[token]]\nname = "shop"\nsan = "DNS:{name}"\n' for name in ("a", "b")]
+        assert [entry.san for entry in parsed("".join(tables))] == [("DNS:a",), ("DNS:b",)]
 
 
 class TestFile:
@@ -275,11 +318,19 @@ class TestNew:
             expires_s=datetime.datetime(2027, 1, 31, 12, tzinfo=datetime.timezone.utc).timestamp(),
         )
 
+    def test_a_token_for_certificates_has_no_secret(self):
+        code, output = new("shop", "--san", "DNS:Shop.example", "--san", "URI:urn:a", "--max-jobs", "3")
+        assert code == 0
+        assert tomllib.loads(output) == {
+            "token": [{"name": "shop", "san": ["DNS:Shop.example", "URI:urn:a"], "max_jobs": 3}]
+        }
+
     @pytest.mark.parametrize(
         "arguments",
         [
             (),
             ("a b",),
+            ("shop", "--san", "shop.example"),
             ("gwx_a",),
             ("shop", "--rate", "1"),
             ("shop", "--rate", "0/s"),

@@ -131,10 +131,10 @@ def parse(path: str, content: bytes) -> tuple[TokenEntry, ...]:
     for number, table in enumerate(tables, 1):
         entry = _Table(_origin(path), number, table).entry()
         entries.append(entry)
-        for key in (entry.sha256, *entry.san):
-            other = entry if key is None else known.setdefault(key, entry)
+        for mark in (entry.sha256, *entry.san):
+            other = entry if mark is None else known.setdefault(mark, entry)
             if other is not entry:
-                same = "san" if isinstance(key, str) else "sha256"
+                same = "san" if isinstance(mark, str) else "sha256"
                 _refuse(_origin(path), f"[[token]] {other.name} and [[token]] {entry.name}: both have the same {same}")
     return tuple(entries)
 

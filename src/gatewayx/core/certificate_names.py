@@ -1,7 +1,7 @@
 """The alternative names (subjectAltName, RFC 5280 4.2.1.6) in a client's certificate, as one text each.
 
-Two names are the same if their texts are equal: the host names of DNS are of any case (RFC 4343), addresses may be written
-in several ways, and whatever else is compared byte by byte.
+Two names are the same if their texts are equal: the host names of DNS are of any case (RFC 4343), addresses may be
+written in several ways, and whatever else is compared byte by byte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_NAME_LENGTH = 1024
 
 
 def canonical(kind: str, value: str) -> str | None:
-    """The text of a name of this kind, as OpenSSL writes it; None if the value is none of the kind, or of none of these."""
+    """The text of a name of this kind, as OpenSSL writes it; None for a value that is none, and for other kinds."""
     if kind == "DNS":
         value = value.lower()
     elif kind == "IP":
