@@ -1,0 +1,30 @@
+"""The PROXY header by which a proxy tells whose connection it passes on: bytes in, an address out."""
+
+cdef enum:
+    # A line of version 1, its end included.
+    MOST_LINE_BYTES = 107
+    # Of version 2: what every header has, and what may follow that, for which 536 fit into any IPv4 datagram.
+    FIXED_BYTES = 16
+    MOST_REST_BYTES = 536
+    SIGNATURE_BYTES = 12
+
+
+cdef class ProxyHeader:
+    # All of it has come.
+    cdef readonly bint is_complete
+    # Whose connection it is; None where the proxy speaks for itself, or does not tell: then it is the one that is there.
+    cdef readonly str host
+    cdef readonly int port
+    # What came of it, of `size` bytes.
+    cdef unsigned char[FIXED_BYTES + MOST_REST_BYTES] begun
+    cdef Py_ssize_t size
+
+    # Take so many bytes of the connection's first. Returns how many of them belong to the header: the others follow it. Raises
+    # ProxyError for what is no header, at the first byte by which it is none.
+    cdef Py_ssize_t take(self, const char* data, Py_ssize_t data_bytes) except -1
+    # How many bytes the header has in all, as far as is known; 0 for a line, whose end shows that.
+    cdef Py_ssize_t _all_bytes(self) except -1
+    cdef int _read_line(self) except -1
+    cdef int _read_binary(self) except -1
+    cdef int _check_values(self, Py_ssize_t cursor) except -1
+    cdef bint _is_right(self, Py_ssize_t checksum_at) noexcept

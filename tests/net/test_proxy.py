@@ -1,0 +1,168 @@
+"""The PROXY header: bytes in, an address out; whole, byte by byte, and with trailing bytes."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayx.net.proxy import MOST_LINE_BYTES, MOST_REST_BYTES, ProxyError, ProxyHeader
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+FOUR = ipaddress.IPv4Address("192.0.2.1").packed + ipaddress.IPv4Address("198.51.100.2").packed + b"\x12\x34\x01\xbb"
+SIX = ipaddress.IPv6Address("2001:db8::1").packed + ipaddress.IPv6Address("2001:db8::2").packed + b"\x12\x34\x01\xbb"
+
+
+def binary(command: int, family: int, rest: bytes = b"", length: int | None = None) -> bytes:
+    """A header of version 2."""
+    return SIGNATURE + struct.pack(">BBH", command, family, len(rest) if length is None else length) + rest
+
+
+def value(kind: int, data: bytes) -> bytes:
+    """One of the values behind the addresses."""
+    return struct.pack(">BH", kind, len(data)) + data
+
+
+def crc32c(data: bytes) -> int:
+    """By the polynomial itself (RFC 3309)."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
+
+
+def summed(rest: bytes) -> bytes:
+    """A header for a client over IPv4 with these bytes and a checksum."""
+    begun = binary(0x21, 0x11, FOUR + rest + value(0x03, bytes(4)))
+    return begun[:-4] + crc32c(begun).to_bytes(4, "big")
+
+
+def read(data: bytes, piece_bytes: int, behind: bytes = b"GET / HTTP/1.1") -> tuple[str | None, int]:
+    """What a header says that comes in such pieces; fails unless it ends where it does."""
+    header = ProxyHeader()
+    whole = data + behind
+    taken = 0
+    while not header.is_complete:
+        piece = whole[taken : taken + piece_bytes]
+        assert piece, "it has no end"
+        fed = header.feed(piece)
+        taken += fed
+        assert header.is_complete or fed == len(piece)
+    assert taken == len(data)
+    assert header.feed(b"more") == 0
+    return header.host, header.port
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 7, 1000])
+@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1", b"\x16\x03\x01", b"\r\n"])
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\r\n", ("192.0.2.1", 4660)),
+        (b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n", ("255.255.255.255", 65535)),
+        (b"PROXY TCP6 2001:db8::1 2001:DB8:0:0:0:0:0:2 0 1\r\n", ("2001:db8::1", 0)),
+        (b"PROXY TCP6 " + 2 * (b"ffff:" * 7 + b"ffff ") + b"65535 65535\r\n", ("ffff:" * 7 + "ffff", 65535)),
+        (b"PROXY UNKNOWN\r\n", (None, 0)),
+        (b"PROXY UNKNOWN " + 2 * (b"ffff:" * 7 + b"ffff ") + b"65535 65535\r\n", (None, 0)),
+        (binary(0x21, 0x11, FOUR), ("192.0.2.1", 0x1234)),
+        (binary(0x21, 0x21, SIX), ("2001:db8::1", 0x1234)),
+        (binary(0x21, 0x31, bytes(216)), (None, 0)),
+        (binary(0x21, 0x00), (None, 0)),
+        (binary(0x21, 0x00, value(4, b"nothing")), (None, 0)),
+        (binary(0x20, 0x00), (None, 0)),
+        (binary(0x20, 0x11, FOUR), (None, 0)),
+        (binary(0x20, 0xFF, b"\xff" * 20), (None, 0)),
+        (binary(0x21, 0x11, FOUR + value(1, b"http/1.1") + value(5, bytes(128))), ("192.0.2.1", 0x1234)),
+        (binary(0x21, 0x11, FOUR + value(4, bytes(MOST_REST_BYTES - 15))), ("192.0.2.1", 0x1234)),
+        (summed(b""), ("192.0.2.1", 0x1234)),
+        (summed(value(1, b"h2")), ("192.0.2.1", 0x1234)),
+    ],
+)
+def test_what_a_header_says(data, found, behind, piece_bytes):
+    if behind:
+        assert read(data, piece_bytes, behind) == found
+    else:
+        assert read(data, piece_bytes, b"") == found
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 1000])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "does not begin"),
+        (b"\x16\x03\x01", "does not begin"),
+        (b"proxy TCP4 ", "does not begin"),
+        (b"PROXY\r\n", "does not begin"),
+        (b"\r\n\r\nGET", "does not begin"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\n", "CR and LF"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\rx", "control byte"),
+        (b"PROXY TCP4\t192.0.2.1", "control byte"),
+        (b"PROXY TCP4 \xff", "control byte"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660\r\n", "without a protocol"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443 \r\n", "without a protocol"),
+        (b"PROXY TCP4  192.0.2.1 198.51.100.2 4660 443\r\n", "without a protocol"),
+        (b"PROXY UDP4 192.0.2.1 198.51.100.2 4660 443\r\n", "without a protocol"),
+        (b"PROXY tcp4 192.0.2.1 198.51.100.2 4660 443\r\n", "without a protocol"),
+        (b"PROXY \r\n", "without a protocol"),
+        (b"PROXY TCP4 2001:db8::1 2001:db8::2 4660 443\r\n", "address"),
+        (b"PROXY TCP6 192.0.2.1 198.51.100.2 4660 443\r\n", "address"),
+        (b"PROXY TCP4 192.0.2.01 198.51.100.2 4660 443\r\n", "address"),
+        (b"PROXY TCP4 192.0.2 198.51.100.2 4660 443\r\n", "address"),
+        (b"PROXY TCP6 fe80::1%1 2001:db8::2 4660 443\r\n", "address"),
+        (b"PROXY TCP4 192.0.2.1 nowhere 4660 443\r\n", "address"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 04660 443\r\n", "port"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 65536 443\r\n", "port"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 -1\r\n", "port"),
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 \r\n", "port"),
+        (b"PROXY UNKNOWN " + b"x" * MOST_LINE_BYTES, "more than 107 bytes"),
+        (SIGNATURE + b"\x11", "version or command"),
+        (SIGNATURE + b"\x22", "version or command"),
+        (binary(0x21, 0x12, FOUR), "family"),
+        (binary(0x21, 0x41, FOUR), "family"),
+        (binary(0x21, 0x11, FOUR[:-1]), "too short"),
+        (binary(0x21, 0x21, FOUR), "too short"),
+        (binary(0x21, 0x31, bytes(215)), "too short"),
+        (binary(0x21, 0x11, b"", MOST_REST_BYTES + 1), "are allowed"),
+        (binary(0x20, 0x00, b"", 65_535), "are allowed"),
+        (binary(0x21, 0x11, FOUR + b"\4\0"), "are cut"),
+        (binary(0x21, 0x11, FOUR + b"\4\0\2x"), "are cut"),
+        (binary(0x21, 0x11, FOUR + value(3, bytes(4))), "checksum"),
+        (binary(0x21, 0x11, FOUR + value(3, bytes(3))), "checksum"),
+        (summed(b"")[:-1] + b"\0", "checksum"),
+    ],
+)
+def test_what_is_no_header_is_told_so(data, said, piece_bytes):
+    header = ProxyHeader()
+    with pytest.raises(ProxyError, match=said):
+        for begins in range(0, len(data), piece_bytes):
+            header.feed(data[begins : begins + piece_bytes])
+    assert not header.is_complete
+    assert header.host is None
+
+
+def test_what_is_not_whole_waits():
+    for data in (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\r\n", binary(0x21, 0x21, SIX + value(4, b"x"))):
+        for size in range(len(data)):
+            header = ProxyHeader()
+            assert header.feed(data[:size]) == size
+            assert not header.is_complete
+
+
+@given(st.binary(max_size=700), st.integers(1, 700))
+def test_whatever_comes_is_a_header_an_error_or_waits(data, piece_bytes):
+    found = []
+    for size in (piece_bytes, 1):
+        header = ProxyHeader()
+        try:
+            taken = 0
+            for begins in range(0, len(data), size):
+                taken += header.feed(data[begins : begins + size])
+            found.append((header.is_complete, header.host, header.port, taken))
+        except ProxyError as error:
+            found.append(str(error))
+    assert found[0] == found[1]
