@@ -31,8 +31,8 @@ ROUTE_SETTINGS: tuple[Setting, ...] = (
         "Addresses",
         "Where HTTP clients connect; may be repeated. Port 0 lets the kernel choose. With unix: before a path it is "
         "a unix socket, whose clients have no address. With https:// clients speak TLS; with proxy:// or "
-        "proxy+https:// they are trusted proxies whose connections begin with a PROXY header. Sockets that systemd hands "
-        "over take the place of the default.",
+        "proxy+https:// they are trusted proxies whose connections begin with a PROXY header. Sockets that systemd "
+        "hands over take the place of the default.",
         live=False,
     ),
     Setting(
