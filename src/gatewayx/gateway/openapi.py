@@ -341,7 +341,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         # Where the gateway has tokens; without them anybody may ask.
-        "security": [{}, {"token": []}],
+        "security": [{}, {"token": []}, {"certificate": []}],
         "paths": paths,
         REFUSALS: {
             "description": "The answers to a request that is none of the operations, or whose head cannot be read.",
@@ -358,6 +358,7 @@ def document() -> dict[str, Any]:
             "responses": responses.shared,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "A token of `--tokens`."},
+                "certificate": {"type": "mutualTLS", "description": "A certificate that stands for one."},
             },
         },
     }
