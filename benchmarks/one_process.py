@@ -14,7 +14,8 @@ from gatewayx.config.loading import load
 from gatewayx.net.names import resolve_at_start
 from gatewayx.server import logs, worker
 from gatewayx.server.listeners import BoundSockets
-from gatewayx.server.process import make_room_for_connections, places_for
+from gatewayx.server.open_files import make_room_for_connections
+from gatewayx.server.process import places_for
 from gatewayx.server.token_file import read_judged
 
 

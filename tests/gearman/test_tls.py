@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gatewayx.address import ServerAddress
+from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
-from gatewayx.gearman.tls import client_context
+from gatewayx.server.tls_files import job_server_context, read_job_servers
 from support.gateway import eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import hand_worker
@@ -32,6 +33,17 @@ def authority(tmp_path: Path) -> Authority:
 def stranger(tmp_path: Path) -> Authority:
     """One that is not."""
     return Authority(tmp_path, "stranger")
+
+
+def made(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """What the settings of these files make."""
+    settings = Settings(
+        server=(ServerAddress("localhost", 4730, tls=True),),
+        server_ca=ca,
+        server_certificate=certificate,
+        server_key=key,
+    )
+    return job_server_context(read_job_servers(settings))
 
 
 class TestThroughTls:
@@ -139,7 +151,7 @@ class TestFiles:
             (None, certificate, None),
             (None, certificate, certificate),
         ):
-            context = client_context(*(None if path is None else str(path) for path in files))
+            context = made(*(None if path is None else str(path) for path in files))
             assert context.verify_mode == ssl.CERT_REQUIRED
             assert context.check_hostname
             assert context.minimum_version == ssl.TLSVersion.TLSv1_2
@@ -151,8 +163,13 @@ class TestFiles:
             ("nonsense", None, None, r"server-ca = '.*nonsense' cannot be used: "),
             (None, "missing", None, r"server-certificate = '.*missing' cannot be used: No such file or directory"),
             (None, "nonsense", None, r"server-certificate = '.*nonsense' cannot be used: "),
-            (None, "good", "nonsense", r"server-certificate = '.*' with server-key = '.*nonsense' cannot be used: "),
-            (None, "good", "other", r"server-certificate = '.*' with server-key = '.*other.*' cannot be used: "),
+            (None, "good", "nonsense", r"server-key = '.*nonsense' cannot be used: it has no key in PEM"),
+            (
+                None,
+                "good",
+                "other",
+                r"server-certificate = '.*' with server-key = '.*other.*' cannot be used: the key is not that of",
+            ),
             (None, None, "good", r"server-key = '.*' is of no use without server-certificate"),
         ],
     )
@@ -166,7 +183,7 @@ class TestFiles:
             "other": str(authority.certificate("other")),
         }
         with pytest.raises(StartError, match=told) as caught:
-            client_context(paths[ca], paths[certificate], paths[key])
+            made(paths[ca], paths[certificate], paths[key])
         assert str(caught.value).isprintable()
 
     async def test_the_gateway_does_not_start_with_one(self, tmp_path):

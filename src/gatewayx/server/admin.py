@@ -49,6 +49,7 @@ from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
 from gatewayx.server.places import Places
+from gatewayx.server.tls_files import job_server_context, read_job_servers
 from gatewayx.server.token_file import NO_TOKENS
 from gatewayx.server.worker import READY, Control, obey
 
@@ -173,7 +174,7 @@ class AdminProcess:
         if tokens is not None:
             self.change_tokens(tokens)
         settings = reloading.with_live_of(self.settings, settings)
-        upkeep = self._upkeep(settings, reloading.tls_context(settings))
+        upkeep = self._upkeep(settings, job_server_context(read_job_servers(settings)))
         self.settings = self.viewer.settings = settings
         self._log.change(settings.log_format)
         self.health.change(settings.ready_requires)

@@ -1,37 +1,107 @@
-"""Certificates for clients with TLS: what the files make of an ssl.SSLContext."""
+"""Certificates for clients with TLS: what the files make of ssl.SSLContexts, and which of them a client gets.
+
+Theory of operation. One context lives as long as the authorities of clients are the same: the handshake of each
+connection begins in it, and the keys of session tickets are its own (OpenSSL takes them from the context with which a
+connection began, whichever it is given afterwards). It is made before any fork, so that each process takes up the
+sessions of all. What a client is shown comes from a context of a pair, which is chosen by the name that the client asks
+for. New files mean new contexts of pairs, for those who come from then on, and no connection hears of it.
+
+Where the authorities are others, the first context is made anew too, in each process its own: a ticket of a client who
+was trusted by the old ones is no way in.
+"""
 
 from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING
 
-from gatewayx.errors import StartError
+from gatewayx.net.pem import load_authorities, load_pair
 
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
+    from gatewayx.net.pem import Pem
+    from gatewayx.server.tls_files import ClientFiles, Pair
 
 # Of TLS 1.2: forward secrecy and authenticated encryption alone; TLS 1.3 has nothing else.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+VERIFY_MODES = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL}
+
+
+def new_context(settings: Settings, pair: Pair, authorities: Pem | None) -> ssl.SSLContext:
+    """A context that shows this certificate, and trusts clients by these authorities. Raises StartError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = MINIMUM_VERSIONS[settings.tls_min]
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
+    # Who offers other protocols alone is answered as if it had offered none: Python has no way to send the
+    # no_application_protocol of RFC 7301 3.2.
+    context.set_alpn_protocols(["http/1.1"])
+    load_pair(context, pair.certificate, pair.key)
+    if authorities is not None:
+        load_authorities(context.load_verify_locations, authorities)
+        context.verify_mode = VERIFY_MODES[settings.tls_client_verify]
+    return context
 
 
 class Certificates:
-    """The certificates that the settings name. Raises StartError."""
+    """The certificates of these files. Raises StartError.
 
-    def __init__(self, settings: Settings) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = MINIMUM_VERSIONS[settings.tls_min]
-        self.context.set_ciphers(CIPHERS)
-        self.context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
-        self.context.set_alpn_protocols(["http/1.1"])
-        keys = settings.tls_key or (None,) * len(settings.tls_certificate)
-        for certificate, key in zip(settings.tls_certificate, keys, strict=True):
-            try:
-                self.context.load_cert_chain(certificate, key, password="")
-            except OSError as error:
-                raise StartError(f"tls-certificate = {certificate!a} cannot be used: {error}") from error
+    settings: what else is said of TLS to clients, none of which changes. context: where each handshake begins.
+    """
+
+    def __init__(self, settings: Settings, files: ClientFiles) -> None:
+        self._settings = settings
+        self._files = files
+        self._contexts = self._new_contexts(files)
+        self._by_name = _by_name(files.pairs, self._contexts)
+        self.context = self._new_first(files)
 
     @classmethod
     def of(cls, settings: Settings) -> Certificates | None:
-        """Those of the settings; None without any. Raises StartError."""
-        return cls(settings) if settings.tls_certificate else None
+        """Those of the files that the settings name, which are read; None without any. Raises StartError."""
+        from gatewayx.server.tls_files import read_clients
+
+        files = read_clients(settings)
+        return None if files is None else cls(settings, files)
+
+    def change(self, files: ClientFiles) -> None:
+        """Show these from now on. Raises StartError, and then nothing has changed."""
+        if files == self._files:
+            return
+        contexts = self._new_contexts(files)
+        if files.authorities != self._files.authorities:
+            self.context = self._new_first(files)
+        self._files = files
+        self._contexts = contexts
+        self._by_name = _by_name(files.pairs, contexts)
+
+    def _new_contexts(self, files: ClientFiles) -> list[ssl.SSLContext]:
+        return [new_context(self._settings, pair, files.authorities) for pair in files.pairs]
+
+    def _new_first(self, files: ClientFiles) -> ssl.SSLContext:
+        context = new_context(self._settings, files.pairs[0], files.authorities)
+        context.sni_callback = self._choose
+        return context
+
+    def _choose(self, session: ssl.SSLObject | ssl.SSLSocket, name: str | None, _first: ssl.SSLContext) -> None:
+        """A client asks for this name, or for none: it has begun a handshake."""
+        session.context = self.chosen(name)
+
+    def chosen(self, name: str | None) -> ssl.SSLContext:
+        """The context of the pair for this name: the exact one, or one for all names of that domain, or the first."""
+        if name is not None and len(self._contexts) > 1:
+            name = name.lower()
+            found = self._by_name.get(name) or self._by_name.get(f"*.{name.partition('.')[2]}")
+            if found is not None:
+                return found
+        return self._contexts[0]
+
+
+def _by_name(pairs: tuple[Pair, ...], contexts: list[ssl.SSLContext]) -> dict[str, ssl.SSLContext]:
+    """By name, a wildcard as it stands; the first pair that has one is its."""
+    found: dict[str, ssl.SSLContext] = {}
+    for pair, context in zip(pairs, contexts, strict=True):
+        for name in pair.names:
+            found.setdefault(name, context)
+    return found

@@ -23,17 +23,16 @@ from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
 from gatewayx.net.sockets import give_memory_back
-from gatewayx.server import logs, output, reloading, signals, systemd, worker
+from gatewayx.server import logs, output, signals, systemd, worker
 from gatewayx.server.admin_socket import bind_admin
-from gatewayx.server.board import Reload
-from gatewayx.server.certificates import Certificates
 from gatewayx.server.children import ABORT_S, End, Post
+from gatewayx.server.hand_out import HandOut
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
+from gatewayx.server.open_files import make_room_for_connections
 from gatewayx.server.places import State, Watch
-from gatewayx.server.process import LAST_ANSWERS_S, make_room_for_connections, places_for
+from gatewayx.server.process import LAST_ANSWERS_S, places_for
 from gatewayx.server.processors import WorkerProcesses, connections_told, worker_processes
 from gatewayx.server.relay_sockets import RelaySockets
-from gatewayx.server.token_file import TokenFile
 
 logger = logging.getLogger("gatewayx")
 
@@ -124,16 +123,7 @@ class Master:
         relay_sockets: RelaySockets | None = None,
         admin_socket: socket.socket | None = None,
     ) -> None:
-        self._settings = settings
-        self._load = load
-        # For the job servers with TLS, of the files as they were read last.
-        self._context = reloading.tls_context(settings)
-        # For clients with TLS: made before any fork, so that all processes take up each other's sessions.
-        self._certificates = Certificates.of(settings)
         self._told_connections = ""
-        # Whether it was told that all worker processes have the settings, or the tokens.
-        self._told_settings = True
-        self._hands_settings = False
         self._sockets = sockets
         self._relay_sockets = relay_sockets
         self._admin_socket = admin_socket
@@ -145,8 +135,7 @@ class Master:
         self._metrics = self._places.metrics()
         self._board = self._places.board
         self._board.begin(os.getpid())
-        self._tokens = TokenFile(settings.tokens, self._board)
-        self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
+        self._goods = HandOut(settings, load, self._places)
         # What worker processes were about to change when they died, which is looked at until it is known.
         self._uncertain: list[int] = []
         self._watch = Watch(self._places, 2 * self._look_s(), time.monotonic())
@@ -197,9 +186,10 @@ class Master:
             self._hear(number, post, now_s)
         self._uncertain = [intent for intent in self._uncertain if not self._shared.reconcile(intent)]
         self._tell_start()
-        if self._kill_s is None and self._tokens.look(now_s):
-            self._tokens_changed()
-        self._hand_out_settings()
+        if self._kill_s is None:
+            self._goods.look(now_s, self._all_posts())
+        if self._goods.hand_out(self._all_posts()):
+            self._tell_connections()
         self._manager.tick(now_s, alive=self._is_alive(now_s))
         if self._drain_s is not None and self._kill_s is None and now_s >= self._drain_s:
             self._drain(now_s)
@@ -225,12 +215,12 @@ class Master:
     def _pause_s(self) -> float:
         look_s = self._look_s()
         self._watch.patience_s = 2 * look_s
-        changing = (self._kill_s is not None and not self._told_stop) or not self._told_settings
+        changing = (self._kill_s is not None and not self._told_stop) or self._goods.is_handing_out
         # Nothing waits for the admin process to be ready.
         if changing or any(post.child is not None and not post.is_ready for post in self._posts):
             return EARLY_LOOK_S
         now_s = time.monotonic()
-        due_s = [look_s, self._tokens.pause_s(now_s)]
+        due_s = [look_s, self._goods.pause_s(now_s)]
         if now_s < self._told_at_s:
             # Signals that are only told wait until then.
             due_s.append(self._told_at_s - now_s)
@@ -243,6 +233,11 @@ class Master:
         if self._drain_s is not None:
             due_s.append(self._drain_s - now_s)
         return max(0.0, min(due_s)) if self._kill_s is None else look_s
+
+    @property
+    def _settings(self) -> Settings:
+        """Those that the processes have, or are about to have."""
+        return self._goods.settings
 
     def _all_posts(self) -> list[Post]:
         """Those of the worker processes, and that of the admin process if there is to be one."""
@@ -273,31 +268,9 @@ class Master:
             self._stop()
 
     def _reload(self) -> None:
-        read = reloading.read_again(self._settings, self._load)
-        if isinstance(read, Exception):
-            self._board.reloaded(Reload.FAILED, str(read) or type(read).__name__)
-            if isinstance(read, reloading.TokensError):
-                self._tokens.refuse(str(read))
-            return
-        settings, files = read
-        self._settings = settings
-        self._context = files.context
-        self._tokens.take(settings.tokens, files.tokens)
-        self._places.id_keys = files.id_keys or (self._places.id_key,)
-        self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
-        self._log.change(settings.log_format)
-        self._places.tell_apart(settings.function)
-        make_room_for_connections(settings, len(self._posts))
-        self._told_settings = False
-        self._hands_settings = True
-        for post in self._all_posts():
-            post.needs_settings()
-
-    def _tokens_changed(self) -> None:
-        self._places.tell_tokens_apart(entry.name for entry in self._tokens.entries)
-        self._told_settings = False
-        for post in self._all_posts():
-            post.needs_tokens()
+        if self._goods.reload(self._all_posts()):
+            self._log.change(self._settings.log_format)
+            make_room_for_connections(self._settings, len(self._posts))
 
     def _reopen_logs(self) -> None:
         if self._settings.access_log is None:
@@ -306,27 +279,6 @@ class Master:
         logger.info("SIGUSR1: the worker processes open the access log anew")
         for post in self._posts:
             post.send(worker.REOPEN)
-
-    def _hand_out_settings(self) -> None:
-        """Send the settings to whoever needs them and can take them now; say so once all have them."""
-        if self._told_settings:
-            return
-        children = [post.child for post in self._all_posts() if post.child is not None]
-        for child in children:
-            child.offer(self._settings, self._tokens.entries)
-        if not any(child.needs_settings or child.needs_tokens or child.takes_settings for child in children):
-            self._told_settings = True
-            hands_settings, self._hands_settings = self._hands_settings, False
-            if not hands_settings:
-                logger.info("all worker processes have the tokens")
-            elif all(child.took_settings for child in children):
-                self._board.reloaded(Reload.SUCCESSFUL)
-                logger.info("all worker processes have the settings")
-            else:
-                reason = "not all worker processes have the settings: SIGHUP makes another attempt"
-                self._board.reloaded(Reload.PARTLY, reason)
-                logger.error("%s", reason)
-            self._tell_connections()
 
     def _stop(self) -> None:
         delay_s = self._settings.shutdown_delay_s if self._listens else 0.0
@@ -342,7 +294,7 @@ class Master:
     def _drain(self, now_s: float) -> None:
         self._kill_s = now_s + self._longest_drain_s()
         # Whoever has not taken the last settings yet ends with those that it has.
-        self._told_settings = True
+        self._goods.stop()
         # From here on each socket is closed as soon as the worker process there has served who waits.
         self._sockets.close()
         for post in self._posts:
@@ -424,10 +376,10 @@ class Master:
                 own_end,
                 own_words,
                 self._log,
-                self._context,
+                self._goods.context,
                 self._relay_sockets,
-                self._tokens.entries,
-                self._certificates,
+                self._goods.tokens.entries,
+                self._goods.certificates,
             )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
@@ -453,8 +405,8 @@ class Master:
                 own_end,
                 own_words,
                 self._log,
-                self._context,
-                self._tokens.entries,
+                self._goods.context,
+                self._goods.tokens.entries,
             )
         except BaseException:
             logger.critical("the admin process failed", exc_info=True)

@@ -21,10 +21,7 @@ from gatewayx.gateway.job_ids import JobIds
 from gatewayx.gateway.kept_jobs import KeptJobs
 from gatewayx.gateway.kept_room import KeptRoom
 from gatewayx.gateway.keys import Keys
-from gatewayx.gateway.origins import Origins
 from gatewayx.gearman.pool import Pool
-from gatewayx.gearman.roster import MOST_SERVERS
-from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
 from gatewayx.http.connection import HttpServer
 from gatewayx.http.limits import Limits
 from gatewayx.http.records import Records
@@ -40,10 +37,21 @@ from gatewayx.server.access_log import AccessLog
 from gatewayx.server.certificates import Certificates
 from gatewayx.server.entries import Entries
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
+from gatewayx.server.open_files import open_files_for
 from gatewayx.server.output import AccessOutput
+from gatewayx.server.parts import (
+    answers_half_closed,
+    for_admission,
+    for_gateway,
+    for_kept,
+    for_keys,
+    origins,
+    servers_by_function,
+)
 from gatewayx.server.places import Places, State
-from gatewayx.server.relay import MAX_IDLE_CONNECTIONS, Relay
-from gatewayx.server.reloading import id_keys_of, tls_context, with_live_of
+from gatewayx.server.relay import Relay
+from gatewayx.server.reloading import id_keys_of, with_live_of
+from gatewayx.server.tls_files import job_server_context, read_job_servers
 from gatewayx.server.token_file import NO_TOKENS, read_judged
 
 if TYPE_CHECKING:
@@ -66,8 +74,6 @@ OTHERS_DONE_S = 0.02
 LAST_ANSWERS_S = 2.0
 # The part of the drain timeout over which it closes idle connections, if they are many.
 IDLE_PART = 0.5
-# Descriptors beside the connections: listeners, the loop's own, logs.
-OTHER_DESCRIPTORS = 64
 
 
 class Counted(Protocol):
@@ -131,7 +137,7 @@ class GatewayProcess:
             identity_key=self.places.identity_key,
             **self._for_pool(settings, context),
         )
-        self.admission = Admission(counters=self.counted_in, shared=self.shared, **_for_admission(settings))
+        self.admission = Admission(counters=self.counted_in, shared=self.shared, **for_admission(settings))
         self.limits = Limits(settings)
         self.relay: Relay | None = None
         if relay_sockets is not None:
@@ -158,10 +164,10 @@ class GatewayProcess:
             self.counted_in,
             self.places,
             place,
-            **_for_kept(settings),
+            **for_kept(settings),
         )
         self.keys = Keys(
-            kept_room, self.kept, self.shared, self.counted_in, self.places.identity_key, **_for_keys(settings)
+            kept_room, self.kept, self.shared, self.counted_in, self.places.identity_key, **for_keys(settings)
         )
         self.background_jobs = BackgroundJobs(
             self.pool,
@@ -182,7 +188,7 @@ class GatewayProcess:
             kept=self.kept,
             background_jobs=self.background_jobs,
             keys=self.keys,
-            **_for_gateway(settings),
+            **for_gateway(settings),
         )
         self.builder = ResponseBuilder(empty_error_bodies=settings.plugin_compat, now_s=time.time())
         self.http = HttpServer(
@@ -194,7 +200,7 @@ class GatewayProcess:
             self.budget,
             self.turn,
             self.counted_in,
-            answers_half_closed=_answers_half_closed(settings),
+            answers_half_closed=answers_half_closed(settings),
             shared=self.shared,
             relay_peers=None if relay_sockets is None else relay_sockets.is_ours,
             records=self.records,
@@ -306,15 +312,15 @@ class GatewayProcess:
         self.settings = settings
         self.ids.change(self.places.id_keys)
         self.limits.change(settings)
-        self.http.change(_answers_half_closed(settings))
+        self.http.change(answers_half_closed(settings))
         self.builder.empty_error_bodies = settings.plugin_compat
         self.records.server_timing = settings.server_timing
         self.budget.change(settings.max_held_bytes)
-        self.admission.change(**_for_admission(settings))
+        self.admission.change(**for_admission(settings))
         self.gateway.access.change(**self._for_access(settings))
-        self.gateway.change(**_for_gateway(settings))
-        self.kept.change(**_for_kept(settings))
-        self.keys.change(**_for_keys(settings))
+        self.gateway.change(**for_gateway(settings))
+        self.kept.change(**for_kept(settings))
+        self.keys.change(**for_keys(settings))
         self.background_jobs.change(settings.max_status_polls)
         if self.tls is not None and self.certificates is not None:
             self.tls.change(self.certificates.context, settings.max_handshakes)
@@ -394,12 +400,12 @@ class GatewayProcess:
             "connections_per_server": settings.connections_per_server,
             "max_result_bytes": settings.max_result_bytes,
             "balance": settings.balance,
-            "function_servers": _servers_by_function(settings),
+            "function_servers": servers_by_function(settings),
             "cancel_abandoned": settings.cancel_abandoned,
             "status_interval_s": settings.status_interval_s,
             "askers": len(self.places),
             "check_interval_s": settings.server_check_interval_s,
-            "tls_context": tls_context(settings) if context is None else context,
+            "tls_context": job_server_context(read_job_servers(settings)) if context is None else context,
         }
 
     def _for_access(self, settings: Settings) -> dict[str, Any]:
@@ -408,7 +414,7 @@ class GatewayProcess:
         if settings.tokens is not None:
             tokens = made_tokens(settings, self._tokens, self.shared, self.records.metrics, self.rates)
         return {
-            "origins": _origins(settings),
+            "origins": origins(settings),
             "tokens": tokens,
             "rates": rate_limits(settings, self._tokens, self.rates),
         }
@@ -526,89 +532,3 @@ def places_for(settings: Settings, count: int) -> Places:
 def _tokens_of(settings: Settings) -> tuple[TokenEntry, ...]:
     """The tokens of the file that the settings name. Raises StartError."""
     return NO_TOKENS if settings.tokens is None else read_judged(settings.tokens).entries
-
-
-def _for_admission(settings: Settings) -> dict[str, Any]:
-    return {
-        "functions": [name.encode() for name in settings.function],
-        "max_jobs": settings.max_jobs,
-        "max_function_jobs": [(bound.name.encode(), bound.jobs) for bound in settings.max_function_jobs],
-        "max_queued": [(bound.name.encode(), bound.jobs) for bound in settings.max_queued],
-        "require_worker": settings.require_worker,
-    }
-
-
-def _for_gateway(settings: Settings) -> dict[str, Any]:
-    return {
-        "content_type": settings.content_type.encode("latin-1"),
-        "job_timeout_s": settings.job_timeout_s,
-        "max_function_bytes": settings.max_function_bytes,
-        "max_batch": settings.max_batch,
-        "max_pipelined": settings.max_pipelined,
-        "refuse_client_unique": settings.refuse_client_unique,
-        "plugin_compat": settings.plugin_compat,
-    }
-
-
-def _for_kept(settings: Settings) -> dict[str, Any]:
-    return {
-        "timeout_s": settings.kept_timeout_s,
-        "ttl_s": settings.kept_ttl_s,
-        "max_jobs": settings.max_kept_jobs,
-    }
-
-
-def _for_keys(settings: Settings) -> dict[str, Any]:
-    return {"ttl_s": settings.kept_ttl_s, "max_keys": settings.max_keys}
-
-
-def _origins(settings: Settings) -> Origins:
-    origins = tuple(origin.encode("ascii") for origin in settings.origin)
-    return Origins(origins, tuple(host.encode("ascii") for host in settings.host))
-
-
-def _answers_half_closed(settings: Settings) -> bool:
-    return settings.half_closed == "answer"
-
-
-def _servers_by_function(settings: Settings) -> list[tuple[bytes, list[int]]]:
-    """Which of the configured job servers each function is mapped to."""
-    numbers: dict[bytes, list[int]] = {}
-    for entry in settings.function_server:
-        numbers.setdefault(entry.name.encode(), []).append(settings.server.index(entry.server))
-    return list(numbers.items())
-
-
-def open_files_for(settings: Settings, processes: int) -> int:
-    """How many files each of so many worker processes, and the master, may have open by these bounds."""
-    # The addresses of names with each:// may fill what is left.
-    servers = MOST_SERVERS if any(server.each for server in settings.server) else len(settings.server)
-    return (
-        settings.max_connections
-        + MAX_REFUSED_CONNECTIONS
-        # And to each job server one by text, and one for questions about background jobs.
-        + servers * (settings.connections_per_server + 2)
-        # Each process has the listeners of all, with a descriptor in reserve for those that it serves; the master has
-        # two for each worker process.
-        + processes * 2 * (len(settings.listen) + 1)
-        # And of several worker processes each has the relay's sockets of all, and requests with others and from each of
-        # them: short ones, and those that may wait for long.
-        + (processes * (1 + 2 * settings.max_relayed + MAX_IDLE_CONNECTIONS) if processes > 1 else 0)
-        # Each unix socket has a lock.
-        + sum(isinstance(address, UnixAddress) for address in settings.listen)
-        + OTHER_DESCRIPTORS
-    )
-
-
-def make_room_for_connections(settings: Settings, processes: int) -> None:
-    """Let as many files be open as the bounds of so many processes need, or say that the hard limit is in the way."""
-    needed = open_files_for(settings, processes)
-    possible = raise_open_files(needed)
-    if possible < needed:
-        logger.warning(
-            "max-connections %d and workers %d need %d open files, but the hard limit is %d",
-            settings.max_connections,
-            processes,
-            needed,
-            possible,
-        )

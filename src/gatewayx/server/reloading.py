@@ -13,7 +13,7 @@ import os
 import socket
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,10 +24,8 @@ from gatewayx.config.settings import Settings
 from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import SettingError, StartError
 from gatewayx.server import output
+from gatewayx.server.tls_files import TlsFiles, read_tls_files
 from gatewayx.server.token_file import NO_TOKENS, Judged, read_judged
-
-if TYPE_CHECKING:
-    import ssl
 
 logger = logging.getLogger("gatewayx")
 
@@ -53,8 +51,8 @@ def changes(old: Settings, new: Settings) -> Changes:
 class Files(NamedTuple):
     """What was made of the files that settings name."""
 
-    # For the job servers with TLS; None without any.
-    context: ssl.SSLContext | None
+    # For clients, and for job servers with TLS.
+    tls: TlsFiles
     # None without --tokens.
     tokens: Judged | None
     # None without --id-key.
@@ -93,7 +91,7 @@ def check_files(settings: Settings, open_access_log: str | None = None) -> Files
 
     open_access_log: the one that is open, and need not be again. Raises StartError and SettingError.
     """
-    context = tls_context(settings)
+    tls = read_tls_files(settings)
     keys = id_keys_of(settings)
     if settings.access_log != open_access_log:
         output.check(settings.access_log)
@@ -102,9 +100,9 @@ def check_files(settings: Settings, open_access_log: str | None = None) -> Files
 
         owner_numbers(settings.socket_owner)
     if settings.tokens is None:
-        return Files(context, None, keys)
+        return Files(tls, None, keys)
     try:
-        return Files(context, read_judged(settings.tokens), keys)
+        return Files(tls, read_judged(settings.tokens), keys)
     except StartError as error:
         raise TokensError(str(error)) from None
 
@@ -117,15 +115,6 @@ def id_keys_of(settings: Settings) -> tuple[bytes, ...] | None:
     if found.warning is not None:
         logger.warning("%s", found.warning)
     return found.keys
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """For the job servers with TLS; None without any. Raises StartError."""
-    if not any(server.tls for server in settings.server):
-        return None
-    from gatewayx.gearman.tls import client_context
-
-    return client_context(settings.server_ca, settings.server_certificate, settings.server_key)
 
 
 def _sent_type() -> Any:

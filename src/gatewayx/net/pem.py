@@ -1,0 +1,133 @@
+"""PEM files of TLS: read whole, and given to OpenSSL as they were read.
+
+OpenSSL takes most of them by path alone. What was read is given to it by the path of a file in memory, so that all
+processes use the same contents whatever becomes of the file meanwhile, and a key touches no disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import stat
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from gatewayx.errors import StartError
+
+# Bound of a file, which is read whole; the authorities of a whole system take a quarter of it.
+MOST_FILE_BYTES = 1024 * 1024
+
+Loaded = TypeVar("Loaded")
+
+_CERTIFICATES = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN X509 CERTIFICATE-----")
+_TRUSTED = b"-----BEGIN TRUSTED CERTIFICATE-----"
+_KEY = b"PRIVATE KEY-----"
+# A key with a passphrase, as PKCS #8 and as RFC 1421 have it.
+_ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
+
+
+class MissingFileError(StartError):
+    """There is no such file."""
+
+
+class OtherKeyError(StartError):
+    """The key is not the certificate's."""
+
+
+class Pem(msgspec.Struct, frozen=True):
+    """A file as it was read."""
+
+    # The key of the setting that names it, and its path there.
+    setting: str
+    path: str
+    content: bytes
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return named(self.setting, self.path)
+
+
+def named(setting: str, path: str) -> str:
+    """A file as messages name it."""
+    return f"{setting} = {path!a}"
+
+
+def read(setting: str, path: str) -> Pem:
+    """Read the file that the path leads to. Raises StartError."""
+    try:
+        # A pipe would be waited at.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _unusable(named(setting, path), "it is no regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MOST_FILE_BYTES + 1)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise _unusable(named(setting, path), _reason(error), MissingFileError) from error
+    except (OSError, ValueError) as error:
+        raise _unusable(named(setting, path), _reason(error)) from error
+    if len(content) > MOST_FILE_BYTES:
+        raise _unusable(named(setting, path), f"it is larger than {MOST_FILE_BYTES} bytes")
+    return Pem(setting, path, content)
+
+
+def load_pair(context: ssl.SSLContext, certificate: Pem, key: Pem | None) -> None:
+    """Have the context show the certificate, with those behind it in its file. Raises StartError.
+
+    key: the certificate's; None if it is in the same file.
+    """
+    of_key = certificate if key is None else key
+    if not any(begin in certificate.content for begin in _CERTIFICATES):
+        raise _unusable(str(certificate), "it has no certificate in PEM")
+    if _KEY not in of_key.content:
+        raise _unusable(str(of_key), "it has no key in PEM")
+    if any(sign in of_key.content for sign in _ENCRYPTED):
+        raise _unusable(str(of_key), "its key is encrypted: nobody is there to be asked for the passphrase")
+    pair = str(certificate) if key is None else f"{certificate} with {key}"
+    with _in_memory(certificate.content) as path, _in_memory(of_key.content) as key_path:
+        try:
+            # An empty password instead of a question on the terminal.
+            context.load_cert_chain(path, key_path, password="")
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+                raise _unusable(pair, "the key is not that of the certificate", OtherKeyError) from error
+            raise _unusable(pair, _reason(error)) from error
+
+
+def load_authorities(load: Callable[[str], Loaded], authorities: Pem) -> Loaded:
+    """What `load` makes of the path of a file with these authorities. Raises StartError."""
+    if not any(begin in authorities.content for begin in (*_CERTIFICATES, _TRUSTED)):
+        raise _unusable(str(authorities), "it has no certificate in PEM")
+    with _in_memory(authorities.content) as path:
+        try:
+            return load(path)
+        except OSError as error:
+            raise _unusable(str(authorities), _reason(error)) from error
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    descriptor = os.memfd_create("gatewayx-pem", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _unusable(named: str, reason: str, kind: type[StartError] = StartError) -> StartError:
+    return kind(f"{named} cannot be used: {reason}")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        # Such as PEM_LIB and EE_KEY_TOO_SMALL; the rest of its text names a line of Python's source.
+        return f"OpenSSL says {error.reason}"
+    told: str = getattr(error, "strerror", None) or str(error)
+    return ascii(told)[1:-1]

@@ -1,0 +1,187 @@
+"""The files of TLS that settings name: what they hold, for clients and for job servers.
+
+Only who reads the files anew decodes certificates; the other processes are handed what came of it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gatewayx.errors import StartError
+from gatewayx.net import pem
+from gatewayx.net.pem import Pem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gatewayx.config.settings import Settings
+
+# So many of the names in a certificate are told in messages.
+MOST_TOLD_NAMES = 3
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A certificate, with those behind it in its file, and its key."""
+
+    certificate: Pem
+    # None: it is in the certificate's file.
+    key: Pem | None
+    # Of the certificate's subjectAltName: DNS names in lower case, and addresses. Its CN counts for nothing.
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    # From when to when it is good, in seconds since the epoch.
+    not_before_s: float
+    not_after_s: float
+
+    def is_good(self, now_s: float) -> bool:
+        """Whether those who look at the time trust it; now_s: since the epoch."""
+        return self.not_before_s <= now_s < self.not_after_s
+
+    @property
+    def subjects(self) -> str:
+        """Whom it is for, as messages tell it."""
+        found = [*self.names, *self.addresses]
+        told = ", ".join(found[:MOST_TOLD_NAMES]) or "no name"
+        return f"{told} and {len(found) - MOST_TOLD_NAMES} more" if len(found) > MOST_TOLD_NAMES else told
+
+
+class ClientFiles(msgspec.Struct, frozen=True):
+    """For clients with TLS."""
+
+    # In the order of the settings, at least one.
+    pairs: tuple[Pair, ...]
+    # By which clients' certificates are trusted; None where clients are not asked for one.
+    authorities: Pem | None = None
+
+
+class JobServerFiles(msgspec.Struct, frozen=True):
+    """For job servers with TLS."""
+
+    # By which their certificates are trusted; None for the system's authorities.
+    authorities: Pem | None = None
+    # What the gateway shows of itself; None for nothing.
+    pair: Pair | None = None
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """Both; None where nobody speaks TLS."""
+
+    clients: ClientFiles | None = None
+    job_servers: JobServerFiles | None = None
+
+
+def client_paths(settings: Settings) -> list[tuple[str, str]]:
+    """The files for clients with TLS, as (setting, path); none without a certificate."""
+    if not settings.tls_certificate:
+        return []
+    return [
+        *(("tls-certificate", path) for path in settings.tls_certificate),
+        *(("tls-key", path) for path in settings.tls_key),
+        *_named(("tls-client-ca", settings.tls_client_ca)),
+    ]
+
+
+def job_server_paths(settings: Settings) -> list[tuple[str, str]]:
+    """The files for job servers with TLS, likewise; none without such a job server."""
+    if not any(server.tls for server in settings.server):
+        return []
+    if settings.server_key is not None and settings.server_certificate is None:
+        raise StartError(f"{pem.named('server-key', settings.server_key)} is of no use without server-certificate")
+    return _named(
+        ("server-ca", settings.server_ca),
+        ("server-certificate", settings.server_certificate),
+        ("server-key", settings.server_key),
+    )
+
+
+def _named(*files: tuple[str, str | None]) -> list[tuple[str, str]]:
+    return [(setting, path) for setting, path in files if path is not None]
+
+
+def read_tls_files(settings: Settings) -> TlsFiles:
+    """What all files of TLS hold that the settings name. Raises StartError."""
+    return TlsFiles(read_clients(settings), read_job_servers(settings))
+
+
+def read_clients(settings: Settings) -> ClientFiles | None:
+    """What the files for clients hold; None without TLS. Raises StartError."""
+    paths = client_paths(settings)
+    return judged_clients(settings, read_all(paths)) if paths else None
+
+
+def read_job_servers(settings: Settings) -> JobServerFiles | None:
+    """What the files for job servers hold; None without TLS. Raises StartError."""
+    if not any(server.tls for server in settings.server):
+        return None
+    return judged_job_servers(settings, read_all(job_server_paths(settings)))
+
+
+def read_all(paths: list[tuple[str, str]]) -> Mapping[tuple[str, str], Pem]:
+    """The files, as they are now. Raises StartError."""
+    return {(setting, path): pem.read(setting, path) for setting, path in paths}
+
+
+def judged_clients(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> ClientFiles:
+    """What these files hold. Raises StartError."""
+    from gatewayx.server.certificates import new_context
+
+    keys = settings.tls_key or (None,) * len(settings.tls_certificate)
+    pairs = tuple(
+        pair_of(read["tls-certificate", certificate], None if key is None else read["tls-key", key])
+        for certificate, key in zip(settings.tls_certificate, keys, strict=True)
+    )
+    files = ClientFiles(
+        pairs, None if settings.tls_client_ca is None else read["tls-client-ca", settings.tls_client_ca]
+    )
+    for pair in pairs:
+        new_context(settings, pair, files.authorities)
+    return files
+
+
+def judged_job_servers(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> JobServerFiles:
+    """What these files hold. Raises StartError."""
+    by_setting = {setting: file for (setting, _), file in read.items()}
+    certificate = by_setting.get("server-certificate")
+    pair = None if certificate is None else pair_of(certificate, by_setting.get("server-key"))
+    files = JobServerFiles(by_setting.get("server-ca"), pair)
+    job_server_context(files)
+    return files
+
+
+def job_server_context(files: JobServerFiles | None) -> ssl.SSLContext | None:
+    """For the connections to job servers with TLS; None without any. Raises StartError."""
+    if files is None:
+        return None
+    from gatewayx.gearman.tls import client_context
+
+    pair = files.pair
+    certificate, key = (None, None) if pair is None else (pair.certificate, pair.key)
+    return client_context(files.authorities, certificate, key)
+
+
+def pair_of(certificate: Pem, key: Pem | None) -> Pair:
+    """A certificate and its key. Raises StartError."""
+    pem.load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
+    # Without certificates nobody needs it.
+    from cryptography import x509
+
+    try:
+        # The first one of the file is shown, and the others are its authorities'.
+        leaf = x509.load_pem_x509_certificate(certificate.content)
+        not_before_s = leaf.not_valid_before_utc.timestamp()
+        not_after_s = leaf.not_valid_after_utc.timestamp()
+        try:
+            alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            alternatives = None
+    except ValueError as error:
+        raise StartError(f"{certificate} cannot be used: its certificate cannot be decoded: {str(error)!a}") from error
+    names: list[str] = []
+    addresses: list[str] = []
+    if alternatives is not None:
+        names += (name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
+        addresses += map(str, alternatives.get_values_for_type(x509.IPAddress))
+    return Pair(certificate, key, tuple(names), tuple(addresses), not_before_s, not_after_s)
