@@ -6,7 +6,7 @@
  * 0 for as many as go. COUNT: in all, 0 for any number. SECONDS: the end, whatever is left. The quick kinds connect,
  * send, read what comes to its end and begin anew; the slow ones stay until the server closes or time is up; "no-read"
  * sends requests for as long as the server takes them and never reads an answer; "slow-reader" asks for one large answer
- * and takes it byte by byte.
+ * and takes it byte by byte; "standard-input" sends what stands there and waits, "standard-input-and-leave" leaves at once.
  * The source address is 127.0.0.2 and above, one of 200 in turn, so that no pair of ports is used again too soon.
  * One JSON object goes to standard output. */
 
@@ -44,7 +44,7 @@ struct kind {
 #define TEXT(text) text, sizeof(text) - 1
 #define HEAD "POST /echo HTTP/1.1\r\nHost: a\r\n"
 
-static char header_flood[8192], pipelined[8192];
+static char header_flood[8192], pipelined[8192], standard_input[16384];
 
 static struct kind kinds[] = {
     {"bad-line", QUICK, TEXT("AAA\r\n")},
@@ -62,6 +62,8 @@ static struct kind kinds[] = {
     {"no-read", DEAF, pipelined, 0},
     {"declared", HOLD, TEXT(HEAD "Content-Length: 8388608\r\n\r\n")},
     {"slow-reader", SIP, TEXT("GET /large HTTP/1.1\r\nHost: a\r\n\r\n")},
+    {"standard-input", HOLD, standard_input, 0},
+    {"standard-input-and-leave", LEAVE, standard_input, 0},
 };
 #define QUICK_KINDS 9
 #define KINDS ((int)(sizeof(kinds) / sizeof(kinds[0])))
@@ -224,6 +226,8 @@ int main(int count_of_arguments, char **arguments)
         strcat(pipelined, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
     kinds[4].size = strlen(header_flood);
     kinds[8].size = kinds[12].size = strlen(pipelined);
+    if (kind >= 0 && kinds[kind].bytes == standard_input)
+        kinds[kind].size = fread(standard_input, 1, sizeof standard_input, stdin);
     for (index = MAX_CONNECTIONS - 1; index >= 0; index--) {
         connections[index].descriptor = -1;
         unused[unused_count++] = index;

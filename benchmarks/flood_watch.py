@@ -60,18 +60,25 @@ class Flood:
         seconds: float,
         rate: float = 0,
         count: int = 0,
+        sent: bytes = b"",
     ) -> None:
         arguments = [str(port), kind, str(connections), str(rate), str(count), str(seconds)]
         self._command = [str(program), *arguments]
+        self._sent = sent
         self.seconds = seconds
         self.report: dict[str, Any] = {}
 
     def __enter__(self) -> "Flood":
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._sent)
+        self._process.stdin.close()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        output, _ = self._process.communicate(timeout=self.seconds + 60)
+        assert self._process.stdout is not None
+        output = self._process.stdout.read()
+        self._process.wait(self.seconds + 60)
         if self._process.returncode:
             raise BenchmarkError(f"the flood ended with status {self._process.returncode}")
         self.report = json.loads(output)

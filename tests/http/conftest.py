@@ -46,7 +46,7 @@ def settings() -> dict[str, object]:
 
 @pytest.fixture
 def stream() -> str:
-    """What the gateway's clients stand on: its own sockets, TLS, or the fake stream; tests of connections run on all."""
+    """What the gateway's clients stand on: sockets of its own, TLS, or the fake stream; tests of connections use all."""
     return "sockets"
 
 

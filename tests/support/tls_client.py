@@ -1,8 +1,9 @@
-"""A client's side of TLS over a plain asyncio transport, so that a test knows each byte, and can close one side alone."""
+"""A client's side of TLS over a plain asyncio transport, so that a test can close one side alone."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
@@ -104,11 +105,9 @@ class TlsWriter(asyncio.StreamWriter):
         super().close()
 
     def _say_end(self) -> None:
-        try:
+        # The other side's is not waited for.
+        with contextlib.suppress(ssl.SSLError):
             self.protocol.session.unwrap()
-        except ssl.SSLError:
-            # The other side's is not waited for.
-            pass
         self.protocol.send()
 
 

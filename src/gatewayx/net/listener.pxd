@@ -4,6 +4,7 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.sockets cimport CompactAddress
 from gatewayx.net.stream cimport SocketStream
+from gatewayx.net.tls cimport HandshakeLine
 
 cdef enum:
     # Connections that are accepted in one turn, as many as HAProxy's tune.maxaccept; the others wait in the kernel for the
@@ -20,6 +21,8 @@ cdef class Listener(Polled):
     # The socket that listens, and its descriptor; None and -1 once it is closed.
     cdef object bound
     cdef int descriptor
+    # Where TLS handshakes of its connections wait; None for connections without.
+    cdef HandshakeLine line
     # Makes the owner of an accepted connection's stream.
     cdef object factory
     # A descriptor to give up when there is no other; -1 if it could not be had again.

@@ -8,6 +8,7 @@ from typing import final
 from gatewayx.core.counters import Counters
 from gatewayx.net.poller import Polled, TurnPoller
 from gatewayx.net.stream import StreamOwner
+from gatewayx.net.tls import HandshakeLine
 
 logger: logging.Logger
 
@@ -16,11 +17,16 @@ class Listener(Polled):
     """Accepts the connections of a socket that listens, non-blocking, which is the listener's from here on.
 
     factory: makes the owner of an accepted connection's stream. counters: where connections are counted that could not
-    be served. Raises OSError if it cannot be watched.
+    be served. line: where their TLS handshakes wait; None for no TLS. Raises OSError if it cannot be watched.
     """
 
     def __init__(
-        self, poller: TurnPoller, bound: socket.socket, factory: Callable[[], StreamOwner], counters: Counters
+        self,
+        poller: TurnPoller,
+        bound: socket.socket,
+        factory: Callable[[], StreamOwner],
+        counters: Counters,
+        line: HandshakeLine | None = None,
     ) -> None: ...
     @property
     def waits(self) -> bool: ...

@@ -16,6 +16,7 @@ from gatewayx.core.counters cimport Counters
 from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.sockets cimport CompactAddress, accept_connection, disconnect, open_nothing
 from gatewayx.net.stream cimport SocketStream
+from gatewayx.net.tls cimport ENOUGH_IN_LINE, HandshakeLine
 
 logger = logging.getLogger("gatewayx")
 
@@ -25,12 +26,13 @@ cdef class Listener(Polled):
     """Accepts the connections of a socket that listens, non-blocking, which is the listener's from here on.
 
     poller: the process's. bound: the socket. factory: makes the owner of an accepted connection's stream. counters:
-    where connections are counted that could not be served. What is set on the socket the kernel sets for each connection
+    where connections are counted that could not be served. line: where their TLS handshakes wait; None for no TLS. What is set on the socket the kernel sets for each connection
     (tcp(7)). Raises OSError if it cannot be watched.
     """
 
-    def __init__(self, TurnPoller poller not None, bound, factory, Counters counters not None):
+    def __init__(self, TurnPoller poller not None, bound, factory, Counters counters not None, HandshakeLine line=None):
         self.poller = poller
+        self.line = line
         self.counted_in = counters
         self.counts = counters.row
         self.bound = bound
@@ -103,6 +105,9 @@ cdef class Listener(Polled):
         cdef CompactAddress peer
         cdef int accepted
         for _ in range(ACCEPTS_PER_TURN):
+            if self.line is not None and self.line.count >= ENOUGH_IN_LINE:
+                # The line has a turn of its own, after which this is told again.
+                break
             accepted = accept_connection(self.descriptor, &peer)
             if accepted >= 0:
                 self.turns_away = False

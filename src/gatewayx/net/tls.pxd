@@ -15,8 +15,10 @@ cdef enum:
     MOST_HELLO_BYTES = 18432
     # What one stream encrypts in a turn, beside the answer that is written first.
     ENCRYPTED_PER_TURN_BYTES = 131072
-    # Handshakes are begun for so long in a turn: one at least, and each takes the time of a signature.
-    HANDSHAKES_NS = 250_000
+    # Handshakes are answered for so long in a turn: one at least, and each takes the time of a signature.
+    HANDSHAKES_NS = 100_000
+    # While so many wait for that, no further connection is accepted: others wait in the kernel, where they cost nothing.
+    ENOUGH_IN_LINE = 16
 
 
 cdef enum TlsState:
@@ -36,27 +38,28 @@ cdef class TlsServer:
     cdef TurnPoller poller
     # An ssl.SSLContext, for handshakes that begin from now on.
     cdef readonly object context
-    # Handshakes under way from the client's first record on, the oldest first, how many, and the bound.
+    # Handshakes that wait for their client, who was answered: the oldest first, and how many. As many may wait in the line.
     cdef TlsStream first
     cdef TlsStream last
-    cdef readonly Py_ssize_t handshakes
+    cdef Py_ssize_t answered
     cdef Py_ssize_t max_handshakes
-    cdef HandshakeLine line
+    cdef readonly HandshakeLine line
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in
     cdef Counts* counts
 
-    # The client's first record is there: let the handshake have its turn.
+    # The client is about to be answered, in the place of the one who has let wait for longest if there is none else.
     cdef int begin(self, TlsStream stream) except -1
     # The handshake is over, however.
     cdef int end(self, TlsStream stream) except -1
 
 
 cdef class HandshakeLine(Polled):
-    """Those whose handshake is to be begun, in the order in which they came; at most TlsServer.max_handshakes."""
+    """Those whose client's first record is there, in the order in which they came; at most TlsServer.max_handshakes."""
     cdef TurnPoller poller
     cdef TlsStream first
     cdef TlsStream last
+    cdef readonly Py_ssize_t count
 
     cdef int append(self, TlsStream stream) except -1
 

@@ -21,7 +21,7 @@ class TlsServer:
     @property
     def context(self) -> ssl.SSLContext: ...
     @property
-    def handshakes(self) -> int: ...
+    def line(self) -> HandshakeLine: ...
     def change(self, context: ssl.SSLContext, max_handshakes: int) -> None:
         """Be as if it had been made with these."""
     def over(self, factory: Callable[[], StreamOwner]) -> Callable[[], StreamOwner]:
@@ -34,6 +34,8 @@ class HandshakeLine(Polled):
     """Those whose handshake is to be begun; poller: the process's."""
 
     def __init__(self, poller: TurnPoller) -> None: ...
+    @property
+    def count(self) -> int: ...
 
 @final
 class Ciphertext(StreamOwner):

@@ -5,10 +5,11 @@ SocketStream, whose owner is a Ciphertext. Bytes pass OpenSSL through memory BIO
 it has once needed. What a socket is read in a turn is decrypted in that turn and handed over at once, so nothing
 decrypted ever waits here; what is written waits as it is until the socket takes more, and is encrypted then.
 
-A connection costs a socket and the objects here until its client's first record has come whole: only then is there an
-SSLObject. From there on it is one of the handshakes under way, of which there is a bound: the oldest is given up for a
-further one. The first step of a handshake, the one with the signature, is done in a line, for HANDSHAKES_NS in each turn,
-so that clients that are in have the rest of it. The deadline is the owner's: a handshake is nothing that it has received.
+A connection costs a socket and the objects here until its client's first record has come whole, and the line has come to
+it: only then is there an SSLObject. The step with the signature is done in that line, for HANDSHAKES_NS in each turn, so
+that clients that are in have the rest of it; while the line is long, further connections are not accepted. From its answer
+on it is one of the handshakes that wait for their client, of which there is a bound: the oldest is given up for a further
+one. The deadline is the owner's: a handshake is nothing that it has received.
 """
 
 import logging
@@ -73,11 +74,14 @@ cdef class TlsServer:
 
     def counters(self):
         """What is held now, by name."""
-        return {"handshakes": self.handshakes}
+        return {"handshakes": self.answered + self.line.count}
 
     cdef int begin(self, TlsStream stream) except -1:
-        if self.handshakes >= self.max_handshakes and self.first is not None:
+        if self.answered >= self.max_handshakes:
+            # Its end is told at the end of the turn.
             self.first.abort()
+            self.counts.tls_left += 1
+            self.end(self.first)
         stream.in_handshake = True
         stream.previous_handshake = self.last
         if self.last is None:
@@ -85,8 +89,8 @@ cdef class TlsServer:
         else:
             self.last.next_handshake = stream
         self.last = stream
-        self.handshakes += 1
-        return self.line.append(stream)
+        self.answered += 1
+        return 0
 
     cdef int end(self, TlsStream stream) except -1:
         if not stream.in_handshake:
@@ -102,7 +106,7 @@ cdef class TlsServer:
             stream.next_handshake.previous_handshake = stream.previous_handshake
         stream.previous_handshake = None
         stream.next_handshake = None
-        self.handshakes -= 1
+        self.answered -= 1
         return 0
 
 
@@ -119,6 +123,7 @@ cdef class HandshakeLine(Polled):
         else:
             self.last.next_in_line = stream
         self.last = stream
+        self.count += 1
         return self.poller.add_ready(self)
 
     cdef int handle(self, unsigned int events) except -1:
@@ -128,6 +133,7 @@ cdef class HandshakeLine(Polled):
             stream = self.first
             self.first = stream.next_in_line
             stream.next_in_line = None
+            self.count -= 1
             # One that is over meanwhile takes no time.
             if stream.state == IN_LINE:
                 try:
@@ -205,7 +211,7 @@ cdef class TlsStream(Stream):
 
     cdef int gone(self, error) except -1:
         cdef StreamOwner owner = self.owner
-        if self.in_handshake:
+        if self.in_handshake or self.state == IN_LINE:
             self.server.counts.tls_left += 1
             self.server.end(self)
         self.state = OVER
@@ -246,15 +252,19 @@ cdef class TlsStream(Stream):
         if head[0] == HANDSHAKE_RECORD and here <= MOST_HELLO_BYTES:
             if here < RECORD_HEAD_BYTES or here < RECORD_HEAD_BYTES + (head[3] << 8 | head[4]):
                 return 0
+        if self.server.line.count >= self.server.max_handshakes:
+            self.server.counts.tls_left += 1
+            return self.abort()
         # What is no record OpenSSL answers as TLS wants it.
         self.state = IN_LINE
         self.socket.pause()
-        return self.server.begin(self)
+        return self.server.line.append(self)
 
     cdef int start_handshake(self) except -1:
         """Its turn has come."""
         cdef bytes begun = self.begun
         self.begun = None
+        self.server.begin(self)
         self.state = HANDSHAKE
         self.incoming = MemoryBio()
         self.outgoing = MemoryBio()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gatewayx.address import Address, ListenAddress, UnixAddress
 from gatewayx.net.stream import StreamOwner
-from gatewayx.net.tls import TlsServer
+from gatewayx.net.tls import HandshakeLine, TlsServer
 
 # Makes who stands on the stream of one accepted socket.
 Factory = Callable[[], StreamOwner]
@@ -41,3 +41,7 @@ class Entries:
             assert self._tls is not None
             connection = self._tls.over(connection)
         return connection
+
+    def line(self, entry: Entry) -> HandshakeLine | None:
+        """Where handshakes of an entry's connections wait; None for no TLS."""
+        return self._tls.line if entry.tls and self._tls is not None else None

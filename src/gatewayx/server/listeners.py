@@ -306,7 +306,8 @@ class Listeners:
 
     def _serve(self, number: int, bound: socket.socket) -> None:
         entry = self._sockets.entry(bound)
-        listener = Listener(self._poller, bound, self._entries.factory(entry, self._http.connection), self._counters)
+        factory = self._entries.factory(entry, self._http.connection)
+        listener = Listener(self._poller, bound, factory, self._counters, self._entries.line(entry))
         self._entry_of[listener] = entry
         self._served.setdefault(number, []).append(listener)
 
