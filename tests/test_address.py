@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatewayx.address import Address, AddressError, ServerAddress, UnixAddress
+from gatewayx.address import Address, AddressError, ListenAddress, ServerAddress, UnixAddress, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,52 @@ def test_a_server_s_address_is_read_and_written_back_the_same(text: str, address
 def test_what_is_no_server_s_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         ServerAddress.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost:80", Address("localhost", 80)),
+        ("[::1]:0", Address("::1", 0)),
+        ("unix:/run/a", UnixAddress("/run/a")),
+        ("https://localhost:443", ListenAddress("localhost", 443, tls=True)),
+        ("https://[fe80::1%eth0]:0", ListenAddress("fe80::1%eth0", 0, tls=True)),
+        ("proxy://10.0.0.1:80", ListenAddress("10.0.0.1", 80, proxy=True)),
+        ("proxy+https://[::]:443", ListenAddress("::", 443, tls=True, proxy=True)),
+    ],
+)
+def test_how_clients_come_in_is_read_and_written_back_the_same(text, address):
+    assert parse_listen(text) == address
+    assert type(parse_listen(text)) is type(address)
+    assert str(address) == text
+
+
+def test_plain_http_may_be_named_and_is_not_written():
+    assert parse_listen("http://localhost:80") == Address("localhost", 80)
+    assert str(ListenAddress("localhost", 80)) == "http://localhost:80"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "https://",
+        "https:localhost:1",
+        "https://localhost",
+        "https://localhost:1/",
+        "HTTPS://localhost:1",
+        "tls://localhost:1",
+        "https+proxy://localhost:1",
+        "proxy+http://localhost:1",
+        "proxy://proxy://localhost:1",
+        "proxy://unix:/run/a",
+        "https://unix:/run/a",
+        "unix:https://localhost:1",
+    ],
+)
+def test_what_says_of_no_address_how_clients_come_in_is_refused(text):
+    with pytest.raises(AddressError):
+        parse_listen(text)
 
 
 @pytest.mark.parametrize("path", ["/a", "/run/gatewayx/http.sock", "/a b/c:1", "/\u00e4", f"/{'a' * 106}"])

@@ -64,14 +64,16 @@ def test_each_level_sets_it_and_wins_over_the_lower_ones(setting: Setting, toml:
     sample = SAMPLES[setting.name]
     (toml_text, toml_value), (text, environment_value), (flag, flag_value) = sample.toml, sample.variable, sample.flag
     path = toml(f"{setting.key} = {toml_text}\n")
-    environ = {setting.variable: text, "PATH": "/bin", "gatewayx_max_body": "ignored"}
+    beside = {BY_NAME[name].variable: beside_text for name, beside_text in sample.beside.items()}
+    others = load(None, beside, {})
+    environ = {setting.variable: text, "PATH": "/bin", "gatewayx_max_body": "ignored", **beside}
     flags = {setting.name: flag}
     expected = [
-        ((path, {}, {}), toml_value, f"file {path}"),
+        ((path, beside, {}), toml_value, f"file {path}"),
         ((None, environ, {}), environment_value, f"environment {setting.variable}"),
-        ((None, {}, flags), flag_value, f"flag {setting.flag}"),
+        ((None, beside, flags), flag_value, f"flag {setting.flag}"),
         ((path, environ, {}), environment_value, f"environment {setting.variable}"),
-        ((path, {}, flags), flag_value, f"flag {setting.flag}"),
+        ((path, beside, flags), flag_value, f"flag {setting.flag}"),
         ((None, environ, flags), flag_value, f"flag {setting.flag}"),
         ((path, environ, flags), flag_value, f"flag {setting.flag}"),
     ]
@@ -80,8 +82,8 @@ def test_each_level_sets_it_and_wins_over_the_lower_ones(setting: Setting, toml:
 
         assert getattr(loaded.settings, setting.name) == value
         assert type(getattr(loaded.settings, setting.name)) is type(value)
-        assert loaded.origins == {**dict.fromkeys(BY_NAME, "default"), setting.name: origin}
-        assert loaded.settings == msgspec.structs.replace(Settings(), **{setting.name: value})
+        assert loaded.origins == {**others.origins, setting.name: origin}
+        assert loaded.settings == msgspec.structs.replace(others.settings, **{setting.name: value})
 
 
 def test_flags_not_given_leave_the_lower_levels_alone() -> None:
@@ -112,6 +114,46 @@ def test_a_function_is_mapped_to_one_of_the_job_servers_or_refused(origin: str, 
         FunctionServer("f", ServerAddress("a", 1)),
         FunctionServer("g", ServerAddress("b", 2, tls=True)),
         FunctionServer("h", ServerAddress("c", 3, each=True)),
+    )
+
+
+@pytest.mark.parametrize("scheme", ["https", "proxy+https"])
+def test_tls_is_not_spoken_without_a_certificate(scheme: str) -> None:
+    listen = {"GATEWAYX_LISTEN": f"a:1,{scheme}://b:2"}
+    trusted = {"trusted_proxy": ("10.0.0.1",)}
+
+    assert refusal(lambda: load(None, listen, trusted)) == (
+        f"listen = a:1,{scheme}://b:2 (environment GATEWAYX_LISTEN) is not allowed without tls-certificate"
+    )
+    assert load(None, listen, {**trusted, "tls_certificate": ("a.pem",)}).settings.tls_key == ()
+
+
+def test_each_certificate_has_a_key_or_none_has() -> None:
+    certificates = {"GATEWAYX_TLS_CERTIFICATE": "a.pem,b.pem"}
+
+    assert refusal(lambda: load(None, certificates, {"tls_key": ("a.key",)})) == (
+        "tls-key = a.key (flag --tls-key) is not allowed with tls-certificate = a.pem,b.pem (environment "
+        "GATEWAYX_TLS_CERTIFICATE): there must be as many keys as certificates, or none"
+    )
+    assert " is not allowed with tls-certificate = " in refusal(lambda: load(None, {}, {"tls_key": ("a.key",)}))
+    assert load(None, certificates, {"tls_key": ("b.key", "a.key")}).settings.tls_key == ("b.key", "a.key")
+    assert load(None, certificates, {}).settings.tls_key == ()
+
+
+@pytest.mark.parametrize("scheme", ["proxy", "proxy+https"])
+def test_headers_of_proxies_are_expected_of_nobody_where_nobody_is_trusted(scheme: str) -> None:
+    listen = {"listen": (f"{scheme}://a:1",), "tls_certificate": ("a.pem",)}
+
+    assert refusal(lambda: load(None, {}, listen)) == (
+        f"listen = {scheme}://a:1 (flag --listen) is not allowed without trusted-proxy: nobody could connect"
+    )
+    assert load(None, {"GATEWAYX_TRUSTED_PROXY": "::1"}, listen).settings.trusted_proxy == ("::1/128",)
+
+
+@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for"])
+def test_no_header_names_the_client_where_nobody_is_believed(header: str) -> None:
+    assert refusal(lambda: load(None, {}, {"client_address": header})) == (
+        f"client-address = {header} (flag --client-address) is not allowed without trusted-proxy: nobody is believed"
     )
 
 

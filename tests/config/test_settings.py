@@ -40,6 +40,11 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_what_sockets_processes_and_shared_memory_are_made_of_needs_a_restart() -> None:
     assert {setting.key for setting in SETTINGS if not setting.live} == {
         "listen",
+        "tls-certificate",
+        "tls-key",
+        "tls-min",
+        "tls-client-ca",
+        "tls-client-verify",
         "socket-mode",
         "socket-owner",
         "workers",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -19,3 +21,5 @@ class Sample(NamedTuple):
     shown: str
     # Texts that are no value.
     bad: list[str]
+    # Texts of the settings without which these values are not allowed, by name.
+    beside: Mapping[str, str] = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatewayx.address import Address, ServerAddress, UnixAddress
+from gatewayx.address import Address, ListenAddress, ServerAddress, UnixAddress
 from gatewayx.config.kinds import FunctionBound, FunctionServer, SocketOwner
 from gatewayx.config.settings import LARGEST_WORKLOAD_BYTES
 from support.bad_values import (
@@ -19,6 +19,7 @@ from support.bad_values import (
     BAD_TYPES,
     BAD_WORDS,
 )
+from support.client_samples import CLIENT_SAMPLES
 from support.kept_samples import KEPT_SAMPLES
 from support.sample import Sample
 from support.who_may_samples import WHO_MAY_SAMPLES
@@ -29,20 +30,26 @@ SAMPLES = {
     "listen": Sample(
         default=(Address("127.0.0.1", 8080),),
         toml=(
-            '["[::1]:0", "[::1]:0", "unix:/run/a b/\u00e4.sock", "localhost:81"]',
-            (Address("::1", 0), Address("::1", 0), UnixAddress("/run/a b/\u00e4.sock"), Address("localhost", 81)),
+            '["[::1]:0", "http://[::1]:0", "unix:/run/a b/\u00e4.sock", "https://localhost:81"]',
+            (
+                Address("::1", 0),
+                Address("::1", 0),
+                UnixAddress("/run/a b/\u00e4.sock"),
+                ListenAddress("localhost", 81, tls=True),
+            ),
         ),
         variable=(
-            "10.0.0.1:80, unix:/a:1 , 10.0.0.2:80",
-            (Address("10.0.0.1", 80), UnixAddress("/a:1"), Address("10.0.0.2", 80)),
+            "10.0.0.1:80, unix:/a:1 , proxy://10.0.0.2:80",
+            (Address("10.0.0.1", 80), UnixAddress("/a:1"), ListenAddress("10.0.0.2", 80, proxy=True)),
         ),
         flag=(
             ("10.0.0.3:80", f"unix:/{'a' * 106}", "[::1]:80"),
             (Address("10.0.0.3", 80), UnixAddress(f"/{'a' * 106}"), Address("::1", 80)),
         ),
-        arguments=["--listen", "[::1]:0", "--listen", "unix:/run/b", "--listen", "a:81"],
-        shown="[::1]:0,unix:/run/b,a:81",
+        arguments=["--listen", "[::1]:0", "--listen", "unix:/run/b", "--listen", "proxy+https://a:81"],
+        shown="[::1]:0,unix:/run/b,proxy+https://a:81",
         bad=BAD_LISTENS,
+        beside={"tls_certificate": "a.pem", "trusted_proxy": "10.0.0.0/8"},
     ),
     "socket_mode": Sample(
         default=0o666,
@@ -545,6 +552,7 @@ SAMPLES = {
         shown="true",
         bad=BAD_WORDS,
     ),
+    **CLIENT_SAMPLES,
     **WHO_MAY_SAMPLES,
     **KEPT_SAMPLES,
 }
