@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from support.bad_values import BAD_NUMBERS, BAD_PATHS
 from support.sample import Sample
+from support.tls import authority
+
+# Files of certificates and their keys that are there, since `check` reads them.
+CERTIFICATES = [str(authority().certificate(host)) for host in ("one.example", "two.example")]
 
 _BAD_FILES = [*BAD_PATHS, ",", "a,", ",a", "a,,b", "a,a", ",".join(f"{number}.pem" for number in range(65))]
 _BAD_NETWORKS = [
@@ -53,8 +57,8 @@ CLIENT_SAMPLES = {
         toml=('["a b/\u00e4.pem", "/b.pem"]', ("a b/\u00e4.pem", "/b.pem")),
         variable=("a.pem,/b.pem", ("a.pem", "/b.pem")),
         flag=(("one,two.pem", "c"), ("one,two.pem", "c")),
-        arguments=["--tls-certificate", "a.pem", "--tls-certificate", "b.pem"],
-        shown="a.pem,b.pem",
+        arguments=[part for path in CERTIFICATES for part in ("--tls-certificate", path)],
+        shown=",".join(CERTIFICATES),
         bad=_BAD_FILES,
     ),
     "tls_key": Sample(
@@ -62,10 +66,10 @@ CLIENT_SAMPLES = {
         toml=('["a b/\u00e4.key", "/b.key"]', ("a b/\u00e4.key", "/b.key")),
         variable=("a.key,/b.key", ("a.key", "/b.key")),
         flag=(("one,two.key", "c"), ("one,two.key", "c")),
-        arguments=["--tls-key", "a.key", "--tls-key", "b.key"],
-        shown="a.key,b.key",
+        arguments=[part for path in CERTIFICATES for part in ("--tls-key", path)],
+        shown=",".join(CERTIFICATES),
         bad=_BAD_FILES,
-        beside={"tls_certificate": "a.pem,b.pem"},
+        beside={"tls_certificate": ",".join(CERTIFICATES)},
     ),
     "tls_min": Sample(
         default="1.2",

@@ -19,7 +19,7 @@ from support.bad_values import (
     BAD_TYPES,
     BAD_WORDS,
 )
-from support.client_samples import CLIENT_SAMPLES
+from support.client_samples import CERTIFICATES, CLIENT_SAMPLES
 from support.kept_samples import KEPT_SAMPLES
 from support.sample import Sample
 from support.who_may_samples import WHO_MAY_SAMPLES
@@ -49,7 +49,7 @@ SAMPLES = {
         arguments=["--listen", "[::1]:0", "--listen", "unix:/run/b", "--listen", "proxy+https://a:81"],
         shown="[::1]:0,unix:/run/b,proxy+https://a:81",
         bad=BAD_LISTENS,
-        beside={"tls_certificate": "a.pem", "trusted_proxy": "10.0.0.0/8"},
+        beside={"tls_certificate": CERTIFICATES[0], "trusted_proxy": "10.0.0.0/8"},
     ),
     "socket_mode": Sample(
         default=0o666,

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
-from gatewayx.address import ListenAddress
+from gatewayx.address import UNIX_SCHEME, ListenAddress
 from gatewayx.config.kinds import LONGEST_SHOWN_VALUE, Size, escaped, printable
 from gatewayx.config.setting_table import SETTINGS, VARIABLE_PREFIX, Setting
 from gatewayx.config.settings import Settings
@@ -141,11 +141,12 @@ def _check_tls(loaded: Loaded) -> None:
 def _check_proxies(loaded: Loaded) -> None:
     """Refuse to expect what nobody is trusted to tell."""
     settings = loaded.settings
-    if settings.trusted_proxy:
-        return
-    if any(isinstance(address, ListenAddress) and address.proxy for address in settings.listen):
-        raise SettingError(f"{_told(loaded, 'listen')} is not allowed without trusted-proxy: nobody could connect")
-    if settings.client_address != "connection":
+    listens = any(isinstance(address, ListenAddress) and address.proxy for address in settings.listen)
+    if listens and all(text.startswith(UNIX_SCHEME) for text in settings.trusted_proxy):
+        raise SettingError(
+            f"{_told(loaded, 'listen')} is not allowed without an address in trusted-proxy: nobody could connect"
+        )
+    if settings.client_address != "connection" and not settings.trusted_proxy:
         raise SettingError(
             f"{_told(loaded, 'client_address')} is not allowed without trusted-proxy: nobody is believed"
         )
