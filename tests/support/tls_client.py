@@ -20,6 +20,7 @@ class TlsProtocol(asyncio.StreamReaderProtocol):
         self.outgoing = ssl.MemoryBIO()
         self.session = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
         self.is_whole = False
+        self.is_cut = False
         self.shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport
 
@@ -65,7 +66,7 @@ class TlsProtocol(asyncio.StreamReaderProtocol):
     def send(self) -> None:
         """Send what OpenSSL has to say."""
         data = self.outgoing.read()
-        if data and not self.transport.is_closing():
+        if data and not self.is_cut and not self.transport.is_closing():
             self.transport.write(data)
 
     def _shake(self) -> None:
@@ -96,6 +97,11 @@ class TlsWriter(asyncio.StreamWriter):
     def write_eof(self) -> None:
         """Send close_notify, then FIN."""
         self._say_end()
+        super().write_eof()
+
+    def cut(self) -> None:
+        """Send FIN without close_notify, as whoever stands between may."""
+        self.protocol.is_cut = True
         super().write_eof()
 
     def close(self) -> None:
