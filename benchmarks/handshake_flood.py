@@ -2,11 +2,10 @@
 
     python benchmarks/handshake_flood.py [--rounds 5] [--count 10000] [--key ecdsa|rsa] [--strict]
 
-A flood connects as fast as it can and sends a ClientHello over each connection: `waits` stays until the gateway ends it,
-`leaves` closes at once. Good traffic is wrk with 8 kept connections, by TLS or plainly; each turn is measured calm, and
-then from the flood's start on for as long. The bar is the median of the rounds' own ratios: the p99 of good traffic in the
-flood is at most 3 times that of the calm. Told beside it: how much private memory the gateway has had at most, and how its
-handshakes have ended.
+A flood connects as fast as it can and sends a ClientHello over each connection: `waits` stays until the gateway ends
+it, `leaves` closes at once. Good traffic is wrk with 8 kept connections, by TLS or plainly; each turn is measured calm,
+and then from the flood's start on for as long. The bar is the median of the rounds' own ratios: the p99 of good traffic
+in the flood is at most 3 times that of the calm. Told beside it: how much more private memory the gateway had at most.
 """
 
 import argparse
@@ -107,7 +106,9 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
             calm = good_traffic(urls[good])
             before_bytes = gateway.memory().private_bytes
             with (
-                Flood(flood, tls_port, KINDS[kind], MOST_OPEN, arguments.duration + 1, 0, arguments.count, hello) as run,
+                Flood(
+                    flood, tls_port, KINDS[kind], MOST_OPEN, arguments.duration + 1, 0, arguments.count, hello
+                ) as run,
                 Sampler(gateway) as sampler,
             ):
                 flooded = good_traffic(urls[good])
@@ -138,7 +139,7 @@ def main() -> int:
     """Measure and report; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--duration", type=float, default=4.0, help="seconds of good traffic, from the flood's start on")
+    parser.add_argument("--duration", type=float, default=4.0, help="seconds of good traffic")
     parser.add_argument("--count", type=int, default=10_000, help="handshakes that are begun and left")
     parser.add_argument("--key", choices=("ecdsa", "rsa"), default="ecdsa", help="kind of the certificate's key")
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
@@ -160,9 +161,7 @@ def main() -> int:
         "key": arguments.key,
         "openssl": ssl.OPENSSL_VERSION,
     }
-    write_report(
-        arguments.output, f"handshake_flood_{arguments.key}", "Handshakes begun and left", rows, settings, raw
-    )
+    write_report(arguments.output, f"handshake_flood_{arguments.key}", "Handshakes begun and left", rows, settings, raw)
     return 1 if arguments.strict and any(row.passed is False for row in rows) else 0
 
 

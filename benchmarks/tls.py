@@ -4,7 +4,7 @@
 
 `kept`: POSTs of wrk with one thread over 64 kept connections; the gateway has a background job of each, in front of a
 job server that answers at once, and nginx answers 200 with nothing. `handshakes`: the same with `Connection: close`, so
-that each request has a connection and a full handshake of its own. Beside both stand the gateway's own plain port, which
+that each request has a connection and a full handshake of its own. Beside both stand the gateway's plain port, which
 tells what TLS costs it, and nginx that ends TLS and passes requests on to that port, which is what else people do: both
 processes count then.
 

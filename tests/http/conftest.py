@@ -46,7 +46,7 @@ def settings() -> dict[str, object]:
 
 @pytest.fixture
 def stream() -> str:
-    """What the gateway's clients stand on: sockets of its own, TLS, or the fake stream; tests of connections use all."""
+    """What the gateway's clients stand on: sockets, TLS, or the fake stream; tests of connections run on all."""
     return "sockets"
 
 
