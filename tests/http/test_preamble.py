@@ -31,15 +31,17 @@ pytestmark = pytest.mark.anyio
 NOBODY = 65534
 REQUEST_ID = b"abcdefghijkl7-00000000000042"
 MARK = bytes(range(16))
-BEGINNING = b"\x00gwx\x03" + REQUEST_ID + bytes(16)
-NO_ADDRESS = BEGINNING + b"\x00"
+BEGINNING = b"\x00gwx\x04" + REQUEST_ID + bytes(16)
+NO_ADDRESS = BEGINNING + b"\x00\x00"
 PREAMBLES = {
     "no address": NO_ADDRESS,
-    "IPv4": BEGINNING + b"\x0f255.255.255.255",
-    "IPv6": BEGINNING + b"\x08\x20\x01\x0d\xb8\x00\x00\x00\x01",
-    "a token": b"\x00gwx\x03" + REQUEST_ID + MARK + b"\x0f255.255.255.255",
+    "IPv4": BEGINNING + b"\x0f\x00255.255.255.255",
+    "IPv6": BEGINNING + b"\x08\x00\x20\x01\x0d\xb8\x00\x00\x00\x01",
+    "a token": b"\x00gwx\x04" + REQUEST_ID + MARK + b"\x0f\x00255.255.255.255",
+    "a name": BEGINNING + b"\x00\x05edge1",
+    "an address and the longest name": BEGINNING + b"\x0f\x80255.255.255.255" + b"n" * 128,
     # The address may look like the end of one thing and the beginning of another.
-    "line ends": BEGINNING + b"\x08\r\n\r\n\x00gwx",
+    "line ends": BEGINNING + b"\x08\x00\r\n\r\n\x00gwx",
 }
 OPTIONS = head(b"OPTIONS", b"*")
 
@@ -150,7 +152,7 @@ class TestWhole:
 class TestWhoseTokenItIs:
     async def test_a_job_is_known_to_its_token_alone(self, asked, worker):
         def preamble(mark: bytes) -> bytes:
-            return b"\x00gwx\x03" + REQUEST_ID + mark + b"\x00"
+            return b"\x00gwx\x04" + REQUEST_ID + mark + b"\x00\x00"
 
         marks = [MARK, MARK[::-1], bytes(16)]
         async with Asking(asked.address) as process:
@@ -183,12 +185,14 @@ def unread(connected: socket.socket) -> int:
 
 MALFORMED = {
     "a request": OPTIONS,
-    "another byte first": b"\x01gwx\x03" + REQUEST_ID + MARK + b"\x00",
-    "another magic": b"\x00gwy\x03" + REQUEST_ID + MARK + b"\x00",
-    "an earlier version": b"\x00gwx\x02" + REQUEST_ID + b"\x00",
-    "a later version": b"\x00gwx\x04" + REQUEST_ID + MARK + b"\x00",
-    "too long": BEGINNING + b"\x10",
-    "as long as a byte tells": BEGINNING + b"\xff",
+    "another byte first": b"\x01gwx\x04" + REQUEST_ID + MARK + b"\x00\x00",
+    "another magic": b"\x00gwy\x04" + REQUEST_ID + MARK + b"\x00\x00",
+    "an earlier version": b"\x00gwx\x03" + REQUEST_ID + MARK + b"\x00",
+    "a later version": b"\x00gwx\x05" + REQUEST_ID + MARK + b"\x00\x00",
+    "too long": BEGINNING + b"\x10\x00",
+    "as long as a byte tells": BEGINNING + b"\xff\x00",
+    "a name that is too long": BEGINNING + b"\x00\x81",
+    "a name as long as a byte tells": BEGINNING + b"\x00\xff",
     "a line end": b"\r\n" + NO_ADDRESS,
 }
 
@@ -208,7 +212,7 @@ class TestMalformed:
             process.send(OPTIONS)
             await process.is_dropped()
 
-    @pytest.mark.parametrize("half", [b"", b"\x00", BEGINNING, BEGINNING + b"\x0f1.2", NO_ADDRESS, NO_ADDRESS + b"GE"])
+    @pytest.mark.parametrize("half", [b"", b"\x00", BEGINNING, BEGINNING + b"\x0f\x001.2", BEGINNING + b"\x00\x02a", NO_ADDRESS, NO_ADDRESS + b"GE"])
     async def test_one_that_ends_within_it_leaves_nothing(self, asked, half):
         async with Asking(asked.address) as process:
             process.send(half)

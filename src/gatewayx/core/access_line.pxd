@@ -3,10 +3,12 @@
 cdef enum:
     # Of a line with its line end: PIPE_BUF of Linux, so much a pipe takes whole or not at all (pipe(7)).
     MAX_LINE_BYTES = 4096
-    # Bytes of a text within its quotes, and what fits without a cut. An X-Request-Id and a trace id of ours:
-    MAX_ID_TEXT_BYTES = 32
-    # A client's own X-Request-Id of 256 bytes.
-    MAX_CLIENT_ID_TEXT_BYTES = 256
+    # Bytes of a text within its quotes, and what fits without a cut. An X-Request-Id of ours or of a trusted proxy:
+    MAX_ID_TEXT_BYTES = 128
+    # A trace id.
+    MAX_TRACE_TEXT_BYTES = 32
+    # A client's own X-Request-Id, of which 128 bytes are kept (http/request).
+    MAX_CLIENT_ID_TEXT_BYTES = 160
     # An IPv6 address with its zone.
     MAX_CLIENT_TEXT_BYTES = 64
     MAX_TOKEN_TEXT_BYTES = 192

@@ -44,7 +44,7 @@ FIELDS = (
 TEXT_BYTES = {
     "id": MAX_ID_TEXT_BYTES,
     "client_id": MAX_CLIENT_ID_TEXT_BYTES,
-    "trace": MAX_ID_TEXT_BYTES,
+    "trace": MAX_TRACE_TEXT_BYTES,
     "client": MAX_CLIENT_TEXT_BYTES,
     "token": MAX_TOKEN_TEXT_BYTES,
     "method": MAX_WORD_TEXT_BYTES,
@@ -271,7 +271,7 @@ cdef Py_ssize_t compose(char* line, const AccessEntry* entry) noexcept nogil:
     end += 1
     end = put_field(end, b',"id":"', entry.id, MAX_ID_TEXT_BYTES, False, &cut)
     end = put_field(end, b',"client_id":"', entry.client_id, MAX_CLIENT_ID_TEXT_BYTES, True, &cut)
-    end = put_field(end, b',"trace":"', entry.trace, MAX_ID_TEXT_BYTES, False, &cut)
+    end = put_field(end, b',"trace":"', entry.trace, MAX_TRACE_TEXT_BYTES, False, &cut)
     end = put_field(end, b',"client":"', entry.client, MAX_CLIENT_TEXT_BYTES, False, &cut)
     end = put_field(end, b',"token":"', entry.token, MAX_TOKEN_TEXT_BYTES, False, &cut)
     end = put_field(end, b',"method":"', entry.method, MAX_WORD_TEXT_BYTES, False, &cut)

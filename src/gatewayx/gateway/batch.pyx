@@ -134,8 +134,8 @@ cdef class Batch(LineTaker):
             self.body = PyBytes_FromStringAndSize(request.body_start, request.body_bytes)
         self.cursor = PyBytes_AS_STRING(self.body)
         self.end = self.cursor + PyBytes_GET_SIZE(self.body)
-        self.asker_name = request.owner.asker()
-        self.asker_hashed = request.owner.asker_hash()
+        self.asker_name = request.owner.asker(request)
+        self.asker_hashed = request.owner.asker_hash(request)
         self.answers = AnswerLines.__new__(AnswerLines)
         self.answer_turn = BatchTurn.__new__(BatchTurn)
         self.answer_turn.batch = self

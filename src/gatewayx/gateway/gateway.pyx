@@ -158,7 +158,9 @@ cdef class Gateway(Common):
             return ABOUT_THE_ANSWER
         if is_key_header(name, name_bytes):
             return ABOUT_THE_KEY
-        return FOR_THE_LOG if is_noted(name, name_bytes) and self.records.log is not None else 0
+        if is_noted(name, name_bytes) and (self.records.log is not None or self.records.takes_names):
+            return FOR_THE_LOG
+        return 0
 
     cdef int begin(self, Request request) except -1:
         cdef Exchange exchange

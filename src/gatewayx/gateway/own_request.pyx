@@ -22,14 +22,14 @@ cdef class OwnRequest(RequestOwner):
     """A request that the gateway makes itself, and takes the answer to."""
 
     cdef int made_for(self, Request client) except -1:
-        self.asker_name = client.owner.asker()
-        self.asker_hashed = client.owner.asker_hash()
+        self.asker_name = client.owner.asker(client)
+        self.asker_hashed = client.owner.asker_hash(client)
         return 0
 
-    cdef bytes asker(self):
+    cdef bytes asker(self, Request request):
         return self.asker_name
 
-    cdef uint64_t asker_hash(self) except? 0:
+    cdef uint64_t asker_hash(self, Request request) except? 0:
         return self.asker_hashed
 
     cdef int submit(
@@ -37,6 +37,7 @@ cdef class OwnRequest(RequestOwner):
     ) except -1:
         cdef Request request = new_request()
         memcpy(request.id, client.id, sizeof(client.id))
+        request.proxy_note = client.proxy_note
         request.method = METHOD_POST
         request.minor_version = 1
         request.path = path

@@ -111,7 +111,7 @@ cdef class RateLimits:
         cdef long long wait_ns
         if self.address.interval_ns == 0:
             return 0
-        hashed = request.owner.asker_hash()
+        hashed = request.owner.asker_hash(request)
         if hashed == 0:
             # A client of a unix socket.
             return 0

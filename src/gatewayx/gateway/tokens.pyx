@@ -287,7 +287,7 @@ cdef class Tokens:
         return found
 
     cdef int _refuse(self, Request request) except -1:
-        cdef uint64_t hashed = request.owner.asker_hash()
+        cdef uint64_t hashed = request.owner.asker_hash(request)
         cdef long long wait_ns = 0
         # Clients of a unix socket have no address by which they could be told apart.
         if hashed:

@@ -26,7 +26,7 @@ cdef class AnsweringClient(ArrivingClient):
     cdef int end_leaving(self, Unread unread, long long dropped_bytes) except -1
     # The request has ended, and is told of.
     cdef int end_record(self, Request request) except -1
-    cdef bytes host(self)
+    cdef bytes host(self, Request request)
     # The request is refused before it has begun: the handler has its lines in the answer.
     cdef int tell_refused(self, Request request) except -1
     cdef int append(self, Request request) except -1

@@ -16,7 +16,16 @@ from gatewayx.http.arriving cimport ArrivingClient
 from gatewayx.http.clients cimport ANSWERING, READING
 from gatewayx.http.idle cimport PACE_GRACE_S, Unread
 from gatewayx.http.records cimport MOST_LINES_BYTES, begin_record, end_record, put_ending
-from gatewayx.http.request cimport ID_BYTES, METHOD_HEAD, UNKNOWN_BYTES, BodySource, Request, unread_request
+from gatewayx.http.request cimport (
+    ID_BYTES,
+    METHOD_HEAD,
+    UNKNOWN_BYTES,
+    BodySource,
+    ProxyNote,
+    Request,
+    request_name,
+    unread_request,
+)
 from gatewayx.http.response cimport INLINE_BODY_BYTES, problem_body
 
 from gatewayx.http import outcomes
@@ -77,16 +86,23 @@ cdef class AnsweringClient(ArrivingClient):
             # Its client's own process tells of it, and has given it a name.
             if self.unfinished is not None:
                 memcpy(request.id, self.unfinished.relayed_id, ID_BYTES)
+                if self.unfinished.relayed_name is not None:
+                    request.proxy_note = ProxyNote.__new__(ProxyNote)
+                    request.proxy_note.name = self.unfinished.relayed_name
             return 0
         if self.clients.records.log is None:
             return 0
-        return self.clients.records.note(request, self.host(), self.serial, self.requests_begun)
+        return self.clients.records.note(request, self.host(request), self.serial, self.requests_begun)
 
     cdef int end_record(self, Request request) except -1:
+        if request.proxy_note is not None:
+            self.give_request(request)
         return 0 if self.relayed else end_record(self.clients.records, self.clients.record_state, request)
 
-    cdef bytes host(self):
+    cdef bytes host(self, Request request):
         """The client's address as text; None if it has none."""
+        if request.proxy_note is not None and request.proxy_note.host is not None:
+            return request.proxy_note.host
         if self.host_text is None:
             self.host_text = self.peer_host().encode()
         return self.host_text or None
@@ -96,7 +112,7 @@ cdef class AnsweringClient(ArrivingClient):
         cdef bint is_told = request is not None and request.begun_ns != 0
         cdef bytes answer
         if request is None:
-            self.clients.refusals.note(problem.kind, self, b"")
+            self.clients.refusals.note(problem.kind, self, b"", None)
             request = unread_request()
         if not is_told:
             begin_record(self.clients.record_state, request)
@@ -110,7 +126,7 @@ cdef class AnsweringClient(ArrivingClient):
             self.clients.refusals.headers(problem, headers),
             lines[: self._put_lines(lines, request) - lines],
             request.answer_lines,
-            request.id[:ID_BYTES],
+            request_name(request),
         )
         request.sent_bytes = PyBytes_GET_SIZE(answer)
         if not is_told:
@@ -214,9 +230,8 @@ cdef class AnsweringClient(ArrivingClient):
             self.let_arrival_go()
         self.release(request)
         request.sent_bytes = size
-        if request.note is not None:
-            # What the log tells of it is kept as long as the answer.
-            size += request.note.held_bytes()
+        # What the log tells of it is kept as long as the answer.
+        size += request.noted_bytes()
         request.answer_bytes = size
         self.hold_answers(size)
         request.answered_tick = self.clients.wheel.tick
@@ -278,7 +293,7 @@ cdef class AnsweringClient(ArrivingClient):
             NULL if headers is None else PyBytes_AS_STRING(headers),
             0 if headers is None else PyBytes_GET_SIZE(headers),
             b"" if is_empty else problem_body(
-                problem, problem.detail if detail is None else detail, request.id[:ID_BYTES]
+                problem, problem.detail if detail is None else detail, request_name(request)
             ),
         )
 
@@ -309,9 +324,9 @@ cdef class AnsweringClient(ArrivingClient):
                 buffers.append(request.response)
             if request.response_body is not None:
                 buffers.append(request.response_body)
-            if request.note is not None and request.answer_bytes:
-                self.hold_answers(-request.note.held_bytes())
-                request.answer_bytes -= request.note.held_bytes()
+            if (request.note is not None or request.proxy_note is not None) and request.answer_bytes:
+                self.hold_answers(-request.noted_bytes())
+                request.answer_bytes -= request.noted_bytes()
             self.unread_bytes += request.answer_bytes
             request.answer_bytes = 0
             if request.source is not None:

@@ -21,6 +21,8 @@ cdef class Unfinished:
     # The beginning of a preamble, None for none; and the name of the request of which it tells.
     cdef bytes preamble
     cdef char[ID_BYTES] relayed_id
+    # What it is called by a proxy; None for nothing.
+    cdef bytes relayed_name
     # And of a preamble that has told of a token.
     cdef bytes relayed_mark
     # The tick at which the body being read began, later by what the client was paused since, and its bytes so far.

@@ -15,7 +15,7 @@ from gatewayx.core.deadlines cimport DeadlineWheel
 from gatewayx.http.clients cimport READING, Client
 from gatewayx.http.idle cimport PACE_GRACE_S, PACE_S
 from gatewayx.http.limits cimport Limits
-from gatewayx.http.refusals cimport EXAMPLE_BYTES, address_key
+from gatewayx.http.refusals cimport EXAMPLE_BYTES
 from gatewayx.http.parser cimport RequestParser
 from gatewayx.http.request cimport Request
 
@@ -170,16 +170,17 @@ cdef class ArrivingClient(Client):
 
     cdef int follow_arrival(self) except -1:
         """Know an unfinished request from its first piece on, and count what is here of its head."""
+        cdef bytes sender
         if self.state != READING or (
             not self.has_begun() and (self.tail is None or self.read_paused or self.begins_nothing())
         ):
             return self.forget_arrival()
         if self.arrival is None:
-            if self.address is None:
-                self.address = address_key(self.stream.peer())
-            self.arrival = self.clients.room.arrivals.add(self, self.address, self.clients.wheel.tick)
-            # One object serves all connections of an address: ten thousand half heads are paid for by each byte.
-            self.address = self.arrival.sender.address
+            sender = self.sender_of(None if self.parser is None else self.parser.request)
+            self.arrival = self.clients.room.arrivals.add(self, sender, self.clients.wheel.tick)
+            if sender is self.address:
+                # One object serves all connections of an address: ten thousand half heads are paid for by each byte.
+                self.address = self.arrival.sender.address
         if self.parser is not None and not self.parser.head_done:
             self.parts()
             if not self.clients.room.take(self, &self.unfinished.head_held, SMALL, self.parser.head_bytes):

@@ -139,8 +139,7 @@ cdef class Client(Entrant):
     cdef Flag half_closed
     # It was accepted in a stop, or so shortly before that no byte had come: one request is served.
     cdef Flag late
-    # It is another process of this gateway; and that has said for whom it asks next.
-    cdef Flag relayed
+    # As another process of this gateway it has said for whom it asks next.
     cdef Flag introduced
     # Nothing is read from the client: it does not read its answers, or too many of them are due.
     cdef Flag read_paused

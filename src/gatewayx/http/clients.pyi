@@ -11,6 +11,7 @@ from gatewayx.core.rates import Rates
 from gatewayx.core.shared import Shared
 from gatewayx.core.turns import Turn
 from gatewayx.http.entrance import Entrant
+from gatewayx.http.forwarded import TrustedProxies
 from gatewayx.http.limits import Limits
 from gatewayx.http.records import Records
 from gatewayx.http.request import RequestHandler
@@ -55,6 +56,7 @@ class Clients:
         relay_peers: Callable[[tuple[int, int] | None], bool] | None = None,
         records: Records | None = None,
         rates: Rates | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None: ...
     @property
     def refused_connections(self) -> int: ...
@@ -70,8 +72,8 @@ class Clients:
     def emptied(self) -> asyncio.Event: ...
     @property
     def requests_in_flight(self) -> int: ...
-    def change(self, answers_half_closed: bool) -> None:
-        """Be as if it had been made with this, and with the limits as they are now."""
+    def change(self, answers_half_closed: bool, proxies: TrustedProxies | None = None) -> None:
+        """Be as if it had been made with these, and with the limits as they are now, for requests that begin from now on."""
 
     def drain(self, idle_s: float = 0) -> None:
         """No new connections: the next answer on each is its last one, and closes it once its client has that.

@@ -24,7 +24,8 @@ from gatewayx.http.entrance cimport Entrance, Entrant
 from gatewayx.http.idle cimport OccupantList, Room, Unread
 from gatewayx.http.limits cimport Limits
 from gatewayx.http.parser cimport RequestParser
-from gatewayx.http.refusals cimport Refusals, address_key
+from gatewayx.http.forwarded cimport TrustedProxies
+from gatewayx.http.refusals cimport Refusals
 from gatewayx.http.records cimport Records
 from gatewayx.http.request cimport Request, RequestHandler
 from gatewayx.http.response cimport ResponseBuilder
@@ -63,7 +64,8 @@ cdef class Clients:
     handler: knows what requests mean. builder: makes responses. budget: where what is held for clients is counted.
     turn: where connections write what was gathered in a turn of the loop. counters: where all is counted.
     answers_half_closed: a client that has closed its sending side waits for its answers; else it has hung up.
-    rates: how often addresses connect; None for a table of its own.
+    rates: how often addresses connect; None for a table of its own. proxies: whose word on their clients is taken; None
+    for nobody's.
     relay_peers: whether Stream.peer_process() is one of this gateway's; None where nobody relays. records: tells of
     requests; None for one that nobody reads.
     """
@@ -83,11 +85,11 @@ cdef class Clients:
         relay_peers=None,
         Records records=None,
         Rates rates=None,
+        TrustedProxies proxies=None,
     ):
         self.loop = loop
         self.wheel = wheel
         self.limits = limits
-        self.change(answers_half_closed)
         self.handler = handler
         self.builder = builder
         self.counted_in = counters
@@ -101,10 +103,13 @@ cdef class Clients:
         self.relay_peers = relay_peers
         self.turn = turn
         self.emptied = asyncio.Event()
+        self.change(answers_half_closed, proxies)
 
-    def change(self, bint answers_half_closed):
-        """Be as if it had been made with this, and with the limits as they are now."""
+    def change(self, bint answers_half_closed, TrustedProxies proxies=None):
+        """Be as if it had been made with these, and with the limits as they are now, for requests that begin from now on."""
         self.answers_half_closed = answers_half_closed
+        self.entrance.proxies = proxies
+        self.records.takes_names = proxies is not None
         self.body_linger_bytes = max(<long long> BODY_LINGER_BYTES, BODY_LINGER_BODIES * self.limits.max_body_bytes)
 
     def drain(self, double idle_s=0):
@@ -190,10 +195,11 @@ cdef class Clients:
         cdef Limits limits = self.limits
         if self.draining and not client.late:
             return STOPPING
-        if not client.is_in_time():
-            return TOO_MANY_CONNECTIONS_TOO_FAST
-        if limits.max_connections_per_address and not client.take_address(limits.max_connections_per_address):
-            return TOO_MANY_CONNECTIONS_PER_ADDRESS
+        if not client.is_of_many():
+            if not client.is_in_time():
+                return TOO_MANY_CONNECTIONS_TOO_FAST
+            if limits.max_connections_per_address and not client.take_address(limits.max_connections_per_address):
+                return TOO_MANY_CONNECTIONS_PER_ADDRESS
         # Whoever is closed to make room gives its place back at once.
         if client.take_place() or (self.room.make_place() and client.take_place()):
             return None
@@ -322,8 +328,8 @@ cdef class Client(Entrant):
         clients.add(self)
         return self.arm(FIRST_BYTE)
 
-    cdef bytes own_address(self):
-        return address_key(self.stream.peer())
+    cdef object peer(self):
+        return self.stream.peer()
 
     cdef int refuse_connection(self, object problem) except -1:
         cdef Clients clients = self.clients

@@ -21,4 +21,5 @@ cdef class HttpConnection(PiecewiseClient):
     cdef int _hand_over(self, Request request) except -1
     cdef int _handle(self, Request request) except -1
     cdef Request _request_so_far(self)
+    cdef int _refuse_for_address(self, Request request) except -1
     cdef int _refuse_for_place(self) except -1

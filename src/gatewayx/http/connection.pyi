@@ -11,13 +11,13 @@ PLACE_NEEDED: str
 class HttpServer(Clients):
     """The clients' side of a process; `connection` makes the owner of the stream of an accepted socket."""
 
-    def connection(self) -> HttpConnection:
-        """The owner of the stream of one accepted socket."""
+    def connection(self, unix_path: str | None = None) -> HttpConnection:
+        """The owner of the stream of one accepted socket, of the unix socket with this path if it is one."""
 
     def relay_connection(self) -> HttpConnection:
         """The owner for a socket that another process of this gateway has connected to."""
 
-    def late_connection(self) -> HttpConnection:
+    def late_connection(self, unix_path: str | None = None) -> HttpConnection:
         """The owner for a socket that had waited to be accepted when the stop began."""
 
 @final

@@ -12,7 +12,6 @@ requests are read and served. Who makes room for whom is in `idle`.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
 
 from gatewayx.core.budget cimport BODIES, SMALL, SMALL_BYTES, ByteBudget, account_for
 from gatewayx.http.arriving cimport Unfinished
@@ -43,8 +42,9 @@ from gatewayx.http.preamble cimport (
     preamble_bytes,
     preamble_id,
     preamble_mark,
+    preamble_name,
 )
-from gatewayx.http.refusals cimport EXAMPLE_BYTES, address_key
+from gatewayx.http.refusals cimport EXAMPLE_BYTES
 from gatewayx.http.request cimport Request, unread_request
 
 from gatewayx.http import outcomes
@@ -56,6 +56,7 @@ from gatewayx.http.problems import (
     STOPPING,
     TOO_MANY_BYTES,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_CONNECTIONS_PER_ADDRESS,
     RequestError,
 )
 
@@ -63,15 +64,18 @@ from gatewayx.http.problems import (
 PLACE_NEEDED = (
     "as many connections are open as may be, and of this request nothing came for longest; nothing was submitted"
 )
+TOO_MANY_IN_FLIGHT = "as many requests from your address are in flight as may be; nothing was submitted"
 
 
 @cython.final
 cdef class HttpServer(Clients):
     """The clients' side of a process; `connection` makes the owner of the stream of an accepted socket."""
 
-    def connection(self):
-        """The owner of the stream of one accepted socket."""
-        return HttpConnection(self)
+    def connection(self, unix_path=None):
+        """The owner of the stream of one accepted socket, of the unix socket with this path if it is one."""
+        cdef HttpConnection connection = HttpConnection(self)
+        connection.unix_path = unix_path
+        return connection
 
     def relay_connection(self):
         """The owner for a socket that another process of this gateway has connected to: it counts as no connection.
@@ -82,14 +86,14 @@ cdef class HttpServer(Clients):
         connection.relayed = True
         return connection
 
-    def late_connection(self):
+    def late_connection(self, unix_path=None):
         """The owner for a socket that had waited to be accepted when the stop began.
 
         Its client may have sent its request already, and a close would reset it: one request is served, whose answer
         says `Connection: close`, also while draining. If LAST_CALL_S pass without a byte the connection is closed
         silently. `emptied` is not set, or no longer, while it is open: accept first, then wait.
         """
-        cdef HttpConnection connection = HttpConnection(self)
+        cdef HttpConnection connection = self.connection(unix_path)
         connection.late = True
         return connection
 
@@ -98,23 +102,11 @@ cdef class HttpServer(Clients):
 cdef class HttpConnection(PiecewiseClient):
     """One client and its requests."""
 
-    cdef bint is_relayed(self) noexcept:
-        return self.relayed
-
-    cdef bytes asker(self):
-        if self.address is None and not self.relayed:
-            self.address = address_key(self.stream.peer())
-        return self.address
-
     cdef object client_names(self):
         return self.stream.client_names()
 
     cdef bytes token_mark(self):
         return None if self.unfinished is None else self.unfinished.relayed_mark
-
-    cdef uint64_t asker_hash(self) except? 0:
-        # Behind a process that relays are the clients of many addresses.
-        return self.address_hash if self.address_hash or self.relayed else self.hash_address()
 
     # What the stream tells.
 
@@ -147,7 +139,7 @@ cdef class HttpConnection(PiecewiseClient):
         return self._process(data, 0, size, None)
 
     cpdef int not_understood(self, str reason, bint plainly) except -1:
-        self.clients.refusals.note(reason, self, b"")
+        self.clients.refusals.note(reason, self, b"", None)
         if not plainly or self.state != READING:
             return 0
         return self.refuse(PLAIN_HTTP, PLAIN_HTTP.detail, b"")
@@ -299,6 +291,7 @@ cdef class HttpConnection(PiecewiseClient):
             return -1
         self.address = preamble_address(joined)
         preamble_id(joined, parts.relayed_id)
+        parts.relayed_name = preamble_name(joined)
         parts.relayed_mark = preamble_mark(joined)
         self.introduced = True
         return taken - begun_bytes
@@ -309,6 +302,8 @@ cdef class HttpConnection(PiecewiseClient):
 
     cdef int _begin(self, Request request, RequestParser parser, Py_ssize_t here_bytes) except -1:
         """The head is there, and so many bytes of what follows. parser: who has read it."""
+        if self.entrance.proxies is not None:
+            self.read_proxy_note(request)
         self.append(request)
         # The next one has a preamble of its own.
         self.introduced = False
@@ -317,10 +312,13 @@ cdef class HttpConnection(PiecewiseClient):
         self.head_s = -1
         if parser.event == Event.REQUEST_COMPLETE:
             self._completed(request)
-        try:
-            self.clients.handler.begin(request)
-        except Exception:
-            self.internal_error(request)
+        if self.entrance.proxies is not None and not self.take_request(request):
+            self._refuse_for_address(request)
+        else:
+            try:
+                self.clients.handler.begin(request)
+            except Exception:
+                self.internal_error(request)
         request.header_count = 0
         request.host_bytes = 0
         if request.answered():
@@ -351,9 +349,15 @@ cdef class HttpConnection(PiecewiseClient):
     cdef int refuse_for_room(self, Request request) except -1:
         """Answer a request for which there is no room; it is read on and dropped."""
         self.clients.room.budget.counts.budget_refused += 1
-        self.clients.refusals.note(TOO_MANY_BYTES.kind, self, request.path)
+        self.clients.refusals.note(TOO_MANY_BYTES.kind, self, request.path, request)
         self.clients.handler.abandon(request)
         return self.answer_problem(request, TOO_MANY_BYTES, None, None)
+
+    cdef int _refuse_for_address(self, Request request) except -1:
+        """Answer a request of a client that has as many in flight as may be; its connection is others' as well, and goes on."""
+        self.clients.refusals.note(TOO_MANY_CONNECTIONS_PER_ADDRESS.kind, self, request.path, request)
+        self.tell_refused(request)
+        return self.answer_problem(request, TOO_MANY_CONNECTIONS_PER_ADDRESS, TOO_MANY_IN_FLIGHT, None)
 
     cdef int _completed(self, Request request) except -1:
         """All bytes of the request are there."""
@@ -433,7 +437,7 @@ cdef class HttpConnection(PiecewiseClient):
         """Answer a request whose framing is in doubt, or that is too slow, and read no more. data: what shows it."""
         cdef Request request = self._request_so_far()
         self.clients.counts.requests_refused += 1
-        self.clients.refusals.note(problem.kind, self, data)
+        self.clients.refusals.note(problem.kind, self, data, request)
         self.body_coming = problem.status == 413 or (
             problem.status == 503 and request is not None and request.owner is not None
         )
@@ -543,7 +547,7 @@ cdef class HttpConnection(PiecewiseClient):
         cdef Request request = self._request_so_far()
         cdef bint was_answered = request is not None and request.answered()
         self.clients.counts.requests_refused += 1
-        self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example())
+        self.clients.refusals.note(TOO_MANY_CONNECTIONS.kind, self, self.tail_example(), request)
         self.drop_requests(<int> outcomes.OUTCOME_OF_PROBLEM[TOO_MANY_CONNECTIONS.kind])
         self.drop_parser()
         self.take_tail()
@@ -554,7 +558,7 @@ cdef class HttpConnection(PiecewiseClient):
         return self.write_refusal(request, TOO_MANY_CONNECTIONS, PLACE_NEEDED, None)
 
     cdef int end_slow_reader(self) except -1:
-        self.clients.refusals.note("answer-read-too-slowly", self, b"")
+        self.clients.refusals.note("answer-read-too-slowly", self, b"", self.first)
         self.abort()
         # The stream drops what it was given; it tells of its end in the next turn of the loop.
         return self.answers_left()

@@ -8,8 +8,9 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.http.request cimport ID_BYTES, Request
 
 cdef enum:
-    # Of the header lines that every answer has of its own: X-Request-Id and Server-Timing, or Outcome.
-    MOST_LINES_BYTES = 192
+    # Of the header lines that every answer has of its own: X-Request-Id, with a name of MOST_NAME_BYTES (http/forwarded), and
+    # Server-Timing, or Outcome.
+    MOST_LINES_BYTES = 320
     # Of the names traceparent and X-Request-Id.
     TRACE_NAME_BYTES = 11
     REQUEST_ID_NAME_BYTES = 12
@@ -56,6 +57,8 @@ cdef class Records:
     cdef public RequestsLog log
     # Answers say how long they took.
     cdef public bint server_timing
+    # Somebody is believed who names requests.
+    cdef bint takes_names
     cdef RecordsState state
 
     # Let the access log tell of it; client: its address, None for none. Where its connection and it stand, from 1 on.

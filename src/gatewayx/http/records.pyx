@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.string cimport memcmp, memcpy
 
 from gatewayx.core.clock cimport now_ns
-from gatewayx.core.digits cimport put, put_decimal
+from gatewayx.core.digits cimport put, put_bytes, put_decimal
 from gatewayx.core.grammar cimport is_word
 from gatewayx.core.metrics cimport OUTCOME_PLACES, SERVER_PLACES, Metrics
 from gatewayx.core.turns cimport Turn
@@ -66,7 +66,12 @@ cdef class Records:
 
     cdef char* put_lines(self, char* end, Request request) noexcept:
         cdef long long took_ns, job_ns
-        end = put(put(put(end, b"X-Request-Id: ", 14), request.id, ID_BYTES), b"\r\n", 2)
+        end = put(end, b"X-Request-Id: ", 14)
+        if request.proxy_note is None or request.proxy_note.name is None:
+            end = put(end, request.id, ID_BYTES)
+        else:
+            end = put_bytes(end, request.proxy_note.name)
+        end = put(end, b"\r\n", 2)
         if not self.server_timing:
             return end
         # What is told of one request has the clock's own time, not that of the turn.
@@ -92,7 +97,8 @@ cdef class Records:
             if not is_noted(header.name, header.name_bytes):
                 continue
             if header.name_bytes == REQUEST_ID_NAME_BYTES:
-                if note.client_id is None:
+                # What a trusted proxy calls it is its name.
+                if note.client_id is None and (request.proxy_note is None or request.proxy_note.name is None):
                     note.client_id = header.value[: min(header.value_bytes, <Py_ssize_t> MOST_CLIENT_ID_BYTES)]
                 continue
             traces += 1

@@ -2,7 +2,7 @@
 
 from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.deadlines cimport DeadlineWheel
-from gatewayx.http.request cimport RequestOwner
+from gatewayx.http.request cimport Request, RequestOwner
 from gatewayx.http.response cimport RetryAfter
 
 cpdef enum:
@@ -51,8 +51,8 @@ cdef class Refusals:
     cdef Counters counted_in
     cdef Counts* counts
 
-    # Something was refused: counted, and the first of a kind kept as an example.
-    cdef int note(self, str kind, Refusable client, bytes data) except -1
+    # Something was refused: counted, and the first of a kind kept as an example. request: of which one, None for none.
+    cdef int note(self, str kind, Refusable client, bytes data, Request request) except -1
     # The header lines of a problem: those given or else its own, and Retry-After where the cause may pass.
     cdef bytes headers(self, object problem, bytes headers)
     # Whether the client's refusal must wait; it is in `waiting` then.

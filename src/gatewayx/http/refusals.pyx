@@ -13,6 +13,7 @@ cimport cython
 
 from gatewayx.core.counters cimport Counters
 from gatewayx.core.deadlines cimport DeadlineWheel
+from gatewayx.http.request cimport Request
 from gatewayx.http.response cimport RetryAfter
 
 from libc.math cimport fmax
@@ -54,10 +55,14 @@ cdef class Refusals:
         events, self.events = self.events, {}
         return {kind: tuple(event) for kind, event in events.items()}
 
-    cdef int note(self, str kind, Refusable client, bytes data) except -1:
+    cdef int note(self, str kind, Refusable client, bytes data, Request request) except -1:
         cdef list event = <list> self.events.get(kind)
+        cdef str host
         if event is None:
-            self.events[kind] = [1, _without_secrets(data[:EXAMPLE_BYTES]), client.peer_host()]
+            host = client.peer_host()
+            if request is not None and request.proxy_note is not None and request.proxy_note.host is not None:
+                host = request.proxy_note.host.decode("ascii")
+            self.events[kind] = [1, _without_secrets(data[:EXAMPLE_BYTES]), host]
         else:
             event[0] += 1
         return 0

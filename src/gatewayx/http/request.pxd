@@ -61,6 +61,23 @@ cdef class RequestNote:
     cdef Py_ssize_t held_bytes(self)
 
 
+cdef class ProxyNote:
+    """What a trusted proxy tells of a request that it passes on; for a relayed one, what the process tells that relays it."""
+    # The client's address as text; as it counts (http/refusals.address_key), which of a request that counts is that of the
+    # connection where the proxy tells of none; and the hash of that (core/shared), 0 until somebody asks. None where the connection's own
+    # address is meant.
+    cdef bytes host
+    cdef bytes address
+    cdef uint64_t address_hash
+    # Where the request counts in shared.addresses while it is in flight, -1 for nowhere.
+    cdef int address_slot
+    # What the request is called, in place of a name of ours; None for nothing.
+    cdef bytes name
+
+    # All that is kept for it alone.
+    cdef Py_ssize_t held_bytes(self)
+
+
 cdef class BodySink:
     """Takes the body of a request as it arrives."""
     cdef int take(self, const char* piece, Py_ssize_t piece_bytes) except -1
@@ -146,7 +163,8 @@ cdef class Request:
 
     # What is told of it (http/records).
 
-    # Its name; of a relayed one the name that the process has given it to which the client is connected.
+    # The name that is made for it; of a relayed one that of the process to which the client is connected. What it is called is
+    # told by request_name().
     cdef char[ID_BYTES] id
     # When its head was complete, by now_ns().
     cdef long long begun_ns
@@ -163,6 +181,8 @@ cdef class Request:
     cdef long long sent_bytes
     # None unless the access log may tell of it.
     cdef RequestNote note
+    # None unless a trusted proxy has told something of it. Requests that the gateway makes itself for this one have the same.
+    cdef ProxyNote proxy_note
 
     # The next request of the same connection.
     cdef Request next
@@ -190,13 +210,19 @@ cdef class Request:
         return kept if self.path is None else kept + self.head_and_body_bytes()
 
     cdef inline Py_ssize_t noted_bytes(self):
-        return 0 if self.note is None else self.note.held_bytes()
+        return (0 if self.note is None else self.note.held_bytes()) + (
+            0 if self.proxy_note is None else self.proxy_note.held_bytes()
+        )
 
     cdef Py_ssize_t head_and_body_bytes(self)
 
 
 # One of the headers that the handler wanted, without the white space around its value.
 cdef int header_slice(Request request, int index, HeaderSlice* header) except -1
+
+
+# What it is called: by its proxy, or here.
+cdef bytes request_name(Request request)
 
 
 # An empty Request; a module that is not Request's own would make one through a slower call.
@@ -214,10 +240,10 @@ cdef class RequestOwner(StreamOwner):
     cdef object client_names(self)
     # Whether another process of this gateway asks, for a client of its own.
     cdef bint is_relayed(self) noexcept
-    # The address that asks, as it counts; None for none.
-    cdef bytes asker(self)
+    # The address that asks by this request, as it counts; None for none.
+    cdef bytes asker(self, Request request)
     # The hash of that (core/shared), 0 for none.
-    cdef uint64_t asker_hash(self) except? 0
+    cdef uint64_t asker_hash(self, Request request) except? 0
     # Where another process asks, whose token its client has, as that process tells it; None for none, and for a client of our
     # own. It is known until handle() has returned.
     cdef bytes token_mark(self)

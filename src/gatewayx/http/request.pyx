@@ -19,6 +19,22 @@ cdef class RequestNote:
         return total
 
 
+@cython.final
+@cython.freelist(64)
+cdef class ProxyNote:
+    """What a trusted proxy tells of a request; the .pxd says what each field means."""
+
+    def __cinit__(self):
+        self.address_slot = -1
+
+    cdef Py_ssize_t held_bytes(self):
+        cdef Py_ssize_t total = OBJECT_BYTES
+        for text in (self.host, self.address, self.name):
+            if text is not None:
+                total += PyBytes_GET_SIZE(<bytes> text) + OBJECT_BYTES
+        return total
+
+
 cdef class BodySink:
     """Takes the body of a request as it arrives."""
 
@@ -101,6 +117,12 @@ cdef int header_slice(Request request, int index, HeaderSlice* header) except -1
     return 0
 
 
+cdef bytes request_name(Request request):
+    if request.proxy_note is not None and request.proxy_note.name is not None:
+        return request.proxy_note.name
+    return request.id[:ID_BYTES]
+
+
 cdef Request new_request():
     cdef Request request = Request.__new__(Request)
     request.job_ns = -1
@@ -123,13 +145,13 @@ cdef class RequestOwner(StreamOwner):
     cdef bint is_relayed(self) noexcept:
         return False
 
-    cdef bytes asker(self):
+    cdef bytes asker(self, Request request):
         return None
 
     cdef bytes token_mark(self):
         return None
 
-    cdef uint64_t asker_hash(self) except? 0:
+    cdef uint64_t asker_hash(self, Request request) except? 0:
         return 0
 
     cdef int answer(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gatewayx.gateway.rates import RateLimits
 from gatewayx.gateway.tokens import Token, Tokens
+from gatewayx.http.forwarded import TrustedProxies
 
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
@@ -43,6 +44,11 @@ def made_tokens(
             )
         )
     return Tokens(rates, made, hide_functions=settings.hide_functions)
+
+
+def trusted_proxies(settings: Settings) -> TrustedProxies | None:
+    """Whose word on their clients is taken; None for nobody's."""
+    return TrustedProxies(settings.trusted_proxy, settings.client_address) if settings.trusted_proxy else None
 
 
 def rate_limits(settings: Settings, entries: Iterable[TokenEntry], rates: Rates) -> RateLimits | None:

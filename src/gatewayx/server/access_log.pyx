@@ -49,13 +49,16 @@ cdef class AccessLog(RequestsLog):
         cdef RequestNote note = request.note
         cdef bytes outcome = <bytes> self.outcomes[request.outcome]
         cdef timespec now
-        if self.samples and outcome is OK and not is_sampled(request.id, ID_BYTES, self.threshold):
-            return 0
         memset(&entry, 0, sizeof(AccessEntry))
+        if request.proxy_note is None or request.proxy_note.name is None:
+            entry.id.start = request.id
+            entry.id.size = ID_BYTES
+        else:
+            tell(&entry.id, request.proxy_note.name)
+        if self.samples and outcome is OK and not is_sampled(entry.id.start, entry.id.size, self.threshold):
+            return 0
         clock_gettime(CLOCK_REALTIME, &now)
         entry.time_ns = now.tv_sec * 1_000_000_000 + now.tv_nsec
-        entry.id.start = request.id
-        entry.id.size = ID_BYTES
         tell(&entry.client_id, note.client_id)
         tell(&entry.trace, note.trace)
         tell(&entry.client, note.client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from gatewayx.net.tls import HandshakeLine, TlsServer
 
 # Makes who stands on the stream of one accepted socket.
 Factory = Callable[[], StreamOwner]
+# The same, given the path of the unix socket where it is one.
+Connection = Callable[[str | None], StreamOwner]
 
 
 class Entry(NamedTuple):
@@ -35,12 +38,13 @@ class Entries:
     def __init__(self, tls: TlsServer | None) -> None:
         self._tls = tls
 
-    def factory(self, entry: Entry, connection: Factory) -> Factory:
+    def factory(self, entry: Entry, connection: Connection) -> Factory:
         """What stands on the sockets of an entry, and in the end the HTTP connection that `connection` makes."""
+        made: Factory = functools.partial(connection, entry.path)
         if entry.tls:
             assert self._tls is not None
-            connection = self._tls.over(connection)
-        return connection
+            made = self._tls.over(made)
+        return made
 
     def line(self, entry: Entry) -> HandshakeLine | None:
         """Where handshakes of an entry's connections wait; None for no TLS."""

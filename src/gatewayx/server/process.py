@@ -32,7 +32,7 @@ from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.tls import TlsServer
 from gatewayx.server import logs
-from gatewayx.server.access import made_tokens, rate_limits
+from gatewayx.server.access import made_tokens, rate_limits, trusted_proxies
 from gatewayx.server.access_log import AccessLog
 from gatewayx.server.certificates import Certificates
 from gatewayx.server.entries import Entries
@@ -205,6 +205,7 @@ class GatewayProcess:
             relay_peers=None if relay_sockets is None else relay_sockets.is_ours,
             records=self.records,
             rates=self.rates,
+            proxies=trusted_proxies(settings),
         )
         self.certificates = certificates or Certificates.of(settings)
         self.tls: TlsServer | None = None
@@ -312,7 +313,7 @@ class GatewayProcess:
         self.settings = settings
         self.ids.change(self.places.id_keys)
         self.limits.change(settings)
-        self.http.change(answers_half_closed(settings))
+        self.http.change(answers_half_closed(settings), trusted_proxies(settings))
         self.builder.empty_error_bodies = settings.plugin_compat
         self.records.server_timing = settings.server_timing
         self.budget.change(settings.max_held_bytes)

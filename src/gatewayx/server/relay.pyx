@@ -220,7 +220,7 @@ cdef class RelayConnection(StreamOwner):
             + (0 if request.query is None else PyBytes_GET_SIZE(request.query))
             + (workload_bytes if is_small else 0),
         )
-        end = put_preamble(PyBytes_AS_STRING(written), request.id, asked.token_mark, request.owner.asker())
+        end = put_preamble(PyBytes_AS_STRING(written), request, asked.token_mark, request.owner.asker(request))
         # An answer to HEAD would leave out the body, whose length the client is told.
         if has_body:
             end = put_bytes(end, b"PUT " if request.method == METHOD_PUT else b"POST ")
