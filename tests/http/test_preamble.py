@@ -212,7 +212,18 @@ class TestMalformed:
             process.send(OPTIONS)
             await process.is_dropped()
 
-    @pytest.mark.parametrize("half", [b"", b"\x00", BEGINNING, BEGINNING + b"\x0f\x001.2", BEGINNING + b"\x00\x02a", NO_ADDRESS, NO_ADDRESS + b"GE"])
+    @pytest.mark.parametrize(
+        "half",
+        [
+            b"",
+            b"\x00",
+            BEGINNING,
+            BEGINNING + b"\x0f\x001.2",
+            BEGINNING + b"\x00\x02a",
+            NO_ADDRESS,
+            NO_ADDRESS + b"GE",
+        ],
+    )
     async def test_one_that_ends_within_it_leaves_nothing(self, asked, half):
         async with Asking(asked.address) as process:
             process.send(half)

@@ -73,7 +73,7 @@ class Clients:
     @property
     def requests_in_flight(self) -> int: ...
     def change(self, answers_half_closed: bool, proxies: TrustedProxies | None = None) -> None:
-        """Be as if it had been made with these, and with the limits as they are now, for requests that begin from now on."""
+        """Be as if it had been made with these, and with the limits as they are now."""
 
     def drain(self, idle_s: float = 0) -> None:
         """No new connections: the next answer on each is its last one, and closes it once its client has that.

@@ -106,7 +106,7 @@ cdef class Clients:
         self.change(answers_half_closed, proxies)
 
     def change(self, bint answers_half_closed, TrustedProxies proxies=None):
-        """Be as if it had been made with these, and with the limits as they are now, for requests that begin from now on."""
+        """Be as if it had been made with these, and with the limits as they are now."""
         self.answers_half_closed = answers_half_closed
         self.entrance.proxies = proxies
         self.records.takes_names = proxies is not None

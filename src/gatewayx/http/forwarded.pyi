@@ -10,9 +10,9 @@ MOST_NAME_BYTES: int
 class TrustedProxies:
     """The proxies that are believed, and where they say whose request they pass on.
 
-    trusted: networks as ipaddress.ip_network() reads them, `unix:` for whoever connects to a unix socket, `unix:/path` for
-    whoever connects to that one. client_address: "connection" where no header says whose request it is, else "forwarded"
-    (RFC 7239) or "x-forwarded-for". Raises ValueError for what is none of these.
+    trusted: addresses, each with or without /LENGTH of its prefix, `unix:` for whoever connects to a unix socket,
+    `unix:/path` for whoever connects to that one. client_address: "connection" where no header says whose request it is,
+    else "forwarded" (RFC 7239) or "x-forwarded-for". Raises ValueError for what is none of these.
     """
 
     @property
@@ -24,7 +24,7 @@ class TrustedProxies:
     def are(self, host: str | None, path: str | None = None) -> bool:
         """Whether the other side of a connection is one of them: its host, or None and the path of a unix socket."""
     def client_of(self, headers: Sequence[bytes]) -> str | None:
-        """Whose request a trusted proxy has passed on with these headers, names and values in turn; None for nobody's."""
+        """Whose request a proxy has passed on with these headers, names and values in turn; None for nobody's."""
 
 def name_of(headers: Sequence[bytes]) -> bytes | None:
     """The name that these headers, names and values in turn, give a request; None for none that is taken."""
