@@ -14,6 +14,7 @@ from gatewayx.net.tls import TlsServer
 from support.gateway import WAIT_S, RunningGateway, eventually, with_settings
 from support.http import HttpClient, ask, get, head, post
 from support.tls import authority
+from support.tls_records import ASKING_KEY_UPDATE, KEY_UPDATE, ClientRecords
 
 pytestmark = pytest.mark.anyio
 
@@ -375,6 +376,43 @@ class TestRecords:
             hand.session.write(b"")
             await hand.send(hand.outgoing.read() + hand.records(OPTIONS, 5))
             assert await hand.read(12) == b"HTTP/1.1 204"
+
+    @pytest.mark.parametrize("update", [KEY_UPDATE, ASKING_KEY_UPDATE], ids=["silent", "asking"])
+    async def test_new_keys_are_taken_but_not_by_the_hundred(self, gateway, tmp_path, update):
+        async with by_hand(gateway) as hand:
+            context = authority().context()
+            context.keylog_filename = str(tmp_path / "keys")
+            hand.session = context.wrap_bio(hand.incoming, hand.outgoing, server_hostname="127.0.0.1")
+            await hand.shake()
+            records = ClientRecords(tmp_path / "keys")
+            for _ in range(20):
+                await hand.send(records.key_update(update) + records.record(OPTIONS))
+                assert await hand.read(12) == b"HTTP/1.1 204"
+                while not (await hand.read(1)).endswith(b"\n") or await hand.read(2) != b"\r\n":
+                    pass
+            await hand.send(b"".join(records.key_update(update) for _ in range(200)))
+            with contextlib.suppress(ConnectionResetError):
+                while await hand.take():
+                    pass
+        await gateway.let_go()
+        assert "TLS fails: records without anything in them" in gateway.process.http.take_events()
+
+    async def test_records_without_anything_in_them_do_not_last(self, gateway, tmp_path):
+        async with by_hand(gateway) as hand:
+            context = authority().context()
+            context.keylog_filename = str(tmp_path / "keys")
+            hand.session = context.wrap_bio(hand.incoming, hand.outgoing, server_hostname="127.0.0.1")
+            await hand.shake()
+            records = ClientRecords(tmp_path / "keys")
+            await hand.send(b"".join(records.record(b"") for _ in range(20)) + records.record(OPTIONS))
+            assert await hand.read(12) == b"HTTP/1.1 204"
+            await hand.send(b"".join(records.record(b"") for _ in range(200)))
+            with contextlib.suppress(ConnectionResetError):
+                while await hand.take():
+                    pass
+        await gateway.let_go()
+        [kind] = gateway.process.http.take_events()
+        assert kind.startswith("TLS fails: ")
 
     async def test_large_bodies_pass_both_ways(self, gateway, worker):
         body = bytes(range(251)) * (7 * MEBIBYTE // 251)

@@ -92,6 +92,8 @@ cdef class SocketStream(Stream):
     cdef list unsent
     cdef Py_ssize_t first_sent_bytes
     cdef Py_ssize_t unsent_bytes
+    # What one read takes at most: RECEIVE_BYTES, or less where bytes cost more than those of others.
+    cdef Py_ssize_t receive_bytes
     # The turn in which it was read last.
     cdef unsigned int read_in
     # The kernel may have bytes for it, or its end: to be asked before the next event.

@@ -154,6 +154,7 @@ cdef class SocketStream(Stream):
         self.descriptor = descriptor
         self.owner = owner
         self.write_high_bytes = write_high_bytes
+        self.receive_bytes = RECEIVE_BYTES
 
     def start(self):
         """Watch the socket and tell the owner. Raises OSError, after which the descriptor is still the caller's."""
@@ -199,11 +200,11 @@ cdef class SocketStream(Stream):
         return self._read()
 
     cdef int _read(self) except -1:
-        cdef Py_ssize_t size = receive(self.descriptor, received_bytes, RECEIVE_BYTES)
+        cdef Py_ssize_t size = receive(self.descriptor, received_bytes, self.receive_bytes)
         self.read_in = self.poller.number
         if size > 0:
             # What stands before a FIN, or around urgent data (tcp(7)), comes in pieces, and no event tells of the others.
-            self.readable = size == RECEIVE_BYTES or self.hung_up or self.fails or self.urgent
+            self.readable = size == self.receive_bytes or self.hung_up or self.fails or self.urgent
             if self.readable:
                 self.poller.add_ready(self)
             return self.owner.received(received_bytes, size)

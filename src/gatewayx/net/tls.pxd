@@ -10,6 +10,11 @@ cdef enum:
     # written is a record of so many bytes.
     PIECE_BYTES = 2048
     RECORD_BYTES = 3072
+    # What is read of a socket and decrypted in a turn: a record may be so short that it costs fifty times its bytes.
+    CIPHERTEXT_BYTES = 16384
+    # Records that have nothing for the owner, of those that came at once: each may ask for new keys, which cost more than any request
+    # (RFC 8446 4.6.3; OpenSSL bounds empty ones alone).
+    MOST_EMPTY_RECORDS = 32
     # A record with its head, and what else comes with the first one (RFC 8446 5.1): a client waits behind its hello.
     RECORD_HEAD_BYTES = 5
     MOST_HELLO_BYTES = 18432
@@ -95,6 +100,12 @@ cdef class TlsStream(Stream):
     cdef Py_ssize_t unsent_bytes
     # What was encrypted so far, as it was written.
     cdef unsigned long long encrypted_bytes
+    # Of the record that comes: how much of its head has come and what that says, and how much of the rest has not. How many had
+    # nothing for the owner, half of them forgotten with each read.
+    cdef int head_bytes
+    cdef int head_says
+    cdef int record_left
+    cdef int empty_records
     # The socket takes no more for now; and the owner knows that something waits.
     cdef Flag blocked
     cdef Flag told_to_pause
@@ -110,7 +121,9 @@ cdef class TlsStream(Stream):
 
     cdef int opened_on(self, SocketStream socket) except -1
     cdef int came(self, const char* data, Py_ssize_t size) except -1
+    cdef int socket_hung_up(self) except -1
     cdef bint socket_ended(self) except? True
+    cdef bint _in_beginning(self) noexcept
     cdef int gone(self, error) except -1
     cdef int socket_takes(self, bint more) except -1
     cdef int start_handshake(self) except -1
@@ -118,6 +131,7 @@ cdef class TlsStream(Stream):
     cdef int _shake(self, const char* data, Py_ssize_t size) except -1
     cdef int _shaken(self) except -1
     cdef int _decrypt(self, const char* data, Py_ssize_t size) except -1
+    cdef int _count_records(self, const unsigned char* data, Py_ssize_t size) noexcept
     cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1
     cdef int _fail(self, error) except -1
     cdef int _end(self) except -1

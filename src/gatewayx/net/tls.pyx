@@ -23,7 +23,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from gatewayx.core.clock cimport now_ns
 from gatewayx.core.counters cimport Counters
 from gatewayx.net.poller cimport Polled, TurnPoller
-from gatewayx.net.stream cimport RECEIVE_BYTES, SocketStream, Stream, StreamOwner
+from gatewayx.net.stream cimport SocketStream, Stream, StreamOwner
 
 logger = logging.getLogger("gatewayx")
 
@@ -31,7 +31,7 @@ cdef enum:
     # The type of a record that a handshake begins with (RFC 8446 5.1).
     HANDSHAKE_RECORD = 22
     # What is decrypted of a read and of the record that it ends, and room for one record more.
-    DECRYPTED_BYTES = RECEIVE_BYTES + 2 * 16384 + 1024
+    DECRYPTED_BYTES = CIPHERTEXT_BYTES + 2 * 16384 + 1024
 
 cdef object WantRead = ssl.SSLWantReadError
 cdef object TlsError = ssl.SSLError
@@ -135,7 +135,7 @@ cdef class HandshakeLine(Polled):
             stream.next_in_line = None
             self.count -= 1
             # One that is over meanwhile takes no time.
-            if stream.state == IN_LINE:
+            if stream.state == IN_LINE and not stream.socket.closing():
                 try:
                     stream.start_handshake()
                 except Exception:
@@ -156,7 +156,7 @@ cdef class Ciphertext(StreamOwner):
         return self.stream.came(data, size)
 
     cpdef int hung_up(self) except -1:
-        return 0 if self.stream.at_end else self.stream.owner.hung_up()
+        return self.stream.socket_hung_up()
 
     cpdef bint ended(self) except? True:
         return self.stream.socket_ended()
@@ -189,9 +189,13 @@ cdef class TlsStream(Stream):
 
     cdef int opened_on(self, SocketStream socket) except -1:
         self.socket = socket
+        socket.receive_bytes = CIPHERTEXT_BYTES
         return self.owner.opened(self)
 
     cdef int came(self, const char* data, Py_ssize_t size) except -1:
+        if self.closed and (self.state == OPEN or self.state == PLAIN):
+            # Its owner hears no more.
+            return 0
         if self.state == OPEN:
             return self._decrypt(data, size)
         if self.state == HELLO:
@@ -202,12 +206,24 @@ cdef class TlsStream(Stream):
             return self.owner.received(data, size)
         return 0
 
+    cdef int socket_hung_up(self) except -1:
+        if self._in_beginning():
+            # Nobody is left to shake hands with.
+            return self.abort()
+        return 0 if self.at_end or self.closed else self.owner.hung_up()
+
     cdef bint socket_ended(self) except? True:
+        if self._in_beginning():
+            self.abort()
+            return True
         # Without close_notify it is an end as well: what is whole by its own framing was not cut.
         self.at_end = True
         self._end()
         # It is closed from here alone, behind what waits.
         return True
+
+    cdef bint _in_beginning(self) noexcept:
+        return self.state == HELLO or self.state == IN_LINE or self.state == HANDSHAKE
 
     cdef int gone(self, error) except -1:
         cdef StreamOwner owner = self.owner
@@ -248,7 +264,14 @@ cdef class TlsStream(Stream):
         if head[0] < 0x7F and (head[0] >= 0x20 or head[0] == c"\r" or head[0] == c"\n"):
             self.state = PLAIN
             self.begun = None
-            return self.owner.not_understood("plain HTTP", True)
+            self.owner.not_understood("plain HTTP", True)
+            if self.unsent is not None and not self.socket.closing():
+                # A refusal that was written when it was opened.
+                self.socket.write_all(self.unsent)
+                self.unsent = None
+                self.unsent_bytes = 0
+                return self._finish()
+            return 0
         if head[0] == HANDSHAKE_RECORD and here <= MOST_HELLO_BYTES:
             if here < RECORD_HEAD_BYTES or here < RECORD_HEAD_BYTES + (head[3] << 8 | head[4]):
                 return 0
@@ -278,6 +301,7 @@ cdef class TlsStream(Stream):
         while size > 0 and self.state == HANDSHAKE:
             piece = min(size, <Py_ssize_t> PIECE_BYTES)
             bio_write(self.incoming, PyBytes_FromStringAndSize(data, piece))
+            self._count_records(<const unsigned char*> data, piece)
             data += piece
             size -= piece
             try:
@@ -298,6 +322,7 @@ cdef class TlsStream(Stream):
 
     cdef int _shaken(self) except -1:
         self.state = OPEN
+        self.empty_records = 0
         self.server.end(self)
         if self.session.session_reused:
             self.server.counts.tls_resumed += 1
@@ -320,9 +345,8 @@ cdef class TlsStream(Stream):
         self.state = OVER
         self.closed = True
         self.unsent = None
-        self.owner.not_understood(
-            f"{'a TLS handshake' if was_handshake else 'TLS'} fails: {error.reason or error.strerror}", False
-        )
+        reason = getattr(error, "verify_message", None) or error.reason or error.strerror
+        self.owner.not_understood(f"{'a TLS handshake' if was_handshake else 'TLS'} fails: {reason}", False)
         return self.socket.close()
 
     # Reading.
@@ -330,12 +354,14 @@ cdef class TlsStream(Stream):
     cdef int _decrypt(self, const char* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t filled = 0
         cdef Py_ssize_t piece
+        self.empty_records //= 2
         try:
             if size == 0:
                 filled = self._read(filled)
             while size > 0 and not self.at_end:
                 piece = min(size, <Py_ssize_t> PIECE_BYTES)
                 bio_write(self.incoming, PyBytes_FromStringAndSize(data, piece))
+                self._count_records(<const unsigned char*> data, piece)
                 data += piece
                 size -= piece
                 filled = self._read(filled)
@@ -344,12 +370,39 @@ cdef class TlsStream(Stream):
             if filled:
                 self.owner.received(decrypted, filled)
             return 0 if self.closed or self.owner is None else self._fail(error)
+        if self.empty_records > MOST_EMPTY_RECORDS:
+            self.owner.not_understood("TLS fails: records without anything in them", False)
+            return self.abort()
         if self.outgoing.pending:
             # An answer to an update of keys.
             self._send_outgoing()
         if filled:
             self.owner.received(decrypted, filled)
         return self._end() if self.at_end else 0
+
+    cdef int _count_records(self, const unsigned char* data, Py_ssize_t size) noexcept:
+        """Count the records whose last byte is among these (RFC 8446 5.1); each that has anything for the owner is taken off."""
+        cdef int part
+        while size > 0:
+            if self.record_left > 0:
+                part = <int> min(size, <Py_ssize_t> self.record_left)
+                self.record_left -= part
+                data += part
+                size -= part
+            else:
+                self.head_bytes += 1
+                if self.head_bytes > 3:
+                    self.head_says = self.head_says << 8 | data[0]
+                data += 1
+                size -= 1
+                if self.head_bytes < RECORD_HEAD_BYTES:
+                    continue
+                self.record_left = self.head_says
+            if self.record_left == 0 and self.head_bytes == RECORD_HEAD_BYTES:
+                self.empty_records += 1
+                self.head_bytes = 0
+                self.head_says = 0
+        return 0
 
     cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1:
         """Decrypt what is whole behind what was; returns how much there is."""
@@ -368,17 +421,17 @@ cdef class TlsStream(Stream):
                 size = 0
             if size == 0:
                 self.at_end = True
+            elif self.empty_records > 0:
+                self.empty_records -= 1
             filled += size
         return filled
 
     cdef int _end(self) except -1:
         """The other side sends no more: tell it, once the owner has taken what came before."""
-        if self.told_end or self.paused or self.owner is None:
+        if self.told_end or self.paused or self.closed or self.owner is None:
             return 0
         self.told_end = True
-        if not self.owner.ended() and not self.closed:
-            self.close()
-        return 0
+        return 0 if self.owner.ended() or self.closed else self.close()
 
     # Writing.
 
