@@ -11,9 +11,14 @@ processes count then.
 Both speak TLS 1.3 with TLS_AES_256_GCM_SHA384, which is looked at first. The bars, which are medians of the rounds' own
 ratios: a request over a kept connection costs the gateway at most 1.5 times nginx's processor time, a connection with a
 full handshake at most 1.3 times.
+
+`memory`: AT_REST connections of clients that have had small requests, a body of 300 kB and an answer of more than
+100 kB, and then nothing; each has at most 24 KiB of private memory. Beside them stand connections that only shook
+hands, and plain ones.
 """
 
 import argparse
+import http.client
 import socket
 import ssl
 import sys
@@ -31,6 +36,7 @@ from gatewayx.net.ports import free_port
 from support import (
     BENCHMARKS,
     HOST,
+    KIB,
     TIMES,
     BenchmarkError,
     Process,
@@ -40,6 +46,7 @@ from support import (
     in_turns,
     information,
     program_version,
+    raise_open_file_limit,
     require_programs,
     run_tag,
     run_wrk,
@@ -49,6 +56,8 @@ from support import (
 
 CONNECTIONS = 64
 LOADS = ("kept", "handshakes")
+# Connections whose memory is measured.
+AT_REST = 2000
 CIPHER = "TLS_AES_256_GCM_SHA384"
 
 
@@ -112,6 +121,51 @@ def cipher_at(port: int, authority: Path) -> tuple[str, str]:
         return str(connected.version()), cipher[0]
 
 
+def memory(gateway: Process, port: int, tls_port: int, authority: Path) -> list[Row]:
+    """Private memory of connections at rest."""
+    context = ssl.create_default_context(cafile=str(authority))
+    small = head_format(SMALL, True, port).encode() + b"x" * 20
+    large = small.split(b"Content-Length")[0] + b"Content-Length: 300000\r\n\r\n" + bytes(300_000)
+    document = f"GET /v1/openapi.json HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+    kept = []
+
+    def connections(count: int, requests: list[bytes], at: int) -> None:
+        for _ in range(count):
+            connected = socket.create_connection((HOST, at))
+            if at == tls_port:
+                connected = context.wrap_socket(connected, server_hostname=HOST)
+            kept.append(connected)
+            for request in requests:
+                connected.sendall(request)
+                answer = http.client.HTTPResponse(connected)
+                answer.begin()
+                answer.read()
+                if answer.status != 200:
+                    raise BenchmarkError(f"a request was answered {answer.status}")
+
+    def each_kib(requests: list[bytes], at: int) -> float:
+        # What comes first makes room for others as well.
+        connections(AT_REST // 10, requests, at)
+        before_bytes = gateway.memory().private_bytes
+        connections(AT_REST, requests, at)
+        return (gateway.memory().private_bytes - before_bytes) / AT_REST / KIB
+
+    rows = [
+        at_most(
+            "memory: a connection at rest after all traffic",
+            [each_kib([small, large, document, small], tls_port)],
+            24,
+            " KiB",
+            "private, in user space",
+        ),
+        information("memory: one that only shook hands", [each_kib([], tls_port)], " KiB", ""),
+        information("memory: a plain one after all traffic", [each_kib([small, large, document], port)], " KiB", ""),
+    ]
+    for connected in kept:
+        connected.close()
+    return rows
+
+
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Processor time of all of them, in turns."""
     with tempfile.TemporaryDirectory(prefix="tls-") as name, ProcessSet(Path(name)) as processes:
@@ -125,7 +179,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         tls_port = free_port()
         gateway, port = start_gateway(
             processes,
-            f"{arguments.gateway_command} --listen https://{HOST}:{tls_port} --tls-certificate {certificate}",
+            f"{arguments.gateway_command} --listen https://{HOST}:{tls_port} --tls-certificate {certificate} "
+            "--keepalive-timeout 600 --first-byte-timeout 600",
             server_port,
         )
         gateway.wait_until_listening(tls_port)
@@ -152,7 +207,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
                     lambda subject=subject, load=load: subject.turn(load, arguments.duration) for subject in subjects
                 ]
                 in_turns(turns, number)
-        rows = []
+        rows = memory(gateway, port, tls_port, Path(name) / "authority.pem")
         for load, bar in zip(LOADS, (1.5, 1.3), strict=True):
             beside, own = subjects[0].costs(load), subjects[1].costs(load)
             ratios = [mine / others for mine, others in zip(own, beside, strict=True)]
@@ -174,6 +229,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=BENCHMARKS / "results", help="directory of the results")
     parser.add_argument("--strict", action="store_true", help="status 1 when a bar is missed")
     arguments = parser.parse_args()
+    raise_open_file_limit(10_000)
     try:
         require_programs({"wrk": "wrk", "cc": "gcc", "nginx": "nginx-light"})
         rows, raw = measure(arguments)
