@@ -26,6 +26,7 @@ MOST_README_CHARACTERS = 200
 OTHER_FLAGS = {
     "--data-binary",
     "--expires",
+    "--san",
     "--live",
     "--timeout",
     "--cap-drop",

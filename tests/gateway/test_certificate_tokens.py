@@ -14,7 +14,7 @@ import pytest
 from gatewayx.address import ListenAddress
 from gatewayx.config import tokens
 from gatewayx.gateway.tokens import ATTEMPTS
-from support.client_certificates import client_certificate, client_context
+from support.certificates import certificate, client_context
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, Response, get, head, post
 from support.job_servers import hand_worker
@@ -45,7 +45,7 @@ class Clients:
     def certificate(self, *names: str, by: Authority | None = None, ends: datetime.datetime | None = None) -> Path:
         """A certificate with these alternative names, of the clients' authority if no other is given."""
         self.made += 1
-        return client_certificate(by or self.authority, self.directory / f"{self.made}.pem", *names, ends=ends)
+        return certificate(by or self.authority, self.directory / f"{self.made}.pem", *names, ends=ends)
 
     def context(self, *names: str, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """For a client that shows a certificate with these names."""

@@ -154,7 +154,7 @@ class ServeProcess:
     """
 
     # Ends of the lines that say that it is ready.
-    listens_on = re.compile(r"listens on http://([0-9.]+):([0-9]+)")
+    listens_on = re.compile(r"listens on [a-z+]+://([0-9.]+):([0-9]+)")
 
     def __init__(
         self,
