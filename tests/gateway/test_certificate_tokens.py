@@ -55,21 +55,16 @@ class Clients:
         """For a client that shows none."""
         return client_context(self.servers)
 
-    @asynccontextmanager
-    async def gateway(self, job_server, *, verify: str = "required", **settings: object):
+    def gateway(self, job_server, *, verify: str = "required", **settings: object):
         """A gateway whose clients need tokens, and may have certificates."""
-        async with running_gateway(
+        return running_gateway(
             [job_server.address],
             listen=(ListenAddress("127.0.0.1", 0, tls=True),),
             tls_certificate=(str(self.servers.certificate("127.0.0.1")),),
             tls_client_ca=str(self.authority.file),
             tls_client_verify=verify,
             **{"tokens": str(self.file.path), **settings},
-        ) as gateway:
-            context = gateway.process.certificates.context
-            context.verify_mode = ssl.CERT_REQUIRED if verify == "required" else ssl.CERT_OPTIONAL
-            context.load_verify_locations(self.authority.file)
-            yield gateway
+        )
 
 
 @pytest.fixture

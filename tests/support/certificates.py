@@ -72,9 +72,7 @@ def certificate(
         builder = builder.add_extension(x509.SubjectAlternativeName(found), critical=False)
     made = builder.sign(issuer_key, hashes.SHA256())
     file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return file

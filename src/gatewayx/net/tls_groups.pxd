@@ -1,0 +1,20 @@
+"""Which groups keys are exchanged in."""
+
+# Context of OpenSSL (SSL_CTX), where Python keeps it.
+cdef extern from *:
+    """
+    /* The beginning of PySSLContext in Modules/_ssl.c, the same from Python 3.10 to 3.14. */
+    typedef struct {
+        PyObject_HEAD
+        void *context;
+    } gatewayx_ssl_context;
+    typedef long (*gatewayx_ctx_ctrl)(void *context, int command, long number, void *value);
+    """
+    ctypedef struct PythonContext "gatewayx_ssl_context":
+        void* context
+    # SSL_CTX_ctrl(), which its macros stand for.
+    ctypedef long (*ControlContext "gatewayx_ctx_ctrl")(void* context, int command, long number, void* value) noexcept
+
+cdef enum:
+    # SSL_CTX_set1_groups_list() of OpenSSL (openssl/ssl.h).
+    SET_GROUPS_LIST = 92

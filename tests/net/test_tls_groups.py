@@ -1,0 +1,87 @@
+"""Keys are exchanged in groups alone that cost a server as little as its signature."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from gatewayx.net.tls_groups import limit_groups
+from support.certificates import certificate
+from support.tls import Authority
+
+CHEAP = ("X25519", "prime256v1", "secp384r1")
+# The first one takes a server a hundred times as long as X25519, and a client nothing.
+DEAR = ("ffdhe8192", "ffdhe2048", "secp521r1", "X448")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The one that clients trust."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def shown(authority: Authority) -> Path:
+    """What a server shows."""
+    return certificate(authority, authority.directory / "server.pem", "DNS:localhost", is_server=True)
+
+
+@pytest.fixture
+def server(shown: Path) -> ssl.SSLContext:
+    """A server's context, as Python makes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown)
+    return context
+
+
+def client_with(authority: Authority, group: str) -> ssl.SSLContext:
+    """For a client that knows one group only."""
+    context = authority.context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_ecdh_curve(group)
+    return context
+
+
+def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """Shake hands in memory. Raises ssl.SSLError."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(back, there, server_hostname="localhost"),
+        server.wrap_bio(there, back, server_side=True),
+    ]
+    for _ in range(4):
+        for side in list(sides):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            sides.remove(side)
+    assert sides == []
+
+
+class TestGroups:
+    @pytest.mark.parametrize("group", CHEAP)
+    def test_those_of_every_client_are_taken(self, authority, server, group):
+        assert limit_groups(server)
+        shake(server, client_with(authority, group))
+
+    @pytest.mark.parametrize("group", DEAR)
+    def test_those_that_cost_the_server_more_than_the_client_are_not(self, authority, server, group):
+        # By itself OpenSSL takes them.
+        shake(server, client_with(authority, group))
+        assert limit_groups(server)
+        with pytest.raises(ssl.SSLError):
+            shake(server, client_with(authority, group))
+
+    def test_where_openssl_cannot_be_told_only_everybodys_is_left(self, authority, server, monkeypatch):
+        import _ssl
+
+        monkeypatch.delattr(_ssl, "__file__")
+        monkeypatch.delattr(ssl.SSLContext, "set_groups", raising=False)
+        assert not limit_groups(server)
+        shake(server, client_with(authority, "prime256v1"))
+        for group in (*DEAR, "X25519"):
+            with pytest.raises(ssl.SSLError):
+                shake(server, client_with(authority, group))
