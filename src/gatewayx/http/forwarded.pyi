@@ -11,8 +11,8 @@ class TrustedProxies:
     """The proxies that are believed, and where they say whose request they pass on.
 
     trusted: addresses, each with or without /LENGTH of its prefix, `unix:` for whoever connects to a unix socket,
-    `unix:/path` for whoever connects to that one. client_address: "connection" where no header says whose request it is,
-    else "forwarded" (RFC 7239) or "x-forwarded-for". Raises ValueError for what is none of these.
+    `unix:/path` for whoever connects to that one. client_address: "connection" where no header says whose request it
+    is, else "forwarded" (RFC 7239) or "x-forwarded-for". Raises ValueError for what is none of these.
     """
 
     @property
