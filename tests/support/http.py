@@ -25,6 +25,8 @@ HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~\x80-\xff](?:[ -
 
 ANY_REQUEST_ID = b"2345672345672-00000000000001"
 REQUEST_ID = re.compile(rb"[a-z2-7]{13}-[0-9]{14}")
+# Of a trusted proxy.
+PROXYS_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Response:
         assert problem["status"] == self.status
         assert problem["type"].startswith("urn:gatewayx:")
         request_id = str(problem["instance"]).removeprefix("urn:gatewayx:request:")
-        # A relayed request is named by the process to which its client is connected.
-        assert REQUEST_ID.fullmatch(request_id.encode())
+        # A relayed request is named by the process to which its client is connected, or by a proxy.
+        assert PROXYS_REQUEST_ID.fullmatch(request_id.encode())
         assert request_id.encode() == self.headers.get(b"x-request-id", request_id.encode())
         return problem
 
@@ -80,7 +82,8 @@ class HttpClient:
     that shall not take much without reading. source: the host to connect from; None leaves it to the kernel.
     source_port: the port likewise, by which a place of a worker process is chosen; 0 leaves it to the kernel.
     is_documented: whether it is asked what the OpenAPI document tells of, which the admin address, for one, is not.
-    context: for TLS; None for what is known of the address.
+    context: for TLS; None for what is known of the address. names_requests: it is a proxy whose names of requests may
+    be taken.
     """
 
     def __init__(
@@ -92,7 +95,9 @@ class HttpClient:
         source_port: int = 0,
         is_documented: bool = True,
         context: ssl.SSLContext | None = None,
+        names_requests: bool = False,
     ) -> None:
+        self.names_requests = names_requests
         self.source = source
         self.source_port = source_port
         self.address = address
@@ -165,7 +170,8 @@ class HttpClient:
             assert (headers[b"cache-control"], headers[b"x-content-type-options"]) == (b"no-store", b"nosniff")
             # A process tells another how a request has ended instead.
             assert (b"x-request-id" in headers) != (b"outcome" in headers)
-            assert REQUEST_ID.fullmatch(headers.get(b"x-request-id", ANY_REQUEST_ID))
+            named = PROXYS_REQUEST_ID if self.names_requests else REQUEST_ID
+            assert named.fullmatch(headers.get(b"x-request-id", ANY_REQUEST_ID))
         if status < 200 or status in (204, 304):
             # RFC 9110 8.6, and 15.4.5: of what was not modified the length may be told, which ours do not.
             assert b"content-length" not in headers

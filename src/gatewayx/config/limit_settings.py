@@ -25,7 +25,8 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         "max-connections-per-address",
         Integer(0, 1_000_000),
         "Limits",
-        "Client connections of one IPv4 address or IPv6 /64, 0 for any number; a further one is answered 429.",
+        "Client connections of one IPv4 address or IPv6 /64, 0 for any number; a further one is answered 429. With "
+        "client-address requests in flight that trusted proxies pass on count for their client's address instead.",
         "nginx limit_conn: off",
     ),
     Setting(
@@ -140,7 +141,7 @@ LIMIT_SETTINGS: tuple[Setting, ...] = (
         Rate(),
         "Rates",
         "Connections of one IPv4 address or IPv6 /64 that are accepted, as rate; a further one is answered 429 and "
-        "closed.",
+        "closed. With client-address those of trusted proxies do not count.",
         "HAProxy src_conn_rate: off",
     ),
     Setting(

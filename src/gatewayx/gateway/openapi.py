@@ -22,6 +22,7 @@ from gatewayx.gateway.operations import (
     OPERATIONS,
     PROBLEM_HEADERS,
     PROBLEM_JSON,
+    REQUEST_NAME,
     Answer,
     Operation,
     Parameter,
@@ -118,7 +119,7 @@ def _schemas() -> dict[str, Any]:
     reference = {"$ref": "#/components/schemas/"}
     return {
         "Problem": _object(
-            problem | {"instance": {"type": "string", "pattern": "^urn:gatewayx:request:[a-z2-7]{13}-[0-9]{14}$"}},
+            problem | {"instance": {"type": "string", "pattern": f"^urn:gatewayx:request:{REQUEST_NAME}$"}},
             description="Problem details (RFC 9457). The last part of the type is its kind.",
         ),
         "KeptJob": _job(

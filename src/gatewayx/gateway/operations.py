@@ -20,6 +20,8 @@ ANY = "*/*"
 
 # Seconds, as the headers and the query have them: digits, and behind a point more of them.
 DECIMAL = r"^[0-9]+(\.[0-9]+)?$"
+# The name of a request: the gateway's own, or that of a trusted proxy (http/forwarded).
+REQUEST_NAME = "[A-Za-z0-9._~:/+=@-]{1,128}"
 # A token (RFC 9110 5.6.2), or a String (RFC 9651 3.3.3), that says 1 to 255 bytes.
 KEY = r"""^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"""
 
@@ -154,7 +156,12 @@ IF_NONE_MATCH = Parameter(
 )
 # Of every request. What OpenAPI says by other means, such as Authorization and Content-Type, is no parameter there.
 OF_ALL = (
-    Parameter("X-Request-Id", "header", "The client's name for the request, for the access log.", {"type": "string"}),
+    Parameter(
+        "X-Request-Id",
+        "header",
+        "The client's name for the request, for the access log; a trusted proxy's is the request's name.",
+        {"type": "string"},
+    ),
     Parameter(
         "traceparent", "header", "The trace that the request is part of, for the access log.", {"type": "string"}
     ),
@@ -181,7 +188,12 @@ ON_EVERY_ANSWER = (
     Header("Date", "the time of the answer", _TEXT, True),
     Header("Cache-Control", "`no-store`", {"const": "no-store"}, True),
     Header("X-Content-Type-Options", "`nosniff`", {"const": "nosniff"}, True),
-    Header("X-Request-Id", "the request's name", {"type": "string", "pattern": "^[a-z2-7]{13}-[0-9]{14}$"}, True),
+    Header(
+        "X-Request-Id",
+        "the request's name, which is the gateway's own unless a trusted proxy has named the request",
+        {"type": "string", "pattern": f"^{REQUEST_NAME}$"},
+        True,
+    ),
     Header("Server-Timing", "with `--server-timing`: how long the gateway and the job took", _TEXT),
     Header("RateLimit-Policy", "to a token with a rate: what it may have", _TEXT),
     Header("RateLimit", "to a token with a rate: what is left of that", _TEXT),

@@ -183,7 +183,7 @@ TOO_MANY_CONNECTIONS_PER_ADDRESS = Problem(
     429,
     Retry.YES,
     True,
-    "`--max-connections-per-address` of the client's address",
+    "`--max-connections-per-address` of the client's address: connections, or requests that trusted proxies pass on",
     "as many connections from your address are open as may be",
 )
 TOO_MANY_JOBS = Problem(
