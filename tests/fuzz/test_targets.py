@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fuzz import batch_lines, http_connection, key_header, packet_reader, request_parser
+from fuzz import batch_lines, forwarded, http_connection, key_header, packet_reader, request_parser
 from fuzz.corpus import kept
 from fuzz.mutations import run_inputs, run_mutations
 
@@ -21,8 +21,15 @@ def test_seeds_and_kept_inputs_break_nothing(target: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("target", "mutations"),
-    [(packet_reader, 2500), (request_parser, 2500), (key_header, 2500), (batch_lines, 1000), (http_connection, 250)],
-    ids=["packet_reader", "request_parser", "key_header", "batch_lines", "http_connection"],
+    [
+        (packet_reader, 2500),
+        (request_parser, 2500),
+        (forwarded, 2500),
+        (key_header, 2500),
+        (batch_lines, 1000),
+        (http_connection, 250),
+    ],
+    ids=["packet_reader", "request_parser", "forwarded", "key_header", "batch_lines", "http_connection"],
 )
 def test_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
     run_mutations(target.one_input, target.seeds(), target.TOKENS, mutations, seed=1)
