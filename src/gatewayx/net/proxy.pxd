@@ -1,5 +1,7 @@
 """The PROXY header by which a proxy tells whose connection it passes on: bytes in, an address out."""
 
+from gatewayx.net.sockets cimport CompactAddress
+
 cdef enum:
     # A line of version 1, its end included.
     MOST_LINE_BYTES = 107
@@ -12,9 +14,9 @@ cdef enum:
 cdef class ProxyHeader:
     # All of it has come.
     cdef readonly bint is_complete
-    # Whose connection it is; None where the proxy speaks for itself, or does not tell: then it is the one that is there.
-    cdef readonly str host
-    cdef readonly int port
+    # Whose connection it is; of no family where the proxy speaks for itself, or does not tell: then it is the one that is
+    # there.
+    cdef CompactAddress client
     # What came of it, of `size` bytes.
     cdef unsigned char[FIXED_BYTES + MOST_REST_BYTES] begun
     cdef Py_ssize_t size
@@ -25,6 +27,10 @@ cdef class ProxyHeader:
     # How many bytes the header has in all, as far as is known; 0 for a line, whose end shows that.
     cdef Py_ssize_t _all_bytes(self) except -1
     cdef int _read_line(self) except -1
+    cdef int _end_line(self, bytes line) except -1
+    cdef bint _is_unknown(self) noexcept
     cdef int _read_binary(self) except -1
     cdef int _check_values(self, Py_ssize_t cursor) except -1
     cdef bint _is_right(self, Py_ssize_t checksum_at) noexcept
+    # What has come of it so far, for whoever tells of it: so many bytes at most.
+    cdef bytes example(self, Py_ssize_t most_bytes)

@@ -1,31 +1,46 @@
-"""The PROXY header by which a proxy tells whose connection it passes on (haproxy.org, proxy-protocol.txt, 2.2).
+"""The PROXY header by which a proxy tells whose connection it passes on (haproxy.org, proxy-protocol.txt).
 
 Both versions are read, and nothing is guessed: a connection of which a header is expected begins with one. What the header is not
 made of is refused at the byte that shows it, so that whoever waits for more of it waits for a header.
 """
 
-import ipaddress
-
 cimport cython
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
+
+from gatewayx.net.networks cimport host_text, pack_address, read_address
+from gatewayx.net.sockets cimport CompactAddress
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        AF_INET
+        AF_INET6
 
 # MOST_LINE_BYTES and MOST_REST_BYTES, for Python.
 globals().update(MOST_LINE_BYTES=<int> MOST_LINE_BYTES, MOST_REST_BYTES=<int> MOST_REST_BYTES)
 
 cdef const char* SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 cdef const char* LINE_BEGIN = b"PROXY "
+cdef const char* UNKNOWN_BEGIN = b"PROXY UNKNOWN "
 
 cdef enum:
     LINE_BEGIN_BYTES = 6
+    UNKNOWN_BEGIN_BYTES = 14
     # Commands of version 2, behind the version in one byte (2.2): the proxy speaks for itself, or for a client.
     LOCAL = 0x20
     PROXY = 0x21
-    # Families, with the transport that a stream has.
+    # Families, each with the transport by which the client has reached the proxy: HTTP/3 comes in datagrams.
     UNSPECIFIED = 0x00
     TCP_OVER_4 = 0x11
+    UDP_OVER_4 = 0x12
     TCP_OVER_6 = 0x21
+    UDP_OVER_6 = 0x22
     UNIX_STREAM = 0x31
+    UNIX_DATAGRAM = 0x32
+    # Two addresses and two ports of each, or two paths.
+    ADDRESSES_OF_4_BYTES = 12
+    ADDRESSES_OF_6_BYTES = 36
+    PATHS_BYTES = 216
     # A value behind the addresses that is a checksum of all of the header.
     CHECKSUM_TYPE = 0x03
     CHECKSUM_BYTES = 4
@@ -55,6 +70,16 @@ class ProxyError(Exception):
 cdef class ProxyHeader:
     """The header of one connection; the .pxd says what each field means."""
 
+    @property
+    def host(self):
+        """Whose connection it is, as text; None for that of the proxy itself."""
+        return host_text(&self.client)
+
+    @property
+    def port(self):
+        """The client's port; 0 without a host."""
+        return self.client.port
+
     def feed(self, bytes data not None):
         """Take bytes; how many of them belong to the header. Raises ProxyError."""
         return self.take(data, len(data))
@@ -81,7 +106,7 @@ cdef class ProxyHeader:
             return 0
         rest_bytes = self.begun[14] << 8 | self.begun[15]
         if rest_bytes > MOST_REST_BYTES:
-            raise ProxyError(f"a PROXY header of {rest_bytes} bytes more, of which {<int> MOST_REST_BYTES} are allowed")
+            raise ProxyError(f"a PROXY header of more than {FIXED_BYTES + MOST_REST_BYTES} bytes")
         return FIXED_BYTES + rest_bytes
 
     cdef int _read_line(self) except -1:
@@ -89,7 +114,7 @@ cdef class ProxyHeader:
         cdef unsigned char last = self.begun[self.size - 1]
         if memcmp(self.begun, SIGNATURE, min(self.size, <Py_ssize_t> SIGNATURE_BYTES)) == 0:
             if self.size == 13 and last != LOCAL and last != PROXY:
-                raise ProxyError(f"a PROXY header of a version or command that is not known: 0x{last:02X}")
+                raise ProxyError("a PROXY header of a version or command that is not known")
             if self.size == FIXED_BYTES and self._all_bytes() == FIXED_BYTES:
                 return self._read_binary()
             return 0
@@ -99,26 +124,33 @@ cdef class ProxyHeader:
             if self.begun[self.size - 2] != c"\r":
                 raise ProxyError("a PROXY line that does not end with CR and LF")
             return self._end_line(bytes(self.begun[: self.size - 2]))
-        if self.begun[self.size - 2] == c"\r" or not (0x20 <= last < 0x7F or last == c"\r"):
-            raise ProxyError("a PROXY line holds a control byte")
+        if self.begun[self.size - 2] == c"\r":
+            raise ProxyError("a PROXY line that does not end with CR and LF")
+        if not (0x20 <= last < 0x7F or last == c"\r" or self._is_unknown()):
+            raise ProxyError("a PROXY line with a byte that is no printable character")
         if self.size == MOST_LINE_BYTES:
             raise ProxyError(f"a PROXY line of more than {<int> MOST_LINE_BYTES} bytes")
         return 0
 
-    def _end_line(self, bytes line):
-        parts = line.decode("ascii").split(" ")
-        if parts[1] == "UNKNOWN":
-            # What follows is to be passed over (2.1).
+    cdef bint _is_unknown(self) noexcept:
+        """Whether it is a line of which all that follows is to be passed over (2.1)."""
+        return self.size >= UNKNOWN_BEGIN_BYTES and memcmp(self.begun, UNKNOWN_BEGIN, UNKNOWN_BEGIN_BYTES) == 0
+
+    cdef int _end_line(self, bytes line) except -1:
+        cdef CompactAddress source
+        cdef CompactAddress destination
+        cdef list parts
+        if self._is_unknown() or line == b"PROXY UNKNOWN":
             self.is_complete = True
             return 0
-        if len(parts) != 6 or parts[1] not in ("TCP4", "TCP6"):
+        parts = line.split(b" ")
+        if len(parts) != 6 or parts[1] not in (b"TCP4", b"TCP6"):
             raise ProxyError("a PROXY line without a protocol, two addresses and two ports")
-        family = ipaddress.IPv4Address if parts[1] == "TCP4" else ipaddress.IPv6Address
-        source = _address(family, parts[2])
-        _address(family, parts[3])
-        ports = [_port(text) for text in parts[4:]]
-        self.host = source
-        self.port = ports[0]
+        _read_address(parts[2], parts[1] == b"TCP6", &source)
+        _read_address(parts[3], parts[1] == b"TCP6", &destination)
+        source.port = _port(parts[4])
+        _port(parts[5])
+        self.client = source
         self.is_complete = True
         return 0
 
@@ -129,25 +161,25 @@ cdef class ProxyHeader:
             # Whatever family it names, and whatever follows, is to be passed over (2.2).
             self.is_complete = True
             return 0
-        if family == TCP_OVER_4:
-            addresses_bytes = 12
-        elif family == TCP_OVER_6:
-            addresses_bytes = 36
-        elif family == UNIX_STREAM:
-            addresses_bytes = 216
+        if family == TCP_OVER_4 or family == UDP_OVER_4:
+            addresses_bytes = ADDRESSES_OF_4_BYTES
+        elif family == TCP_OVER_6 or family == UDP_OVER_6:
+            addresses_bytes = ADDRESSES_OF_6_BYTES
+        elif family == UNIX_STREAM or family == UNIX_DATAGRAM:
+            addresses_bytes = PATHS_BYTES
         elif family == UNSPECIFIED:
             addresses_bytes = 0
         else:
-            raise ProxyError(f"a PROXY header of a family or transport that is not served: 0x{family:02X}")
+            raise ProxyError("a PROXY header of a family or transport that is not known")
         if self.size < FIXED_BYTES + addresses_bytes:
             raise ProxyError("a PROXY header that is too short for its addresses")
         self._check_values(FIXED_BYTES + addresses_bytes)
-        if family == TCP_OVER_4:
-            self.host = str(ipaddress.IPv4Address(bytes(self.begun[FIXED_BYTES : FIXED_BYTES + 4])))
-            self.port = self.begun[FIXED_BYTES + 8] << 8 | self.begun[FIXED_BYTES + 9]
-        elif family == TCP_OVER_6:
-            self.host = str(ipaddress.IPv6Address(bytes(self.begun[FIXED_BYTES : FIXED_BYTES + 16])))
-            self.port = self.begun[FIXED_BYTES + 32] << 8 | self.begun[FIXED_BYTES + 33]
+        if addresses_bytes == ADDRESSES_OF_4_BYTES:
+            pack_address(AF_INET, &self.begun[FIXED_BYTES], &self.client)
+            self.client.port = self.begun[FIXED_BYTES + 8] << 8 | self.begun[FIXED_BYTES + 9]
+        elif addresses_bytes == ADDRESSES_OF_6_BYTES:
+            pack_address(AF_INET6, &self.begun[FIXED_BYTES], &self.client)
+            self.client.port = self.begun[FIXED_BYTES + 32] << 8 | self.begun[FIXED_BYTES + 33]
         self.is_complete = True
         return 0
 
@@ -167,6 +199,9 @@ cdef class ProxyHeader:
             cursor += 3 + value_bytes
         return 0
 
+    cdef bytes example(self, Py_ssize_t most_bytes):
+        return self.begun[: min(self.size, most_bytes)]
+
     cdef bint _is_right(self, Py_ssize_t checksum_at) noexcept:
         cdef uint32_t found = 0
         cdef uint32_t value = 0xFFFFFFFF
@@ -182,17 +217,16 @@ cdef class ProxyHeader:
         return found == value ^ 0xFFFFFFFF
 
 
-def _address(family, str text):
-    try:
-        if "%" in text:
-            # A scope is of one machine alone.
-            raise ValueError
-        return str(family(text))
-    except ValueError:
-        raise ProxyError("a PROXY line whose address is none of its protocol") from None
+cdef int _read_address(bytes text, bint is_6, CompactAddress* address) except -1:
+    if (b":" in text) != is_6 or not read_address(text, len(text), address):
+        raise ProxyError("a PROXY line whose address is none of its protocol")
+    return 0
 
 
-def _port(str text):
-    if not text.isdigit() or (text[0] == "0" and text != "0") or len(text) > 5 or int(text) > 65535:
+cdef int _port(bytes text) except -1:
+    cdef int port = -1
+    if text.isdigit() and len(text) <= 5 and (text[0] != c"0" or len(text) == 1):
+        port = int(text)
+    if not 0 <= port <= 65535:
         raise ProxyError("a PROXY line whose port is none")
-    return int(text)
+    return port
