@@ -4,6 +4,7 @@ from gatewayx.core.counters cimport Counters, Counts
 from gatewayx.core.turns cimport Flag
 from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.stream cimport SocketStream, Stream, StreamOwner
+from gatewayx.net.tls_records cimport RecordCount
 
 cdef enum:
     # What passes the memory BIOs at once: they never give back memory that they have once needed (OpenSSL, BUF_MEM_grow()). What is
@@ -15,8 +16,7 @@ cdef enum:
     # Records that have nothing for the owner, of those that came at once: each may ask for new keys, which cost more than any request
     # (RFC 8446 4.6.3; OpenSSL bounds empty ones alone).
     MOST_EMPTY_RECORDS = 32
-    # A record with its head, and what else comes with the first one (RFC 8446 5.1): a client waits behind its hello.
-    RECORD_HEAD_BYTES = 5
+    # A record, and what else comes with the first one: a client waits behind its hello.
     MOST_HELLO_BYTES = 18432
     # What one stream encrypts in a turn, beside the answer that is written first.
     ENCRYPTED_PER_TURN_BYTES = 131072
@@ -100,11 +100,8 @@ cdef class TlsStream(Stream):
     cdef Py_ssize_t unsent_bytes
     # What was encrypted so far, as it was written.
     cdef unsigned long long encrypted_bytes
-    # Of the record that comes: how much of its head has come and what that says, and how much of the rest has not. How many had
-    # nothing for the owner, half of them forgotten with each read.
-    cdef int head_bytes
-    cdef int head_says
-    cdef int record_left
+    # Where the records are that come; and how many had nothing for the owner, half of them forgotten with each read.
+    cdef RecordCount records
     cdef int empty_records
     # The socket takes no more for now; and the owner knows that something waits.
     cdef Flag blocked
@@ -131,7 +128,6 @@ cdef class TlsStream(Stream):
     cdef int _shake(self, const char* data, Py_ssize_t size) except -1
     cdef int _shaken(self) except -1
     cdef int _decrypt(self, const char* data, Py_ssize_t size) except -1
-    cdef int _count_records(self, const unsigned char* data, Py_ssize_t size) noexcept
     cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1
     cdef int _fail(self, error) except -1
     cdef int _end(self) except -1

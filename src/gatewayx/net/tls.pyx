@@ -24,6 +24,7 @@ from gatewayx.core.clock cimport now_ns
 from gatewayx.core.counters cimport Counters
 from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.stream cimport SocketStream, Stream, StreamOwner
+from gatewayx.net.tls_records cimport RECORD_HEAD_BYTES, count_records
 
 logger = logging.getLogger("gatewayx")
 
@@ -245,7 +246,6 @@ cdef class TlsStream(Stream):
 
     cdef int socket_takes(self, bint more) except -1:
         self.blocked = not more
-        # What is written in the plain, or belongs to a handshake, is the socket's alone.
         if self.state == PLAIN and self.owner is not None:
             return self.owner.resume_writing() if more else self.owner.pause_writing()
         if more and self.unsent is not None:
@@ -301,7 +301,7 @@ cdef class TlsStream(Stream):
         while size > 0 and self.state == HANDSHAKE:
             piece = min(size, <Py_ssize_t> PIECE_BYTES)
             bio_write(self.incoming, PyBytes_FromStringAndSize(data, piece))
-            self._count_records(<const unsigned char*> data, piece)
+            self.empty_records += count_records(&self.records, <const unsigned char*> data, piece)
             data += piece
             size -= piece
             try:
@@ -361,7 +361,7 @@ cdef class TlsStream(Stream):
             while size > 0 and not self.at_end:
                 piece = min(size, <Py_ssize_t> PIECE_BYTES)
                 bio_write(self.incoming, PyBytes_FromStringAndSize(data, piece))
-                self._count_records(<const unsigned char*> data, piece)
+                self.empty_records += count_records(&self.records, <const unsigned char*> data, piece)
                 data += piece
                 size -= piece
                 filled = self._read(filled)
@@ -379,30 +379,6 @@ cdef class TlsStream(Stream):
         if filled:
             self.owner.received(decrypted, filled)
         return self._end() if self.at_end else 0
-
-    cdef int _count_records(self, const unsigned char* data, Py_ssize_t size) noexcept:
-        """Count the records whose last byte is among these (RFC 8446 5.1); each that has anything for the owner is taken off."""
-        cdef int part
-        while size > 0:
-            if self.record_left > 0:
-                part = <int> min(size, <Py_ssize_t> self.record_left)
-                self.record_left -= part
-                data += part
-                size -= part
-            else:
-                self.head_bytes += 1
-                if self.head_bytes > 3:
-                    self.head_says = self.head_says << 8 | data[0]
-                data += 1
-                size -= 1
-                if self.head_bytes < RECORD_HEAD_BYTES:
-                    continue
-                self.record_left = self.head_says
-            if self.record_left == 0 and self.head_bytes == RECORD_HEAD_BYTES:
-                self.empty_records += 1
-                self.head_bytes = 0
-                self.head_says = 0
-        return 0
 
     cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1:
         """Decrypt what is whole behind what was; returns how much there is."""
