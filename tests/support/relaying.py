@@ -135,12 +135,13 @@ async def relaying(
     workers: int = 2,
     max_connections: int | None = None,
     environment: Mapping[str, str] = os.environ,
+    listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[Relaying]:
-    """`gatewayx serve` in front of these job servers. environment: instead of this process's."""
+    """`gatewayx serve` in front of these job servers. environment: instead of this process's. listen: where."""
     most = Settings().max_connections if max_connections is None else max_connections
     options = [
         "--listen",
-        "127.0.0.1:0",
+        listen,
         "--connections-per-server",
         "1",
         "--workers",
