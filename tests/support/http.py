@@ -83,7 +83,7 @@ class HttpClient:
     source_port: the port likewise, by which a place of a worker process is chosen; 0 leaves it to the kernel.
     is_documented: whether it is asked what the OpenAPI document tells of, which the admin address, for one, is not.
     context: for TLS; None for what is known of the address. names_requests: it is a proxy whose names of requests may
-    be taken.
+    be taken. begins: what the connection begins with, before TLS too.
     """
 
     def __init__(
@@ -96,8 +96,10 @@ class HttpClient:
         is_documented: bool = True,
         context: ssl.SSLContext | None = None,
         names_requests: bool = False,
+        begins: bytes = b"",
     ) -> None:
         self.names_requests = names_requests
+        self.begins = begins
         self.source = source
         self.source_port = source_port
         self.address = address
@@ -119,6 +121,7 @@ class HttpClient:
             connected.bind((self.source, self.source_port))
         try:
             await asyncio.get_running_loop().sock_connect(connected, self.address if unix else tuple(self.address))
+            await asyncio.get_running_loop().sock_sendall(connected, self.begins)
         except BaseException:
             connected.close()
             raise

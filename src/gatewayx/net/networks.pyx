@@ -8,8 +8,6 @@ cimport cython
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
-from gatewayx.net.sockets cimport CompactAddress
-
 from gatewayx.address import UNIX_SCHEME
 
 # For Python.
@@ -121,18 +119,18 @@ cdef bint read_address(const char* text, Py_ssize_t size, CompactAddress* addres
         family = AF_INET6
     if inet_pton(family, copied, host) != 1:
         return False
-    pack_address(family, host, address)
+    pack_address(family == AF_INET6, host, address)
     return True
 
 
-cdef void pack_address(unsigned short family, const unsigned char* host, CompactAddress* address) noexcept:
+cdef void pack_address(bint is_ipv6, const unsigned char* host, CompactAddress* address) noexcept:
     memset(address, 0, sizeof(CompactAddress))
-    if family == AF_INET6 and memcmp(host, MAPPED, MAPPED_BYTES) == 0:
+    if is_ipv6 and memcmp(host, MAPPED, MAPPED_BYTES) == 0:
         address.family = AF_INET
         memcpy(address.host, host + MAPPED_BYTES, 4)
         return
-    address.family = family
-    memcpy(address.host, host, 16 if family == AF_INET6 else 4)
+    address.family = AF_INET6 if is_ipv6 else AF_INET
+    memcpy(address.host, host, 16 if is_ipv6 else 4)
 
 
 cdef str host_text(const CompactAddress* address):

@@ -1,6 +1,6 @@
 """The PROXY header by which a proxy tells whose connection it passes on: bytes in, an address out."""
 
-from gatewayx.net.sockets cimport CompactAddress
+from gatewayx.net.networks cimport CompactAddress
 
 cdef enum:
     # A line of version 1, its end included.

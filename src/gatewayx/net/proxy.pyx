@@ -8,13 +8,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
 
-from gatewayx.net.networks cimport host_text, pack_address, read_address
-from gatewayx.net.sockets cimport CompactAddress
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        AF_INET
-        AF_INET6
+from gatewayx.net.networks cimport CompactAddress, host_text, pack_address, read_address
 
 # MOST_LINE_BYTES and MOST_REST_BYTES, for Python.
 globals().update(MOST_LINE_BYTES=<int> MOST_LINE_BYTES, MOST_REST_BYTES=<int> MOST_REST_BYTES)
@@ -175,10 +169,10 @@ cdef class ProxyHeader:
             raise ProxyError("a PROXY header that is too short for its addresses")
         self._check_values(FIXED_BYTES + addresses_bytes)
         if addresses_bytes == ADDRESSES_OF_4_BYTES:
-            pack_address(AF_INET, &self.begun[FIXED_BYTES], &self.client)
+            pack_address(False, &self.begun[FIXED_BYTES], &self.client)
             self.client.port = self.begun[FIXED_BYTES + 8] << 8 | self.begun[FIXED_BYTES + 9]
         elif addresses_bytes == ADDRESSES_OF_6_BYTES:
-            pack_address(AF_INET6, &self.begun[FIXED_BYTES], &self.client)
+            pack_address(True, &self.begun[FIXED_BYTES], &self.client)
             self.client.port = self.begun[FIXED_BYTES + 32] << 8 | self.begun[FIXED_BYTES + 33]
         self.is_complete = True
         return 0

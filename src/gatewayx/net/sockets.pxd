@@ -1,6 +1,6 @@
 """Sockets and the clock for programs with connections by the thousand: straight system calls, no objects."""
 
-from libc.stdint cimport uint32_t
+from gatewayx.net.networks cimport CompactAddress
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -25,14 +25,6 @@ cdef class Peer:
 
     # A descriptor that is connecting, or -1 with errno.
     cdef int connect(self, int receive_buffer_bytes) noexcept
-
-
-# An IPv4 or IPv6 address and a port in few bytes; family 0 is none, as of whoever connects to a unix socket.
-cdef struct CompactAddress:
-    unsigned short family
-    unsigned short port
-    uint32_t scope
-    unsigned char host[16]
 
 
 # What recv(2), send(2) and sendmsg(2) return, tried again while a signal interrupts them; past glibc's cancellation points,

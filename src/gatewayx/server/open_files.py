@@ -9,6 +9,8 @@ from gatewayx.address import UnixAddress
 from gatewayx.gearman.roster import MOST_SERVERS
 from gatewayx.http.clients import MAX_REFUSED_CONNECTIONS
 from gatewayx.net.open_files import raise_open_files
+from gatewayx.net.proxied import MOST_WAITING
+from gatewayx.server.entries import listens_to_proxies
 from gatewayx.server.relay import MAX_IDLE_CONNECTIONS
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ def open_files_for(settings: Settings, processes: int) -> int:
         # And of several worker processes each has the relay's sockets of all, and requests with others and from each of
         # them: short ones, and those that may wait for long.
         + (processes * (1 + 2 * settings.max_relayed + MAX_IDLE_CONNECTIONS) if processes > 1 else 0)
+        # Connections whose PROXY header is not whole are none yet.
+        + (MOST_WAITING if listens_to_proxies(settings) else 0)
         # Each unix socket has a lock.
         + sum(isinstance(address, UnixAddress) for address in settings.listen)
         + OTHER_DESCRIPTORS

@@ -28,6 +28,7 @@ from gatewayx.http.records import Records
 from gatewayx.http.response import ResponseBuilder
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import Resolver
+from gatewayx.net.networks import Networks
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.tls import TlsServer
@@ -35,7 +36,7 @@ from gatewayx.server import logs
 from gatewayx.server.access import made_tokens, rate_limits, trusted_proxies
 from gatewayx.server.access_log import AccessLog
 from gatewayx.server.certificates import Certificates
-from gatewayx.server.entries import Entries
+from gatewayx.server.entries import Entries, proxy_server
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.open_files import open_files_for
 from gatewayx.server.output import AccessOutput
@@ -211,6 +212,7 @@ class GatewayProcess:
         self.tls: TlsServer | None = None
         if self.certificates is not None and self.poller is not None:
             self.tls = TlsServer(self.poller, self.counted_in, self.certificates.context, settings.max_handshakes)
+        self.proxies = proxy_server(settings, self.wheel, self.counted_in)
         self.access_log = AccessLog(self.counted_in)
         self.access_output = AccessOutput(self.access_log.batch, settings.access_log)
         self._set_access_log(settings)
@@ -249,6 +251,8 @@ class GatewayProcess:
             parts["relay"] = self.relay
         if self.tls is not None:
             parts["tls"] = self.tls
+        if self.proxies is not None:
+            parts["proxied"] = self.proxies
         return {
             f"{part}.{name}": count for part, counted in parts.items() for name, count in counted.counters().items()
         }
@@ -269,7 +273,7 @@ class GatewayProcess:
                 self.counted_in,
                 self.places,
                 self.place,
-                Entries(self.tls),
+                Entries(self.tls, self.proxies, self.http.late_connection),
                 self.relay_sockets,
             )
             self._tick()
@@ -325,6 +329,8 @@ class GatewayProcess:
         self.background_jobs.change(settings.max_status_polls)
         if self.tls is not None and self.certificates is not None:
             self.tls.change(self.certificates.context, settings.max_handshakes)
+        if self.proxies is not None:
+            self.proxies.change(Networks(settings.trusted_proxy), settings.first_byte_timeout_s)
         if self.relay is not None:
             self.relay.max_relayed = settings.max_relayed
         if self._sockets is not None:
@@ -345,6 +351,8 @@ class GatewayProcess:
         self.http.drain(self.settings.drain_timeout_s * IDLE_PART)
         if self.relay is not None:
             self.relay.drain()
+        if self.proxies is not None:
+            self.proxies.drain()
         if self._listeners is not None:
             await self._listeners.finish()
         drained_s = self.loop.time() + self.settings.drain_timeout_s
@@ -365,6 +373,8 @@ class GatewayProcess:
             self._sockets.close()
         await self.pool.close()
         self.http.abort()
+        if self.proxies is not None:
+            self.proxies.abort()
         if self.relay is not None:
             self.relay.drain()
         if self.poller is not None:
@@ -392,8 +402,12 @@ class GatewayProcess:
             await asyncio.sleep(OTHERS_DONE_S)
 
     async def _connections_closed(self, timeout_s: float) -> None:
+        ends_s = self.loop.time() + timeout_s
+        # Whoever is passed on by a proxy is a client from then on.
+        parts = (self.http,) if self.proxies is None else (self.proxies, self.http)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.http.emptied.wait(), timeout_s)
+            for part in parts:
+                await asyncio.wait_for(part.emptied.wait(), max(0.0, ends_s - self.loop.time()))
 
     def _for_pool(self, settings: Settings, context: ssl.SSLContext | None = None) -> dict[str, Any]:
         """What the pool is made with and changed to; without a context one is made. Raises StartError."""
@@ -506,7 +520,10 @@ class GatewayProcess:
 
     def log_refusals(self) -> None:
         """Log what was refused since the last time: a line a kind, with how often and one example."""
-        for kind, (count, example, peer) in self.http.take_events().items():
+        events = self.http.take_events()
+        if self.proxies is not None:
+            events.update(self.proxies.take_events())
+        for kind, (count, example, peer) in events.items():
             logger.warning(
                 "refused %d times: %s; for example %s after '%s'",
                 count,
