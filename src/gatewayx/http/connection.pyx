@@ -558,7 +558,7 @@ cdef class HttpConnection(PiecewiseClient):
         return self.write_refusal(request, TOO_MANY_CONNECTIONS, PLACE_NEEDED, None)
 
     cdef int end_slow_reader(self) except -1:
-        self.clients.refusals.note("answer-read-too-slowly", self, b"", self.first)
+        self.clients.refusals.note("answer-read-too-slowly", self, b"", None)
         self.abort()
         # The stream drops what it was given; it tells of its end in the next turn of the loop.
         return self.answers_left()
