@@ -136,6 +136,27 @@ class TestHandshakes:
             assert hand.session.session_reused
         assert (counted(gateway, "tls_full"), counted(gateway, "tls_resumed")) == (1, 1)
 
+    @pytest.mark.parametrize("says_end", [False, True], ids=["FIN", "close_notify"])
+    @with_settings(half_closed="answer")
+    async def test_so_is_one_before_a_client_ends_its_side(self, gateway, says_end):
+        async with by_hand(gateway) as hand:
+            await hand.send(hand.hello())
+            assert await hand.take()
+            last = hand.hello()
+            hand.session.write(OPTIONS)
+            if says_end:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    hand.session.unwrap()
+            await hand.send(last + hand.outgoing.read())
+            hand.socket.shutdown(socket.SHUT_WR)
+            assert await hand.read(12) == b"HTTP/1.1 204"
+
+    async def test_keys_may_be_of_another_group(self, gateway):
+        context = authority().context()
+        context.set_ecdh_curve("secp384r1")
+        async with HttpClient(gateway.address, context=context) as client:
+            assert (await client.ask(OPTIONS)).status == 204
+
     async def test_a_request_behind_the_last_flight_is_served(self, gateway):
         async with by_hand(gateway) as hand:
             await hand.shake(OPTIONS)

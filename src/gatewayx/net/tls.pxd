@@ -29,8 +29,9 @@ cdef enum:
 cdef enum TlsState:
     # The first record has not come whole.
     HELLO
-    # It has, and waits for its turn.
+    # What has come of the handshake waits for its turn.
     IN_LINE
+    # The client's next step is due.
     HANDSHAKE
     OPEN
     # It speaks no TLS: bytes pass as they are.
@@ -60,7 +61,7 @@ cdef class TlsServer:
 
 
 cdef class HandshakeLine(Polled):
-    """Those whose client's first record is there, in the order in which they came; at most TlsServer.max_handshakes."""
+    """Those whose next step is due, in the order in which they came; at most TlsServer.max_handshakes newcomers and as many others."""
     cdef TurnPoller poller
     cdef TlsStream first
     cdef TlsStream last
@@ -120,10 +121,10 @@ cdef class TlsStream(Stream):
     cdef int came(self, const char* data, Py_ssize_t size) except -1
     cdef int socket_hung_up(self) except -1
     cdef bint socket_ended(self) except? True
-    cdef bint _in_beginning(self) noexcept
     cdef int gone(self, error) except -1
     cdef int socket_takes(self, bint more) except -1
-    cdef int start_handshake(self) except -1
+    cdef int step(self) except -1
+    cdef int _stand_in_line(self) except -1
     cdef int _hello(self, const char* data, Py_ssize_t size) except -1
     cdef int _shake(self, const char* data, Py_ssize_t size) except -1
     cdef int _shaken(self) except -1

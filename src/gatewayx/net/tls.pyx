@@ -6,8 +6,8 @@ it has once needed. What a socket is read in a turn is decrypted in that turn an
 decrypted ever waits here; what is written waits as it is until the socket takes more, and is encrypted then.
 
 A connection costs a socket and the objects here until its client's first record has come whole, and the line has come to
-it: only then is there an SSLObject. The step with the signature is done in that line, for HANDSHAKES_NS in each turn, so
-that clients that are in have the rest of it; while the line is long, further connections are not accepted. From its answer
+it: only then is there an SSLObject. The steps of handshakes are done in that line, for HANDSHAKES_NS in each turn, so that
+clients that are in have the rest of it; while the line is long, further connections are not accepted. From its answer
 on it is one of the handshakes that wait for their client, of which there is a bound: the oldest is given up for a further
 one. The deadline is the owner's: a handshake is nothing that it has received.
 """
@@ -138,7 +138,7 @@ cdef class HandshakeLine(Polled):
             # One that is over meanwhile takes no time.
             if stream.state == IN_LINE and not stream.socket.closing():
                 try:
-                    stream.start_handshake()
+                    stream.step()
                 except Exception:
                     stream.failed()
                 if now_ns() >= ends_ns:
@@ -202,19 +202,22 @@ cdef class TlsStream(Stream):
         if self.state == HELLO:
             return self._hello(data, size)
         if self.state == HANDSHAKE:
-            return self._shake(data, size)
+            # A client may send its hello in parts, or twice: each step may be the one with the signature.
+            self.begun = data[:size]
+            return self._stand_in_line()
         if self.state == PLAIN:
             return self.owner.received(data, size)
         return 0
 
     cdef int socket_hung_up(self) except -1:
-        if self._in_beginning():
-            # Nobody is left to shake hands with.
-            return self.abort()
+        if self.state == IN_LINE:
+            # Who has not been answered cannot have finished; else its end comes behind what it has sent.
+            return self.abort() if self.session is None else 0
         return 0 if self.at_end or self.closed else self.owner.hung_up()
 
     cdef bint socket_ended(self) except? True:
-        if self._in_beginning():
+        if self.state == HELLO or self.state == HANDSHAKE:
+            # Nobody is left to shake hands with.
             self.abort()
             return True
         # Without close_notify it is an end as well: what is whole by its own framing was not cut.
@@ -223,12 +226,9 @@ cdef class TlsStream(Stream):
         # It is closed from here alone, behind what waits.
         return True
 
-    cdef bint _in_beginning(self) noexcept:
-        return self.state == HELLO or self.state == IN_LINE or self.state == HANDSHAKE
-
     cdef int gone(self, error) except -1:
         cdef StreamOwner owner = self.owner
-        if self.in_handshake or self.state == IN_LINE:
+        if self.in_handshake or (self.state == IN_LINE and self.session is None):
             self.server.counts.tls_left += 1
             self.server.end(self)
         self.state = OVER
@@ -279,24 +279,29 @@ cdef class TlsStream(Stream):
             self.server.counts.tls_left += 1
             return self.abort()
         # What is no record OpenSSL answers as TLS wants it.
+        return self._stand_in_line()
+
+    cdef int _stand_in_line(self) except -1:
         self.state = IN_LINE
         self.socket.pause()
         return self.server.line.append(self)
 
-    cdef int start_handshake(self) except -1:
+    cdef int step(self) except -1:
         """Its turn has come."""
         cdef bytes begun = self.begun
         self.begun = None
-        self.server.begin(self)
         self.state = HANDSHAKE
-        self.incoming = MemoryBio()
-        self.outgoing = MemoryBio()
-        self.session = self.server.context.wrap_bio(self.incoming, self.outgoing, server_side=True)
-        self.engine = getattr(self.session, "_sslobj", self.session)
+        if self.session is None:
+            self.server.begin(self)
+            self.incoming = MemoryBio()
+            self.outgoing = MemoryBio()
+            self.session = self.server.context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+            self.engine = getattr(self.session, "_sslobj", self.session)
         self._shake(PyBytes_AS_STRING(begun), min(PyBytes_GET_SIZE(begun), <Py_ssize_t> MOST_HELLO_BYTES))
-        return 0 if self.closed or self.socket is None else self.socket.resume()
+        return 0 if self.closed or self.paused or self.socket is None else self.socket.resume()
 
     cdef int _shake(self, const char* data, Py_ssize_t size) except -1:
+        """Do the next step of the handshake, and read what stands behind the last one."""
         cdef Py_ssize_t piece
         while size > 0 and self.state == HANDSHAKE:
             piece = min(size, <Py_ssize_t> PIECE_BYTES)
@@ -312,13 +317,8 @@ cdef class TlsStream(Stream):
             except TlsError as error:
                 return self._fail(error)
             self._shaken()
-            if self.paused:
-                self.socket.pause()
-        if size > 0 and self.state == OPEN:
-            return self._decrypt(data, size)
-        if self.state == OPEN and self.incoming.pending:
-            return self._decrypt(data, 0)
-        return 0
+        # Without further bytes there may be some in the BIO.
+        return self._decrypt(data, size) if self.state == OPEN else 0
 
     cdef int _shaken(self) except -1:
         self.state = OPEN
@@ -453,9 +453,7 @@ cdef class TlsStream(Stream):
         while index < len(unsent) and most_bytes > 0:
             piece = unsent[index]
             piece_bytes = len(piece)
-            size = piece_bytes - self.first_sent_bytes
-            if size > RECORD_BYTES:
-                size = RECORD_BYTES
+            size = min(piece_bytes - self.first_sent_bytes, <Py_ssize_t> RECORD_BYTES)
             if size > 0:
                 if size < piece_bytes:
                     piece = memoryview(piece)[self.first_sent_bytes : self.first_sent_bytes + size]
