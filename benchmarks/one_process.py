@@ -13,9 +13,11 @@ from gatewayx.cli import settings_options
 from gatewayx.config.loading import load
 from gatewayx.net.names import resolve_at_start
 from gatewayx.server import logs, worker
+from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.open_files import make_room_for_connections
 from gatewayx.server.process import places_for
+from gatewayx.server.reloading import read_tls_files
 from gatewayx.server.token_file import read_judged
 
 
@@ -32,7 +34,8 @@ def main(config_path: str | None, **flags: object) -> None:
     _master, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)
     tokens = () if settings.tokens is None else read_judged(settings.tokens).entries
-    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log, None, None, tokens))
+    tls = TlsContexts(settings, read_tls_files(settings))
+    sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log, tls, None, tokens))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
-from gatewayx.server.tls_files import job_server_context, read_job_servers
+from gatewayx.server.certificates import TlsContexts
+from gatewayx.server.tls_files import TlsFiles, read_job_servers
 from support.gateway import eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import hand_worker
@@ -43,7 +44,7 @@ def made(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLCon
         server_certificate=certificate,
         server_key=key,
     )
-    return job_server_context(read_job_servers(settings))
+    return TlsContexts(settings, TlsFiles(job_servers=read_job_servers(settings))).job_servers
 
 
 class TestThroughTls:

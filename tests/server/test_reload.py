@@ -20,6 +20,7 @@ from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.packet import PacketType
 from gatewayx.server import reloading, worker
 from gatewayx.server.children import Child
+from gatewayx.server.tls_files import NO_TLS
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
@@ -326,7 +327,7 @@ def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
         for jobs in (2, 3, 4):
             child.needs_settings = True
             child.offer(Settings(max_jobs=jobs))
-        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=2), ())
+        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=2), (), NO_TLS)
         with pytest.raises(BlockingIOError):
             own_end.recv(100)
         child.takes_settings = False
@@ -340,7 +341,7 @@ def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
             while own_end.recv(1000):
                 pass
         child.offer(Settings(max_jobs=4))
-        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=4), ())
+        assert reloading.receive(own_end, 100, Settings()) == (worker.SETTINGS, Settings(max_jobs=4), (), NO_TLS)
         assert not child.needs_settings
 
 

@@ -70,7 +70,7 @@ def test_a_change_is_taken_after_two_equal_readings(watched):
     assert watched.settle()
     assert watched.names() == ["first", "second"]
     assert not watched.look()
-    assert watched.board.tokens is Reload.SUCCESSFUL
+    assert watched.board.tokens.result is Reload.SUCCESSFUL
 
 
 def test_a_file_that_is_being_written_is_taken_once_it_is_whole(watched):
@@ -136,12 +136,12 @@ def test_a_fault_changes_nothing_and_is_told_once_until_it_is_mended(watched, ca
     assert record.levelno == logging.ERROR
     assert f"the tokens stay as they were: tokens = {str(path)!a}: " in record.getMessage()
     assert reason in record.getMessage()
-    assert watched.board.tokens is Reload.FAILED
-    assert reason in watched.board.tokens_detail
+    assert watched.board.tokens.result is Reload.FAILED
+    assert reason in watched.board.tokens.detail
     watched.written.write(good)
     # The tokens are what they were.
     assert not any(watched.look() for _ in range(2))
-    assert (watched.board.tokens, watched.board.tokens_detail) == (Reload.SUCCESSFUL, "")
+    assert (watched.board.tokens.result, watched.board.tokens.detail) == (Reload.SUCCESSFUL, "")
 
 
 def test_a_moment_without_the_file_is_no_fault(watched, caplog):
@@ -158,7 +158,7 @@ def test_without_a_file_nothing_is_looked_at(board):
     file = TokenFile(None, board)
     assert not file.look(1.0)
     assert file.entries == ()
-    assert (board.tokens, board.tokens_read_s) == (Reload.NONE, 0)
+    assert (board.tokens.result, board.tokens.successful_s) == (Reload.NONE, 0)
 
 
 def test_at_the_start_a_fault_ends_it(tmp_path, board):

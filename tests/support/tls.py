@@ -33,6 +33,20 @@ class Authority:
         self.authority.issue_cert(host, not_after=ends).private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
 
+    def pair(
+        self,
+        *names: str,
+        ends: datetime.datetime | None = None,
+        begins: datetime.datetime | None = None,
+        key_type: trustme.KeyType = trustme.KeyType.ECDSA,
+        common_name: str | None = None,
+    ) -> tuple[bytes, bytes]:
+        """A certificate for these names and addresses, with those behind it, and its key."""
+        made = self.authority.issue_cert(
+            *names, not_after=ends, not_before=begins, key_type=key_type, common_name=common_name
+        )
+        return b"".join(blob.bytes() for blob in made.cert_chain_pems), made.private_key_pem.bytes()
+
     def context(self) -> ssl.SSLContext:
         """For clients that trust it."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -75,3 +89,33 @@ class TlsTerminator:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+
+
+def shake(
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
+    name: str | None,
+    session: ssl.SSLSession | None = None,
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """A client and a server after their handshake, in memory; a byte was passed on. Raises ssl.SSLError.
+
+    name: that the client asks for. session: that it would take up.
+    """
+    to_client, to_server, from_client, from_server = (ssl.MemoryBIO() for _ in range(4))
+    client = client_context.wrap_bio(to_client, from_client, server_hostname=name, session=session)
+    server = server_context.wrap_bio(to_server, from_server, server_side=True)
+    waiting = [client, server]
+    while waiting:
+        for side in tuple(waiting):
+            try:
+                side.do_handshake()
+                waiting.remove(side)
+            except ssl.SSLWantReadError:
+                pass
+            to_server.write(from_client.read())
+            to_client.write(from_server.read())
+    # In TLS 1.3 sessions come after the handshake, and refusals of the client's certificate.
+    server.write(b"x")
+    to_client.write(from_server.read())
+    assert client.read(1) == b"x"
+    return client, server

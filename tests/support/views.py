@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gatewayx.admin.view import (
+    CertificateView,
     FunctionView,
     GatewayView,
     HeldView,
@@ -69,6 +70,13 @@ def view(**changes: object) -> GatewayView:
         reload=ReloadView("none", 0.0, NOW_S - 3600, ""),
         tokens=[TokenView("shop", 12, 3, [None, NOW_S + 86_400])],
         tokens_file=ReloadView("successful", NOW_S - 3600, NOW_S - 3600, ""),
+        certificates=[
+            CertificateView("clients", "/etc/gw.pem", ["gw.example", "127.0.0.1"], NOW_S - 86400, NOW_S + 86400)
+        ],
+        tls_files={
+            "clients": ReloadView("successful", NOW_S - 3600, NOW_S - 3600, ""),
+            "job-servers": ReloadView("none", 0, 0, ""),
+        },
         counters={name: number for number, name in enumerate(NAMES)},
         connections=HeldView(7, 10_000),
         refused_connections=1,

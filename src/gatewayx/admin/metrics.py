@@ -202,6 +202,20 @@ class GatewayFamilies:
             ("result",),
             [((result,), view.counters[name]) for result, name in HANDSHAKE_ENDS.items()],
         )
+        yield _family(
+            GaugeMetricFamily,
+            "gatewayx_tls_certificate_not_after_seconds",
+            "When a certificate expires that the gateway shows to clients or job servers, since the epoch.",
+            ("purpose", "certificate"),
+            [((shown.purpose, shown.path), shown.not_after_s) for shown in view.certificates],
+        )
+        yield _family(
+            GaugeMetricFamily,
+            "gatewayx_tls_files_last_read_successful",
+            "Whether the files of TLS to clients or job servers held when they were read last; 1 without such files.",
+            ("purpose",),
+            [((purpose,), read.result in ("none", "successful")) for purpose, read in view.tls_files.items()],
+        )
 
     def _processes(self, view: GatewayView) -> Iterator[Family]:
         states = dict.fromkeys(WORKER_STATES, 0)

@@ -67,6 +67,17 @@ def document(view: GatewayView) -> dict[str, Any]:
         "reload": _reload(view.reload),
         "tokens": [_token(token) for token in view.tokens],
         "tokens_file": _reload(view.tokens_file),
+        "certificates": [
+            {
+                "purpose": certificate.purpose,
+                "file": certificate.path,
+                "names": certificate.names,
+                "not_before": rfc3339(certificate.not_before_s),
+                "not_after": rfc3339(certificate.not_after_s),
+            }
+            for certificate in view.certificates
+        ],
+        "tls_files": {purpose: _reload(read) for purpose, read in view.tls_files.items()},
     }
 
 

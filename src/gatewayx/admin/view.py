@@ -83,7 +83,7 @@ class JobServerView(NamedTuple):
 
 
 class ReloadView(NamedTuple):
-    """What has become of the last SIGHUP, or of the last reading of the tokens."""
+    """What has become of the last SIGHUP, or of the last reading of files."""
 
     # One of none, successful, failed and partly.
     result: str
@@ -92,6 +92,20 @@ class ReloadView(NamedTuple):
     successful_s: float
     # Why it has failed; empty otherwise.
     detail: str
+
+
+class CertificateView(NamedTuple):
+    """A certificate that the gateway shows."""
+
+    # To whom: clients or job-servers.
+    purpose: str
+    # Of its file, as the settings have it.
+    path: str
+    # For which names and addresses it is.
+    names: list[str]
+    # From when to when it is good, in seconds since the epoch.
+    not_before_s: float
+    not_after_s: float
 
 
 class TokenView(NamedTuple):
@@ -136,6 +150,9 @@ class GatewayView(NamedTuple):
     reload: ReloadView
     tokens: list[TokenView]
     tokens_file: ReloadView
+    certificates: list[CertificateView]
+    # By purpose.
+    tls_files: Mapping[str, ReloadView]
     # Sums over all places, by the names in core/counters.
     counters: Mapping[str, int]
     connections: HeldView

@@ -7,7 +7,9 @@ with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so t
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable, Collection
@@ -18,6 +20,7 @@ from gatewayx.core.jitter import random_part
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.status_connection import StatusAsker, StatusConnection
+from gatewayx.gearman.tls import told
 from gatewayx.gearman.upstream import WRITE_HIGH_WATER_BYTES
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
@@ -58,6 +61,9 @@ TCP_KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
+
+# How a connection ends that the other side has reset.
+RESETS = (os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 Connection: TypeAlias = "JobServerConnection | AdminConnection"
 AnyConnection = TypeVar("AnyConnection", bound="JobServerConnection | AdminConnection | StatusConnection")
@@ -222,6 +228,10 @@ class Keeper:
             task.cancel()
             self._let_end(task)
         self._have_connections()
+        self.try_again()
+
+    def try_again(self) -> None:
+        """What a connection needs is there now, perhaps: make those that are waited for at once."""
         self._changed.set_result(None)
         self._changed = self.loop.create_future()
 
@@ -298,7 +308,7 @@ class Keeper:
                 if self.loop.time() - up_at_s >= STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
             except OSError as error:
-                reason = str(error) or type(error).__name__
+                reason = told(error)
             except Exception as error:
                 logger.exception("an attempt to connect to job server %s failed", self.server.name)
                 reason = str(error) or type(error).__name__
@@ -318,8 +328,8 @@ class Keeper:
             if connection is not None:
                 was_lost = True
                 self.on_loss()
-            await asyncio.sleep(random_part(backoff_s))
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            changed, _ = await asyncio.wait((self._changed,), timeout=random_part(backoff_s))
+            backoff_s = BACKOFF_FIRST_S if changed else min(backoff_s * 2, BACKOFF_MAX_S)
 
     def keep_asking(self, asker: StatusAsker) -> None:
         """Make a connection for its questions, and keep it as long as it is used."""
@@ -399,9 +409,12 @@ class Keeper:
                 asked = f" to {connection.unanswered}" if connection.unanswered else ""
                 reason = f"no answer{asked} within {CONNECT_TIMEOUT_S:g} s"
             except OSError as error:
-                reason = str(error) or type(error).__name__
+                reason = told(error)
                 if isinstance(connection, JobServerConnection) and connection.hung_up_unanswered:
                     self._asks_option = not connection.asks_option
+                if self.server.tls and connection.hung_up_unanswered and any(sign in reason for sign in RESETS):
+                    # The alert that says why does not always come before it.
+                    reason += ", perhaps for want of a certificate of the gateway that it trusts"
             except BaseException:
                 connection.close("the gateway is stopping")
                 raise

@@ -1,6 +1,7 @@
 """The job servers behind this process; the .pxd has the C-level interface."""
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
@@ -68,6 +69,9 @@ class Pool(JobRouter):
         Connections that are up keep the TLS that they have. Returns once job servers that are new were tried, as
         start() does; only then do those leave that are no more, and functions go to others.
         """
+
+    def change_tls(self, context: ssl.SSLContext | None) -> None:
+        """Use this TLS context for connections from now on; those that are waited for are tried at once."""
 
     def admit(
         self, entry: int, order: tuple[object, ...], host: str, port: int, tls: bool, tls_name: str | None

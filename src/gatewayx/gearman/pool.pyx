@@ -140,6 +140,13 @@ cdef class Pool(JobRouter):
                 keeper.adjust()
         await self.roster.change([ServerAddress(*server) for server in servers], list(function_servers))
 
+    def change_tls(self, context):
+        """Use this TLS context for connections from now on; those that are waited for are tried at once."""
+        self.upkeep.tls_context = context
+        for server, keeper in self.keepers.items():
+            if (<PooledServer> server).tls:
+                keeper.try_again()
+
     # Job servers that come and go.
 
     def admit(self, int entry, tuple order, str host, int port, bint tls, tls_name):

@@ -6,6 +6,39 @@ import ssl
 
 from gatewayx.net.pem import Pem, load_authorities, load_pair
 
+# By OpenSSL's name of the alert that a job server has sent: what it says of the certificate that the gateway has shown,
+# or has not (RFC 8446 6.2).
+REFUSALS = {
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it is no sound one",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it is of a kind that is not supported",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "it was revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the job server does not say why",
+    "TLSV1_ALERT_UNKNOWN_CA": "its authority is not known",
+    "TLSV1_ALERT_ACCESS_DENIED": "it has no access",
+    "TLSV1_ALERT_DECRYPT_ERROR": "its signature is wrong",
+}
+# Before TLS 1.3 the second of them says what the first does, and other things too.
+WANTS_ONE = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+MAY_WANT_ONE = "SSLV3_ALERT_HANDSHAKE_FAILURE"
+
+
+def told(error: BaseException) -> str:
+    """Why a connection is not made, or was lost, in words that name the certificate where it is one's fault."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the job server's certificate is not trusted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError):
+        if error.reason in REFUSALS:
+            return f"the job server refuses the gateway's certificate: {REFUSALS[error.reason]} ({error.reason})"
+        if error.reason == WANTS_ONE:
+            return f"the job server wants a certificate of the gateway, which server-certificate names ({error.reason})"
+        if error.reason == MAY_WANT_ONE:
+            return (
+                "the job server refuses the handshake, perhaps for want of a certificate of the gateway, which "
+                f"server-certificate names ({error.reason})"
+            )
+    return str(error) or type(error).__name__
+
 
 def client_context(authorities: Pem | None, certificate: Pem | None, key: Pem | None) -> ssl.SSLContext:
     """What the gateway trusts, and shows of itself.

@@ -11,6 +11,7 @@ from gatewayx.core.turns cimport Turn
 from gatewayx.net.stream cimport Stream, StreamOwner
 
 from gatewayx.errors import StateError
+from gatewayx.gearman.tls import told
 
 logger = logging.getLogger("gatewayx.gearman")
 
@@ -101,7 +102,7 @@ cdef class UpstreamConnection(StreamOwner):
         return False
 
     cpdef int lost(self, error) except -1:
-        self._hung_up(f"the {self.title} was lost" if error is None else f"the {self.title} was lost: {error}")
+        self._hung_up(f"the {self.title} was lost" if error is None else f"the {self.title} was lost: {told(error)}")
         self.stream = None
         return 0
 

@@ -7,6 +7,7 @@ processes use the same contents whatever becomes of the file meanwhile, and a ke
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import ssl
 import stat
@@ -25,12 +26,17 @@ Loaded = TypeVar("Loaded")
 _CERTIFICATES = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN X509 CERTIFICATE-----")
 _TRUSTED = b"-----BEGIN TRUSTED CERTIFICATE-----"
 _KEY = b"PRIVATE KEY-----"
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # A key with a passphrase, as PKCS #8 and as RFC 1421 have it.
 _ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 
 
 class MissingFileError(StartError):
     """There is no such file."""
+
+
+class NoRoomError(StartError):
+    """No descriptor or no memory is left for the file; that may be over in a moment."""
 
 
 class OtherKeyError(StartError):
@@ -96,7 +102,7 @@ def load_pair(context: ssl.SSLContext, certificate: Pem, key: Pem | None) -> Non
         except OSError as error:
             if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
                 raise _unusable(pair, "the key is not that of the certificate", OtherKeyError) from error
-            raise _unusable(pair, _reason(error)) from error
+            raise _unusable(pair, _reason(error), _kind(error)) from error
 
 
 def load_authorities(load: Callable[[str], Loaded], authorities: Pem) -> Loaded:
@@ -107,12 +113,15 @@ def load_authorities(load: Callable[[str], Loaded], authorities: Pem) -> Loaded:
         try:
             return load(path)
         except OSError as error:
-            raise _unusable(str(authorities), _reason(error)) from error
+            raise _unusable(str(authorities), _reason(error), _kind(error)) from error
 
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    descriptor = os.memfd_create("gatewayx-pem", os.MFD_CLOEXEC)
+    try:
+        descriptor = os.memfd_create("gatewayx-pem", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise NoRoomError(f"no file in memory: {error.strerror}") from error
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(content)
@@ -125,9 +134,16 @@ def _unusable(named: str, reason: str, kind: type[StartError] = StartError) -> S
     return kind(f"{named} cannot be used: {reason}")
 
 
+def _kind(error: OSError) -> type[StartError]:
+    # The errno of an SSLError is OpenSSL's.
+    return NoRoomError if error.errno in _NO_ROOM and not isinstance(error, ssl.SSLError) else StartError
+
+
 def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        # Such as PEM_LIB and EE_KEY_TOO_SMALL; the rest of its text names a line of Python's source.
+    if isinstance(error, ssl.SSLError):
+        if "PEM lib" in str(error):
+            return "what it has in PEM is cut off or damaged"
+        # Such as EE_KEY_TOO_SMALL; the rest of its text names a line of Python's source.
         return f"OpenSSL says {error.reason}"
     told: str = getattr(error, "strerror", None) or str(error)
     return ascii(told)[1:-1]

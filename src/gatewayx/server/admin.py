@@ -14,7 +14,6 @@ import gc
 import logging
 import os
 import socket
-import ssl
 import time
 from typing import Any
 
@@ -48,8 +47,9 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
 from gatewayx.server.admin_view import Viewer
+from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.places import Places
-from gatewayx.server.tls_files import job_server_context, read_job_servers
+from gatewayx.server.tls_files import TlsFiles
 from gatewayx.server.token_file import NO_TOKENS
 from gatewayx.server.worker import READY, Control, obey
 
@@ -86,8 +86,8 @@ LIMITS = {
 class AdminProcess:
     """The admin address in the running loop.
 
-    bound: the socket where it answers, which listens. places: what the processes share. context: for the job servers
-    with TLS. tokens: those that are told of.
+    bound: the socket where it answers, which listens. places: what the processes share. tls: the master's, of which
+    certificates are told, and those for job servers used. tokens: those that are told of.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class AdminProcess:
         bound: socket.socket,
         places: Places,
         log: logs.EventLog,
-        context: ssl.SSLContext | None,
+        tls: TlsContexts,
         tokens: tuple[TokenEntry, ...] = NO_TOKENS,
     ) -> None:
         self.settings = settings
@@ -111,6 +111,7 @@ class AdminProcess:
         # Of the job servers the worker processes tell the log, which use them.
         logging.getLogger("gatewayx.gearman").setLevel(logging.CRITICAL)
         self._askers = len(places) + 1
+        self._tls = tls
         self.pool = Pool(
             self.loop,
             self.wheel,
@@ -120,9 +121,9 @@ class AdminProcess:
             turn=turn,
             resolver=Resolver(self.loop),
             dialer=Dialer(self.loop, self.poller),
-            **self._upkeep(settings, context),
+            **self._upkeep(settings),
         )
-        self.viewer = Viewer(places, self.pool, settings, tokens)
+        self.viewer = Viewer(places, self.pool, settings, tokens, tls.files)
         self.health = Health(self._board, settings.ready_requires)
         rows = places.metrics()
         self._metrics = Exposition(
@@ -169,12 +170,19 @@ class AdminProcess:
         """Tell of these tokens from now on."""
         self.viewer.tokens = tokens
 
+    def change_tls(self, files: TlsFiles) -> None:
+        """Go on with what these files of TLS hold. Raises StartError, and then nothing has changed."""
+        before = self._tls.job_servers
+        self._tls.change(files)
+        self.viewer.tls = files
+        if self._tls.job_servers is not before:
+            self.pool.change_tls(self._tls.job_servers)
+
     async def reconfigure(self, settings: Settings, tokens: tuple[TokenEntry, ...] | None = None) -> None:
         """Go on with the live ones of these settings. Raises StartError."""
         if tokens is not None:
             self.change_tokens(tokens)
         settings = reloading.with_live_of(self.settings, settings)
-        upkeep = self._upkeep(settings, job_server_context(read_job_servers(settings)))
         self.settings = self.viewer.settings = settings
         self._log.change(settings.log_format)
         self.health.change(settings.ready_requires)
@@ -185,7 +193,7 @@ class AdminProcess:
             balance=settings.balance,
             function_servers=(),
             cancel_abandoned=False,
-            **upkeep,
+            **self._upkeep(settings),
         )
 
     async def close(self) -> None:
@@ -204,14 +212,14 @@ class AdminProcess:
             task.cancel()
         await self.pool.close()
 
-    def _upkeep(self, settings: Settings, context: ssl.SSLContext | None) -> dict[str, Any]:
+    def _upkeep(self, settings: Settings) -> dict[str, Any]:
         """How text connections are kept; there are none for jobs."""
         return {
             "connections_per_server": 0,
             "status_interval_s": settings.status_interval_s,
             "askers": self._askers,
             "check_interval_s": settings.server_check_interval_s,
-            "tls_context": context,
+            "tls_context": self._tls.job_servers,
         }
 
     def _tick(self) -> None:
@@ -241,12 +249,12 @@ def run(
     connection: socket.socket,
     last_words: int,
     log: logs.EventLog,
-    context: ssl.SSLContext | None,
+    tls: TlsContexts,
     tokens: tuple[TokenEntry, ...] = NO_TOKENS,
 ) -> int:
     """Answer until the master says that it ends, or is gone; returns the exit code.
 
-    bound, places, context and tokens: as in AdminProcess. connection: with the master, of packets, non-blocking.
+    bound, places, tls and tokens: as in AdminProcess. connection: with the master, of packets, non-blocking.
     last_words: a descriptor for the traceback of a crash.
     """
     faulthandler.enable(file=last_words)
@@ -254,7 +262,7 @@ def run(
         # It uses little, and is asked while others use all there is. Who may not do this goes on without.
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     try:
-        return uvloop.run(_answer(settings, bound, places, connection, log, context, tokens))
+        return uvloop.run(_answer(settings, bound, places, connection, log, tls, tokens))
     finally:
         log.finish()
 
@@ -265,11 +273,11 @@ async def _answer(
     places: Places,
     connection: socket.socket,
     log: logs.EventLog,
-    context: ssl.SSLContext | None,
+    tls: TlsContexts,
     tokens: tuple[TokenEntry, ...],
 ) -> int:
-    control = Control(connection, settings, tokens)
-    process = AdminProcess(settings, bound, places, log, context, tokens)
+    control = Control(connection, settings, tokens, tls.files)
+    process = AdminProcess(settings, bound, places, log, tls, tokens)
     process.start()
     gc.collect()
     gc.freeze()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gatewayx.admin.job_servers import with_others
 from gatewayx.admin.text import text_of
 from gatewayx.admin.view import (
+    CertificateView,
     FunctionView,
     GatewayView,
     HeldView,
@@ -24,9 +25,10 @@ from gatewayx.admin.view import (
 from gatewayx.core.budget import account_bounds
 from gatewayx.core.counters import NAMES
 from gatewayx.core.shared import CONNECTIONS, JOBS, KEPT_BYTES, KEPT_JOBS, KEPT_KEYS
-from gatewayx.server.board import Phase, Record
+from gatewayx.server.board import FilesRead, Phase, Record
 from gatewayx.server.places import KEPT_STATES, Places, State, Watch
 from gatewayx.server.server_rows import ServerConnections
+from gatewayx.server.tls_files import NO_TLS, TlsFiles
 from gatewayx.server.token_file import NO_TOKENS
 
 if TYPE_CHECKING:
@@ -93,15 +95,21 @@ class _ServerState(NamedTuple):
 class Viewer:
     """Makes the view.
 
-    places: what the processes share. pool: knows the job servers, by text connections alone. tokens: those that are
-    told of.
+    places: what the processes share. pool: knows the job servers, by text connections alone. tokens, tls: what is told
+    of files.
     """
 
     def __init__(
-        self, places: Places, pool: Pool, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS
+        self,
+        places: Places,
+        pool: Pool,
+        settings: Settings,
+        tokens: tuple[TokenEntry, ...] = NO_TOKENS,
+        tls: TlsFiles = NO_TLS,
     ) -> None:
         self.settings = settings
         self.tokens = tokens
+        self.tls = tls
         self._places = places
         self._board = places.board
         self._shared = places.shared()
@@ -156,7 +164,17 @@ class Viewer:
             all_job_servers_up=self._all_up(),
             reload=ReloadView(board.reload.name.lower(), board.reload_s, board.reloaded_s, board.reload_detail),
             tokens=self._tokens(),
-            tokens_file=ReloadView(board.tokens.name.lower(), board.tokens_s, board.tokens_read_s, board.tokens_detail),
+            tokens_file=_files(board.tokens),
+            certificates=[
+                CertificateView(
+                    purpose, pair.certificate.path, [*pair.names, *pair.addresses], pair.not_before_s, pair.not_after_s
+                )
+                for purpose, pair in self.tls.pairs()
+            ],
+            tls_files={
+                "clients": _files(board.client_certificates),
+                "job-servers": _files(board.job_server_certificates),
+            },
             counters=counters,
             connections=HeldView(self._shared.taken(CONNECTIONS), settings.max_connections),
             refused_connections=sum(row.refused_connections for row in rows),
@@ -295,6 +313,10 @@ class Viewer:
         return len(with_servers) >= len(self.settings.server) and all(
             server.status.functions_now() is not None for server in servers
         )
+
+
+def _files(record: FilesRead) -> ReloadView:
+    return ReloadView(record.result.name.lower(), record.at_s, record.successful_s, record.detail)
 
 
 def _state(phase: Phase, state: State, still_s: float) -> str:

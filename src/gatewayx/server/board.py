@@ -10,7 +10,7 @@ import enum
 import mmap
 import time
 
-# The text of the last reload that failed, and that of the last file of tokens.
+# The text of the last reload that failed, and of the last reading of each kind of files.
 MAX_DETAIL_BYTES = 1024
 WORD_BYTES = 8
 CACHE_LINE_BYTES = 64
@@ -45,7 +45,7 @@ class Restart(enum.IntEnum):
 
 
 class Reload(enum.IntEnum):
-    """What has become of the last SIGHUP, or the last reading of the tokens."""
+    """What has become of the last SIGHUP, or the last reading of files."""
 
     NONE = 0
     SUCCESSFUL = 1
@@ -73,13 +73,13 @@ _RECORD_WORDS = _RESTARTS + len(Restart)
     _MASTER_SHOWN_CPU_NS,
     _DROPPED_LINES,
     _ADMIN_DROPPED_LINES,
-    _TOKENS,
-    _TOKENS_NS,
-    _TOKENS_READ_NS,
-    _TOKENS_DETAIL_NUMBER,
-    _TOKENS_DETAIL_SIZE,
-    _CHECKS,
-) = range(19)
+    _FILES,
+) = range(14)
+# The words of a record of files, and how many such records there are: tokens, and certificates for clients and for job
+# servers.
+_RESULT, _AT_NS, _SUCCESSFUL_NS, _FILES_DETAIL_NUMBER, _FILES_DETAIL_SIZE, _FILES_WORDS = range(6)
+_FILES_RECORDS = 3
+_CHECKS = _FILES + _FILES_RECORDS * _FILES_WORDS
 # The checks of the admin process, a word each: its state in the lowest bit, and since when.
 MAX_CHECKS = 16
 _GATEWAY_WORDS = _CHECKS + MAX_CHECKS
@@ -90,7 +90,7 @@ def _aligned(size_bytes: int) -> int:
 
 
 _RECORD_BYTES = _aligned(_RECORD_WORDS * WORD_BYTES)
-_GATEWAY_BYTES = _aligned(_GATEWAY_WORDS * WORD_BYTES + 2 * MAX_DETAIL_BYTES)
+_GATEWAY_BYTES = _aligned(_GATEWAY_WORDS * WORD_BYTES + (1 + _FILES_RECORDS) * MAX_DETAIL_BYTES)
 
 
 def board_bytes(places: int) -> int:
@@ -199,6 +199,46 @@ class Detail:
         return detail.decode("utf-8", "replace")
 
 
+class FilesRead:
+    """What has become of the last reading of some files. Only the master writes.
+
+    words: _FILES_WORDS of them. text: room for MAX_DETAIL_BYTES.
+    """
+
+    def __init__(self, words: memoryview, text: memoryview) -> None:
+        self._words = words
+        self._detail = Detail(words, _FILES_DETAIL_NUMBER, _FILES_DETAIL_SIZE, text)
+
+    def told(self, result: Reload, detail: str = "") -> None:
+        """They were read, with this result; NONE if there are no such files any more."""
+        now_ns = time.time_ns()
+        self._detail.write(detail)
+        self._words[_RESULT] = result
+        self._words[_AT_NS] = now_ns
+        if result is Reload.SUCCESSFUL:
+            self._words[_SUCCESSFUL_NS] = now_ns
+
+    @property
+    def result(self) -> Reload:
+        """What has become of that; NONE while there are no such files."""
+        return Reload(self._words[_RESULT])
+
+    @property
+    def at_s(self) -> float:
+        """When that was, in seconds since the epoch; 0 for never."""
+        return self._words[_AT_NS] / NANOSECONDS
+
+    @property
+    def successful_s(self) -> float:
+        """When they were read and held, in seconds since the epoch; 0 for never."""
+        return self._words[_SUCCESSFUL_NS] / NANOSECONDS
+
+    @property
+    def detail(self) -> str:
+        """Why it failed; empty if it did not, or while that is being written."""
+        return self._detail.read()
+
+
 class Board:
     """The gateway as its master knows it. Only the master writes, but for what the admin process shows.
 
@@ -208,10 +248,14 @@ class Board:
     def __init__(self, memory: mmap.mmap, places: int, offset: int) -> None:
         self._words = memoryview(memory)[offset : offset + _GATEWAY_WORDS * WORD_BYTES].cast("Q")
         detail_at = offset + _GATEWAY_WORDS * WORD_BYTES
-        details = memoryview(memory)[detail_at : detail_at + 2 * MAX_DETAIL_BYTES]
+        details = memoryview(memory)[detail_at : detail_at + (1 + _FILES_RECORDS) * MAX_DETAIL_BYTES]
         self._detail = Detail(self._words, _DETAIL_NUMBER, _DETAIL_SIZE, details[:MAX_DETAIL_BYTES])
-        self._tokens_detail = Detail(
-            self._words, _TOKENS_DETAIL_NUMBER, _TOKENS_DETAIL_SIZE, details[MAX_DETAIL_BYTES:]
+        self.tokens, self.client_certificates, self.job_server_certificates = (
+            FilesRead(
+                self._words[_FILES + number * _FILES_WORDS :][:_FILES_WORDS],
+                details[(1 + number) * MAX_DETAIL_BYTES :][:MAX_DETAIL_BYTES],
+            )
+            for number in range(_FILES_RECORDS)
         )
         records_at = offset + _GATEWAY_BYTES
         records = [Record(memory, records_at + number * _RECORD_BYTES) for number in range(places + 1)]
@@ -291,35 +335,6 @@ class Board:
     def reload_detail(self) -> str:
         """Why the last reload failed; empty if it did not, or while that is being written."""
         return self._detail.read()
-
-    def tokens_read(self, result: Reload, detail: str = "") -> None:
-        """The file of tokens was read, with this result; NONE if there is no such file any more."""
-        now_ns = time.time_ns()
-        self._tokens_detail.write(detail)
-        self._words[_TOKENS] = result
-        self._words[_TOKENS_NS] = now_ns
-        if result is Reload.SUCCESSFUL:
-            self._words[_TOKENS_READ_NS] = now_ns
-
-    @property
-    def tokens(self) -> Reload:
-        """What has become of the last reading of the tokens; NONE while there is no file of them."""
-        return Reload(self._words[_TOKENS])
-
-    @property
-    def tokens_s(self) -> float:
-        """When that was, in seconds since the epoch; 0 for never."""
-        return self._words[_TOKENS_NS] / NANOSECONDS
-
-    @property
-    def tokens_read_s(self) -> float:
-        """When tokens were read that hold, in seconds since the epoch; 0 for never."""
-        return self._words[_TOKENS_READ_NS] / NANOSECONDS
-
-    @property
-    def tokens_detail(self) -> str:
-        """Why the last reading of the tokens failed; empty if it did not, or while that is being written."""
-        return self._tokens_detail.read()
 
     def add_dropped(self, lines: int, *, of_admin: bool = False) -> None:
         """The master, or the admin process, has dropped so many more lines of its event log."""

@@ -15,13 +15,14 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from gatewayx.gearman.tls import client_context
 from gatewayx.net.pem import load_authorities, load_pair
 from gatewayx.net.tls_groups import limit_groups
 
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
     from gatewayx.net.pem import Pem
-    from gatewayx.server.tls_files import ClientFiles, Pair
+    from gatewayx.server.tls_files import ClientFiles, Pair, TlsFiles
 
 # Of TLS 1.2: forward secrecy and authenticated encryption alone; TLS 1.3 has nothing else.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -46,6 +47,38 @@ def new_context(settings: Settings, pair: Pair, authorities: Pem | None) -> ssl.
     return context
 
 
+class TlsContexts:
+    """All contexts of a process, made of these files. Raises StartError.
+
+    settings: what else is said of TLS, none of which changes. clients: None without TLS to clients. job_servers: for
+    connections to those with TLS; None before there was any.
+    """
+
+    def __init__(self, settings: Settings, files: TlsFiles) -> None:
+        self.files = files
+        self.clients = None if files.clients is None else Certificates(settings, files.clients)
+        self.job_servers = _for_job_servers(files)
+
+    def change(self, files: TlsFiles) -> None:
+        """Go on with what these hold. Raises StartError, and then nothing has changed."""
+        job_servers = self.job_servers
+        # One that is of no use any more stays: job servers that leave are never spoken to without TLS.
+        if files.job_servers is not None and files.job_servers != self.files.job_servers:
+            job_servers = _for_job_servers(files)
+        if self.clients is not None and files.clients is not None:
+            self.clients.change(files.clients)
+        self.job_servers = job_servers
+        self.files = files
+
+
+def _for_job_servers(files: TlsFiles) -> ssl.SSLContext | None:
+    if files.job_servers is None:
+        return None
+    pair = files.job_servers.pair
+    certificate, key = (None, None) if pair is None else (pair.certificate, pair.key)
+    return client_context(files.job_servers.authorities, certificate, key)
+
+
 class Certificates:
     """The certificates of these files. Raises StartError.
 
@@ -58,14 +91,6 @@ class Certificates:
         self._contexts = self._new_contexts(files)
         self._by_name = _by_name(files.pairs, self._contexts)
         self.context = self._new_first(files)
-
-    @classmethod
-    def of(cls, settings: Settings) -> Certificates | None:
-        """Those of the files that the settings name, which are read; None without any. Raises StartError."""
-        from gatewayx.server.tls_files import read_clients
-
-        files = read_clients(settings)
-        return None if files is None else cls(settings, files)
 
     def change(self, files: ClientFiles) -> None:
         """Show these from now on. Raises StartError, and then nothing has changed."""

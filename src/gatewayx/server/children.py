@@ -17,6 +17,7 @@ from gatewayx.config.tokens import TokenEntry
 from gatewayx.core.jitter import random_part
 from gatewayx.server import reloading, worker
 from gatewayx.server.board import Phase, Record, Restart
+from gatewayx.server.tls_files import NO_TLS, TlsFiles
 from gatewayx.server.token_file import NO_TOKENS
 
 # A child that was ready for so long is replaced at once when it ends. One that ends sooner is too; with each further
@@ -41,35 +42,38 @@ class Child(msgspec.Struct):
     ready_s: float | None = None
     aborted_s: float | None = None
     reason: str = ""
-    # It is to be sent the settings, or the tokens; it was, and has not said yet that it has taken them.
+    # It is to be sent the settings, or what was read of files; it was, and has not said yet that it has taken them.
     needs_settings: bool = False
-    needs_tokens: bool = False
+    needs_files: bool = False
     takes_settings: bool = False
-    # What it was sent last was settings, and not tokens alone.
+    # What it was sent last was settings as well, and not files alone.
     sent_settings: bool = False
     # It has not said that it could not take those that it was sent.
     took_settings: bool = True
+    took_files: bool = True
 
-    def offer(self, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS) -> None:
-        """Send it the settings or the tokens if it needs them and has taken those before."""
-        if (self.needs_settings or self.needs_tokens) and not self.takes_settings:
+    def offer(self, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS, tls: TlsFiles = NO_TLS) -> None:
+        """Send it the settings or the files if it needs them and has taken those before."""
+        if (self.needs_settings or self.needs_files) and not self.takes_settings:
             # One that has no room for them now gets them later, and one that is gone none.
             with contextlib.suppress(OSError):
                 if self.needs_settings:
-                    reloading.send(self.connection, worker.SETTINGS, settings, tokens)
+                    reloading.send(self.connection, worker.SETTINGS, settings, tokens, tls)
                 else:
-                    reloading.send(self.connection, worker.TOKENS, None, tokens)
+                    reloading.send(self.connection, worker.FILES, None, tokens, tls)
                 self.sent_settings = self.needs_settings
-                self.needs_settings = self.needs_tokens = False
+                self.needs_settings = self.needs_files = False
                 self.takes_settings = True
 
     def answered(self, packet: bytes) -> None:
         """It has said what became of what it was sent."""
         self.takes_settings = False
-        self.took_settings &= packet != worker.NOT_TAKEN
+        if packet == worker.NOT_TAKEN:
+            self.took_settings &= not self.sent_settings
+            self.took_files = False
         if packet == worker.AGAIN:
             self.needs_settings |= self.sent_settings
-            self.needs_tokens = True
+            self.needs_files = True
 
 
 class End(NamedTuple):
@@ -164,12 +168,13 @@ class Post:
         """The settings are others, and the child is to have them."""
         if self.child is not None:
             self.child.needs_settings = True
-            self.child.took_settings = True
+            self.child.took_settings = self.child.took_files = True
 
-    def needs_tokens(self) -> None:
-        """The tokens are others, and the child is to have them."""
+    def needs_files(self) -> None:
+        """What was read of files is something else, and the child is to have it."""
         if self.child is not None:
-            self.child.needs_tokens = True
+            self.child.needs_files = True
+            self.child.took_files = True
 
     def abort(self, now_s: float) -> None:
         """Have the child write its traceback and end."""

@@ -12,13 +12,20 @@ from collections.abc import Callable, Sequence
 from gatewayx.config.settings import Settings
 from gatewayx.server import reloading
 from gatewayx.server.board import Reload
-from gatewayx.server.certificates import Certificates
+from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.children import Post
+from gatewayx.server.expiry import Expiry
 from gatewayx.server.places import Places
-from gatewayx.server.tls_files import TlsFiles, job_server_context, read_tls_files
+from gatewayx.server.tls_files import TlsFiles
 from gatewayx.server.token_file import TokenFile
+from gatewayx.server.watched_files import FOR_CLIENTS, FOR_JOB_SERVERS, WatchedFiles
 
 logger = logging.getLogger("gatewayx")
+
+# What is handed out, as the log names it.
+SETTINGS = "settings"
+TOKENS = "tokens"
+CERTIFICATES = "certificates"
 
 
 class HandOut:
@@ -33,28 +40,45 @@ class HandOut:
         self._load = load
         self._places = places
         self._board = places.board
-        self.tls = read_tls_files(settings)
-        # For clients: made before any fork, so that all processes take up each other's sessions; None without TLS.
-        self.certificates = None if self.tls.clients is None else Certificates(settings, self.tls.clients)
-        # For job servers with TLS; None without any.
-        self.context = job_server_context(self.tls.job_servers)
+        files = reloading.read_tls_files(settings)
+        self._for_clients = WatchedFiles(FOR_CLIENTS, self._board.client_certificates, settings, files.clients)
+        self._for_job_servers = WatchedFiles(
+            FOR_JOB_SERVERS, self._board.job_server_certificates, settings, files.job_servers
+        )
+        # Made before any fork, so that all processes take up each other's sessions.
+        self.tls = TlsContexts(settings, files)
+        self._expiry = Expiry()
+        self._expiry.read(self.tls.files)
         self.tokens = TokenFile(settings.tokens, self._board)
         self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
-        # Whether children are to have something that they have not taken yet, and whether settings are part of that.
+        # Whether children are to have something that they have not taken yet, and what.
         self.is_handing_out = False
-        self._hands_settings = False
+        self._hands: set[str] = set()
 
     def look(self, now_s: float, posts: Sequence[Post]) -> None:
         """See whether files are others, which is told to those at these posts; now_s: by time.monotonic()."""
+        found = set()
         if self.tokens.look(now_s):
             self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
+            found.add(TOKENS)
+        # Both look.
+        if self._for_clients.look(now_s) | self._for_job_servers.look(now_s):
+            self._take_tls()
+            found.add(CERTIFICATES)
+        self._expiry.look()
+        if found:
+            self._hands |= found
             self.is_handing_out = True
             for post in posts:
-                post.needs_tokens()
+                post.needs_files()
+
+    def _take_tls(self) -> None:
+        self.tls.change(TlsFiles(self._for_clients.held, self._for_job_servers.held))
+        self._expiry.read(self.tls.files)
 
     def pause_s(self, now_s: float) -> float:
         """How long the next look may wait."""
-        return self.tokens.pause_s(now_s)
+        return min(watched.pause_s(now_s) for watched in (self.tokens, self._for_clients, self._for_job_servers))
 
     def reload(self, posts: Sequence[Post]) -> bool:
         """Read the settings again, with all files, for those at these posts; whether they hold."""
@@ -63,24 +87,25 @@ class HandOut:
             self._board.reloaded(Reload.FAILED, str(read) or type(read).__name__)
             if isinstance(read, reloading.TokensError):
                 self.tokens.refuse(str(read))
+            elif isinstance(read, reloading.ClientFilesError):
+                self._for_clients.refuse(str(read))
+            elif isinstance(read, reloading.JobServerFilesError):
+                self._for_job_servers.refuse(str(read))
             return False
         settings, files = read
         self.settings = settings
-        self._take_tls(files.tls)
+        self._for_clients.take(settings, files.tls.clients)
+        self._for_job_servers.take(settings, files.tls.job_servers)
+        self._take_tls()
         self.tokens.take(settings.tokens, files.tokens)
         self._places.id_keys = files.id_keys or (self._places.id_key,)
         self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
         self._places.tell_apart(settings.function)
-        self.is_handing_out = self._hands_settings = True
+        self.is_handing_out = True
+        self._hands.add(SETTINGS)
         for post in posts:
             post.needs_settings()
         return True
-
-    def _take_tls(self, tls: TlsFiles) -> None:
-        self.tls = tls
-        if self.certificates is not None and tls.clients is not None:
-            self.certificates.change(tls.clients)
-        self.context = job_server_context(tls.job_servers)
 
     def hand_out(self, posts: Sequence[Post]) -> bool:
         """Send what is new to those at these posts who need it and can take it now; whether by this all have it."""
@@ -88,13 +113,13 @@ class HandOut:
             return False
         children = [post.child for post in posts if post.child is not None]
         for child in children:
-            child.offer(self.settings, self.tokens.entries)
-        if any(child.needs_settings or child.needs_tokens or child.takes_settings for child in children):
+            child.offer(self.settings, self.tokens.entries, self.tls.files)
+        if any(child.needs_settings or child.needs_files or child.takes_settings for child in children):
             return False
         self.is_handing_out = False
-        hands_settings, self._hands_settings = self._hands_settings, False
-        if not hands_settings:
-            logger.info("all worker processes have the tokens")
+        handed, self._hands = self._hands, set()
+        if SETTINGS not in handed:
+            self._tell_files(handed, taken=all(child.took_files for child in children))
         elif all(child.took_settings for child in children):
             self._board.reloaded(Reload.SUCCESSFUL)
             logger.info("all worker processes have the settings")
@@ -103,6 +128,17 @@ class HandOut:
             self._board.reloaded(Reload.PARTLY, reason)
             logger.error("%s", reason)
         return True
+
+    def _tell_files(self, handed: set[str], *, taken: bool) -> None:
+        for what in sorted(handed):
+            if taken:
+                logger.info("all worker processes have the %s", what)
+            else:
+                logger.error("not all worker processes have the %s: SIGHUP makes another attempt", what)
+        if not taken and CERTIFICATES in handed:
+            for record in (self._board.client_certificates, self._board.job_server_certificates):
+                if record.result is not Reload.NONE:
+                    record.told(Reload.PARTLY, "not all worker processes have the certificates")
 
     def stop(self) -> None:
         """Whoever has not taken yet what is new ends with what it has."""

@@ -376,10 +376,9 @@ class Master:
                 own_end,
                 own_words,
                 self._log,
-                self._goods.context,
+                self._goods.tls,
                 self._relay_sockets,
                 self._goods.tokens.entries,
-                self._goods.certificates,
             )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
@@ -405,7 +404,7 @@ class Master:
                 own_end,
                 own_words,
                 self._log,
-                self._goods.context,
+                self._goods.tls,
                 self._goods.tokens.entries,
             )
         except BaseException:

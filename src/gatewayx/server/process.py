@@ -35,7 +35,7 @@ from gatewayx.net.tls import TlsServer
 from gatewayx.server import logs
 from gatewayx.server.access import made_tokens, rate_limits, trusted_proxies
 from gatewayx.server.access_log import AccessLog
-from gatewayx.server.certificates import Certificates
+from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.entries import Entries, proxy_server
 from gatewayx.server.listeners import TICK_S, BoundSockets, Listeners
 from gatewayx.server.open_files import open_files_for
@@ -51,16 +51,14 @@ from gatewayx.server.parts import (
 )
 from gatewayx.server.places import Places, State
 from gatewayx.server.relay import Relay
-from gatewayx.server.reloading import id_keys_of, with_live_of
-from gatewayx.server.tls_files import job_server_context, read_job_servers
+from gatewayx.server.reloading import id_keys_of, read_tls_files, with_live_of
 from gatewayx.server.token_file import NO_TOKENS, read_judged
 
 if TYPE_CHECKING:
-    import ssl
-
     from gatewayx.config.settings import Settings
     from gatewayx.config.tokens import TokenEntry
     from gatewayx.server.relay_sockets import RelaySockets
+    from gatewayx.server.tls_files import TlsFiles
 
 logger = logging.getLogger("gatewayx")
 
@@ -90,10 +88,9 @@ class GatewayProcess:
     dialer: makes the connections to job servers, where that is not done by sockets; such a process does not listen.
     sockets: the gateway's; None lets the process bind its own. places: what the worker processes share; None if this
     one is alone. place: its own among them. log: which tells at ticks what it has to tell later.
-    context: for the job servers with TLS; None lets the process read the files. relay_sockets: on which the worker
-    processes of the gateway reach each other; None if this one is alone. tokens: of the file that the settings name;
-    None lets the process read it. certificates: for clients with TLS; None lets the process read the files,
-    if there are any.
+    tls: made of the files of TLS; None lets the process read them. relay_sockets: on which the worker processes of the
+    gateway reach each other; None if this one is alone. tokens: of the file that the settings name; None lets the
+    process read it.
     """
 
     def __init__(
@@ -105,14 +102,14 @@ class GatewayProcess:
         places: Places | None = None,
         place: int = 0,
         log: logs.EventLog | None = None,
-        context: ssl.SSLContext | None = None,
+        tls: TlsContexts | None = None,
         relay_sockets: RelaySockets | None = None,
         tokens: tuple[TokenEntry, ...] | None = None,
-        certificates: Certificates | None = None,
     ) -> None:
         self._log = log
         self.settings = settings
         self._tokens = _tokens_of(settings) if tokens is None else tokens
+        self._contexts = TlsContexts(settings, read_tls_files(settings)) if tls is None else tls
         self.loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.turn = Turn(self.loop)
@@ -136,7 +133,7 @@ class GatewayProcess:
             resolver=self.resolver,
             dialer=dialer,
             identity_key=self.places.identity_key,
-            **self._for_pool(settings, context),
+            **self._for_pool(settings),
         )
         self.admission = Admission(counters=self.counted_in, shared=self.shared, **for_admission(settings))
         self.limits = Limits(settings)
@@ -208,8 +205,8 @@ class GatewayProcess:
             rates=self.rates,
             proxies=trusted_proxies(settings),
         )
-        self.certificates = certificates or Certificates.of(settings)
         self.tls: TlsServer | None = None
+        self.certificates = self._contexts.clients
         if self.certificates is not None and self.poller is not None:
             self.tls = TlsServer(self.poller, self.counted_in, self.certificates.context, settings.max_handshakes)
         self.proxies = proxy_server(settings, self.wheel, self.counted_in)
@@ -301,6 +298,21 @@ class GatewayProcess:
         self._tokens = tokens
         self.gateway.access.change(**self._for_access(self.settings))
 
+    def change_tls(self, files: TlsFiles) -> None:
+        """Go on with what these files of TLS hold. Raises StartError, and then nothing has changed.
+
+        Whoever comes from now on is shown that; connections that are there go on.
+        """
+        job_servers = self._contexts.job_servers
+        self._contexts.change(files)
+        self._change_tls_server()
+        if self._contexts.job_servers is not job_servers:
+            self.pool.change_tls(self._contexts.job_servers)
+
+    def _change_tls_server(self) -> None:
+        if self.tls is not None and self.certificates is not None:
+            self.tls.change(self.certificates.context, self.settings.max_handshakes)
+
     async def reconfigure(self, settings: Settings, tokens: tuple[TokenEntry, ...] | None = None) -> None:
         """Go on with the live ones of these settings. Raises StartError, and then nothing has changed.
 
@@ -308,10 +320,10 @@ class GatewayProcess:
         settings; not to be called before another call has returned.
         """
         settings = with_live_of(self.settings, settings)
-        for_pool = self._for_pool(settings)
         raise_open_files(open_files_for(settings, len(self.places)))
         if tokens is None:
             # No master has read the files.
+            self.change_tls(read_tls_files(settings))
             self.places.id_keys = id_keys_of(settings) or (self.places.id_key,)
         self._tokens = _tokens_of(settings) if tokens is None else tokens
         self.settings = settings
@@ -327,8 +339,7 @@ class GatewayProcess:
         self.kept.change(**for_kept(settings))
         self.keys.change(**for_keys(settings))
         self.background_jobs.change(settings.max_status_polls)
-        if self.tls is not None and self.certificates is not None:
-            self.tls.change(self.certificates.context, settings.max_handshakes)
+        self._change_tls_server()
         if self.proxies is not None:
             self.proxies.change(Networks(settings.trusted_proxy), settings.first_byte_timeout_s)
         if self.relay is not None:
@@ -341,7 +352,7 @@ class GatewayProcess:
             self.records.log = None
         await self.access_output.change(settings.access_log)
         self._set_access_log(settings)
-        await self.pool.change(settings.server, **for_pool)
+        await self.pool.change(settings.server, **self._for_pool(settings))
 
     async def drain(self) -> None:
         """Accept no more, answer what is in flight within the drain timeout, then the rest as well as it can; close."""
@@ -409,8 +420,8 @@ class GatewayProcess:
             for part in parts:
                 await asyncio.wait_for(part.emptied.wait(), max(0.0, ends_s - self.loop.time()))
 
-    def _for_pool(self, settings: Settings, context: ssl.SSLContext | None = None) -> dict[str, Any]:
-        """What the pool is made with and changed to; without a context one is made. Raises StartError."""
+    def _for_pool(self, settings: Settings) -> dict[str, Any]:
+        """What the pool is made with and changed to."""
         return {
             "connections_per_server": settings.connections_per_server,
             "max_result_bytes": settings.max_result_bytes,
@@ -420,7 +431,7 @@ class GatewayProcess:
             "status_interval_s": settings.status_interval_s,
             "askers": len(self.places),
             "check_interval_s": settings.server_check_interval_s,
-            "tls_context": job_server_context(read_job_servers(settings)) if context is None else context,
+            "tls_context": self._contexts.job_servers,
         }
 
     def _for_access(self, settings: Settings) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gatewayx.config.settings import Settings
 from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import SettingError, StartError
 from gatewayx.server import output
-from gatewayx.server.tls_files import TlsFiles, read_tls_files
+from gatewayx.server.tls_files import NO_TLS, TlsFiles, read_clients, read_job_servers
 from gatewayx.server.token_file import NO_TOKENS, Judged, read_judged
 
 logger = logging.getLogger("gatewayx")
@@ -61,6 +61,14 @@ class Files(NamedTuple):
 
 class TokensError(StartError):
     """The file of tokens cannot be used."""
+
+
+class ClientFilesError(StartError):
+    """The files of TLS to clients cannot be used."""
+
+
+class JobServerFilesError(StartError):
+    """The files of TLS to job servers cannot be used."""
 
 
 def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settings, Files] | Exception:
@@ -107,6 +115,18 @@ def check_files(settings: Settings, open_access_log: str | None = None) -> Files
         raise TokensError(str(error)) from None
 
 
+def read_tls_files(settings: Settings) -> TlsFiles:
+    """What the files of TLS hold that the settings name. Raises ClientFilesError and JobServerFilesError."""
+    try:
+        clients = read_clients(settings)
+    except StartError as error:
+        raise ClientFilesError(str(error)) from None
+    try:
+        return TlsFiles(clients, read_job_servers(settings))
+    except StartError as error:
+        raise JobServerFilesError(str(error)) from None
+
+
 def id_keys_of(settings: Settings) -> tuple[bytes, ...] | None:
     """The keys by which ids of jobs are signed; None without a file of them. Raises SettingError."""
     if settings.id_key is None:
@@ -121,7 +141,7 @@ def _sent_type() -> Any:
     types: Mapping[str, object] = typing.get_type_hints(Settings)
     live = msgspec.defstruct("LiveSettings", [(name, types[name]) for name in LIVE_NAMES], frozen=True)
     # Unions are written at run time, which no type checker follows.
-    return tuple[live | None, tuple[TokenEntry, ...]]  # type: ignore[valid-type]
+    return tuple[live | None, tuple[TokenEntry, ...], TlsFiles]  # type: ignore[valid-type]
 
 
 def send(
@@ -129,13 +149,17 @@ def send(
     packet: bytes,
     settings: Settings | None,
     tokens: tuple[TokenEntry, ...] = NO_TOKENS,
+    tls: TlsFiles = NO_TLS,
 ) -> None:
-    """Send a packet that comes with these tokens, and with the live ones of these settings. Raises OSError."""
+    """Send a packet that comes with what was read of files, and with the live ones of these settings. Raises OSError.
+
+    The keys of certificates are in memory alone, there as here.
+    """
     live = None if settings is None else {name: getattr(settings, name) for name in LIVE_NAMES}
     descriptor = os.memfd_create("gatewayx-settings", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(msgspec.msgpack.encode((live, tokens)))
+            file.write(msgspec.msgpack.encode((live, tokens, tls)))
         socket.send_fds(connection, [packet], [descriptor])
     finally:
         os.close(descriptor)
@@ -147,19 +171,20 @@ class Received(NamedTuple):
     packet: bytes
     # Those from before with the live ones that came; None if none came.
     settings: Settings | None
-    # None if none came.
+    # None if nothing came.
     tokens: tuple[TokenEntry, ...] | None
+    tls: TlsFiles | None
 
 
 def receive(connection: socket.socket, most_bytes: int, settings: Settings) -> Received:
     """The next packet. Raises OSError."""
     packet, descriptors, _, _ = socket.recv_fds(connection, most_bytes, 1)
     if not descriptors:
-        return Received(packet, None, None)
+        return Received(packet, None, None, None)
     with open(descriptors[0], "rb") as file:  # noqa: PTH123
         file.seek(0)
         content = file.read()
-    live, tokens = msgspec.msgpack.decode(content, type=_sent_type())
+    live, tokens, tls = msgspec.msgpack.decode(content, type=_sent_type())
     if live is not None:
         live = msgspec.structs.replace(settings, **msgspec.structs.asdict(live))
-    return Received(packet, live, tokens)
+    return Received(packet, live, tokens, tls)

@@ -12,10 +12,10 @@ import msgspec
 
 from gatewayx.errors import StartError
 from gatewayx.net import pem
-from gatewayx.net.pem import Pem
+from gatewayx.net.pem import Pem, load_authorities, load_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gatewayx.config.settings import Settings
 
@@ -65,12 +65,27 @@ class JobServerFiles(msgspec.Struct, frozen=True):
     # What the gateway shows of itself; None for nothing.
     pair: Pair | None = None
 
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """As ClientFiles has them."""
+        return () if self.pair is None else (self.pair,)
+
 
 class TlsFiles(msgspec.Struct, frozen=True):
     """Both; None where nobody speaks TLS."""
 
     clients: ClientFiles | None = None
     job_servers: JobServerFiles | None = None
+
+    def pairs(self) -> Iterator[tuple[str, Pair]]:
+        """All certificates, each with whom it is shown to: clients or job-servers."""
+        for purpose, files in (("clients", self.clients), ("job-servers", self.job_servers)):
+            if files is not None:
+                yield from ((purpose, pair) for pair in files.pairs)
+
+
+# What the files hold while nobody speaks TLS.
+NO_TLS = TlsFiles()
 
 
 def client_paths(settings: Settings) -> list[tuple[str, str]]:
@@ -101,11 +116,6 @@ def _named(*files: tuple[str, str | None]) -> list[tuple[str, str]]:
     return [(setting, path) for setting, path in files if path is not None]
 
 
-def read_tls_files(settings: Settings) -> TlsFiles:
-    """What all files of TLS hold that the settings name. Raises StartError."""
-    return TlsFiles(read_clients(settings), read_job_servers(settings))
-
-
 def read_clients(settings: Settings) -> ClientFiles | None:
     """What the files for clients hold; None without TLS. Raises StartError."""
     paths = client_paths(settings)
@@ -126,19 +136,15 @@ def read_all(paths: list[tuple[str, str]]) -> Mapping[tuple[str, str], Pem]:
 
 def judged_clients(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> ClientFiles:
     """What these files hold. Raises StartError."""
-    from gatewayx.server.certificates import new_context
-
     keys = settings.tls_key or (None,) * len(settings.tls_certificate)
     pairs = tuple(
         pair_of(read["tls-certificate", certificate], None if key is None else read["tls-key", key])
         for certificate, key in zip(settings.tls_certificate, keys, strict=True)
     )
-    files = ClientFiles(
-        pairs, None if settings.tls_client_ca is None else read["tls-client-ca", settings.tls_client_ca]
-    )
-    for pair in pairs:
-        new_context(settings, pair, files.authorities)
-    return files
+    authorities = None if settings.tls_client_ca is None else read["tls-client-ca", settings.tls_client_ca]
+    if authorities is not None:
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations, authorities)
+    return ClientFiles(pairs, authorities)
 
 
 def judged_job_servers(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> JobServerFiles:
@@ -146,25 +152,15 @@ def judged_job_servers(settings: Settings, read: Mapping[tuple[str, str], Pem]) 
     by_setting = {setting: file for (setting, _), file in read.items()}
     certificate = by_setting.get("server-certificate")
     pair = None if certificate is None else pair_of(certificate, by_setting.get("server-key"))
-    files = JobServerFiles(by_setting.get("server-ca"), pair)
-    job_server_context(files)
-    return files
-
-
-def job_server_context(files: JobServerFiles | None) -> ssl.SSLContext | None:
-    """For the connections to job servers with TLS; None without any. Raises StartError."""
-    if files is None:
-        return None
-    from gatewayx.gearman.tls import client_context
-
-    pair = files.pair
-    certificate, key = (None, None) if pair is None else (pair.certificate, pair.key)
-    return client_context(files.authorities, certificate, key)
+    authorities = by_setting.get("server-ca")
+    if authorities is not None:
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations, authorities)
+    return JobServerFiles(authorities, pair)
 
 
 def pair_of(certificate: Pem, key: Pem | None) -> Pair:
     """A certificate and its key. Raises StartError."""
-    pem.load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
+    load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
     # Without certificates nobody needs it.
     from cryptography import x509
 

@@ -56,7 +56,7 @@ class TokenFile:
     """
 
     def __init__(self, path: str | None, board: Board) -> None:
-        self._board = board
+        self._record = board.tokens
         self.entries = NO_TOKENS
         self._path: str | None = None
         # Of what was judged last, whether it held or not; None for no file at all.
@@ -74,11 +74,11 @@ class TokenFile:
         self.entries = NO_TOKENS if judged is None else judged.entries
         self._identity = None if judged is None else judged.reading.identity
         self._content = None if judged is None else judged.reading.content
-        self._board.tokens_read(Reload.NONE if judged is None else Reload.SUCCESSFUL)
+        self._record.told(Reload.NONE if judged is None else Reload.SUCCESSFUL)
 
     def refuse(self, reason: str) -> None:
         """The file of settings that do not hold does not, either."""
-        self._board.tokens_read(Reload.FAILED, reason)
+        self._record.told(Reload.FAILED, reason)
 
     def look(self, now_s: float) -> bool:
         """Whether the tokens are others than at the last look; now_s: by time.monotonic()."""
@@ -111,7 +111,7 @@ class TokenFile:
         if isinstance(found, Reading):
             if found.content == self._content:
                 # Only its times differ, or it is what it was before a fault.
-                self._board.tokens_read(Reload.SUCCESSFUL)
+                self._record.told(Reload.SUCCESSFUL)
                 return False
             try:
                 self.entries = tokens.parse(path, found.content)
@@ -119,10 +119,10 @@ class TokenFile:
                 reason = str(error)
             else:
                 self._content = found.content
-                self._board.tokens_read(Reload.SUCCESSFUL)
+                self._record.told(Reload.SUCCESSFUL)
                 logger.info("the tokens have changed: %d of them", len(self.entries))
                 return True
-        self._board.tokens_read(Reload.FAILED, str(reason))
+        self._record.told(Reload.FAILED, str(reason))
         logger.error("the tokens stay as they were: %s", reason)
         return False
 

@@ -7,7 +7,6 @@ import faulthandler
 import gc
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,13 +15,15 @@ import uvloop
 from gatewayx.config.settings import Settings
 from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import StartError
+from gatewayx.net.pem import NoRoomError
 from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, reloading
-from gatewayx.server.certificates import Certificates
+from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.places import Places
 from gatewayx.server.process import GatewayProcess
 from gatewayx.server.relay_sockets import RelaySockets
+from gatewayx.server.tls_files import NO_TLS, TlsFiles
 from gatewayx.server.token_file import NO_TOKENS
 
 logger = logging.getLogger("gatewayx")
@@ -34,10 +35,10 @@ REOPEN = b"reopen"
 READY = b"ready"
 # And the reason.
 FAILED = b"failed "
-# Settings and tokens come with it, or tokens alone; the answer is that they were taken, that they could not be, or that
-# they are to come again.
+# Settings and what was read of files come with it, or files alone; the answer is that they were taken, that they could
+# not be, or that they are to come again.
 SETTINGS = b"settings"
-TOKENS = b"tokens"
+FILES = b"files"
 TAKEN = b"taken"
 NOT_TAKEN = b"not taken"
 AGAIN = b"again"
@@ -48,15 +49,20 @@ class Control:
     """The worker process's end of its connection with the master.
 
     `asked` is set when the process shall drain, whether the master says so or is gone; `orphaned` tells which.
-    `changed` is set when `tokens` are others, and `settings` if `has_settings`. `reopen` is called when log files are
-    to be opened anew.
+    `changed` is set when `tokens` or `tls` are others, and `settings` if `has_settings`. `reopen` is called when log
+    files are to be opened anew.
     """
 
     def __init__(
-        self, connection: socket.socket, settings: Settings, tokens: tuple[TokenEntry, ...] = NO_TOKENS
+        self,
+        connection: socket.socket,
+        settings: Settings,
+        tokens: tuple[TokenEntry, ...] = NO_TOKENS,
+        tls: TlsFiles = NO_TLS,
     ) -> None:
         self.settings = settings
         self.tokens = tokens
+        self.tls = tls
         self.has_settings = False
         self.changed = asyncio.Event()
         self._connection = connection
@@ -76,17 +82,18 @@ class Control:
 
     def _hear(self) -> None:
         try:
-            packet, settings, tokens = reloading.receive(self._connection, MAX_PACKET_BYTES, self.settings)
+            packet, settings, tokens, tls = reloading.receive(self._connection, MAX_PACKET_BYTES, self.settings)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            packet, settings, tokens = b"", None, None
-        if packet in (SETTINGS, TOKENS):
-            if tokens is None:
+            packet, settings, tokens, tls = b"", None, None, None
+        if packet in (SETTINGS, FILES):
+            if tokens is None or tls is None:
                 # No descriptor was left for them.
                 self.tell(AGAIN)
                 return
             self.tokens = tokens
+            self.tls = tls
             if settings is not None:
                 self.settings = settings
                 self.has_settings = True
@@ -112,23 +119,20 @@ def run(
     connection: socket.socket,
     last_words: int,
     log: logs.EventLog,
-    context: ssl.SSLContext | None,
+    tls: TlsContexts,
     relay_sockets: RelaySockets | None = None,
     tokens: tuple[TokenEntry, ...] = NO_TOKENS,
-    certificates: Certificates | None = None,
 ) -> int:
     """Serve at this place until the master ends it or is gone; returns the exit code.
 
-    context: for the job servers with TLS, made of the files when the settings were read. relay_sockets: None if this is
-    the only place. tokens: of the file that the settings name. certificates: for clients with TLS, None for none.
-    connection: with the master, of packets, non-blocking. last_words: a descriptor for the traceback of a crash.
+    tls: the master's, made of the files as it has read them last. relay_sockets: None if this is the only place.
+    tokens: of the file that the settings name. connection: with the master, of packets, non-blocking. last_words: a
+    descriptor for the traceback of a crash.
     """
     # The master ends a process that hangs by SIGABRT. It logs the traceback: a crash waits for no reader.
     faulthandler.enable(file=last_words)
     try:
-        return uvloop.run(
-            _serve(settings, sockets, places, place, connection, log, context, relay_sockets, tokens, certificates)
-        )
+        return uvloop.run(_serve(settings, sockets, places, place, connection, log, tls, relay_sockets, tokens))
     finally:
         log.finish()
 
@@ -140,12 +144,11 @@ async def _serve(
     place: int,
     connection: socket.socket,
     log: logs.EventLog,
-    context: ssl.SSLContext | None,
+    tls: TlsContexts,
     relay_sockets: RelaySockets | None,
     tokens: tuple[TokenEntry, ...],
-    certificates: Certificates | None,
 ) -> int:
-    control = Control(connection, settings, tokens)
+    control = Control(connection, settings, tokens, tls.files)
     try:
         process = GatewayProcess(
             settings,
@@ -153,10 +156,9 @@ async def _serve(
             places=places,
             place=place,
             log=log,
-            context=context,
+            tls=tls,
             relay_sockets=relay_sockets,
             tokens=tokens,
-            certificates=certificates,
         )
         control.reopen = process.access_output.reopen
         if not await _started(process, control):
@@ -183,12 +185,15 @@ class Obedient(Protocol):
     def change_tokens(self, tokens: tuple[TokenEntry, ...]) -> None:
         """Go on with these tokens."""
 
+    def change_tls(self, files: TlsFiles) -> None:
+        """Go on with what these files of TLS hold. Raises StartError, and then nothing has changed."""
+
     async def reconfigure(self, settings: Settings, tokens: tuple[TokenEntry, ...] | None = None) -> None:
         """Go on with these settings. Raises StartError if it cannot."""
 
 
 async def obey(control: Control, title: str, process: Obedient) -> None:
-    """Let the process take settings and tokens as they come, until it shall end. title: of the process, in the log."""
+    """Let the process take settings and files as they come, until it shall end. title: of the process, in the log."""
     following = asyncio.create_task(_follow(control, title, process))
     await control.asked.wait()
     following.cancel()
@@ -205,9 +210,13 @@ async def _follow(control: Control, title: str, process: Obedient) -> None:
             if control.settings.tokens is not None:
                 # They come first, and alone if nothing else can be taken: one that was withdrawn is let in nowhere.
                 process.change_tokens(control.tokens)
+            process.change_tls(control.tls)
             if has_settings:
                 await process.reconfigure(control.settings, control.tokens)
             answer = TAKEN
+        except NoRoomError as error:
+            logger.warning("%s has no room yet for what is new: %s", title, error)
+            answer = AGAIN
         except StartError as error:
             # The master could use the files a moment ago.
             logger.error("%s keeps its settings: %s", title, error)  # noqa: TRY400
