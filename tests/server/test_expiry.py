@@ -1,0 +1,112 @@
+"""What the log tells of certificates that end soon, or have ended."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+
+import pytest
+
+from gatewayx.config.settings import Settings
+from gatewayx.server import expiry
+from gatewayx.server.expiry import DAY_S, Expiry
+from gatewayx.server.tls_files import TlsFiles, read_clients
+from support.tls import Authority
+
+NOW_S = 1_800_000_000.0
+
+
+class Clock:
+    """What time it is."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW_S
+
+    def time(self) -> float:
+        """As that of the module."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """Stands at NOW_S."""
+    clock = Clock()
+    monkeypatch.setattr(expiry, "time", clock)
+    return clock
+
+
+def files(folder, *names: str, begins_s: float = NOW_S - 100 * DAY_S, ends_s: float) -> TlsFiles:
+    """A certificate for these names that is good from then to then."""
+    times = [datetime.datetime.fromtimestamp(at_s, datetime.timezone.utc) for at_s in (begins_s, ends_s)]
+    certificate, key = Authority(folder).pair(*names, begins=times[0], ends=times[1])
+    path = folder / "gw.pem"
+    path.write_bytes(certificate + key)
+    return TlsFiles(clients=read_clients(Settings(tls_certificate=(str(path),))))
+
+
+@pytest.mark.parametrize(
+    ("begins_s", "ends_s", "level", "told"),
+    [
+        (-DAY_S, 31 * DAY_S, None, None),
+        (-DAY_S, 30 * DAY_S + 1, None, None),
+        (-DAY_S, 30 * DAY_S - 1, "WARNING", "expires in 29 days: it is good until 2027-02-14 07:59:59 UTC"),
+        (-DAY_S, DAY_S / 2, "WARNING", "expires in 0 days: it is good until 2027-01-15 20:00:00 UTC"),
+        (-DAY_S, 0, "ERROR", "has expired: it was good until 2027-01-15 08:00:00 UTC"),
+        (DAY_S, 2 * DAY_S, "ERROR", "is not good yet: not before 2027-01-16 08:00:00 UTC"),
+    ],
+)
+def test_it_is_told_when_it_is_read(tmp_path, clock, caplog, begins_s, ends_s, level, told):
+    caplog.set_level(logging.INFO, "gatewayx")
+    read = files(tmp_path, "a.test", "10.0.0.1", begins_s=NOW_S + begins_s, ends_s=NOW_S + ends_s)
+    Expiry().read(read)
+    if told is None:
+        assert not caplog.records
+    else:
+        [record] = caplog.records
+        assert record.levelname == level
+        assert record.message == f"tls-certificate = '{tmp_path / 'gw.pem'}' (for a.test, 10.0.0.1) {told}"
+
+
+def test_it_is_told_again_once_a_day_and_when_it_expires(tmp_path, clock, caplog):
+    watching = Expiry()
+    watching.read(files(tmp_path, "a.test", ends_s=NOW_S + 31.5 * DAY_S))
+
+    def told_after(days: float) -> list[str]:
+        caplog.clear()
+        clock.now_s = NOW_S + days * DAY_S
+        watching.look()
+        watching.look()
+        return [record.message.partition(") ")[2].partition(":")[0] for record in caplog.records]
+
+    assert told_after(0.9) == []
+    assert told_after(1) == []
+    assert told_after(2) == ["expires in 29 days"]
+    assert told_after(2.9) == []
+    assert told_after(3) == ["expires in 28 days"]
+    assert told_after(31) == ["expires in 0 days"]
+    assert told_after(31.4) == []
+    assert told_after(31.5) == ["has expired"]
+    assert told_after(32.4) == []
+    assert told_after(32.5) == ["has expired"]
+    # The clock is set back.
+    assert told_after(5) == ["expires in 26 days"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], "no name"),
+        (["a.test", "b.test", "10.0.0.1"], "a.test, b.test, 10.0.0.1"),
+        (["a.test", "b.test", "c.test", "d.test", "10.0.0.1"], "a.test, b.test, c.test and 2 more"),
+    ],
+)
+def test_it_is_told_by_its_names(tmp_path, names, told):
+    if names:
+        [pair] = files(tmp_path, *names, ends_s=NOW_S + 1).clients.pairs
+    else:
+        authority = Authority(tmp_path)
+        path = tmp_path / "none.pem"
+        certificate, key = authority.pair(common_name="common.test")
+        path.write_bytes(certificate + key)
+        [pair] = read_clients(Settings(tls_certificate=(str(path),))).pairs
+    assert pair.subjects == told
