@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime
 import logging
+import re
+import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
+from gatewayx.gearman.tls import told
 from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.tls_files import TlsFiles, read_job_servers
 from support.gateway import eventually, running_gateway
@@ -34,6 +40,41 @@ def authority(tmp_path: Path) -> Authority:
 def stranger(tmp_path: Path) -> Authority:
     """One that is not."""
     return Authority(tmp_path, "stranger")
+
+
+YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+
+
+class Refusing:
+    """Begins TLS with whoever connects and tells by an alert what is wrong; a context manager. port: on 127.0.0.1."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve)
+
+    def serve(self) -> None:
+        """Until the listener is shut down."""
+        while True:
+            try:
+                accepted, _ = self.listener.accept()
+            except OSError:
+                return
+            accepted.settimeout(5)
+            with contextlib.suppress(OSError), self.context.wrap_socket(accepted, server_side=True) as secured:
+                while secured.recv(65536):
+                    pass
+            accepted.close()
+
+    def __enter__(self) -> Refusing:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
 
 
 def made(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
@@ -141,6 +182,82 @@ class TestNotTrusted:
         # A TLS record of the handshake, or of an alert (RFC 8446 5.1).
         assert {data[0] for data in heard} <= {0x16, 0x15}
         assert not any(b"REQ" in data or b"version\n" in data or b"secret" in data for data in heard)
+
+
+class TestRefused:
+    """Handshakes that a certificate has failed, as OpenSSL fails them."""
+
+    def why(self, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> str:
+        """What is told of the error on the client's side, which is the gateway's."""
+        to_client, to_server, from_client, from_server = (ssl.MemoryBIO() for _ in range(4))
+        client = client_context.wrap_bio(to_client, from_client, server_hostname="localhost")
+        server = server_context.wrap_bio(to_server, from_server, server_side=True)
+        steps = [client.do_handshake, lambda: client.read(1)]
+        with pytest.raises(ssl.SSLError) as caught:  # noqa: PT012 (which step fails depends on the version)
+            for _ in range(10):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    steps[0]()
+                    steps.pop(0)
+                to_server.write(from_client.read())
+                with contextlib.suppress(ssl.SSLError):
+                    server.do_handshake()
+                to_client.write(from_server.read())
+        return told(caught.value)
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    @pytest.mark.parametrize(
+        ("shown", "reason"),
+        [
+            ("none", "wants a certificate of the gateway|perhaps for want of a certificate of the gateway"),
+            ("stranger's", "refuses the gateway's certificate: its authority is not known"),
+            ("expired", "refuses the gateway's certificate: it has expired"),
+        ],
+    )
+    def test_for_what_the_gateway_shows(self, authority, stranger, version, shown, reason):
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(authority.certificate("localhost"))
+        server.load_verify_locations(authority.file)
+        server.verify_mode = ssl.CERT_REQUIRED
+        client = authority.context()
+        client.minimum_version = client.maximum_version = version
+        if shown == "stranger's":
+            client.load_cert_chain(stranger.certificate("gateway"))
+        elif shown == "expired":
+            client.load_cert_chain(authority.certificate("gateway", YESTERDAY))
+        assert re.search(reason, self.why(server, client))
+
+    @pytest.mark.parametrize(
+        ("shown", "reason"),
+        [
+            ("stranger's", "(self-signed certificate|unable to get local issuer certificate)"),
+            ("expired", "certificate has expired"),
+            ("other", "Hostname mismatch, certificate is not valid for 'localhost'"),
+        ],
+    )
+    def test_for_what_the_job_server_shows(self, authority, stranger, shown, reason):
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = {
+            "stranger's": lambda: stranger.certificate("localhost"),
+            "expired": lambda: authority.certificate("localhost", YESTERDAY),
+            "other": lambda: authority.certificate("other.test"),
+        }[shown]()
+        server.load_cert_chain(certificate)
+        assert re.match(f"the job server's certificate is not trusted: {reason}", self.why(server, authority.context()))
+
+    async def test_it_stands_in_the_log(self, authority, stranger, caplog):
+        caplog.set_level(logging.WARNING, "gatewayx")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.certificate("localhost"))
+        context.load_verify_locations(authority.file)
+        context.verify_mode = ssl.CERT_REQUIRED
+        # asyncio's server closes without an alert.
+        with Refusing(context) as refusing:
+            async with running_gateway(
+                [("localhost", refusing.port, True)],
+                server_ca=str(authority.file),
+                server_certificate=str(stranger.certificate("gateway")),
+            ):
+                await eventually(lambda: "the job server refuses the gateway's certificate" in caplog.text)
 
 
 class TestFiles:

@@ -39,9 +39,8 @@ PROBE = head(b"OPTIONS", b"*")
 class Files:
     """A certificate and its key, and an authority of clients."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority = Authority(folder)
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self.authority = authority
         self.certificate, self.key = folder / "tls.crt", folder / "tls.key"
         self.renew()
 
@@ -72,7 +71,7 @@ def serial_of(certificate: bytes) -> int:
 @pytest.fixture
 def files(tmp_path) -> Files:
     """A pair that holds."""
-    return Files(tmp_path)
+    return Files(tmp_path, Authority(tmp_path))
 
 
 class Served:
@@ -204,7 +203,7 @@ class TestRenewal:
         # As Kubernetes mounts a secret: files by links through ..data, which is a link that is renamed.
         first = tmp_path / "..first"
         first.mkdir()
-        made = Files(first)
+        made = Files(first, Authority(tmp_path))
         data = tmp_path / "..data"
         data.symlink_to(first.name)
         for name in ("tls.crt", "tls.key"):

@@ -7,9 +7,7 @@ with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), so t
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Collection
@@ -20,7 +18,7 @@ from gatewayx.core.jitter import random_part
 from gatewayx.gearman.admin import AdminConnection
 from gatewayx.gearman.connection import JobServerConnection
 from gatewayx.gearman.status_connection import StatusAsker, StatusConnection
-from gatewayx.gearman.tls import told
+from gatewayx.gearman.tls import CERTIFICATE, told
 from gatewayx.gearman.upstream import WRITE_HIGH_WATER_BYTES
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost, Resolver
@@ -61,9 +59,6 @@ TCP_KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
-
-# How a connection ends that the other side has reset.
-RESETS = (os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 Connection: TypeAlias = "JobServerConnection | AdminConnection"
 AnyConnection = TypeVar("AnyConnection", bound="JobServerConnection | AdminConnection | StatusConnection")
@@ -412,8 +407,8 @@ class Keeper:
                 reason = told(error)
                 if isinstance(connection, JobServerConnection) and connection.hung_up_unanswered:
                     self._asks_option = not connection.asks_option
-                if self.server.tls and connection.hung_up_unanswered and any(sign in reason for sign in RESETS):
-                    # The alert that says why does not always come before it.
+                if self.server.tls and connection.hung_up_unanswered and CERTIFICATE not in reason:
+                    # Not every job server sends an alert, and a reset may overtake it.
                     reason += ", perhaps for want of a certificate of the gateway that it trusts"
             except BaseException:
                 connection.close("the gateway is stopping")

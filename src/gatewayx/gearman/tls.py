@@ -6,6 +6,9 @@ import ssl
 
 from gatewayx.net.pem import Pem, load_authorities, load_pair
 
+# Stands in every reason that is a certificate's fault.
+CERTIFICATE = "certificate"
+
 # By OpenSSL's name of the alert that a job server has sent: what it says of the certificate that the gateway has shown,
 # or has not (RFC 8446 6.2).
 REFUSALS = {
