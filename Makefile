@@ -95,7 +95,8 @@ operators_tools:
 # Who asks, and through what.
 browser:
 	@command -v chromium >/dev/null && command -v nginx >/dev/null && command -v curl >/dev/null \
-		|| .ci/install_packages chromium nginx-light curl
+		&& command -v node >/dev/null && command -v openssl >/dev/null \
+		|| .ci/install_packages chromium nginx-light curl nodejs openssl
 
 $(REQUIREMENTS): pyproject.toml
 	PYTHON=$(PYTHON) .ci/install_toolchain

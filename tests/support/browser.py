@@ -172,8 +172,8 @@ class Browser:
 
 
 @contextlib.contextmanager
-def running_browser() -> Iterator[Browser]:
-    """A browser, gone on leaving. It blocks for a second or two."""
+def running_browser(*options: str) -> Iterator[Browser]:
+    """A browser, gone on leaving. options: more of its command line. It blocks for a second or two."""
     binary = shutil.which("chromium")
     if binary is None:
         raise FileNotFoundError("chromium is not installed (Debian: chromium)")
@@ -182,7 +182,7 @@ def running_browser() -> Iterator[Browser]:
     thread.start()
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
-            [binary, *OPTIONS, f"--user-data-dir={folder}", "about:blank"],
+            [binary, *OPTIONS, *options, f"--user-data-dir={folder}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
