@@ -101,7 +101,7 @@ def test_kinds_of_problems_are_those_of_the_page() -> None:
         for row in rows(section("## Problems"), "what happened")
         for kind in names_in(row[2])
     }
-    answered = {(405, "method-not-allowed")}
+    answered = {(405, "method-not-allowed"), (400, "plain-http")}
     for method, path in OPERATIONS:
         for status, kinds in kinds_of(Asked(method, path)).items():
             answered |= {(status, kind) for kind in kinds}

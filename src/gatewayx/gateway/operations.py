@@ -259,8 +259,9 @@ OF_EVERY_REQUEST = (
     problems.TOO_MANY_ATTEMPTS,
     problems.RATE_EXCEEDED,
 )
-# What is none of the operations: another method, another path.
+# What is none of the operations: another method, another path, another protocol.
 OF_NO_OPERATION = (
+    problems.PLAIN_HTTP,
     problems.METHOD_NOT_ALLOWED,
     problems.NO_FUNCTION,
     problems.RESERVED_PATH,
