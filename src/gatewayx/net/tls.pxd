@@ -66,8 +66,14 @@ cdef class HandshakeLine(Polled):
     cdef TlsStream first
     cdef TlsStream last
     cdef readonly Py_ssize_t count
+    # The turn of the poller in which steps were done last, and for how long.
+    cdef unsigned int turn
+    cdef long long spent_ns
 
+    # Do the stream's next step now if there is time and nobody waits; else when the line has come to it.
     cdef int append(self, TlsStream stream) except -1
+    cdef bint _has_time(self) noexcept
+    cdef int _serve(self, TlsStream stream) except -1
 
 
 cdef class Ciphertext(StreamOwner):
@@ -136,4 +142,5 @@ cdef class TlsStream(Stream):
     cdef int _put(self, list pieces, Py_ssize_t size) except -1
     cdef int _encrypt(self, Py_ssize_t most_bytes) except -1
     cdef int _finish(self) except -1
+    cdef Py_ssize_t _as_written(self, Py_ssize_t size) noexcept
     cdef int _tell_what_waits(self) except -1

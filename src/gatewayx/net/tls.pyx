@@ -119,6 +119,9 @@ cdef class HandshakeLine(Polled):
         self.poller = poller
 
     cdef int append(self, TlsStream stream) except -1:
+        if self.first is None and self._has_time():
+            return self._serve(stream)
+        stream.socket.pause()
         if self.first is None:
             self.first = stream
         else:
@@ -127,22 +130,31 @@ cdef class HandshakeLine(Polled):
         self.count += 1
         return self.poller.add_ready(self)
 
+    cdef bint _has_time(self) noexcept:
+        if self.turn != self.poller.number:
+            self.turn = self.poller.number
+            self.spent_ns = 0
+        return self.spent_ns < HANDSHAKES_NS
+
+    cdef int _serve(self, TlsStream stream) except -1:
+        cdef long long began_ns = now_ns()
+        try:
+            stream.step()
+        except Exception:
+            stream.failed()
+        self.spent_ns += now_ns() - began_ns
+        return 0
+
     cdef int handle(self, unsigned int events) except -1:
-        cdef long long ends_ns = now_ns() + HANDSHAKES_NS
         cdef TlsStream stream
-        while self.first is not None:
+        while self.first is not None and self._has_time():
             stream = self.first
             self.first = stream.next_in_line
             stream.next_in_line = None
             self.count -= 1
             # One that is over meanwhile takes no time.
             if stream.state == IN_LINE and not stream.socket.closing():
-                try:
-                    stream.step()
-                except Exception:
-                    stream.failed()
-                if now_ns() >= ends_ns:
-                    break
+                self._serve(stream)
         return 0 if self.first is None else self.poller.add_ready(self)
 
 
@@ -283,7 +295,6 @@ cdef class TlsStream(Stream):
 
     cdef int _stand_in_line(self) except -1:
         self.state = IN_LINE
-        self.socket.pause()
         return self.server.line.append(self)
 
     cdef int step(self) except -1:
@@ -373,7 +384,7 @@ cdef class TlsStream(Stream):
         if self.empty_records > MOST_EMPTY_RECORDS:
             self.owner.not_understood("TLS fails: records without anything in them", False)
             return self.abort()
-        if self.outgoing.pending:
+        if self.empty_records and self.outgoing.pending:
             # An answer to an update of keys.
             self._send_outgoing()
         if filled:
@@ -561,29 +572,24 @@ cdef class TlsStream(Stream):
     cpdef bint closing(self) except -1:
         return self.closed or self.socket is None or self.socket.closing()
 
+    cdef Py_ssize_t _as_written(self, Py_ssize_t size) noexcept:
+        """So many of the socket's bytes, as they were written: records are longer, and a handshake was never written."""
+        return size if self.state == PLAIN else min(size, <Py_ssize_t> self.encrypted_bytes)
+
     cpdef Py_ssize_t pending_bytes(self) except -1:
         cdef Py_ssize_t waiting = 0 if self.unsent is None else self.unsent_bytes
-        if self.socket is None:
-            return waiting
-        if self.state == PLAIN:
-            return self.socket.pending_bytes()
-        return waiting + min(self.socket.pending_bytes(), <Py_ssize_t> self.encrypted_bytes)
+        return waiting if self.socket is None else waiting + self._as_written(self.socket.pending_bytes())
 
     cpdef Py_ssize_t dropped_bytes(self) except -1:
         cdef Py_ssize_t waiting = self.unsent_bytes if self.unsent is None else 0
-        if self.socket is None:
-            return waiting
-        if self.state == PLAIN:
-            return self.socket.dropped_bytes()
-        return waiting + min(self.socket.dropped_bytes(), <Py_ssize_t> self.encrypted_bytes)
+        return waiting if self.socket is None else waiting + self._as_written(self.socket.dropped_bytes())
 
     cpdef Py_ssize_t unconfirmed_bytes(self) except -1:
-        cdef Py_ssize_t encrypted
-        if self.socket is None or self.state == PLAIN:
-            return 0 if self.socket is None else self.socket.unconfirmed_bytes()
-        # Records are longer than what is in them, and a handshake is nothing that was written.
-        encrypted = <Py_ssize_t> self.encrypted_bytes - min(self.socket.pending_bytes(), <Py_ssize_t> self.encrypted_bytes)
-        return min(self.socket.unconfirmed_bytes(), encrypted)
+        cdef Py_ssize_t pending
+        if self.socket is None:
+            return 0
+        pending = self.socket.pending_bytes()
+        return self._as_written(pending + self.socket.unconfirmed_bytes()) - self._as_written(pending)
 
     cpdef Py_ssize_t incoming_bytes(self) except -1:
         return 0 if self.socket is None else self.socket.incoming_bytes()
