@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-from gatewayx.address import ListenAddress
-from support.gateway import RunningGateway, running_gateway
+from gatewayx.address import Address, ListenAddress
+from support.gateway import RunningGateway, eventually, running_gateway
 from support.tls import authority
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -59,11 +61,29 @@ def summed(host: str, port: int = 4660, *values: bytes) -> bytes:
 
 @asynccontextmanager
 async def proxied_gateway(
-    server: tuple[str, int], *, tls: bool = False, trusted: tuple[str, ...] = ("127.0.0.1/32",), **settings: object
+    server: tuple[str, int],
+    *,
+    tls: bool = False,
+    trusted: tuple[str, ...] = ("127.0.0.1/32",),
+    listen: tuple[Address | ListenAddress, ...] = (),
+    **settings: object,
 ) -> AsyncIterator[RunningGateway]:
-    """A gateway whose clients come through a proxy at 127.0.0.1, with or without TLS behind the header."""
+    """A gateway whose clients come through a proxy at 127.0.0.1, with or without TLS behind the header.
+
+    listen: where it listens, if not there alone.
+    """
     if tls:
         settings["tls_certificate"] = (str(authority().certificate("127.0.0.1")),)
-    listen = (ListenAddress("127.0.0.1", 0, tls=tls, proxy=True),)
+    listen = listen or (ListenAddress("127.0.0.1", 0, tls=tls, proxy=True),)
     async with running_gateway([server], listen, trusted_proxy=trusted, **settings) as gateway:
         yield gateway
+
+
+async def line_of(log: Path, number: int = 0) -> dict[str, object]:
+    """The line of an access log with this number from 0, once it is there."""
+
+    def lines() -> list[bytes]:
+        return log.read_bytes().splitlines(keepends=True) if log.exists() else []
+
+    await eventually(lambda: lines()[number:] and lines()[number].endswith(b"\n"))
+    return json.loads(lines()[number])
