@@ -343,10 +343,10 @@ class TestJobServers:
                 await until_reason(served.admin, "certificate")
                 own.write_bytes(new.certificate("gateway").read_bytes())
                 await served.process.until(HAVE_THEM)
-                await served.process.until("is connected")
 
                 async def is_up() -> bool:
-                    return (await served.admin.status())["job_servers"][0]["up"]
+                    [server] = (await served.admin.status())["job_servers"]
+                    return server["up"] and server["connections"] > 0
 
                 await until(is_up)
                 assert await served.is_well("job-servers")

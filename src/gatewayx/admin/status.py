@@ -77,7 +77,7 @@ def document(view: GatewayView) -> dict[str, Any]:
             }
             for certificate in view.certificates
         ],
-        "tls_files": {purpose: _reload(read) for purpose, read in view.tls_files.items()},
+        "tls_files": {purpose.replace("-", "_"): _reload(read) for purpose, read in view.tls_files.items()},
     }
 
 

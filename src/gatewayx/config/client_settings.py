@@ -13,7 +13,8 @@ CLIENT_SETTINGS: tuple[Setting, ...] = (
         FileList(),
         "TLS to clients",
         "PEM file of a certificate, with those up to its authority behind it; may be repeated. A client gets the first "
-        "that is for the name that it asks for, or the first of all. It is read anew when it changes.",
+        "that has the name that it asks for, else one for all names of that domain, else the first of all. It is read "
+        "anew when it changes.",
         "nginx ssl_certificate; HAProxy crt",
         live=False,
     ),
