@@ -130,7 +130,6 @@ cdef class TlsStream(Stream):
     cdef int gone(self, error) except -1
     cdef int socket_takes(self, bint more) except -1
     cdef int step(self) except -1
-    cdef int _stand_in_line(self) except -1
     cdef int _hello(self, const char* data, Py_ssize_t size) except -1
     cdef int _shake(self, const char* data, Py_ssize_t size) except -1
     cdef int _shaken(self) except -1

@@ -206,20 +206,17 @@ cdef class TlsStream(Stream):
         return self.owner.opened(self)
 
     cdef int came(self, const char* data, Py_ssize_t size) except -1:
-        if self.closed and (self.state == OPEN or self.state == PLAIN):
-            # Its owner hears no more.
-            return 0
-        if self.state == OPEN:
-            return self._decrypt(data, size)
         if self.state == HELLO:
             return self._hello(data, size)
         if self.state == HANDSHAKE:
             # A client may send its hello in parts, or twice: each step may be the one with the signature.
             self.begun = data[:size]
-            return self._stand_in_line()
-        if self.state == PLAIN:
-            return self.owner.received(data, size)
-        return 0
+            self.state = IN_LINE
+            return self.server.line.append(self)
+        if self.closed or self.state == OVER:
+            # Its owner hears no more.
+            return 0
+        return self._decrypt(data, size) if self.state == OPEN else self.owner.received(data, size)
 
     cdef int socket_hung_up(self) except -1:
         if self.state == IN_LINE:
@@ -291,9 +288,6 @@ cdef class TlsStream(Stream):
             self.server.counts.tls_left += 1
             return self.abort()
         # What is no record OpenSSL answers as TLS wants it.
-        return self._stand_in_line()
-
-    cdef int _stand_in_line(self) except -1:
         self.state = IN_LINE
         return self.server.line.append(self)
 
