@@ -145,7 +145,8 @@ def test_headers_of_proxies_are_expected_of_nobody_where_nobody_is_trusted(schem
     listen = {"listen": (f"{scheme}://a:1",), "tls_certificate": ("a.pem",)}
 
     assert refusal(lambda: load(None, {}, listen)) == (
-        f"listen = {scheme}://a:1 (flag --listen) is not allowed without an address in trusted-proxy: nobody could connect"
+        f"listen = {scheme}://a:1 (flag --listen) is not allowed without an address in trusted-proxy: "
+        "nobody could connect"
     )
     assert "nobody could connect" in refusal(lambda: load(None, {"GATEWAYX_TRUSTED_PROXY": "unix:"}, listen))
     assert load(None, {"GATEWAYX_TRUSTED_PROXY": "::1"}, listen).settings.trusted_proxy == ("::1/128",)
