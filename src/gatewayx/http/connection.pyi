@@ -6,6 +6,7 @@ from gatewayx.http.clients import Clients
 from gatewayx.http.piecewise import PiecewiseClient
 
 PLACE_NEEDED: str
+TOO_MANY_IN_FLIGHT: str
 
 @final
 class HttpServer(Clients):

@@ -8,6 +8,10 @@ from gatewayx.net.stream import StreamOwner
 class RequestNote:
     """What the access log tells of a request."""
 
+@final
+class ProxyNote:
+    """What a trusted proxy tells of a request."""
+
 class BodySink:
     """Takes the body of a request as it arrives."""
 

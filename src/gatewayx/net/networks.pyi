@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import final
 
 MOST_NETWORKS: int
+UNIX_SCHEME: str
 
 @final
 class Networks:
