@@ -184,9 +184,12 @@ def check(config_path: str | None, **flags: object) -> None:
     from gatewayx.server.reloading import check_files
 
     try:
-        check_files(settings)
+        files = check_files(settings)
     except (SettingError, StartError) as error:
         _stop(error, EXIT_WRONG_USE)
+    from gatewayx.server.expiry import Expiry
+
+    Expiry().read(files.tls)
 
 
 @main.command(cls=HealthcheckCommand)

@@ -7,6 +7,7 @@ import datetime
 import re
 import shutil
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker
 from support.tls import Authority, TlsTerminator
+from support.tls_client import open_tls
 from support.tls_sessions import visit
 
 pytestmark = pytest.mark.anyio
@@ -83,14 +85,18 @@ class Served:
         self.listens = listens
         self.files = files
 
-    async def serials(self, context: ssl.SSLContext | None = None) -> set[int]:
-        """Of the certificates that new clients are shown by all processes."""
+    async def serials(self, context: ssl.SSLContext | None = None, name: str = "127.0.0.1") -> set[int]:
+        """Of the certificates that new clients are shown by all processes, which ask for this name."""
 
         async def serial() -> int:
-            async with HttpClient(self.listens, context=context or self.files.authority.context()) as client:
-                assert (await client.ask(PROBE)).status == 204
-                shown = client.writer.protocol.session.getpeercert()
-                return int(shown["serialNumber"], 16)
+            connected = socket.create_connection(self.listens)
+            connected.setblocking(False)
+            reader, writer = await open_tls(connected, context or self.files.authority.context(), 65536, name)
+            writer.write(PROBE)
+            assert b" 204 " in await reader.readline()
+            shown = writer.protocol.session.getpeercert()
+            writer.close()
+            return int(shown["serialNumber"], 16)
 
         return set(await asyncio.gather(*(serial() for _ in range(CLIENTS))))
 
@@ -273,6 +279,43 @@ class TestFaults:
             assert parts
             told = "".join(served.process.lines) + (await served.admin.ask("/status")).body.decode()
             assert not any(part in told for part in parts)
+
+
+class TestNames:
+    async def test_the_one_that_is_asked_for_is_shown_by_every_process(self, embedded, files, tmp_path):
+        other = files.authority.pair("other.test", "*.wild.test")
+        for name, content in zip(("other.crt", "other.key"), other, strict=True):
+            (tmp_path / name).write_bytes(content)
+        more = ("--tls-certificate", str(tmp_path / "other.crt"), "--tls-key", str(tmp_path / "other.key"))
+        async with serving(embedded.address, files, *more) as served:
+            assert await served.serials() == {serial_of(files.certificate.read_bytes())}
+            for name in ("other.test", "a.wild.test"):
+                assert await served.serials(name=name) == {serial_of(other[0])}
+
+    async def test_one_that_is_no_text_fails_the_handshake_and_fills_no_log(self, embedded, files):
+        async with serving(embedded.address, files) as served:
+            # From now on a context is chosen by name.
+            files.renew()
+            await served.process.until(HAVE_THEM)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = files.authority.context().wrap_bio(incoming, outgoing, server_hostname="aaaaaa.test")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            hello = outgoing.read().replace(b"aaaaaa.test", b"aa\xff\xfe\r\n.test")
+            for _ in range(CLIENTS):
+                reader, writer = await asyncio.open_connection(*served.listens)
+                writer.write(hello)
+                # An alert, and the end.
+                assert (await reader.read())[:1] == b"\x15"
+                writer.close()
+
+            async def are_counted() -> bool:
+                return await served.admin.metric("gatewayx_tls_handshakes_total", result="failed") == CLIENTS
+
+            await until(are_counted)
+            served.process.signal(signal.SIGTERM)
+            await served.process.ended()
+            assert not any("Traceback" in line or " ERROR " in line for line in served.process.lines)
 
 
 class TestAuthoritiesOfClients:

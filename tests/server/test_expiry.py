@@ -6,7 +6,9 @@ import datetime
 import logging
 
 import pytest
+from click.testing import CliRunner
 
+from gatewayx.cli import main
 from gatewayx.config.settings import Settings
 from gatewayx.server import expiry
 from gatewayx.server.expiry import DAY_S, Expiry
@@ -90,6 +92,13 @@ def test_it_is_told_again_once_a_day_and_when_it_expires(tmp_path, clock, caplog
     assert told_after(32.5) == ["has expired"]
     # The clock is set back.
     assert told_after(5) == ["expires in 26 days"]
+
+
+def test_check_tells_it_too(tmp_path, clock, caplog):
+    files(tmp_path, "a.test", ends_s=NOW_S + 3 * DAY_S)
+    found = CliRunner().invoke(main, ["check", "--tls-certificate", str(tmp_path / "gw.pem")])
+    assert found.exit_code == 0, found.output
+    assert "(for a.test) expires in 3 days" in caplog.text
 
 
 @pytest.mark.parametrize(

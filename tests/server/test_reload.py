@@ -18,9 +18,10 @@ from gatewayx.config.settings import Settings
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.packet import PacketType
+from gatewayx.net.pem import NoRoomError
 from gatewayx.server import reloading, worker
 from gatewayx.server.children import Child
-from gatewayx.server.tls_files import NO_TLS
+from gatewayx.server.tls_files import NO_TLS, ClientFiles, TlsFiles
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
@@ -315,6 +316,61 @@ async def test_settings_for_which_no_descriptor_was_left_are_asked_for_again():
         master_end.send(worker.DRAIN)
         await asyncio.wait_for(control.asked.wait(), PROCESS_S)
         assert not control.orphaned
+
+
+class Process:
+    """One that has room for files of TLS at the second attempt, takes settings at any, and remembers."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.taken: list[object] = []
+
+    def change_tokens(self, tokens: object) -> None:
+        """Nothing."""
+
+    def change_tls(self, files: object) -> None:
+        """See the class."""
+        self.attempts += 1
+        if self.attempts == 1:
+            raise NoRoomError("no file in memory")
+        self.taken.append(files)
+
+    async def reconfigure(self, settings: object, tokens: object) -> None:
+        """See the class."""
+        self.taken.append(settings)
+
+
+@pytest.mark.parametrize("with_settings", [False, True])
+async def test_files_for_which_there_is_no_room_are_asked_for_again(with_settings):
+    master_end, own_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with master_end, own_end:
+        for end in (master_end, own_end):
+            end.setblocking(False)
+        loop = asyncio.get_running_loop()
+        control, process = worker.Control(own_end, Settings()), Process()
+        obeying = asyncio.create_task(worker.obey(control, "a process", process))
+        child = Child(process_id=0, connection=master_end, last_words=-1)
+        child.needs_settings, child.needs_files = with_settings, True
+        tls = TlsFiles(clients=ClientFiles(()))
+        for answer in (worker.AGAIN, worker.TAKEN):
+            child.offer(Settings(max_jobs=2), (), tls)
+            assert not child.needs_settings
+            assert await asyncio.wait_for(loop.sock_recv(master_end, 100), PROCESS_S) == answer
+            child.answered(answer)
+        assert process.taken == ([tls, Settings(max_jobs=2)] if with_settings else [tls])
+        assert not any((child.needs_settings, child.needs_files, child.takes_settings))
+        master_end.send(worker.DRAIN)
+        await asyncio.wait_for(obeying, PROCESS_S)
+
+
+def test_files_that_were_not_taken_are_told_apart_from_settings():
+    child = Child(process_id=0, connection=socket.socket(), last_words=-1)
+    with child.connection:
+        child.answered(worker.NOT_TAKEN)
+        assert (child.took_settings, child.took_files) == (True, False)
+        child.sent_settings = True
+        child.answered(worker.NOT_TAKEN)
+        assert (child.took_settings, child.took_files) == (False, False)
 
 
 def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():

@@ -89,27 +89,27 @@ class Certificates:
         self._settings = settings
         self._files = files
         self._contexts = self._new_contexts(files)
-        self._by_name = _by_name(files.pairs, self._contexts)
-        self.context = self._new_first(files)
+        self.context = self._contexts[0]
+        self._show(files)
 
     def change(self, files: ClientFiles) -> None:
         """Show these from now on. Raises StartError, and then nothing has changed."""
         if files == self._files:
             return
-        contexts = self._new_contexts(files)
+        self._contexts = self._new_contexts(files)
         if files.authorities != self._files.authorities:
-            self.context = self._new_first(files)
+            self.context = self._contexts[0]
+        self._show(files)
+
+    def _show(self, files: ClientFiles) -> None:
         self._files = files
-        self._contexts = contexts
-        self._by_name = _by_name(files.pairs, contexts)
+        self._by_name = _by_name(files.pairs, self._contexts)
+        if self._contexts != [self.context]:
+            # It costs a few microseconds of each handshake.
+            self.context.sni_callback = self._choose
 
     def _new_contexts(self, files: ClientFiles) -> list[ssl.SSLContext]:
         return [new_context(self._settings, pair, files.authorities) for pair in files.pairs]
-
-    def _new_first(self, files: ClientFiles) -> ssl.SSLContext:
-        context = new_context(self._settings, files.pairs[0], files.authorities)
-        context.sni_callback = self._choose
-        return context
 
     def _choose(self, session: ssl.SSLObject | ssl.SSLSocket, name: str | None, _first: ssl.SSLContext) -> None:
         """A client asks for this name, or for none: it has begun a handshake."""

@@ -266,6 +266,10 @@ def _uncaught(kind: type[BaseException], error: BaseException, traceback: Traceb
 
 def _unraisable(failure: sys.UnraisableHookArgs) -> None:
     error = failure.exc_value or failure.exc_type()
+    if isinstance(error, UnicodeDecodeError) and isinstance(failure.object, bytes):
+        # A client has asked for a name by TLS that is no ASCII, which Python's ssl cannot hand to sni_callback. The
+        # handshake fails and is counted: strangers fill no log with tracebacks.
+        return
     logger.error(
         "%s: %r",
         failure.err_msg or "an exception was ignored in",
