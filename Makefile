@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist workst
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := packet_reader request_parser forwarded key_header batch_lines http_connection
+FUZZ_TARGETS := packet_reader request_parser forwarded key_header batch_lines http_connection tls_stream
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-asan chaos fuzz lint build docs wheel wheelhouse bench clean gearmand operators_tools browser

@@ -62,8 +62,13 @@ cdef class StreamOwner(TurnEnder):
         finally:
             free(copied)
 
-    cdef int received(self, const char* data, Py_ssize_t size) except -1:
+    def take(self, bytes data):
+        """received() for owners in Python."""
         raise NotImplementedError
+
+    cdef int received(self, const char* data, Py_ssize_t size) except -1:
+        self.take(data[:size])
+        return 0
 
     cpdef int hung_up(self) except -1:
         return 0
