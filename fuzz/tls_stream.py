@@ -6,17 +6,18 @@ records and puts others between them, at any time of a handshake and after it. W
 - what the owner is given is a beginning of what the client has sent, by whatever records, and all of it if none was
   changed; but for a client that speaks no TLS at all, whose owner is told so before;
 - the client reads a beginning of what the owner has sent;
-- the owner is opened once, first, and is told of the loss once, last; of the end, and of what is not understood, at most
-  once each;
+- the owner is opened once, first, and is told of the loss once, last; of the end, and of what is not understood, at
+  most once each;
 - afterwards no socket is watched, no handshake is under way or in line, and each connection is counted once at most.
 
-An input is a byte of options (the version of TLS, whether a session is taken up, the client's certificate), and pairs of
-bytes, each an event and its argument.
+An input is a byte of options (the version of TLS, whether a session is taken up, the client's certificate), and pairs
+of bytes, each an event and its argument.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -44,7 +45,7 @@ WRITE_HIGH_BYTES = 65536
 WRITE_STEP_BYTES = 331
 # Both sides' bytes, by their place in all that was sent.
 PATTERN = bytes((place * 7 + (place >> 8)) % 251 for place in range(1 << 20))
-# What is no record of the client's: plain HTTP, hellos of other protocols and sizes, alerts, records of no or wrong size.
+# What is no record of the client's: plain HTTP, hellos of other protocols and sizes, alerts, records of a wrong size.
 FOREIGN = (
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -133,7 +134,7 @@ class Owner(StreamOwner):
             self.stream.resume()
 
     def act(self, argument: int) -> None:
-        """What a connection may do with its stream."""
+        """What a connection may do with its stream; none pauses it before it was given anything."""
         stream = self.stream
         if stream is None or "lost" in self.told:
             return
@@ -142,7 +143,7 @@ class Owner(StreamOwner):
             size = argument * WRITE_STEP_BYTES
             stream.write_all([PATTERN[self.sent_bytes : self.sent_bytes + size]] if kind else [b"", b""])
             self.sent_bytes += size if kind else 0
-        elif kind == 3 and (self.got or self.sent_bytes):
+        elif kind == 3 and self.got:
             self.is_paused = True
             stream.pause()
         elif kind == 4:
@@ -276,10 +277,8 @@ class Play:
     def say_end(self) -> None:
         """The client's close_notify."""
         if self.is_shaken and not self.is_broken:
-            try:
+            with contextlib.suppress(ssl.SSLError):
                 self.client.unwrap()
-            except ssl.SSLError:
-                pass
             self.is_broken = True
             self.step()
 
@@ -396,7 +395,8 @@ class Play:
         if not self.is_changed and not self.is_over and "lost" not in owner.told and owner.stream is not None:
             owner.resume()
             self.deliver()
-            if not owner.stream.closing():
+            # What comes behind the server's own end is nobody's.
+            if not owner.stream.closing() and not owner.is_at_end:
                 assert self.is_shaken
                 assert len(owner.got) == self.sent_bytes
             kind = options & (OLDER | WITH_CERTIFICATE)

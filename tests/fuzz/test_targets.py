@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fuzz import batch_lines, forwarded, http_connection, key_header, packet_reader, request_parser
+from fuzz import batch_lines, forwarded, http_connection, key_header, packet_reader, request_parser, tls_stream
 from fuzz.corpus import kept
 from fuzz.mutations import run_inputs, run_mutations
 
@@ -14,7 +14,9 @@ from fuzz.mutations import run_inputs, run_mutations
 pytestmark = pytest.mark.timeout(230)
 
 
-@pytest.mark.parametrize("target", [packet_reader, request_parser, http_connection], ids=lambda target: target.__name__)
+@pytest.mark.parametrize(
+    "target", [packet_reader, request_parser, http_connection, tls_stream], ids=lambda target: target.__name__
+)
 def test_seeds_and_kept_inputs_break_nothing(target: ModuleType) -> None:
     run_inputs(target.one_input, [*target.seeds(), *kept(target.__name__.rpartition(".")[2])])
 
@@ -28,8 +30,9 @@ def test_seeds_and_kept_inputs_break_nothing(target: ModuleType) -> None:
         (key_header, 2500),
         (batch_lines, 1000),
         (http_connection, 250),
+        (tls_stream, 1000),
     ],
-    ids=["packet_reader", "request_parser", "forwarded", "key_header", "batch_lines", "http_connection"],
+    ids=["packet_reader", "request_parser", "forwarded", "key_header", "batch_lines", "http_connection", "tls_stream"],
 )
 def test_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
     run_mutations(target.one_input, target.seeds(), target.TOKENS, mutations, seed=1)
