@@ -131,6 +131,7 @@ class TestContent:
             ('san = "DNS:\\u00e4"', "san"),
             ('san = "IP:192.0.2"', "san"),
             ('san = "IP:192.0.2.0/24"', "san"),
+            ('san = "IP:fe80::1%1"', "san"),
             ('san = "RID:1.2.3"', "san"),
             ('san = ["DNS:a", 1]', "san"),
             (f'san = "DNS:{"a" * 1024}"', "san"),

@@ -157,6 +157,10 @@ class TestNames:
             ("IP:192.0.2.7", ["DNS:192.0.2.7", "IP:192.0.2.8", "IP:::ffff:192.0.2.7"]),
             ("URI:spiffe://example/shop", ["URI:spiffe://example/Shop", "URI:spiffe://example/shop/"]),
             ("email:shop@example.com", ["email:Shop@example.com"]),
+            # Bytes that are no text, and letters that become others with the case: the sign for Kelvin.
+            ("DNS:shop.example", ["raw-DNS:shop.example", "raw-URI:\xff"]),
+            ("DNS:kitchen.example", ["raw-DNS:\xe2\x84\xaaitchen.example"]),
+            ("DNS:shop.example", ["raw-DNS:shop.example\0.evil", "raw-DNS:", "raw-IP:12345"]),
             # The common name is none of its names.
             ("DNS:client", []),
             # So many names are looked at.

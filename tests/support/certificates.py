@@ -14,6 +14,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from support.tls import Authority
 
+# Subject alternative name (RFC 5280 4.2.1.6).
+ALTERNATIVE_NAMES = x509.ObjectIdentifier("2.5.29.17")
+# By the kind, the tag of its name as bytes.
+TAGS = {"raw-email": 0x81, "raw-DNS": 0x82, "raw-URI": 0x86, "raw-IP": 0x87}
 # As long as one is good.
 LIFE = datetime.timedelta(days=90)
 # By the kind as OpenSSL writes it.
@@ -41,7 +45,8 @@ def certificate(
 ) -> Path:
     """Write a certificate and its key to the file; returns that.
 
-    names: such as `DNS:shop.example`, in this order; none for a certificate without alternative names. kind: of the
+    names: such as `DNS:shop.example`, in this order; none for a certificate without alternative names. One of `raw-DNS`
+    and the like has any bytes, of Latin-1; then all have. kind: of the
     key. is_server: it is not for clients. ends: when it ends to be good.
     """
     pair = authority.authority
@@ -67,15 +72,21 @@ def certificate(
         )
     )
     if names:
-        parts = [name.partition(":") for name in names]
-        found = [NAMES[kind](value) for kind, _, value in parts]
-        builder = builder.add_extension(x509.SubjectAlternativeName(found), critical=False)
+        builder = builder.add_extension(_alternative(names), critical=False)
     made = builder.sign(issuer_key, hashes.SHA256())
     file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return file
+
+
+def _alternative(names: tuple[str, ...]) -> x509.ExtensionType:
+    parts = [name.partition(":") for name in names]
+    if not names[0].startswith("raw-"):
+        return x509.SubjectAlternativeName([NAMES[kind](value) for kind, _, value in parts])
+    body = b"".join(bytes([TAGS[kind], len(value)]) + value.encode("latin-1") for kind, _, value in parts)
+    return x509.UnrecognizedExtension(ALTERNATIVE_NAMES, bytes([0x30, len(body)]) + body)
 
 
 def client_context(

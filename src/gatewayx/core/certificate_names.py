@@ -19,12 +19,19 @@ MOST_NAME_LENGTH = 1024
 
 def canonical(kind: str, value: str) -> str | None:
     """The text of a name of this kind, as OpenSSL writes it; None for a value that is none, and for other kinds."""
+    if not value.isascii():
+        # All these are IA5String; what else a certificate may have there could become a letter as the case changes.
+        return None
     if kind == "DNS":
         value = value.lower()
     elif kind == "IP":
         try:
-            value = str(ipaddress.ip_address(value.strip()))
+            address = ipaddress.ip_address(value.strip())
         except ValueError:
+            return None
+        value = str(address)
+        if "%" in value:
+            # A link of one machine's is no part of a name.
             return None
     elif kind not in KINDS.values():
         return None

@@ -229,7 +229,11 @@ cdef class Tokens:
         if found is not None and (<Token> found).generation is self.generation:
             return <Token> found
         token = self.nobody
-        shown = request.owner.client_names()
+        try:
+            shown = request.owner.client_names()
+        except ValueError:
+            # Python reads no name of a certificate of which one is no text.
+            shown = ()
         if shown is not None:
             token = self.stranger
             for name in certificate_names.texts(shown):
