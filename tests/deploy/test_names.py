@@ -17,6 +17,7 @@ from support.admin import ADMIN, admin_of, until
 from support.deployed import DEPLOY, environment_variables, told_address
 from support.gateway import ServeProcess
 from support.http import ask, post
+from support.tls import authority
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,6 +53,8 @@ METRICS = {
     "gatewayx_idempotency_keys_limit": set(),
     "gatewayx_idempotent_requests_total": {"how"},
     "gatewayx_kept_bytes": set(),
+    "gatewayx_tls_certificate_not_after_seconds": {"purpose", "certificate"},
+    "gatewayx_tls_files_last_read_successful": {"purpose"},
     "gatewayx_kept_jobs": {"state"},
     "gatewayx_kept_jobs_begun_total": set(),
     "gatewayx_kept_jobs_ended_total": {"state"},
@@ -123,7 +126,8 @@ def test_each_metric_is_shown():
 @pytest.mark.anyio
 async def test_a_gateway_exports_each_metric_with_these_labels(embedded, samples):
     server = ("--server", f"{embedded.address[0]}:{embedded.address[1]}", "--status-interval", "0.05")
-    async with ServeProcess(*ADMIN, *server, "--workers", "1") as served:
+    certificate = ("--tls-certificate", str(authority().certificate("127.0.0.1")))
+    async with ServeProcess(*ADMIN, *server, *certificate, "--workers", "1") as served:
         admin = await admin_of(served)
         assert (await ask(told_address(served), post(b"/reverse", b"ab"))).status == 200
 
