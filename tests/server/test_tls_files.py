@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
 
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
@@ -35,6 +39,57 @@ AAAA
 -----END EC PRIVATE KEY-----
 """
 SECOND = datetime.timedelta(seconds=1)
+
+
+# Loaded by OpenSSL, which has no way to sign a handshake with them.
+USELESS_KEYS = {
+    "dsa": lambda: dsa.generate_private_key(2048),
+    "brainpool": lambda: ec.generate_private_key(ec.BrainpoolP256R1()),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+}
+GOOD_KEYS = {
+    "rsa": lambda: rsa.generate_private_key(65537, 2048),
+    "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p-384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "p-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+# What is written in the place of what, both of one length: OpenSSL takes such a certificate, and cryptography does not.
+# The last number of each oid.
+OTHER_EXTENSIONS = (101, 102)
+FIRST_EXTENSION, SECOND_EXTENSION = (bytes.fromhex(f"06082b060105050701{last:02x}") for last in OTHER_EXTENSIONS)
+ODD_PARTS = {
+    "an extension that is there twice": (SECOND_EXTENSION, FIRST_EXTENSION),
+    "a version that there is not": (bytes.fromhex("a003020102"), bytes.fromhex("a003020107")),
+    "a name of a kind that nobody uses": (b"\x82\x03abc", b"\xa3\x03abc"),
+}
+
+
+def self_signed(file: Path, key, replaced: tuple[bytes, bytes] = (b"", b"")) -> str:
+    """Write a certificate, some bytes of which are others, and its key to the file; returns its path."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1000)
+        .not_valid_before(now)
+        .not_valid_after(now + 1000 * SECOND)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("abc")]), critical=False)
+    )
+    for number in OTHER_EXTENSIONS:
+        oid = x509.ObjectIdentifier(f"1.3.6.1.5.5.7.1.{number}")
+        builder = builder.add_extension(x509.UnrecognizedExtension(oid, b"\x05\x00"), critical=False)
+    made = builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+    content = made.public_bytes(serialization.Encoding.DER)
+    assert replaced[0] in content
+    file.write_bytes(
+        ssl.DER_cert_to_PEM_cert(content.replace(*replaced, 1) if replaced[0] else content).encode()
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return str(file)
 
 
 @pytest.fixture
@@ -273,6 +328,30 @@ class TestInPlace:
 
 
 class TestFaults:
+    @pytest.mark.parametrize("part", ODD_PARTS)
+    def test_what_openssl_alone_can_decode_is_a_fault(self, part, tmp_path):
+        path = self_signed(tmp_path / "odd.pem", GOOD_KEYS["p-256"](), ODD_PARTS[part])
+        with pytest.raises(
+            StartError, match=r"certificate = '.*odd\.pem' cannot be used: its certificate cannot be dec"
+        ):
+            read_clients(Settings(tls_certificate=(path,)))
+
+    @pytest.mark.parametrize("kind", USELESS_KEYS)
+    def test_a_key_that_signs_no_handshake_is_a_fault(self, kind, tmp_path):
+        path = self_signed(tmp_path / "odd.pem", USELESS_KEYS[kind]())
+        with pytest.raises(
+            StartError, match="cannot be used: no client takes a key of its kind, but RSA, P-256, P-384"
+        ):
+            read_clients(Settings(tls_certificate=(path,)))
+
+    @pytest.mark.parametrize("kind", GOOD_KEYS)
+    def test_a_key_of_any_other_kind_is_shown(self, kind, tmp_path):
+        settings = Settings(tls_certificate=(self_signed(tmp_path / "good.pem", GOOD_KEYS[kind]()),))
+        made = Certificates(settings, read_clients(settings))
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.load_verify_locations(settings.tls_certificate[0])
+        assert shake(made.context, client, "abc")
+
     @pytest.mark.parametrize("of_clients", [True, False])
     @pytest.mark.parametrize(
         ("certificate", "key", "told"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import logging
 import mmap
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.config.settings import Settings
+from gatewayx.net import pem
 from gatewayx.server import watched_files
 from gatewayx.server.board import Board, Reload, board_bytes
 from gatewayx.server.tls_files import ClientFiles, read_clients
@@ -214,6 +216,24 @@ def test_nonsense_is_told_at_once_and_what_was_there_goes_on(watched, which, cap
     path.write_bytes(good)
     # It is what it was.
     assert not watched.change()
+    assert watched.record.result is Reload.SUCCESSFUL
+
+
+@pytest.mark.parametrize("call", ["open", "memfd_create"])
+def test_files_for_which_no_room_is_left_are_read_again(watched, call, monkeypatch):
+    def none_left(*_how):
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    watched.write(*watched.authority.pair("second.test"))
+    with monkeypatch.context() as without:
+        without.setattr(pem.os, call, none_left)
+        assert not watched.change()
+        assert watched.record.result is Reload.FAILED
+    pause_s = watched.files.pause_s(watched.now_s)
+    assert pause_s == pytest.approx(PATIENCE_S)
+    assert not watched.look(pause_s)
+    assert watched.settle()
+    assert watched.names() == ("second.test",)
     assert watched.record.result is Reload.SUCCESSFUL
 
 

@@ -75,7 +75,9 @@ def read(setting: str, path: str) -> Pem:
             os.close(descriptor)
     except FileNotFoundError as error:
         raise _unusable(named(setting, path), _reason(error), MissingFileError) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _unusable(named(setting, path), _reason(error), _kind(error)) from error
+    except ValueError as error:
         raise _unusable(named(setting, path), _reason(error)) from error
     if len(content) > MOST_FILE_BYTES:
         raise _unusable(named(setting, path), f"it is larger than {MOST_FILE_BYTES} bytes")

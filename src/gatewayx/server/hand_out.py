@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gatewayx.config.settings import Settings
+from gatewayx.net.pem import NoRoomError
 from gatewayx.server import reloading
 from gatewayx.server.board import Reload
 from gatewayx.server.certificates import TlsContexts
@@ -54,6 +55,8 @@ class HandOut:
         # Whether children are to have something that they have not taken yet, and what.
         self.is_handing_out = False
         self._hands: set[str] = set()
+        # Whether files hold something of which no contexts were made yet.
+        self._has_new_tls = False
 
     def look(self, now_s: float, posts: Sequence[Post]) -> None:
         """See whether files are others, which is told to those at these posts; now_s: by time.monotonic()."""
@@ -62,8 +65,8 @@ class HandOut:
             self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
             found.add(TOKENS)
         # Both look.
-        if self._for_clients.look(now_s) | self._for_job_servers.look(now_s):
-            self._take_tls()
+        self._has_new_tls |= self._for_clients.look(now_s) | self._for_job_servers.look(now_s)
+        if self._has_new_tls and self._take_tls():
             found.add(CERTIFICATES)
         self._expiry.look()
         if found:
@@ -72,9 +75,17 @@ class HandOut:
             for post in posts:
                 post.needs_files()
 
-    def _take_tls(self) -> None:
-        self.tls.change(TlsFiles(self._for_clients.held, self._for_job_servers.held))
+    def _take_tls(self) -> bool:
+        """Make contexts of what the files hold; False if there is no room for them yet, which the next look is for."""
+        self._has_new_tls = True
+        try:
+            self.tls.change(TlsFiles(self._for_clients.held, self._for_job_servers.held))
+        except NoRoomError as error:
+            logger.warning("the master has no room yet for new certificates: %s", error)
+            return False
+        self._has_new_tls = False
         self._expiry.read(self.tls.files)
+        return True
 
     def pause_s(self, now_s: float) -> float:
         """How long the next look may wait."""

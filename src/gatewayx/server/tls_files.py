@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # So many of the names in a certificate are told in messages.
 MOST_TOLD_NAMES = 3
+# The curves of keys that sign handshakes (RFC 8446 4.2.3), as cryptography names them, by the name that messages have.
+CURVES = {"P-256": "secp256r1", "P-384": "secp384r1", "P-521": "secp521r1"}
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -138,7 +140,7 @@ def judged_clients(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> C
     """What these files hold. Raises StartError."""
     keys = settings.tls_key or (None,) * len(settings.tls_certificate)
     pairs = tuple(
-        pair_of(read["tls-certificate", certificate], None if key is None else read["tls-key", key])
+        pair_of(read["tls-certificate", certificate], None if key is None else read["tls-key", key], is_server=True)
         for certificate, key in zip(settings.tls_certificate, keys, strict=True)
     )
     authorities = None if settings.tls_client_ca is None else read["tls-client-ca", settings.tls_client_ca]
@@ -158,8 +160,8 @@ def judged_job_servers(settings: Settings, read: Mapping[tuple[str, str], Pem]) 
     return JobServerFiles(authorities, pair)
 
 
-def pair_of(certificate: Pem, key: Pem | None) -> Pair:
-    """A certificate and its key. Raises StartError."""
+def pair_of(certificate: Pem, key: Pem | None, *, is_server: bool = False) -> Pair:
+    """A certificate and its key. is_server: it is shown to clients. Raises StartError."""
     load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
     # Without certificates nobody needs it.
     from cryptography import x509
@@ -167,17 +169,32 @@ def pair_of(certificate: Pem, key: Pem | None) -> Pair:
     try:
         # The first one of the file is shown, and the others are its authorities'.
         leaf = x509.load_pem_x509_certificate(certificate.content)
+        public_key = leaf.public_key()
         not_before_s = leaf.not_valid_before_utc.timestamp()
         not_after_s = leaf.not_valid_after_utc.timestamp()
         try:
             alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             alternatives = None
-    except ValueError as error:
+    except Exception as error:
+        # Some of what OpenSSL takes, such as an extension that is there twice, has a type of error of its own.
         raise StartError(f"{certificate} cannot be used: its certificate cannot be decoded: {str(error)!a}") from error
+    if is_server and not _signs_handshakes(public_key):
+        raise StartError(
+            f"{certificate} cannot be used: no client takes a key of its kind, but RSA, {', '.join(CURVES)} and EdDSA"
+        )
     names: list[str] = []
     addresses: list[str] = []
     if alternatives is not None:
         names += (name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
         addresses += map(str, alternatives.get_values_for_type(x509.IPAddress))
     return Pair(certificate, key, tuple(names), tuple(addresses), not_before_s, not_after_s)
+
+
+def _signs_handshakes(public_key: object) -> bool:
+    """Whether clients can be shown a certificate of this key: OpenSSL loads others, with which each handshake fails."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return public_key.curve.name in CURVES.values()
+    return isinstance(public_key, (rsa.RSAPublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey))

@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
-from gatewayx.net.pem import MissingFileError, OtherKeyError, Pem
+from gatewayx.net.pem import MissingFileError, NoRoomError, OtherKeyError, Pem
 from gatewayx.server.board import FilesRead, Reload
 from gatewayx.server.expiry import moment
 from gatewayx.server.tls_files import (
@@ -154,6 +154,9 @@ class WatchedFiles(Generic[Held]):
             if now_s < self._faulty_since_s + PATIENCE_S:
                 self._again_s = self._faulty_since_s + PATIENCE_S
                 return
+        elif isinstance(error, NoRoomError):
+            # No file changes when there is room again.
+            self._again_s = now_s + PATIENCE_S
         reason = str(error)
         self._record.told(Reload.FAILED, reason)
         if reason != self._told:
