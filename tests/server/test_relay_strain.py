@@ -93,7 +93,8 @@ class TestHangUp:
                     if found == unique:
                         break
                 assert workload == b"w"
-                assert (await again.response()).body == b"the whole result"
+                answer = await again.response()
+                assert answer.body == b"the whole result", answer.body
                 await worker.no_job()
 
     async def test_counts_once(self, address):
