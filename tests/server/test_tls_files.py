@@ -296,6 +296,22 @@ class TestInPlace:
         context.load_cert_chain(new.certificate("shop.test"))
         assert not shake(made.context, context, "a.test")[0].session_reused
 
+    def test_contexts_are_made_for_the_pairs_that_are_others_alone(self, pairs, trusted, tmp_path):
+        for name in ("a.test", "b.test", "c.test"):
+            pairs.add(name)
+        made = pairs.made()
+        before = [made.chosen(name) for name in ("a.test", "b.test", "c.test")]
+        for path, content in zip((pairs.certificates[1], pairs.keys[1]), trusted.pair("d.test"), strict=True):
+            Path(path).write_bytes(content)
+        made.change(read_clients(pairs.settings()))
+        assert made.chosen("c.test") is before[2]
+        assert made.chosen("b.test") is made.chosen("a.test") is before[0]
+        assert made.chosen("d.test") not in before
+        assert [shown(made, trusted, name) for name in ("a.test", "d.test", "c.test")] == ["a.test", "d.test", "c.test"]
+        # Whom they trust is theirs.
+        made.change(read_clients(pairs.settings(tls_client_ca=str(Authority(tmp_path, "clients").file))))
+        assert not {made.chosen(name) for name in ("a.test", "c.test")} & set(before)
+
     def test_what_cannot_be_loaded_changes_nothing(self, pairs, trusted, monkeypatch):
         pairs.add("a.test")
         made = pairs.made()

@@ -88,7 +88,7 @@ class Certificates:
     def __init__(self, settings: Settings, files: ClientFiles) -> None:
         self._settings = settings
         self._files = files
-        self._contexts = self._new_contexts(files)
+        self._contexts = [self._new_context(pair, files) for pair in files.pairs]
         self.context = self._contexts[0]
         self._show(files)
 
@@ -96,8 +96,13 @@ class Certificates:
         """Show these from now on. Raises StartError, and then nothing has changed."""
         if files == self._files:
             return
-        self._contexts = self._new_contexts(files)
-        if files.authorities != self._files.authorities:
+        before = dict(zip(self._files.pairs, self._contexts, strict=True))
+        has_others = files.authorities != self._files.authorities
+        if has_others:
+            before.clear()
+        # A pair that is as it was keeps its context: connections wait while others are made.
+        self._contexts = [before.get(pair) or self._new_context(pair, files) for pair in files.pairs]
+        if has_others:
             self.context = self._contexts[0]
         self._show(files)
 
@@ -108,8 +113,8 @@ class Certificates:
             # It costs a few microseconds of each handshake.
             self.context.sni_callback = self._choose
 
-    def _new_contexts(self, files: ClientFiles) -> list[ssl.SSLContext]:
-        return [new_context(self._settings, pair, files.authorities) for pair in files.pairs]
+    def _new_context(self, pair: Pair, files: ClientFiles) -> ssl.SSLContext:
+        return new_context(self._settings, pair, files.authorities)
 
     def _choose(self, session: ssl.SSLObject | ssl.SSLSocket, name: str | None, _first: ssl.SSLContext) -> None:
         """A client asks for this name, or for none: it has begun a handshake."""
