@@ -18,8 +18,9 @@ from support.tls import Authority
 ALTERNATIVE_NAMES = x509.ObjectIdentifier("2.5.29.17")
 # By the kind, the tag of its name as bytes.
 TAGS = {"raw-email": 0x81, "raw-DNS": 0x82, "raw-URI": 0x86, "raw-IP": 0x87}
-# As long as one is good.
-LIFE = datetime.timedelta(days=90)
+# As long as one is good from now on, and before: time() of C may be a tick behind, and in the last second.
+LIFE = datetime.timedelta(days=60)
+BEFORE = datetime.timedelta(days=1)
 # By the kind as OpenSSL writes it.
 NAMES = {
     "DNS": x509.DNSName,
@@ -61,7 +62,7 @@ def certificate(
         .issuer_name(issuer.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before((ends or now + LIFE) - LIFE)
+        .not_valid_before(min(now, ends or now) - BEFORE)
         .not_valid_after(ends or now + LIFE)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(
