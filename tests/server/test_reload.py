@@ -25,6 +25,7 @@ from gatewayx.server.tls_files import NO_TLS, ClientFiles, TlsFiles
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
+from support.proxied import line
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +177,26 @@ async def test_settings_that_need_a_restart_are_named_and_stay(embedded, tmp_pat
             assert (await ask(gateway.address, OPTIONS)).status == 503
         # It is told each time, as long as the file says so.
         assert "stay as they were" in await gateway.reload(server, 'socket-mode = "600"', "max-jobs = 8")
+
+
+async def test_proxies_are_not_shut_out_by_addresses_that_only_a_restart_takes(embedded, tmp_path):
+    proxies = 'trusted-proxy = ["127.0.0.1"]'
+    listen, here = 'listen = ["127.0.0.1:0"]', servers(embedded.address)
+    path = tmp_path / "gatewayx.toml"
+    served = ServeProcess("--workers", "2", "--config", str(path))
+    path.write_text(f'listen = ["proxy://127.0.0.1:0"]\n{proxies}\n{here}', encoding="utf-8")
+    async with served:
+        address = await served.address()
+        # Both are sound by themselves.
+        path.write_text(f"{listen}\n{here}", encoding="utf-8")
+        served.signal(signal.SIGHUP)
+        told = await served.until("SIGHUP: ")
+        assert "no setting changes: trusted-proxy is not allowed to be without an address before a restart" in told
+        async with HttpClient(address, begins=line("192.0.2.1")) as client:
+            assert (await client.ask(OPTIONS)).status == 204
+        path.write_text(f"{listen}\n{proxies}\n{here}", encoding="utf-8")
+        served.signal(signal.SIGHUP)
+        assert "need a restart and stay as they were: listen" in await served.until("SIGHUP: these")
 
 
 async def test_flags_of_the_start_win_over_the_file_as_they_did_then(embedded, tmp_path):

@@ -141,8 +141,7 @@ def _check_tls(loaded: Loaded) -> None:
 def _check_proxies(loaded: Loaded) -> None:
     """Refuse to expect what nobody is trusted to tell."""
     settings = loaded.settings
-    listens = any(isinstance(address, ListenAddress) and address.proxy for address in settings.listen)
-    if listens and all(text.startswith(UNIX_SCHEME) for text in settings.trusted_proxy):
+    if lets_no_proxy_in(settings):
         raise SettingError(
             f"{_told(loaded, 'listen')} is not allowed without an address in trusted-proxy: nobody could connect"
         )
@@ -150,6 +149,12 @@ def _check_proxies(loaded: Loaded) -> None:
         raise SettingError(
             f"{_told(loaded, 'client_address')} is not allowed without trusted-proxy: nobody is believed"
         )
+
+
+def lets_no_proxy_in(settings: Settings) -> bool:
+    """Whether an address is for proxies that send PROXY headers, and none is trusted to connect to it."""
+    listens = any(isinstance(address, ListenAddress) and address.proxy for address in settings.listen)
+    return listens and all(text.startswith(UNIX_SCHEME) for text in settings.trusted_proxy)
 
 
 def _told(loaded: Loaded, name: str) -> str:

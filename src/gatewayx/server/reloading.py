@@ -19,6 +19,7 @@ import msgspec
 
 from gatewayx.address import UnixAddress
 from gatewayx.config import id_keys
+from gatewayx.config.loading import lets_no_proxy_in
 from gatewayx.config.setting_table import SETTINGS
 from gatewayx.config.settings import Settings
 from gatewayx.config.tokens import TokenEntry
@@ -75,6 +76,7 @@ def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settin
     """What a running gateway goes on with, or why it keeps what it has; the log tells which, and what else differs."""
     try:
         loaded = load()
+        _check_proxies(with_live_of(settings, loaded))
         files = check_files(loaded, settings.access_log)
     except (SettingError, StartError) as error:
         logger.error("SIGHUP: no setting changes: %s", error)  # noqa: TRY400
@@ -87,6 +89,18 @@ def read_again(settings: Settings, load: Callable[[], Settings]) -> tuple[Settin
     if found.restart:
         logger.warning("SIGHUP: these need a restart and stay as they were: %s", ", ".join(found.restart))
     return with_live_of(settings, loaded), files
+
+
+def _check_proxies(settings: Settings) -> None:
+    """Refuse to shut all proxies out. Raises SettingError.
+
+    Settings that are sound by themselves may listen elsewhere, which only a restart brings about.
+    """
+    if lets_no_proxy_in(settings):
+        raise SettingError(
+            "trusted-proxy is not allowed to be without an address before a restart: the gateway listens for proxies "
+            "that send PROXY headers, of which none could connect"
+        )
 
 
 def with_live_of(old: Settings, new: Settings) -> Settings:
