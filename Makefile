@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist workst
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := packet_reader request_parser forwarded key_header batch_lines http_connection tls_stream
+FUZZ_TARGETS := packet_reader request_parser proxy_header forwarded key_header batch_lines http_connection tls_stream
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-asan chaos fuzz lint build docs wheel wheelhouse bench clean gearmand operators_tools browser
@@ -95,8 +95,9 @@ operators_tools:
 # Who asks, and through what.
 browser:
 	@command -v chromium >/dev/null && command -v nginx >/dev/null && command -v curl >/dev/null \
-		&& command -v node >/dev/null && command -v openssl >/dev/null \
-		|| .ci/install_packages chromium nginx-light curl nodejs openssl
+		&& command -v node >/dev/null && command -v openssl >/dev/null && command -v haproxy >/dev/null \
+		&& test -e /usr/lib/nginx/modules/ngx_stream_module.so \
+		|| .ci/install_packages chromium nginx-light curl nodejs openssl haproxy libnginx-mod-stream
 
 $(REQUIREMENTS): pyproject.toml
 	PYTHON=$(PYTHON) .ci/install_toolchain

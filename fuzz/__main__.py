@@ -15,7 +15,16 @@ from types import ModuleType
 from fuzz.corpus import keep, kept
 from fuzz.mutations import MAX_INPUT_BYTES, run_inputs, run_mutations
 
-TARGETS = ("packet_reader", "request_parser", "forwarded", "key_header", "batch_lines", "http_connection", "tls_stream")
+TARGETS = (
+    "packet_reader",
+    "request_parser",
+    "proxy_header",
+    "forwarded",
+    "key_header",
+    "batch_lines",
+    "http_connection",
+    "tls_stream",
+)
 # One run of a target takes milliseconds; this is a hang, on a busy machine too.
 RUN_TIMEOUT_S = 60
 # Of the whole fuzzer, whose own tables need half of it: what a target holds on to shows here.

@@ -6,7 +6,16 @@ from types import ModuleType
 
 import pytest
 
-from fuzz import batch_lines, forwarded, http_connection, key_header, packet_reader, request_parser, tls_stream
+from fuzz import (
+    batch_lines,
+    forwarded,
+    http_connection,
+    key_header,
+    packet_reader,
+    proxy_header,
+    request_parser,
+    tls_stream,
+)
 from fuzz.corpus import kept
 from fuzz.mutations import run_inputs, run_mutations
 
@@ -15,7 +24,9 @@ pytestmark = pytest.mark.timeout(230)
 
 
 @pytest.mark.parametrize(
-    "target", [packet_reader, request_parser, http_connection, tls_stream], ids=lambda target: target.__name__
+    "target",
+    [packet_reader, request_parser, proxy_header, http_connection, tls_stream],
+    ids=lambda target: target.__name__,
 )
 def test_seeds_and_kept_inputs_break_nothing(target: ModuleType) -> None:
     run_inputs(target.one_input, [*target.seeds(), *kept(target.__name__.rpartition(".")[2])])
@@ -26,13 +37,14 @@ def test_seeds_and_kept_inputs_break_nothing(target: ModuleType) -> None:
     [
         (packet_reader, 2500),
         (request_parser, 2500),
+        (proxy_header, 10_000),
         (forwarded, 2500),
         (key_header, 2500),
         (batch_lines, 1000),
         (http_connection, 250),
         (tls_stream, 1000),
     ],
-    ids=["packet_reader", "request_parser", "forwarded", "key_header", "batch_lines", "http_connection", "tls_stream"],
+    ids=lambda value: value.__name__ if isinstance(value, ModuleType) else "",
 )
 def test_random_mutations_break_nothing(target: ModuleType, mutations: int) -> None:
     run_mutations(target.one_input, target.seeds(), target.TOKENS, mutations, seed=1)

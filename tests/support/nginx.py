@@ -1,4 +1,4 @@
-"""A real nginx in front of a gateway, configured as docs/operations.md says."""
+"""A real nginx in front of a gateway, configured as docs/operations.md and docs/proxies.md say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gatewayx.net.ports import free_port
 from support.gearmand import die_with_parent
 from support.tools import without_sanitizer
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+DOCUMENTS = Path(__file__).parent.parent.parent / "docs"
+# Where Debian has it; nginx may also have been built with it inside.
+STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 START_S = 20.0
 POLL_S = 0.02
 
@@ -35,10 +37,27 @@ http {{
 }}
 """
 
+AROUND_STREAM = """
+{modules}
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+{user}
+events {{}}
+{example}
+"""
+
 
 def example() -> str:
     """The configuration in the document."""
-    return DOCUMENT.read_text(encoding="utf-8").partition("For nginx:\n\n```\n")[2].partition("```")[0]
+    text = (DOCUMENTS / "operations.md").read_text(encoding="utf-8")
+    return text.partition("For nginx:\n\n```\n")[2].partition("```")[0]
+
+
+def stream_example() -> str:
+    """The one that passes bytes on behind PROXY headers."""
+    text = (DOCUMENTS / "proxies.md").read_text(encoding="utf-8")
+    return text.partition("which sends version 1:\n\n```\n")[2].partition("```")[0]
 
 
 def changed(text: str, old: str, new: str) -> str:
@@ -50,17 +69,37 @@ def changed(text: str, old: str, new: str) -> str:
 @contextlib.contextmanager
 def running_nginx(folder: Path, gateway: tuple[str, int], proxy_pass: str = "http://gatewayx") -> Iterator[int]:
     """The port of an nginx in front of the gateway. proxy_pass: instead of the document's. It blocks for a moment."""
-    binary = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if binary is None:
-        raise FileNotFoundError("nginx is not installed (Debian: nginx-light)")
     port = free_port()
     text = changed(example(), "127.0.0.1:8080", "{}:{}".format(*gateway))
     # It has no certificate; what it says to the gateway is the same.
     text = changed(text, "listen 443 ssl;", f"listen 127.0.0.1:{port};")
     text = changed(text, "proxy_pass http://gatewayx;", f"proxy_pass {proxy_pass};")
-    user = "user root;" if os.geteuid() == 0 else ""
+    with _running(folder, AROUND.format(folder=folder, user=_user(), example=text)):
+        yield port
+
+
+@contextlib.contextmanager
+def running_stream_nginx(folder: Path, gateway: tuple[str, int]) -> Iterator[int]:
+    """The port of an nginx that passes connections on to the gateway, behind PROXY headers. It blocks for a moment."""
+    port = free_port()
+    text = changed(stream_example(), "10.0.0.5:8443", "{}:{}".format(*gateway))
+    text = changed(text, "listen 443;", f"listen 127.0.0.1:{port};")
+    modules = f"load_module {STREAM_MODULE};" if STREAM_MODULE.exists() else ""
+    with _running(folder, AROUND_STREAM.format(modules=modules, folder=folder, user=_user(), example=text)):
+        yield port
+
+
+def _user() -> str:
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+@contextlib.contextmanager
+def _running(folder: Path, text: str) -> Iterator[None]:
+    binary = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        raise FileNotFoundError("nginx is not installed (Debian: nginx-light)")
     configuration = folder / "nginx.conf"
-    configuration.write_text(AROUND.format(folder=folder, user=user, example=text))
+    configuration.write_text(text)
     process = subprocess.Popen(
         [binary, "-p", str(folder), "-c", str(configuration), "-e", str(folder / "error.log")],
         stdin=subprocess.DEVNULL,
@@ -75,7 +114,7 @@ def running_nginx(folder: Path, gateway: tuple[str, int], proxy_pass: str = "htt
             if process.poll() is not None or time.monotonic() > ends_s:
                 raise AssertionError((folder / "error.log").read_text())
             time.sleep(POLL_S)
-        yield port
+        yield
     finally:
         # Its worker processes end with it, as they do not when it is killed.
         process.terminate()

@@ -79,11 +79,13 @@ async def proxied_gateway(
         yield gateway
 
 
+def lines_of(log: Path) -> list[dict[str, object]]:
+    """The whole lines of an access log."""
+    lines = log.read_bytes().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(each) for each in lines if each.endswith(b"\n")]
+
+
 async def line_of(log: Path, number: int = 0) -> dict[str, object]:
     """The line of an access log with this number from 0, once it is there."""
-
-    def lines() -> list[bytes]:
-        return log.read_bytes().splitlines(keepends=True) if log.exists() else []
-
-    await eventually(lambda: lines()[number:] and lines()[number].endswith(b"\n"))
-    return json.loads(lines()[number])
+    await eventually(lambda: len(lines_of(log)) > number)
+    return lines_of(log)[number]
