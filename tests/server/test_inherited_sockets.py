@@ -25,6 +25,8 @@ from gatewayx.server.systemd import listen_sockets
 from support.gateway import PROCESS_S, ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, head, post
+from support.proxied import line
+from support.tls import authority
 
 pytestmark = pytest.mark.anyio
 
@@ -310,3 +312,26 @@ async def test_a_socket_that_cannot_be_served_ends_the_start(embedded):
         "gatewayx: cannot listen on descriptor 4 ('discovery') of LISTEN_FDS: "
         "it is no stream socket of IPv4, IPv6 or unix\n"
     ]
+
+
+@pytest.mark.parametrize("scheme", ["https", "proxy", "proxy+https"])
+async def test_clients_come_in_at_them_as_the_address_that_was_set_says(embedded, scheme):
+    context = authority().context() if "https" in scheme else None
+    certificate = ("--tls-certificate", str(authority().certificate("127.0.0.1")), "--trusted-proxy", "127.0.0.1")
+    header = line("192.0.2.1") if "proxy" in scheme else b""
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as plain, listening(socket.AF_INET6, ("::", 0)) as other:
+        address, port = plain.getsockname(), other.getsockname()[1]
+        arguments = ("--listen", f"{scheme}://[::]:{port}", *certificate, *server_at(embedded), "--workers", "2")
+        async with activated(*arguments, sockets=(plain, other)) as served:
+            told = f"listens on http://127.0.0.1:{address[1]}, {scheme}://[::]:{port}; "
+            assert told in await served.until("listens on")
+            for _ in range(10):
+                async with HttpClient(("127.0.0.1", port), begins=header, context=context) as client:
+                    assert (await client.ask(OPTIONS)).status == 204
+                async with HttpClient(address) as client:
+                    assert (await client.ask(OPTIONS)).status == 204
+            async with HttpClient(("127.0.0.1", port)) as client:
+                client.send(OPTIONS)
+                # Whoever comes plainly is told so where TLS is due, and nothing where a header is.
+                with contextlib.suppress(ConnectionResetError):
+                    assert (await client.rest())[:12] == (b"" if header else b"HTTP/1.1 400")
