@@ -26,8 +26,8 @@ cdef class Listener(Polled):
     """Accepts the connections of a socket that listens, non-blocking, which is the listener's from here on.
 
     poller: the process's. bound: the socket. factory: makes the owner of an accepted connection's stream. counters:
-    where connections are counted that could not be served. line: where their TLS handshakes wait; None for no TLS. What is set on the socket the kernel sets for each connection
-    (tcp(7)). Raises OSError if it cannot be watched.
+    where connections are counted that could not be served. line: where their TLS handshakes wait; None for no TLS. What
+    is set on the socket the kernel sets for each connection (tcp(7)). Raises OSError if it cannot be watched.
     """
 
     def __init__(self, TurnPoller poller not None, bound, factory, Counters counters not None, HandshakeLine line=None):
