@@ -461,3 +461,19 @@ class TestHandshakes:
                 assert (first.is_resumed, first.status) == (False, 204)
                 assert (again.is_resumed, again.status) == (True, 204)
             assert counted(gateway) == {"shop": 2, "other": 2}
+
+    @BOTH_VERSIONS
+    async def test_a_certificate_whose_time_is_over_is_no_good_in_a_session_either(self, embedded, clients, version):
+        ends = datetime.datetime.now(UTC) + datetime.timedelta(seconds=3)
+        clients.file.write(table("shop", '"DNS:shop.example"'))
+        context = client_context(clients.servers, clients.certificate("DNS:shop.example", ends=ends), version)
+        async with clients.gateway(embedded) as gateway:
+            first = await asyncio.to_thread(visit, gateway.address, context, LOOK)
+            assert first.status == 204
+            again = await asyncio.to_thread(visit, gateway.address, context, LOOK, first.session)
+            assert (again.status, again.is_resumed) == (204, True)
+            while datetime.datetime.now(UTC) < ends + datetime.timedelta(seconds=1):
+                await asyncio.sleep(0.1)
+            with pytest.raises(OSError):
+                await asyncio.to_thread(visit, gateway.address, context, LOOK, again.session)
+            assert "a TLS handshake fails: certificate has expired" in gateway.process.http.take_events()

@@ -135,7 +135,7 @@ cdef class TlsStream(Stream):
     cdef int _shaken(self) except -1
     cdef int _decrypt(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _read(self, Py_ssize_t filled) except -1
-    cdef int _fail(self, error) except -1
+    cdef int _fail(self, str reason) except -1
     cdef int _end(self) except -1
     cdef int _send_outgoing(self) except -1
     cdef int _put(self, list pieces, Py_ssize_t size) except -1

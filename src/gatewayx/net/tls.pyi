@@ -8,6 +8,9 @@ from typing import final
 from gatewayx.core.counters import Counters
 from gatewayx.net.poller import Polled, TurnPoller
 from gatewayx.net.stream import Stream, StreamOwner
+from gatewayx.net.tls_reasons import EXPIRED as EXPIRED
+from gatewayx.net.tls_reasons import reason_of as reason_of
+from gatewayx.net.tls_reasons import taken_up_too_late as taken_up_too_late
 
 logger: logging.Logger
 

@@ -26,6 +26,8 @@ from gatewayx.net.poller cimport Polled, TurnPoller
 from gatewayx.net.stream cimport SocketStream, Stream, StreamOwner
 from gatewayx.net.tls_records cimport RECORD_HEAD_BYTES, count_records
 
+from gatewayx.net.tls_reasons import EXPIRED, reason_of, taken_up_too_late
+
 logger = logging.getLogger("gatewayx")
 
 cdef enum:
@@ -36,7 +38,6 @@ cdef enum:
 
 cdef object WantRead = ssl.SSLWantReadError
 cdef object TlsError = ssl.SSLError
-cdef object MemoryBio = ssl.MemoryBIO
 # Methods as functions: they are not looked up each time.
 cdef object bio_write = ssl.MemoryBIO.write
 cdef object bio_read = ssl.MemoryBIO.read
@@ -298,8 +299,8 @@ cdef class TlsStream(Stream):
         self.state = HANDSHAKE
         if self.session is None:
             self.server.begin(self)
-            self.incoming = MemoryBio()
-            self.outgoing = MemoryBio()
+            self.incoming = ssl.MemoryBIO()
+            self.outgoing = ssl.MemoryBIO()
             self.session = self.server.context.wrap_bio(self.incoming, self.outgoing, server_side=True)
             self.engine = getattr(self.session, "_sslobj", self.session)
         self._shake(PyBytes_AS_STRING(begun), min(PyBytes_GET_SIZE(begun), <Py_ssize_t> MOST_HELLO_BYTES))
@@ -320,7 +321,9 @@ cdef class TlsStream(Stream):
                 self._send_outgoing()
                 continue
             except TlsError as error:
-                return self._fail(error)
+                return self._fail(reason_of(error))
+            if taken_up_too_late(self.session):
+                return self._fail(EXPIRED)
             self._shaken()
         # Without further bytes there may be some in the BIO.
         return self._decrypt(data, size) if self.state == OPEN else 0
@@ -340,8 +343,8 @@ cdef class TlsStream(Stream):
             self._tell_what_waits()
         return self._finish() if self.unsent is None else 0
 
-    cdef int _fail(self, error) except -1:
-        """The other side speaks no TLS that is understood here; OpenSSL has said so to it, if there are words for that."""
+    cdef int _fail(self, str reason) except -1:
+        """The other side speaks no TLS that is understood here, as OpenSSL has told it if there are words for that."""
         cdef bint was_handshake = self.state == HANDSHAKE
         if was_handshake:
             self.server.end(self)
@@ -350,7 +353,6 @@ cdef class TlsStream(Stream):
         self.state = OVER
         self.closed = True
         self.unsent = None
-        reason = getattr(error, "verify_message", None) or error.reason or error.strerror
         self.owner.not_understood(f"{'a TLS handshake' if was_handshake else 'TLS'} fails: {reason}", False)
         return self.socket.close()
 
@@ -374,7 +376,7 @@ cdef class TlsStream(Stream):
             # What was whole before it is good.
             if filled:
                 self.owner.received(decrypted, filled)
-            return 0 if self.closed or self.owner is None else self._fail(error)
+            return 0 if self.closed or self.owner is None else self._fail(reason_of(error))
         if self.empty_records > MOST_EMPTY_RECORDS:
             self.owner.not_understood("TLS fails: records without anything in them", False)
             return self.abort()
