@@ -467,6 +467,29 @@ class TestStops:
                     assert b"\r\nConnection: close\r\n" in answer
                     assert connected.recv(1) == b""
 
+    async def test_who_waited_to_be_accepted_may_send_its_header_then(self, embedded):
+        loop = asyncio.get_running_loop()
+        async with proxied_gateway(embedded.address) as gateway:
+            with (
+                socket.create_connection(gateway.address) as connected,
+                socket.create_connection(gateway.address) as silent,
+            ):
+                connected.setblocking(False)
+                silent.setblocking(False)
+                stop = asyncio.create_task(self.drained(gateway))
+                await eventually(lambda: gateway.process.kept.stopping and waiting(gateway) == 2)
+                # It waits for them.
+                assert not (await asyncio.wait({stop}, timeout=LAST_CALL_S / 4))[0]
+                for part in (line(HOST), OPTIONS):
+                    turns = gateway.process.poller.number
+                    await loop.sock_sendall(connected, part)
+                    await eventually(lambda turns=turns: gateway.process.poller.number != turns)
+                answer = await asyncio.wait_for(loop.sock_recv(connected, 10_000), WAIT_S)
+                assert answer.startswith(b"HTTP/1.1 204 ")
+                assert b"\r\nConnection: close\r\n" in answer
+                assert await asyncio.wait_for(loop.sock_recv(silent, 1), SOON_S) == b""
+            await stop
+
     async def test_who_sends_none_does_not_hold_it_up(self, embedded):
         async with proxied_gateway(embedded.address, first_byte_timeout_s=3600.0) as gateway:
             loop = asyncio.get_running_loop()
