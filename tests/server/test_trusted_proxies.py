@@ -167,9 +167,10 @@ class TestBehindAProxyHeader:
             packed("2001:db8:1::7"): "192.0.2.1",
             proxy_line("192.0.2.9"): "192.0.2.9",
             packed("2001:db8:2::9"): "2001:db8:2::9",
-            # Of a connection of the proxy's own the header tells nobody.
-            b"PROXY UNKNOWN\r\n": "192.0.2.1",
+            # A connection of the proxy's own is its word; one of somebody whom it does not name is nobody's.
             binary(LOCAL, 0): "192.0.2.1",
+            b"PROXY UNKNOWN\r\n": "127.0.0.1",
+            binary(0x21, 0): "127.0.0.1",
         }
         listen = (ListenAddress("127.0.0.1", 0, proxy=True),)
         async with logged([embedded.address], tmp_path / "log", listen, **settings) as gateway:

@@ -12,13 +12,13 @@ TOO_MANY_IN_FLIGHT: str
 class HttpServer(Clients):
     """The clients' side of a process; `connection` makes the owner of the stream of an accepted socket."""
 
-    def connection(self, unix_path: str | None = None) -> HttpConnection:
+    def connection(self, unix_path: str | None = None, is_anybodys: bool = False) -> HttpConnection:
         """The owner of the stream of one accepted socket, of the unix socket with this path if it is one."""
 
     def relay_connection(self) -> HttpConnection:
         """The owner for a socket that another process of this gateway has connected to."""
 
-    def late_connection(self, unix_path: str | None = None) -> HttpConnection:
+    def late_connection(self, unix_path: str | None = None, is_anybodys: bool = False) -> HttpConnection:
         """The owner for a socket that had waited to be accepted when the stop began."""
 
 @final

@@ -71,10 +71,14 @@ TOO_MANY_IN_FLIGHT = "as many requests from your address are in flight as may be
 cdef class HttpServer(Clients):
     """The clients' side of a process; `connection` makes the owner of the stream of an accepted socket."""
 
-    def connection(self, unix_path=None):
-        """The owner of the stream of one accepted socket, of the unix socket with this path if it is one."""
+    def connection(self, unix_path=None, bint is_anybodys=False):
+        """The owner of the stream of one accepted socket, of the unix socket with this path if it is one.
+
+        is_anybodys: whoever is at the other side of the proxy there, what he says is not that proxy's word.
+        """
         cdef HttpConnection connection = HttpConnection(self)
         connection.unix_path = unix_path
+        connection.is_anybodys = is_anybodys
         return connection
 
     def relay_connection(self):
@@ -86,14 +90,14 @@ cdef class HttpServer(Clients):
         connection.relayed = True
         return connection
 
-    def late_connection(self, unix_path=None):
+    def late_connection(self, unix_path=None, bint is_anybodys=False):
         """The owner for a socket that had waited to be accepted when the stop began.
 
         Its client may have sent its request already, and a close would reset it: one request is served, whose answer
         says `Connection: close`, also while draining. If LAST_CALL_S pass without a byte the connection is closed
         silently. `emptied` is not set, or no longer, while it is open: accept first, then wait.
         """
-        cdef HttpConnection connection = self.connection(unix_path)
+        cdef HttpConnection connection = self.connection(unix_path, is_anybodys)
         connection.late = True
         return connection
 
@@ -139,10 +143,9 @@ cdef class HttpConnection(PiecewiseClient):
         return self._process(data, 0, size, None)
 
     cpdef int not_understood(self, str reason, bint plainly) except -1:
-        self.clients.refusals.note(reason, self, b"", None)
-        if not plainly or self.state != READING:
-            return 0
-        return self.refuse(PLAIN_HTTP, PLAIN_HTTP.detail, b"")
+        if not plainly:
+            return self.clients.refusals.note(reason, self, b"", None)
+        return self.refuse(PLAIN_HTTP, PLAIN_HTTP.detail, b"") if self.state == READING else 0
 
     cpdef int hung_up(self) except -1:
         if self._waits_half_closed() or (self.state != READING and self.state != ANSWERING):

@@ -35,6 +35,8 @@ cdef class Entrant(Occupant):
     cdef Flag has_place
     # It is another process of this gateway.
     cdef Flag relayed
+    # A proxy has passed somebody on at its beginning and has not said whom: what comes is not the proxy's word.
+    cdef Flag is_anybodys
     # Whether it is a trusted proxy's connection, as the TrustedProxies with this serial say; 0 until somebody asks.
     cdef Flag is_proxys
     cdef unsigned int judged_by

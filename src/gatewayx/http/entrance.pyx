@@ -63,7 +63,7 @@ cdef class Entrant(Occupant):
 
     cdef bint is_from_proxy(self) except -1:
         cdef TrustedProxies proxies = self.entrance.proxies
-        if proxies is None or self.relayed:
+        if proxies is None or self.relayed or self.is_anybodys:
             return False
         if self.judged_by != proxies.serial:
             self.is_proxys = proxies.trusts(self.peer(), self.unix_path)

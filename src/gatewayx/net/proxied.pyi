@@ -30,11 +30,12 @@ class ProxyServer:
     def change(self, networks: Networks, timeout_s: float) -> None:
         """Be as if it had been made with these; connections that are there have the deadline that they have."""
     def before(
-        self, factory: Callable[[], StreamOwner], late_factory: Callable[[], StreamOwner]
+        self, factory: Callable[[bool], StreamOwner], late_factory: Callable[[bool], StreamOwner]
     ) -> Callable[[], StreamOwner]:
         """A factory of those who stand on accepted sockets.
 
-        factory: of those who stand there once the header is whole. late_factory: the same in a stop.
+        factory: of those who stand there once the header is whole; is told whether that passes somebody on without
+        saying whom, so that the address is the proxy's and the words are not. late_factory: the same in a stop.
         """
     def drain(self) -> None:
         """The stop has begun: a header that is not whole has LAST_CALL_S left, and so has that of a late connection."""

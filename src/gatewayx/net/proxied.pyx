@@ -50,7 +50,8 @@ cdef class ProxyServer:
     def before(self, factory not None, late_factory not None):
         """A factory of those who stand on accepted sockets.
 
-        factory: of those who stand there once the header is whole. late_factory: the same in a stop.
+        factory: of those who stand there once the header is whole; is told whether that passes somebody on without saying
+        whom, so that the address is the proxy's and the words are not. late_factory: the same in a stop.
         """
         def make():
             return ProxiedConnection(self, factory, late_factory)
@@ -166,8 +167,11 @@ cdef class ProxiedConnection(StreamOwner):
         # The stream calls its owner without a reference of its own, and holds another one from here on.
         cdef ProxiedConnection kept = self
         cdef SocketStream stream = self.stream
-        cdef StreamOwner owner = <StreamOwner?> (self.late_factory if self.server.draining else self.factory)()
-        if self.header.client.family:
+        cdef bint is_told = self.header.client.family != 0
+        cdef StreamOwner owner = <StreamOwner?> (self.late_factory if self.server.draining else self.factory)(
+            not is_told and not self.header.is_proxys_own
+        )
+        if is_told:
             stream.address = self.header.client
         self.stream = None
         stream.owner = owner

@@ -12,6 +12,8 @@ cdef enum:
 
 
 cdef class ProxyHeader:
+    # The proxy speaks for itself: what comes is nobody's but its own (2.2, LOCAL).
+    cdef readonly bint is_proxys_own
     # All of it has come.
     cdef readonly bint is_complete
     # Whose connection it is; of no family where the proxy speaks for itself, or does not tell: then it is the one that is

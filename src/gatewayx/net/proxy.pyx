@@ -153,6 +153,7 @@ cdef class ProxyHeader:
         cdef Py_ssize_t addresses_bytes
         if self.begun[12] == LOCAL:
             # Whatever family it names, and whatever follows, is to be passed over (2.2).
+            self.is_proxys_own = True
             self.is_complete = True
             return 0
         if family == TCP_OVER_4 or family == UDP_OVER_4:

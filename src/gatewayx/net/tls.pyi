@@ -27,7 +27,7 @@ class TlsServer:
     def line(self) -> HandshakeLine: ...
     def change(self, context: ssl.SSLContext, max_handshakes: int) -> None:
         """Be as if it had been made with these."""
-    def over(self, factory: Callable[[], StreamOwner]) -> Callable[[], StreamOwner]:
+    def over(self, factory: Callable[..., StreamOwner]) -> Callable[..., StreamOwner]:
         """A factory of those who stand on accepted sockets, for one of those who stand on the streams over them."""
     def counters(self) -> dict[str, int]:
         """What is held now, by name."""

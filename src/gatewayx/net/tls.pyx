@@ -69,8 +69,8 @@ cdef class TlsServer:
 
     def over(self, factory):
         """A factory of those who stand on accepted sockets, for a factory of those who stand on the streams over them."""
-        def make():
-            return TlsStream(self, factory()).below()
+        def make(*arguments):
+            return TlsStream(self, factory(*arguments)).below()
 
         return make
 

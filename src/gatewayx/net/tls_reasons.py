@@ -10,7 +10,7 @@ EXPIRED = "certificate has expired"
 
 def reason_of(error: ssl.SSLError) -> str:
     """What OpenSSL says; one of a few hundred texts."""
-    return str(getattr(error, "verify_message", None) or error.reason or error.strerror)
+    return str(getattr(error, "verify_message", None) or error.reason or "OpenSSL gives no reason")
 
 
 def taken_up_too_late(session: ssl.SSLObject) -> bool:

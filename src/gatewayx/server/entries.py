@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
 
 # Makes who stands on the stream of one accepted socket.
-Factory = Callable[[], StreamOwner]
+Factory = Callable[..., StreamOwner]
 # The same, given the path of the unix socket where it is one.
 Connection = Callable[[str | None], StreamOwner]
 
