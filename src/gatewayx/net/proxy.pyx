@@ -106,6 +106,7 @@ cdef class ProxyHeader:
     cdef int _read_line(self) except -1:
         """One more byte has come, of a line or of the part that every header of version 2 has."""
         cdef unsigned char last = self.begun[self.size - 1]
+        cdef bint after_cr = self.size > 1 and self.begun[self.size - 2] == c"\r"
         if memcmp(self.begun, SIGNATURE, min(self.size, <Py_ssize_t> SIGNATURE_BYTES)) == 0:
             if self.size == 13 and last != LOCAL and last != PROXY:
                 raise ProxyError("a PROXY header of a version or command that is not known")
@@ -115,10 +116,10 @@ cdef class ProxyHeader:
         if memcmp(self.begun, LINE_BEGIN, min(self.size, <Py_ssize_t> LINE_BEGIN_BYTES)):
             raise ProxyError("the connection does not begin with a PROXY header")
         if last == c"\n":
-            if self.begun[self.size - 2] != c"\r":
+            if not after_cr:
                 raise ProxyError("a PROXY line that does not end with CR and LF")
             return self._end_line(bytes(self.begun[: self.size - 2]))
-        if self.begun[self.size - 2] == c"\r":
+        if after_cr:
             raise ProxyError("a PROXY line that does not end with CR and LF")
         if not (0x20 <= last < 0x7F or last == c"\r" or self._is_unknown()):
             raise ProxyError("a PROXY line with a byte that is no printable character")
