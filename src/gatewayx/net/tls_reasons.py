@@ -25,4 +25,6 @@ def taken_up_too_late(session: ssl.SSLObject) -> bool:
     except UnicodeDecodeError:
         # One with a name that is no text tells nothing of its time either, and stands for nobody.
         return True
-    return bool(certificate) and ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time()
+    if not certificate:
+        return False
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time()
