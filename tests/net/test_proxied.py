@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,7 +20,7 @@ from gatewayx.net.proxied import LAST_CALL_S, ProxyServer
 from gatewayx.net.stream import Stream, StreamOwner
 from support.gateway import eventually
 from support.http import WAIT_S
-from support.proxied import line
+from support.proxied import LOCAL, PROXY, binary, line, packed
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +30,14 @@ TIMEOUT_S = 5.0
 
 
 class Next(StreamOwner):
-    """The owner after the header; notes what it is told, and does at once what `does` says."""
+    """The owner after the header; notes what it is told, and does at once what `does` says.
 
-    def __init__(self, does: str = "") -> None:
+    is_unnamed: the proxy passes somebody on and does not say whom.
+    """
+
+    def __init__(self, does: str, *, is_unnamed: bool) -> None:
         self.does = does
+        self.is_unnamed = is_unnamed
         self.told: list[object] = []
 
     def opened(self, stream: Stream) -> int:
@@ -73,7 +78,9 @@ class Stage:
         bound = socket.create_server(("127.0.0.1", 0))
         bound.setblocking(False)
         self.address = bound.getsockname()
-        factory = self.server.before(lambda: made(self.owners, does), lambda: made(self.late, does))
+        factory = self.server.before(
+            functools.partial(made, self.owners, does), functools.partial(made, self.late, does)
+        )
         self.listener = Listener(self.poller, bound, factory, self.counters)
 
     def pass_time(self, now_s: float) -> None:
@@ -90,9 +97,9 @@ class Stage:
             yield connected
 
 
-def made(owners: list[Next], does: str) -> Next:
+def made(owners: list[Next], does: str, is_unnamed: bool) -> Next:
     """One more owner."""
-    owners.append(Next(does))
+    owners.append(Next(does, is_unnamed=is_unnamed))
     return owners[-1]
 
 
@@ -128,6 +135,25 @@ class TestHandingOver:
                 connected.sendall(b"more")
                 connected.shutdown(socket.SHUT_WR)
                 await eventually(lambda: stage.owners[0].told == [*told, b"more", "ended", "lost"])
+
+    @pytest.mark.parametrize(
+        ("header", "is_unnamed"),
+        [
+            (HEADER, False),
+            (packed("2001:db8::1"), False),
+            (binary(LOCAL, 0), False),
+            (binary(LOCAL, 0x31, bytes(216)), False),
+            (b"PROXY UNKNOWN\r\n", True),
+            (binary(PROXY, 0), True),
+            (binary(PROXY, 0x31, bytes(216)), True),
+        ],
+    )
+    async def test_it_knows_whether_somebody_is_passed_on_of_whom_nothing_is_said(self, header, is_unnamed):
+        async with staged() as stage:
+            with stage.connected() as connected:
+                connected.sendall(header)
+                await eventually(lambda: stage.owners)
+                assert stage.owners[0].is_unnamed is is_unnamed
 
     @pytest.mark.parametrize("does", ["close", "abort", "pause", "fail"])
     async def test_one_that_wants_nothing_gets_nothing(self, does):
