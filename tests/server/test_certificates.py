@@ -104,6 +104,14 @@ class Served:
         """Whether the files held when they were read last."""
         return await self.admin.metric("gatewayx_tls_files_last_read_successful", purpose=purpose) == 1
 
+    async def becomes(self, *, well: bool, purpose: str = "clients") -> None:
+        """Return once the metrics, which are as old as a moment, tell so."""
+
+        async def is_told() -> bool:
+            return await self.is_well(purpose) is well
+
+        await until(is_told)
+
 
 @asynccontextmanager
 async def serving(
@@ -226,7 +234,7 @@ class TestRenewal:
             shutil.rmtree(first)
             await served.process.until(HAVE_THEM)
             assert await served.serials() == {serial_of(certificate)}
-            assert await served.is_well()
+            await served.becomes(well=True)
 
 
 class TestFaults:
@@ -234,7 +242,7 @@ class TestFaults:
     async def test_what_does_not_hold_changes_nothing_until_it_does(self, embedded, files, kind):
         async with serving(embedded.address, files) as served:
             [serial] = await served.serials()
-            assert await served.is_well()
+            await served.becomes(well=True)
             if kind == "other key":
                 files.key.write_bytes(files.authority.pair("127.0.0.1")[1])
             elif kind == "nonsense":
@@ -246,14 +254,14 @@ class TestFaults:
                 files.renew(begins=now - datetime.timedelta(days=2), ends=now - datetime.timedelta(days=1))
             told = await served.process.until("the certificates for clients stay as they were: tls-certificate = ")
             assert " ERROR " in told
-            assert not await served.is_well()
+            await served.becomes(well=False)
             document = (await served.admin.status())["tls_files"]["clients"]
             assert document["result"] == "failed"
             assert "tls-certificate = " in document["detail"]
             assert await served.serials() == {serial}
             renewed = files.renew()
             await served.process.until(HAVE_THEM)
-            assert await served.is_well()
+            await served.becomes(well=True)
             assert (await served.admin.status())["tls_files"]["clients"]["detail"] == ""
             assert await served.serials() == {renewed}
 
@@ -268,7 +276,7 @@ class TestFaults:
                 return await served.admin.metric("gatewayx_config_last_reload_successful") == 0
 
             await until(is_told)
-            assert not await served.is_well()
+            await served.becomes(well=False)
             assert await served.serials() == {serial}
 
     async def test_keys_are_never_told(self, embedded, files):
@@ -392,12 +400,12 @@ class TestJobServers:
                     return server["up"] and server["connections"] > 0
 
                 await until(is_up)
-                assert await served.is_well("job-servers")
+                await served.becomes(well=True, purpose="job-servers")
                 purposes = [shown["purpose"] for shown in (await served.admin.status())["certificates"]]
                 assert purposes == ["clients", "job-servers"]
                 own.write_bytes(b"nonsense")
                 await served.process.until("the certificates for job servers stay as they were: server-certificate = ")
-                assert not await served.is_well("job-servers")
+                await served.becomes(well=False, purpose="job-servers")
                 assert await served.is_well("clients")
 
 
