@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayx.net.proxy import MOST_LINE_BYTES, MOST_REST_BYTES, ProxyError, ProxyHeader
+from support.proxied import SIGNATURE, binary, crc32c, value
 
-SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 FOUR = ipaddress.IPv4Address("192.0.2.1").packed + ipaddress.IPv4Address("198.51.100.2").packed + b"\x12\x34\x01\xbb"
 MAPPED = bytes(10) + b"\xff\xff" + FOUR[:4] + bytes(16) + FOUR[8:]
 SIX = ipaddress.IPv6Address("2001:db8::1").packed + ipaddress.IPv6Address("2001:db8::2").packed + b"\x12\x34\x01\xbb"
-
-
-def binary(command: int, family: int, rest: bytes = b"", length: int | None = None) -> bytes:
-    """A header of version 2."""
-    return SIGNATURE + struct.pack(">BBH", command, family, len(rest) if length is None else length) + rest
-
-
-def value(kind: int, data: bytes) -> bytes:
-    """One of the values behind the addresses."""
-    return struct.pack(">BH", kind, len(data)) + data
-
-
-def crc32c(data: bytes) -> int:
-    """By the polynomial itself (RFC 3309)."""
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register ^ 0xFFFFFFFF
 
 
 def summed(rest: bytes) -> bytes:
