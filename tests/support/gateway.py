@@ -9,8 +9,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from fuzz.held import OF_JOB_SERVERS, still_held
 from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.settings import Settings
+from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.shared import KEPT_KEYS
 from gatewayx.server.process import GatewayProcess
 from support.documented import OTHERS
@@ -83,6 +84,16 @@ class RunningGateway:
     async def told(self) -> None:
         """Return once every job server has told what functions, jobs and workers it has."""
         await eventually(lambda: all(server.status.functions_now() is not None for server in self.process.pool.servers))
+
+    @contextmanager
+    def within_a_tick(self) -> Iterator[None]:
+        """Let the wheel stand still, so that all that happens meanwhile is within one tick on the slowest machine."""
+        wheel = self.process.wheel
+        self.process.wheel = DeadlineWheel(3600.0, self.process.loop.time())
+        try:
+            yield
+        finally:
+            self.process.wheel = wheel
 
     def forget_keys(self) -> None:
         """Forget each idempotency key whose job has ended, as if its time were over."""
