@@ -28,7 +28,7 @@ BEHIND = b"GET / HTTP/1.1\r\n\r\nPROXY TCP4 \n"
 MOST_CUT_BYTES = 40
 # All that a header may be refused for.
 KINDS: set[str] = set()
-MOST_KINDS = 13
+MOST_KINDS = 14
 
 
 Host = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -102,6 +102,7 @@ def of_binary(data: bytes) -> Found | None:
     if addresses_bytes is None or rest_bytes < addresses_bytes:
         raise NoHeaderError
     cursor = 16 + addresses_bytes
+    checksums = 0
     while cursor < len(header):
         if len(header) - cursor < 3:
             raise NoHeaderError
@@ -111,7 +112,8 @@ def of_binary(data: bytes) -> Found | None:
             raise NoHeaderError
         if kind == CHECKSUM:
             blank = header[: cursor + 3] + bytes(4) + header[cursor + 7 :]
-            if size != 4 or crc32c(blank).to_bytes(4, "big") != value:
+            checksums += 1
+            if checksums > 1 or size != 4 or crc32c(blank).to_bytes(4, "big") != value:
                 raise NoHeaderError
         cursor += 3 + size
     if addresses_bytes == 12:
@@ -191,6 +193,18 @@ def binary(command: int, family: int, rest: bytes) -> bytes:
     return SIGNATURE + struct.pack(">BBH", command, family, len(rest)) + rest
 
 
+def noop(size: int) -> bytes:
+    """A value of so many bytes in all that means nothing (PP2_TYPE_NOOP)."""
+    return struct.pack(">BH", 4, size - 3) + bytes(size - 3)
+
+
+def twice_summed(addresses: bytes) -> bytes:
+    """Two checksums behind these addresses, the first of which is right."""
+    second = struct.pack(">BH", CHECKSUM, 4) + b"\xff" * 4
+    blank = struct.pack(">BH", CHECKSUM, 4) + bytes(4)
+    return blank[:3] + crc32c(binary(PROXY, 0x11, addresses + blank + second)).to_bytes(4, "big") + second
+
+
 def seeds() -> list[bytes]:
     """Inputs to begin with."""
     lines = (
@@ -208,9 +222,16 @@ def seeds() -> list[bytes]:
     six = b"\x20\x01\x0d\xb8" + bytes(11) + b"\1" + b"\x20\x01\x0d\xb8" + bytes(11) + b"\2" + b"\x12\x34\x01\xbb"
     value = struct.pack(">BH", 4, 5) + b"value"
     begun = binary(PROXY, 0x11, four + value + struct.pack(">BH", CHECKSUM, 4) + bytes(4))
+    long = binary(
+        PROXY, 0x21, six + value + noop(MOST_REST_BYTES - 36 - 8 - 7) + struct.pack(">BH", CHECKSUM, 4) + bytes(4)
+    )
     headers = (
         begun[:-4] + crc32c(begun).to_bytes(4, "big"),
         begun,
+        long[:-4] + crc32c(long).to_bytes(4, "big"),
+        binary(PROXY, 0x11, four + noop(MOST_REST_BYTES - 12)),
+        binary(PROXY, 0x11, four + noop(MOST_REST_BYTES - 11)),
+        binary(PROXY, 0x11, four + twice_summed(four)),
         binary(PROXY, 0x11, four),
         binary(PROXY, 0x12, four + value),
         binary(PROXY, 0x21, six + value * 3),

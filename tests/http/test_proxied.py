@@ -39,6 +39,7 @@ HEADERS = {
     "binary of IPv6": (packed("2001:db8::1"), "2001:db8::1"),
     "binary with values": (packed(HOST, 4660, value(1, b"http/1.1"), value(5, b"an id"), value(4, b"")), HOST),
     "binary with a checksum": (summed(HOST, 4660, value(2, b"gateway.example")), HOST),
+    "the longest": (packed(HOST, 4660, value(0x20, b"\r\n" * 2000), value(4, bytes(62))), HOST),
     "IPv4 as IPv6": (packed(f"::ffff:{HOST}"), HOST),
     "local": (binary(LOCAL, 0), "127.0.0.1"),
     "local with values": (binary(LOCAL, 0x11, packed(HOST)[16:] + value(4, b"rest")), "127.0.0.1"),
@@ -105,14 +106,15 @@ class TestHeaders:
     @every_header
     async def test_it_may_be_cut_anywhere(self, embedded, header, host):
         async with proxied_gateway(embedded.address) as gateway:
-            for cut in range(1, len(header) + 1):
+            cuts = [*range(1, min(len(header), 240)), *range(240, len(header), 509), len(header)]
+            for cut in cuts:
                 async with HttpClient(gateway.address) as client:
                     await in_a_turn_of_its_own(gateway, client, header[:cut])
                     assert waiting(gateway) == (cut < len(header))
                     client.writer.write(header[cut:])
                     client.send(OPTIONS)
                     assert (await client.response()).status == 204
-            assert counted(gateway, "connections_accepted") == len(header)
+            assert counted(gateway, "connections_accepted") == len(cuts)
 
     @both_ways
     async def test_it_may_come_byte_by_byte(self, embedded, tls):

@@ -16,10 +16,20 @@ MAPPED = bytes(10) + b"\xff\xff" + FOUR[:4] + bytes(16) + FOUR[8:]
 SIX = ipaddress.IPv6Address("2001:db8::1").packed + ipaddress.IPv6Address("2001:db8::2").packed + b"\x12\x34\x01\xbb"
 
 
+LONG = binary(0x21, 0x11, FOUR + value(4, bytes(MOST_REST_BYTES - 15)))
+
+
 def summed(rest: bytes) -> bytes:
     """A header for a client over IPv4 with these bytes and a checksum."""
     begun = binary(0x21, 0x11, FOUR + rest + value(0x03, bytes(4)))
     return begun[:-4] + crc32c(begun).to_bytes(4, "big")
+
+
+def doubly_summed() -> bytes:
+    """A header with two checksums, the first of which is right."""
+    second = value(3, b"\xff" * 4)
+    begun = binary(0x21, 0x11, FOUR + value(3, bytes(4)) + second)
+    return begun.replace(value(3, bytes(4)), value(3, crc32c(begun).to_bytes(4, "big")))
 
 
 def read(data: bytes, piece_bytes: int, behind: bytes = b"GET / HTTP/1.1") -> tuple[str | None, int]:
@@ -73,7 +83,9 @@ def feed_all(header: ProxyHeader, data: bytes, piece_bytes: int) -> None:
         (binary(0x20, 0x11, FOUR), (None, 0)),
         (binary(0x20, 0xFF, b"\xff" * 20), (None, 0)),
         (binary(0x21, 0x11, FOUR + value(1, b"http/1.1") + value(5, bytes(128))), ("192.0.2.1", 0x1234)),
-        (binary(0x21, 0x11, FOUR + value(4, bytes(MOST_REST_BYTES - 15))), ("192.0.2.1", 0x1234)),
+        (LONG, ("192.0.2.1", 0x1234)),
+        (summed(value(0x20, bytes(2000)) + value(4, bytes(2047))), ("192.0.2.1", 0x1234)),
+        (binary(0x20, 0x00, b"\xff" * MOST_REST_BYTES), (None, 0)),
         (summed(b""), ("192.0.2.1", 0x1234)),
         (summed(value(1, b"h2")), ("192.0.2.1", 0x1234)),
     ],
@@ -142,13 +154,16 @@ def test_what_a_header_says(data, found, behind, piece_bytes):
         (binary(0x21, 0x11, FOUR[:-1]), "too short"),
         (binary(0x21, 0x21, FOUR), "too short"),
         (binary(0x21, 0x31, bytes(215)), "too short"),
-        (binary(0x21, 0x11, b"", MOST_REST_BYTES + 1), "of more than 552 bytes"),
-        (binary(0x20, 0x00, b"", 65_535), "of more than 552 bytes"),
+        (binary(0x21, 0x11, b"", MOST_REST_BYTES + 1), "of more than 4096 bytes"),
+        (binary(0x20, 0x00, b"", 65_535), "of more than 4096 bytes"),
         (binary(0x21, 0x11, FOUR + b"\4\0"), "are cut"),
         (binary(0x21, 0x11, FOUR + b"\4\0\2x"), "are cut"),
         (binary(0x21, 0x11, FOUR + value(3, bytes(4))), "checksum"),
         (binary(0x21, 0x11, FOUR + value(3, bytes(3))), "checksum"),
         (summed(b"")[:-1] + b"\0", "checksum"),
+        (summed(value(4, bytes(4055)))[:-1] + b"\0", "checksum"),
+        (doubly_summed(), "two checksums"),
+        (binary(0x21, 0x11, FOUR + value(4, bytes(MOST_REST_BYTES - 18)) + b"\4\0\1"), "are cut"),
     ],
 )
 def test_what_is_no_header_is_told_so(data, said, piece_bytes):
@@ -160,8 +175,8 @@ def test_what_is_no_header_is_told_so(data, said, piece_bytes):
 
 
 def test_what_is_not_whole_waits():
-    for data in (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\r\n", binary(0x21, 0x21, SIX + value(4, b"x"))):
-        for size in range(len(data)):
+    for data in (b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 443\r\n", binary(0x21, 0x21, SIX + value(4, b"x")), LONG):
+        for size in (*range(min(len(data), 100)), *range(100, len(data), 511), len(data) - 1):
             header = ProxyHeader()
             assert header.feed(data[:size]) == size
             assert not header.is_complete

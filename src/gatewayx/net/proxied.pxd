@@ -8,7 +8,7 @@ from gatewayx.net.proxy cimport ProxyHeader
 from gatewayx.net.stream cimport SocketStream, StreamOwner
 
 cdef enum:
-    # Connections whose header is not whole: the oldest makes room for a further one.
+    # Connections whose header is not whole, of which each holds a ProxyHeader: the oldest makes room for a further one.
     MOST_WAITING = 1024
     # What is shown of a header that is none.
     EXAMPLE_BYTES = 64

@@ -5,9 +5,11 @@ from gatewayx.net.networks cimport CompactAddress
 cdef enum:
     # A line of version 1, its end included.
     MOST_LINE_BYTES = 107
-    # Of version 2: what every header has, and what may follow that, for which 536 fit into any IPv4 datagram.
+    # Of version 2: what every header has, and what may follow that. It makes 4,096 in all, as nginx takes them
+    # (NGX_PROXY_PROTOCOL_MAX_HEADER): clouds and meshes put certificates and identities behind the addresses. A header that
+    # is not whole holds all of that, so connections that wait hold at most 4 MiB (MOST_WAITING in net/proxied).
     FIXED_BYTES = 16
-    MOST_REST_BYTES = 536
+    MOST_REST_BYTES = 4080
     SIGNATURE_BYTES = 12
 
 

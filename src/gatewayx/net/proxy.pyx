@@ -180,18 +180,23 @@ cdef class ProxyHeader:
         return 0
 
     cdef int _check_values(self, Py_ssize_t cursor) except -1:
-        """The values behind the addresses, each a type, a length and so many bytes: all are whole, and a checksum is right."""
+        """The values behind the addresses, each a type, a length and so many bytes: all are whole, and a checksum, of which there
+        is one at most, is right."""
         cdef Py_ssize_t value_bytes
+        cdef bint has_checksum = False
         while cursor < self.size:
             if self.size - cursor < 3:
                 raise ProxyError("a PROXY header whose values are cut")
             value_bytes = self.begun[cursor + 1] << 8 | self.begun[cursor + 2]
             if value_bytes > self.size - cursor - 3:
                 raise ProxyError("a PROXY header whose values are cut")
-            if self.begun[cursor] == CHECKSUM_TYPE and (
-                value_bytes != CHECKSUM_BYTES or not self._is_right(cursor + 3)
-            ):
-                raise ProxyError("a PROXY header whose checksum is wrong")
+            if self.begun[cursor] == CHECKSUM_TYPE:
+                # Each costs a pass over the whole header, and hundreds would fit into one.
+                if has_checksum:
+                    raise ProxyError("a PROXY header with two checksums")
+                if value_bytes != CHECKSUM_BYTES or not self._is_right(cursor + 3):
+                    raise ProxyError("a PROXY header whose checksum is wrong")
+                has_checksum = True
             cursor += 3 + value_bytes
         return 0
 
