@@ -55,6 +55,24 @@ def visit_all(address: tuple[str, int], context: ssl.SSLContext) -> list[Visit]:
     return visits
 
 
+def visit_each_twice(address: tuple[str, int], context: ssl.SSLContext) -> list[Visit]:
+    """Come again to each process with the session that it has given; returns all visits."""
+    visits: list[Visit] = []
+    given: dict[bytes, ssl.SSLSession] = {}
+    missing: set[bytes] = set()
+    while len(given) < WORKERS or missing:
+        giver = min(missing, default=None)
+        visits.append(visit(address, context, LOOK, given.get(giver)))
+        process = visits[-1].process
+        if process == giver:
+            missing.discard(giver)
+        elif process not in given:
+            given[process] = visits[-1].session
+            missing.add(process)
+        assert len(visits) < MOST_VISITS
+    return visits
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("with_certificates", [False, True], ids=["anybody", "certificates"])
 async def test_a_session_of_any_process_is_taken_up_by_any(authority, version, with_certificates):
@@ -65,3 +83,15 @@ async def test_a_session_of_any_process_is_taken_up_by_any(authority, version, w
         context = client_context(authority, shown, version)
         visits = await asyncio.to_thread(visit_all, address, context)
         assert {each.status for each in visits} == {204}
+
+
+@pytest.mark.parametrize("with_certificates", [False, True], ids=["anybody", "certificates"])
+async def test_nothing_is_kept_of_a_client_that_takes_no_tickets(authority, with_certificates):
+    arguments = ("--tls-client-ca", str(authority.file)) if with_certificates else ()
+    shown = certificate(authority, authority.directory / "client.pem", "DNS:a") if with_certificates else None
+    async with serving(authority, *arguments) as served:
+        address = await served.address()
+        context = client_context(authority, shown, ssl.TLSVersion.TLSv1_2)
+        context.options |= ssl.OP_NO_TICKET
+        visits = await asyncio.to_thread(visit_each_twice, address, context)
+        assert {(each.status, each.is_resumed, each.session.id) for each in visits} == {(204, False, b"")}

@@ -1,4 +1,4 @@
-"""Which groups keys are exchanged in."""
+"""What OpenSSL is told of a context that ssl.SSLContext has no way to tell it."""
 
 # Context of OpenSSL (SSL_CTX), where Python keeps it.
 cdef extern from *:
@@ -16,5 +16,8 @@ cdef extern from *:
     ctypedef long (*ControlContext "gatewayx_ctx_ctrl")(void* context, int command, long number, void* value) noexcept
 
 cdef enum:
-    # SSL_CTX_set1_groups_list() of OpenSSL (openssl/ssl.h).
+    # SSL_CTX_set_session_cache_mode() of OpenSSL, with SSL_SESS_CACHE_OFF (openssl/ssl.h); it returns the mode from before.
+    SET_SESSION_CACHE_MODE = 44
+    CACHE_OFF = 0
+    # SSL_CTX_set1_groups_list().
     SET_GROUPS_LIST = 92

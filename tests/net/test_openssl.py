@@ -1,4 +1,4 @@
-"""Keys are exchanged in groups alone that cost a server as little as its signature."""
+"""Keys are exchanged in groups alone that cost a server as little as its signature, and it keeps no sessions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gatewayx.net.tls_groups import limit_groups
+from gatewayx.net.openssl import keep_no_sessions, limit_groups
 from support.certificates import certificate
 from support.tls import Authority
+from support.tls import shake as shake_and_talk
 
 CHEAP = ("X25519", "prime256v1", "secp384r1")
 # The first one takes a server a hundred times as long as X25519, and a client nothing.
@@ -85,3 +86,45 @@ class TestGroups:
         for group in (*DEAR, "X25519"):
             with pytest.raises(ssl.SSLError):
                 shake(server, client_with(authority, group))
+
+
+def client_of(authority: Authority, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """For a client that speaks this version only."""
+    context = authority.context()
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+class TestSessions:
+    def test_a_client_without_tickets_is_not_remembered(self, authority, server):
+        client = client_of(authority, ssl.TLSVersion.TLSv1_2)
+        client.options |= ssl.OP_NO_TICKET
+        # By itself OpenSSL remembers whoever has not gone without a word.
+        first, first_server = shake_and_talk(server, client, "localhost")
+        again, again_server = shake_and_talk(server, client, "localhost", first.session)
+        assert again.session_reused
+        assert server.session_stats()["number"] == 1
+        assert keep_no_sessions(server)
+        late, late_server = shake_and_talk(server, client, "localhost")
+        assert late.session.id == b""
+        assert not shake_and_talk(server, client, "localhost", late.session)[0].session_reused
+        assert server.session_stats()["number"] == 1
+        assert {side.version() for side in (first_server, again_server, late_server)} == {"TLSv1.2"}
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_tickets_stay(self, authority, server, version):
+        assert keep_no_sessions(server)
+        client = client_of(authority, version)
+        first, first_server = shake_and_talk(server, client, "localhost")
+        again, again_server = shake_and_talk(server, client, "localhost", first.session)
+        assert again.session_reused
+        assert again_server.session_reused
+        assert not first_server.session_reused
+        assert server.session_stats()["number"] == 0
+
+    def test_where_openssl_cannot_be_told_all_stays_as_it_was(self, authority, server, monkeypatch):
+        import _ssl
+
+        monkeypatch.delattr(_ssl, "__file__")
+        assert not keep_no_sessions(server)
+        shake(server, client_with(authority, "prime256v1"))

@@ -1,9 +1,12 @@
-"""Which groups keys are exchanged in.
+"""What OpenSSL is told of a context that ssl.SSLContext has no way to tell it: groups of keys, and to keep no sessions.
 
 OpenSSL takes part in every group of TLS 1.3 by default, those of finite fields up to ffdhe8192 among them. A client chooses: it sends
 any number as its share, for nothing, and the server computes for 0.1 s where X25519 takes it 0.1 ms (D(HE)at, CVE-2022-40735). So
 the groups are named, as Mozilla's "intermediate" configuration names them. Before Python 3.15 ssl.SSLContext can be told of one
 group alone (set_ecdh_curve()), while OpenSSL takes a list.
+
+OpenSSL keeps sessions too, 20,480 of a context, each with its client's certificate: those of TLS 1.2 with clients that take no
+tickets, and they are known in one worker process alone.
 """
 
 import ssl
@@ -31,6 +34,19 @@ def limit_groups(context not None):
             return True
     context.set_ecdh_curve(EVERYBODYS)
     return False
+
+
+def keep_no_sessions(context not None):
+    """Have whoever takes no ticket make a full handshake each time, so that clients hold no memory once they are gone.
+
+    Returns whether OpenSSL could be told so; if not, it keeps sessions as it does by default. Tickets are not kept by a server, and
+    stay.
+    """
+    cdef ControlContext control = _control()
+    if control == NULL:
+        return False
+    control((<PythonContext*> context).context, SET_SESSION_CACHE_MODE, CACHE_OFF, NULL)
+    return True
 
 
 cdef bint _set_groups(context, str groups) except -1:
