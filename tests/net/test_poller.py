@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewayx.core.counters import Counters
 from gatewayx.core.turns import Turn
 from gatewayx.embedded.job_server import JobServer
+from gatewayx.net.listener import Listener
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import SocketStream, Stream, StreamOwner
 from support.gateway import RunningGateway, eventually, running_gateway
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.anyio
 OPTIONS = head(b"OPTIONS", b"*")
 # Bounds of a turn (net/poller.pxd).
 EVENTS_PER_TURN = 512
+TURN_S = 500e-6
 
 
 class Owner(StreamOwner):
@@ -133,6 +137,47 @@ async def test_a_turn_ends_though_more_is_ready(gateway):
     for client in clients:
         assert b" 204 " in await answer(client)
         client.close()
+
+
+async def test_those_that_leave_together_let_go_over_turns_and_nobody_is_accepted_before_all_have(poller):
+    told: list[object] = []
+
+    class Slow(Owner):
+        """Takes a turn's time to learn of its end."""
+
+        def lost(self, error: Exception | None) -> int:
+            """StreamOwner."""
+            ends_s = time.perf_counter() + TURN_S
+            while time.perf_counter() < ends_s:
+                pass
+            told.append(poller.number)
+            return 0
+
+    class Newcomer(Owner):
+        """Notes when it is let in."""
+
+        def opened(self, stream: Stream) -> int:
+            """StreamOwner."""
+            told.append("a newcomer")
+            return 0
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    listener = Listener(poller, bound, Newcomer, Counters())
+    pairs = [pair() for _ in range(5)]
+    streams = [SocketStream(poller, descriptor, Slow()) for _, descriptor in pairs]
+    for stream in streams:
+        stream.start()
+    with socket.create_connection(bound.getsockname()):
+        for stream in streams:
+            stream.abort()
+        await eventually(lambda: len(told) == 6)
+    *turns, last = told
+    assert last == "a newcomer"
+    assert turns == sorted(set(turns))
+    for other, _ in pairs:
+        other.close()
+    listener.close()
 
 
 async def test_the_failure_of_a_write_is_told_at_the_end_of_the_turn(poller):

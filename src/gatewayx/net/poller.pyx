@@ -11,8 +11,8 @@ A process that serves has one TurnPoller. A turn of it:
 2. events, and more of them, as long as there are any at once and the turn is short (ASKS_PER_TURN, EVENTS_PER_TURN,
    TURN_NS): what is gathered so is written together;
 3. the end of the turn: job servers write, then clients (core/turns);
-4. those that were told to leave let go of their sockets;
-5. those that listen accept: connections that have ended in this turn stand in nobody's way any more.
+4. those that were told to leave let go of their sockets, for TURN_NS: a thousand that leave at once wait for the next turns;
+5. once all of them have, those that listen accept: connections that have ended stand in nobody's way any more.
 """
 
 import logging
@@ -216,7 +216,8 @@ cdef class TurnPoller(Poller):
 
     def close(self):
         """Let go of those that leave, and watch no more."""
-        self._let_go()
+        while self.first_leaving is not None:
+            self._let_go()
         Poller.close(self)
         self.first_ready = None
         self.last_ready = None
@@ -272,11 +273,12 @@ cdef class TurnPoller(Poller):
         finally:
             self.turn.end()
             self._let_go()
-            self._accept()
+            if self.first_leaving is None:
+                self._accept()
             self.turn.over()
             # An event may have begun this turn before the callback that the loop has for it.
             self.woken = self.queued
-            if self.first_ready is not None:
+            if self.first_ready is not None or self.first_leaving is not None:
                 self._wake()
 
     cdef int _prepare(self) except -1:
@@ -351,6 +353,7 @@ cdef class TurnPoller(Poller):
 
     cdef int _let_go(self) except -1:
         cdef Polled owner = self.first_leaving
+        cdef long long ends_ns = 0 if owner is None else now_ns() + TURN_NS
         while owner is not None:
             self.first_leaving = owner.next_leaving
             if self.first_leaving is None:
@@ -363,4 +366,6 @@ cdef class TurnPoller(Poller):
             except Exception:
                 logger.exception("the end of a connection could not be told")
             owner = self.first_leaving
+            if owner is not None and now_ns() >= ends_ns:
+                return 0
         return 0
