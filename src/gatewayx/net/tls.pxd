@@ -20,7 +20,9 @@ cdef enum:
     MOST_HELLO_BYTES = 18432
     # What one stream encrypts in a turn, beside the answer that is written first.
     ENCRYPTED_PER_TURN_BYTES = 131072
-    # Handshakes are answered for so long in a turn: one at least, and each takes the time of a signature.
+    # Handshakes are answered in one of so many turns, for so long: one at least. Each takes the time of a signature, in which forty
+    # requests could be served, so those who ask have about half of the time. Turns without them are short when nobody asks.
+    TURNS_PER_STEP = 4
     HANDSHAKES_NS = 100_000
     # While so many wait for that, no further connection is accepted: others wait in the kernel, where they cost nothing.
     ENOUGH_IN_LINE = 16
@@ -66,7 +68,7 @@ cdef class HandshakeLine(Polled):
     cdef TlsStream first
     cdef TlsStream last
     cdef readonly Py_ssize_t count
-    # The turn of the poller in which steps were done last, and for how long.
+    # The turn of the poller from which on TURNS_PER_STEP share the time of steps, and how much of it is spent.
     cdef unsigned int turn
     cdef long long spent_ns
 

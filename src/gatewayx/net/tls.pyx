@@ -6,9 +6,8 @@ it has once needed. What a socket is read in a turn is decrypted in that turn an
 decrypted ever waits here; what is written waits as it is until the socket takes more, and is encrypted then.
 
 A connection costs a socket and the objects here until its client's first record has come whole, and the line has come to
-it: only then is there an SSLObject. The steps of handshakes are done in that line, for HANDSHAKES_NS in each turn, so that
-clients that are in have the rest of it; while the line is long, further connections are not accepted. From its answer
-on it is one of the handshakes that wait for their client, of which there is a bound: the oldest is given up for a further
+it: only then is there an SSLObject. The steps of handshakes are done in that line, for HANDSHAKES_NS in one of a few turns,
+so that clients that are in have the rest; while the line is long, further connections are not accepted. From its answer on it is one of the handshakes that wait for their client, of which there is a bound: the oldest is given up for a further
 one. The deadline is the owner's: a handshake is nothing that it has received.
 """
 
@@ -132,7 +131,7 @@ cdef class HandshakeLine(Polled):
         return self.poller.add_ready(self)
 
     cdef bint _has_time(self) noexcept:
-        if self.turn != self.poller.number:
+        if self.poller.number - self.turn >= TURNS_PER_STEP:
             self.turn = self.poller.number
             self.spent_ns = 0
         return self.spent_ns < HANDSHAKES_NS
