@@ -5,7 +5,9 @@
 A flood connects as fast as it can and sends a ClientHello over each connection: `waits` stays until the gateway ends
 it, `leaves` closes at once. Good traffic is wrk with 8 kept connections, by TLS or plainly; each turn is measured calm,
 and then from the flood's start on for as long. The bar is the median of the rounds' own ratios: the p99 of good traffic
-in the flood is at most 3 times that of the calm. Told beside it: how much more private memory the gateway had at most.
+in the flood is at most 3 times that of the calm. Told beside it: how much more private memory the gateway had at most;
+and the same once more with the flood `elsewhere`, at a server of its own that only accepts. What is slower then has
+waited for a processor, since flood, wrk and job server stand on the gateway's machine.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from typing import Any
 
 import trustme
 from flood_watch import Flood, Sampler
-from servers import GATEWAY_COMMAND, compile_program, start_gateway, start_null_job_server
+from servers import GATEWAY_COMMAND, compile_program, start_gateway, start_null_job_server, start_sink
 from shapes import SMALL, head_format
 
 from gatewayx.net.ports import free_port
@@ -63,10 +65,11 @@ def client_hello() -> bytes:
 
 @dataclass(frozen=True)
 class Turn:
-    """Good traffic, calm and in a flood."""
+    """Good traffic: calm, in a flood, and while the flood goes elsewhere."""
 
     calm: Load
     flooded: Load
+    elsewhere: Load
     flood: dict[str, Any]
     growth_bytes: int
     """Private memory at its most, beyond that before the flood."""
@@ -74,6 +77,10 @@ class Turn:
     def p99_ratio(self) -> float:
         """How much later the slow ones are."""
         return self.flooded.latency_p99_s / self.calm.latency_p99_s
+
+    def machines_ratio(self) -> float:
+        """How much of that is so without any work of the gateway for the flood."""
+        return self.elsewhere.latency_p99_s / self.calm.latency_p99_s
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
@@ -91,6 +98,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
             server_port,
         )
         gateway.wait_until_listening(tls_port)
+        sink_port = start_sink(processes)
         urls = {"by TLS": f"https://{HOST}:{tls_port}/echo", "plainly": f"http://{HOST}:{port}/echo"}
         hello = client_hello()
         found: dict[tuple[str, str], list[Turn]] = {(kind, good): [] for kind in KINDS for good in urls}
@@ -102,21 +110,22 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
                 raise BenchmarkError(f"good traffic had errors: {load.errors}")
             return load
 
+        def flooding(port: int, kind: str) -> Flood:
+            return Flood(flood, port, KINDS[kind], MOST_OPEN, arguments.duration + 1, 0, arguments.count, hello)
+
         def turn(kind: str, good: str) -> None:
             calm = good_traffic(urls[good])
+            with flooding(sink_port, kind):
+                elsewhere = good_traffic(urls[good])
             before_bytes = gateway.memory().private_bytes
-            with (
-                Flood(
-                    flood, tls_port, KINDS[kind], MOST_OPEN, arguments.duration + 1, 0, arguments.count, hello
-                ) as run,
-                Sampler(gateway) as sampler,
-            ):
+            with flooding(tls_port, kind) as run, Sampler(gateway) as sampler:
                 flooded = good_traffic(urls[good])
-            made = Turn(calm, flooded, run.report, sampler.peak_bytes() - before_bytes)
+            made = Turn(calm, flooded, elsewhere, run.report, sampler.peak_bytes() - before_bytes)
             found[kind, good].append(made)
+            p99_ms = [1e3 * load.latency_p99_s for load in (calm, flooded, elsewhere)]
             print(
-                f"{kind}, good traffic {good}: p99 {1e3 * calm.latency_p99_s:.2f} ms calm, "
-                f"{1e3 * flooded.latency_p99_s:.2f} ms flooded, {run.report['opened']:,} opened, "
+                f"{kind}, good traffic {good}: p99 {p99_ms[0]:.2f} ms calm, {p99_ms[1]:.2f} ms flooded, "
+                f"{p99_ms[2]:.2f} ms with the flood elsewhere, {run.report['opened']:,} opened, "
                 f"{calm.requests_per_s:,.0f} and {flooded.requests_per_s:,.0f} requests/s",
                 flush=True,
             )
@@ -129,6 +138,9 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
             title = f"{kind}, good traffic {good}"
             rows += [
                 at_most(f"{title}: p99 against calm", [each.p99_ratio() for each in made], 3.0, TIMES, ""),
+                information(
+                    f"{title}: p99 against calm, flood elsewhere", [each.machines_ratio() for each in made], TIMES, ""
+                ),
                 information(f"{title}: p99 calm", [1e3 * each.calm.latency_p99_s for each in made], " ms", ""),
                 information(f"{title}: memory", [each.growth_bytes / MIB for each in made], " MiB", ""),
             ]

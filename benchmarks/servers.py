@@ -154,6 +154,14 @@ def start_raw_worker(processes: ProcessSet, server_port: int, function: str, gra
     return process
 
 
+def start_sink(processes: ProcessSet) -> int:
+    """A server that only accepts, for measuring what a flood itself costs; returns its port."""
+    port = free_port()
+    program = compile_program(processes, "sink.c")
+    processes.start("sink", [str(program), str(port)]).wait_until_listening(port)
+    return port
+
+
 def start_null_job_server(processes: ProcessSet) -> tuple[Process, int]:
     """A job server that answers every submit at once, for measuring a gateway alone."""
     port = free_port()
