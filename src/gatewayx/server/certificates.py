@@ -71,6 +71,14 @@ class TlsContexts:
         self.job_servers = job_servers
         self.files = files
 
+    def leave_clients(self) -> None:
+        """Let go of what clients are shown, and of the keys: no client comes to this process."""
+        if self.clients is not None:
+            # It stands in a ring that nobody collects after a fork.
+            self.clients.context.sni_callback = None
+        self.clients = None
+        self.files = self.files.without_client_keys()
+
 
 def _for_job_servers(files: TlsFiles) -> ssl.SSLContext | None:
     if files.job_servers is None:

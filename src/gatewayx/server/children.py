@@ -89,11 +89,13 @@ class End(NamedTuple):
 class Post:
     """What a child is there for, and who that is.
 
-    title: of the child, in the log. record: what the admin process shall know of it.
+    title: of the child, in the log. record: what the admin process shall know of it. serves_clients: it needs the keys
+    of what clients are shown.
     """
 
-    def __init__(self, title: str, record: Record) -> None:
+    def __init__(self, title: str, record: Record, *, serves_clients: bool = True) -> None:
         self.title = title
+        self.serves_clients = serves_clients
         self.child: Child | None = None
         # How many in a row have ended too soon, and when the next one is due.
         self.failures = 0

@@ -123,8 +123,11 @@ class HandOut:
         if not self.is_handing_out:
             return False
         children = [post.child for post in posts if post.child is not None]
-        for child in children:
-            child.offer(self.settings, self.tokens.entries, self.tls.files)
+        told_alone = self.tls.files.without_client_keys()
+        for post in posts:
+            if post.child is not None:
+                files = self.tls.files if post.serves_clients else told_alone
+                post.child.offer(self.settings, self.tokens.entries, files)
         if any(child.needs_settings or child.needs_files or child.takes_settings for child in children):
             return False
         self.is_handing_out = False
@@ -150,6 +153,12 @@ class HandOut:
             for record in (self._board.client_certificates, self._board.job_server_certificates):
                 if record.result is not Reload.NONE:
                     record.told(Reload.PARTLY, "not all worker processes have the certificates")
+
+    def leave_client_keys(self) -> None:
+        """In a child that shows clients nothing: let go of the keys for that."""
+        self._for_clients.leave()
+        self._expiry = Expiry()
+        self.tls.leave_clients()
 
     def stop(self) -> None:
         """Whoever has not taken yet what is new ends with what it has."""

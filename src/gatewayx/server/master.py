@@ -142,7 +142,7 @@ class Master:
         self._posts = [
             Post(f"worker process {number}", self._board.workers[number]) for number in range(processes.count)
         ]
-        self._admin = None if admin_socket is None else Post("admin process", self._board.admin)
+        self._admin = None if admin_socket is None else Post("admin process", self._board.admin, serves_clients=False)
         # By time.monotonic(): when the admin process, which ends last, is killed; None as long as it is not to end.
         self._admin_kill_s: float | None = None
         # Whether a worker process has ever been ready, and whether that was told.
@@ -393,6 +393,7 @@ class Master:
             self._sockets.close()
             if self._relay_sockets is not None:
                 self._relay_sockets.close()
+            self._goods.leave_client_keys()
             assert self._admin_socket is not None
             # Only this process needs what it imports.
             from gatewayx.server import admin

@@ -42,6 +42,11 @@ class Pair(msgspec.Struct, frozen=True):
         """Whether those who look at the time trust it; now_s: since the epoch."""
         return self.not_before_s <= now_s < self.not_after_s
 
+    def without_key(self) -> Pair:
+        """What is told of it: nothing of the contents of its files."""
+        bare = msgspec.structs.replace(self.certificate, content=b"")
+        return msgspec.structs.replace(self, certificate=bare, key=None)
+
     @property
     def subjects(self) -> str:
         """Whom it is for, as messages tell it."""
@@ -84,6 +89,13 @@ class TlsFiles(msgspec.Struct, frozen=True):
         for purpose, files in (("clients", self.clients), ("job-servers", self.job_servers)):
             if files is not None:
                 yield from ((purpose, pair) for pair in files.pairs)
+
+    def without_client_keys(self) -> TlsFiles:
+        """The same for a process that shows clients nothing."""
+        if self.clients is None:
+            return self
+        pairs = tuple(pair.without_key() for pair in self.clients.pairs)
+        return msgspec.structs.replace(self, clients=msgspec.structs.replace(self.clients, pairs=pairs))
 
 
 # What the files hold while nobody speaks TLS.

@@ -85,6 +85,10 @@ class WatchedFiles(Generic[Held]):
         self._told = ""
         self._record.told(Reload.NONE if not self._paths else Reload.SUCCESSFUL)
 
+    def leave(self) -> None:
+        """In a child: let go of what was read."""
+        self.held = self._unsettled = None
+
     def refuse(self, reason: str) -> None:
         """The files of settings that do not hold do not, either."""
         self._record.told(Reload.FAILED, reason)
