@@ -16,11 +16,13 @@ import pytest
 
 from gatewayx.address import ServerAddress
 from gatewayx.config.settings import Settings
+from gatewayx.embedded import encode
 from gatewayx.errors import StartError
+from gatewayx.gearman import keeper
 from gatewayx.gearman.tls import told
 from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.tls_files import TlsFiles, read_job_servers
-from support.gateway import eventually, running_gateway
+from support.gateway import WAIT_S, eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import hand_worker
 from support.tls import Authority, TlsTerminator
@@ -75,6 +77,50 @@ class Refusing:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.thread.join()
         self.listener.close()
+
+
+class RefusingTwo(Refusing):
+    """The same, which lets in who comes after the first two, and tells nobody what it wants of them before.
+
+    greetings: what those send first.
+    """
+
+    def __init__(self, context: ssl.SSLContext, afterwards: ssl.SSLContext) -> None:
+        super().__init__(context)
+        self.afterwards = afterwards
+        self.refused = 0
+        self.greetings: list[bytes] = []
+        self.let_in: list[ssl.SSLSocket] = []
+
+    def serve(self) -> None:
+        """Until the listener is shut down."""
+        while True:
+            try:
+                accepted, _ = self.listener.accept()
+            except OSError:
+                return
+            accepted.settimeout(WAIT_S)
+            with contextlib.suppress(OSError):
+                context = self.context if self.refused < 2 else self.afterwards
+                self.refused += 1
+                secured = context.wrap_socket(accepted, server_side=True)
+                self.let_in.append(secured)
+                self.greetings.append(secured.recv(65536))
+            accepted.close()
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        for secured in self.let_in:
+            secured.close()
+
+
+def verifying(authority: Authority) -> ssl.SSLContext:
+    """For job servers that want certificates of this authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.certificate("localhost"))
+    context.load_verify_locations(authority.file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def made(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
@@ -246,18 +292,65 @@ class TestRefused:
 
     async def test_it_stands_in_the_log(self, authority, stranger, caplog):
         caplog.set_level(logging.WARNING, "gatewayx")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(authority.certificate("localhost"))
-        context.load_verify_locations(authority.file)
-        context.verify_mode = ssl.CERT_REQUIRED
         # asyncio's server closes without an alert.
-        with Refusing(context) as refusing:
+        with Refusing(verifying(authority)) as refusing:
             async with running_gateway(
                 [("localhost", refusing.port, True)],
                 server_ca=str(authority.file),
                 server_certificate=str(stranger.certificate("gateway")),
             ):
                 await eventually(lambda: "the job server refuses the gateway's certificate" in caplog.text)
+
+
+class TestOptionAfterRefusal:
+    """A job server that has refused the certificate has hung up on what was sent with it, and still knows OPTION_REQ."""
+
+    async def test_a_refusal_that_is_told_is_not_taken_for_one_of_the_option(self, authority, stranger):
+        lets_in = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        lets_in.load_cert_chain(authority.certificate("localhost"))
+        # Of a job server the text connection is begun first, and then the one for jobs: both are refused.
+        with RefusingTwo(verifying(authority), lets_in) as server:
+            async with running_gateway(
+                [("localhost", server.port, True)],
+                connections_per_server=1,
+                server_ca=str(authority.file),
+                server_certificate=str(stranger.certificate("gateway")),
+            ):
+                await eventually(lambda: any(greeting.startswith(b"\0REQ") for greeting in server.greetings))
+                [greeting] = [greeting for greeting in server.greetings if greeting.startswith(b"\0REQ")]
+                assert greeting.startswith(encode.option_req(b"exceptions"))
+
+    async def test_it_is_sent_again_with_another_certificate(self, authority, monkeypatch):
+        waits: list[float] = []
+
+        def long_wait(most_s: float) -> float:
+            waits.append(most_s)
+            return 3600.0
+
+        # Nothing but the change ends the waits after the first attempts.
+        monkeypatch.setattr(keeper, "random_part", long_wait)
+        greetings: list[bytes] = []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.certificate("localhost"))
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                greetings.append(await reader.read(65536))
+            writer.close()
+
+        def of_jobs() -> list[bytes]:
+            return [greeting for greeting in greetings if greeting.startswith(b"\0REQ")]
+
+        listener = await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context)
+        port = listener.sockets[0].getsockname()[1]
+        async with running_gateway(
+            [("localhost", port, True)], connections_per_server=1, server_ca=str(authority.file)
+        ) as gateway:
+            await eventually(lambda: len(waits) == 2)
+            gateway.process.pool.change_tls(authority.context())
+            await eventually(lambda: len(of_jobs()) == 2)
+        listener.close()
+        assert [greeting.startswith(encode.option_req(b"exceptions")) for greeting in of_jobs()] == [True, True]
 
 
 class TestFiles:

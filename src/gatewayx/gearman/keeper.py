@@ -227,6 +227,8 @@ class Keeper:
 
     def try_again(self) -> None:
         """What a connection needs is there now, perhaps: make those that are waited for at once."""
+        # A job server that has refused the gateway's certificate has hung up, too, and not on OPTION_REQ.
+        self._asks_option = True
         self._changed.set_result(None)
         self._changed = self.loop.create_future()
 
@@ -405,7 +407,11 @@ class Keeper:
                 reason = f"no answer{asked} within {CONNECT_TIMEOUT_S:g} s"
             except OSError as error:
                 reason = told(error)
-                if isinstance(connection, JobServerConnection) and connection.hung_up_unanswered:
+                if (
+                    isinstance(connection, JobServerConnection)
+                    and connection.hung_up_unanswered
+                    and CERTIFICATE not in reason
+                ):
                     self._asks_option = not connection.asks_option
                 if self.server.tls and connection.hung_up_unanswered and CERTIFICATE not in reason:
                     # Not every job server sends an alert, and a reset may overtake it.
