@@ -138,6 +138,26 @@ def test_each_certificate_has_a_key_or_none_has() -> None:
     assert " is not allowed with tls-certificate = " in refusal(lambda: load(None, {}, {"tls_key": ("a.key",)}))
     assert load(None, certificates, {"tls_key": ("b.key", "a.key")}).settings.tls_key == ("b.key", "a.key")
     assert load(None, certificates, {}).settings.tls_key == ()
+    # A certificate that is renewed or split by names may keep its key.
+    assert load(None, certificates, {"tls_key": ("a.key", "a.key")}).settings.tls_key == ("a.key", "a.key")
+
+
+def test_clients_are_not_verified_in_vain() -> None:
+    authorities = {"GATEWAYX_TLS_CLIENT_CA": "ca.pem"}
+    certificate = {"tls_certificate": ("a.pem",)}
+
+    assert refusal(lambda: load(None, authorities, {})) == (
+        "tls-client-ca = ca.pem (environment GATEWAYX_TLS_CLIENT_CA) is not allowed without tls-certificate: nobody's "
+        "certificate is asked for"
+    )
+    for word in ("required", "optional"):
+        verify = {**certificate, "tls_client_verify": word}
+        assert refusal(lambda verify=verify: load(None, {}, verify)) == (
+            f"tls-client-verify = {word} (flag --tls-client-verify) is not allowed without tls-client-ca: no client's "
+            "certificate is verified"
+        )
+        assert load(None, authorities, verify).settings.tls_client_verify == word
+    assert load(None, authorities, certificate).settings.tls_client_verify == "required"
 
 
 @pytest.mark.parametrize("scheme", ["proxy", "proxy+https"])

@@ -180,6 +180,12 @@ class TestWhichOne:
         assert shown(made, trusted, None) == "192.0.2.1"
         assert read_clients(pairs.settings()).pairs[0].addresses == ("192.0.2.1", "2001:db8::1")
 
+    def test_two_certificates_may_have_one_key(self, tmp_path):
+        key = GOOD_KEYS["p-256"]()
+        one, other = (self_signed(tmp_path / name, key) for name in ("one.pem", "other.pem"))
+        files = read_clients(Settings(tls_certificate=(one, other), tls_key=(one, one)))
+        assert [(pair.certificate.path, pair.key.path) for pair in files.pairs] == [(one, one), (other, one)]
+
     def test_a_key_may_be_in_the_file_of_its_certificate(self, trusted, tmp_path):
         settings = Settings(tls_certificate=(str(trusted.certificate("a.test")),))
         assert shown(Certificates(settings, read_clients(settings)), trusted, "a.test") == "a.test"

@@ -68,7 +68,7 @@ CLIENT_SAMPLES = {
         flag=(("one,two.key", "c"), ("one,two.key", "c")),
         arguments=[part for path in CERTIFICATES for part in ("--tls-key", path)],
         shown=",".join(CERTIFICATES),
-        bad=_BAD_FILES,
+        bad=[value for value in _BAD_FILES if value != "a,a"],
         beside={"tls_certificate": ",".join(CERTIFICATES)},
     ),
     "tls_min": Sample(
@@ -88,6 +88,7 @@ CLIENT_SAMPLES = {
         arguments=["--tls-client-ca", "ca.pem"],
         shown="ca.pem",
         bad=BAD_PATHS,
+        beside={"tls_certificate": "a.pem"},
     ),
     "tls_client_verify": Sample(
         default="required",
@@ -97,6 +98,7 @@ CLIENT_SAMPLES = {
         arguments=["--tls-client-verify", "optional"],
         shown="optional",
         bad=_BAD_CHOICES,
+        beside={"tls_certificate": "a.pem", "tls_client_ca": "ca.pem"},
     ),
     "max_handshakes": Sample(
         default=1000,

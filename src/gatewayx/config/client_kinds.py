@@ -18,13 +18,20 @@ class FileList(FunctionList):
     @property
     def allowed(self) -> str:
         """See Kind."""
-        return f"1 to {self.most} different paths of at most {self._path.longest} bytes, without control characters"
+        which = "paths" if self.may_repeat else "different paths"
+        return f"1 to {self.most} {which} of at most {self._path.longest} bytes, without control characters"
 
     def _parse_one(self, text: object) -> object:
         path = self._path.parse(text)
         if path is None:
             raise DisallowedValueError
         return path
+
+
+class KeyFileList(FileList):
+    """The same of keys, of which one may be that of several certificates."""
+
+    may_repeat = True
 
 
 class ProxyList(FunctionList):

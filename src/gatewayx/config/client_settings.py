@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatewayx.config.client_kinds import FileList, ProxyList
+from gatewayx.config.client_kinds import FileList, KeyFileList, ProxyList
 from gatewayx.config.kinds import Choice, FilePath, Integer
 from gatewayx.config.setting import Setting
 
@@ -21,7 +21,7 @@ CLIENT_SETTINGS: tuple[Setting, ...] = (
     Setting(
         "tls_key",
         "tls-key",
-        FileList(),
+        KeyFileList(),
         "TLS to clients",
         "PEM file of the key of each tls-certificate, in the same order; without it the keys are in the certificates' "
         "files. It is read anew when it changes.",

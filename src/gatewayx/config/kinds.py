@@ -75,6 +75,8 @@ class FunctionList(Kind):
     metavar = "NAME"
     most = 1024
     longest = 4096
+    # Whether an entry may stand there again.
+    may_repeat = False
 
     @property
     def allowed(self) -> str:
@@ -92,7 +94,7 @@ class FunctionList(Kind):
             raise DisallowedValueError
         entries = tuple(self._parse_one(text) for text in texts)
         names = [self._name(entry) for entry in entries]
-        if len(set(names)) != len(names):
+        if not self.may_repeat and len(set(names)) != len(names):
             raise DisallowedValueError
         return entries
 

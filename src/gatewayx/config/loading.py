@@ -136,6 +136,15 @@ def _check_tls(loaded: Loaded) -> None:
             f"{_told(loaded, 'tls_key')} is not allowed with {_told(loaded, 'tls_certificate')}: there must be as many "
             "keys as certificates, or none"
         )
+    if settings.tls_client_ca is not None and not settings.tls_certificate:
+        raise SettingError(
+            f"{_told(loaded, 'tls_client_ca')} is not allowed without tls-certificate: nobody's certificate is asked for"
+        )
+    if settings.tls_client_ca is None and loaded.origins["tls_client_verify"] != "default":
+        raise SettingError(
+            f"{_told(loaded, 'tls_client_verify')} is not allowed without tls-client-ca: no client's certificate is "
+            "verified"
+        )
 
 
 def _check_proxies(loaded: Loaded) -> None:
