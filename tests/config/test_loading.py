@@ -147,8 +147,8 @@ def test_clients_are_not_verified_in_vain() -> None:
     certificate = {"tls_certificate": ("a.pem",)}
 
     assert refusal(lambda: load(None, authorities, {})) == (
-        "tls-client-ca = ca.pem (environment GATEWAYX_TLS_CLIENT_CA) is not allowed without tls-certificate: nobody's "
-        "certificate is asked for"
+        "tls-client-ca = ca.pem (environment GATEWAYX_TLS_CLIENT_CA) is not allowed without tls-certificate: nobody is "
+        "asked for one"
     )
     for word in ("required", "optional"):
         verify = {**certificate, "tls_client_verify": word}

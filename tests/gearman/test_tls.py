@@ -303,7 +303,7 @@ class TestRefused:
 
 
 class TestOptionAfterRefusal:
-    """A job server that has refused the certificate has hung up on what was sent with it, and still knows OPTION_REQ."""
+    """A job server that has refused the certificate has hung up as well, and not on OPTION_REQ."""
 
     async def test_a_refusal_that_is_told_is_not_taken_for_one_of_the_option(self, authority, stranger):
         lets_in = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

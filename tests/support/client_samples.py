@@ -6,8 +6,9 @@ from support.bad_values import BAD_NUMBERS, BAD_PATHS
 from support.sample import Sample
 from support.tls import authority
 
-# Files of certificates and their keys that are there, since `check` reads them.
+# Files of certificates and their keys, and of an authority, that are there, since `check` reads them.
 CERTIFICATES = [str(authority().certificate(host)) for host in ("one.example", "two.example")]
+AUTHORITY = str(authority().file)
 
 _BAD_FILES = [*BAD_PATHS, ",", "a,", ",a", "a,,b", "a,a", ",".join(f"{number}.pem" for number in range(65))]
 _BAD_NETWORKS = [
@@ -85,10 +86,10 @@ CLIENT_SAMPLES = {
         toml=('"ca.pem"', "ca.pem"),
         variable=("/a b/\u00e4.pem", "/a b/\u00e4.pem"),
         flag=("c", "c"),
-        arguments=["--tls-client-ca", "ca.pem"],
-        shown="ca.pem",
+        arguments=["--tls-client-ca", AUTHORITY],
+        shown=AUTHORITY,
         bad=BAD_PATHS,
-        beside={"tls_certificate": "a.pem"},
+        beside={"tls_certificate": CERTIFICATES[0]},
     ),
     "tls_client_verify": Sample(
         default="required",
@@ -98,7 +99,7 @@ CLIENT_SAMPLES = {
         arguments=["--tls-client-verify", "optional"],
         shown="optional",
         bad=_BAD_CHOICES,
-        beside={"tls_certificate": "a.pem", "tls_client_ca": "ca.pem"},
+        beside={"tls_certificate": CERTIFICATES[0], "tls_client_ca": AUTHORITY},
     ),
     "max_handshakes": Sample(
         default=1000,

@@ -138,7 +138,7 @@ def _check_tls(loaded: Loaded) -> None:
         )
     if settings.tls_client_ca is not None and not settings.tls_certificate:
         raise SettingError(
-            f"{_told(loaded, 'tls_client_ca')} is not allowed without tls-certificate: nobody's certificate is asked for"
+            f"{_told(loaded, 'tls_client_ca')} is not allowed without tls-certificate: nobody is asked for one"
         )
     if settings.tls_client_ca is None and loaded.origins["tls_client_verify"] != "default":
         raise SettingError(
