@@ -54,6 +54,9 @@ GOOD_KEYS = {
     "p-521": lambda: ec.generate_private_key(ec.SECP521R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
+SERIAL = 100
+# As it begins with its version, and with its serial number behind that.
+BEGIN = bytes.fromhex("a003020102")
 # What is written in the place of what, both of one length: OpenSSL takes such a certificate, and cryptography does not.
 # The last number of each oid.
 OTHER_EXTENSIONS = (101, 102)
@@ -74,7 +77,7 @@ def self_signed(file: Path, key, replaced: tuple[bytes, bytes] = (b"", b"")) -> 
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(1000)
+        .serial_number(SERIAL)
         .not_valid_before(now)
         .not_valid_after(now + 1000 * SECOND)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("abc")]), critical=False)
@@ -357,6 +360,14 @@ class TestFaults:
             StartError, match=r"certificate = '.*odd\.pem' cannot be used: its certificate cannot be dec"
         ):
             read_clients(Settings(tls_certificate=(path,)))
+
+    @pytest.mark.parametrize("serial", [0, -28])
+    def test_a_serial_number_that_none_should_have_is_none(self, serial, tmp_path, recwarn):
+        whole, odd = (BEGIN + b"\x02\x01" + number.to_bytes(1, "big", signed=True) for number in (SERIAL, serial))
+        path = self_signed(tmp_path / "odd.pem", GOOD_KEYS["p-256"](), (whole, odd))
+        settings = Settings(tls_certificate=(path,), tls_client_ca=path)
+        assert Certificates(settings, read_clients(settings))
+        assert [str(each.message) for each in recwarn] == []
 
     @pytest.mark.parametrize("kind", USELESS_KEYS)
     def test_a_key_that_signs_no_handshake_is_a_fault(self, kind, tmp_path):

@@ -6,6 +6,7 @@ Only who reads the files anew decodes certificates; the other processes are hand
 from __future__ import annotations
 
 import ssl
+import warnings
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,8 @@ from gatewayx.net.pem import Pem, load_authorities, load_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from cryptography import x509
 
     from gatewayx.config.settings import Settings
 
@@ -180,7 +183,7 @@ def pair_of(certificate: Pem, key: Pem | None, *, is_server: bool = False) -> Pa
 
     try:
         # The first one of the file is shown, and the others are its authorities'.
-        leaf = x509.load_pem_x509_certificate(certificate.content)
+        leaf = decoded(certificate.content)
         public_key = leaf.public_key()
         not_before_s = leaf.not_valid_before_utc.timestamp()
         not_after_s = leaf.not_valid_after_utc.timestamp()
@@ -201,6 +204,16 @@ def pair_of(certificate: Pem, key: Pem | None, *, is_server: bool = False) -> Pa
         names += (name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
         addresses += map(str, alternatives.get_values_for_type(x509.IPAddress))
     return Pair(certificate, key, tuple(names), tuple(addresses), not_before_s, not_after_s)
+
+
+def decoded(content: bytes) -> x509.Certificate:
+    """The first certificate of a file in PEM. Raises whatever the package does that decodes it."""
+    from cryptography import x509
+
+    with warnings.catch_warnings():
+        # It warns of what no authority should issue, such as a serial number of 0, and would do so in the gateway's log.
+        warnings.simplefilter("ignore")
+        return x509.load_pem_x509_certificate(content)
 
 
 def _signs_handshakes(public_key: object) -> bool:
