@@ -402,7 +402,7 @@ class TestJobServers:
                 await until(is_up)
                 await served.becomes(well=True, purpose="job-servers")
                 purposes = [shown["purpose"] for shown in (await served.admin.status())["certificates"]]
-                assert purposes == ["clients", "job-servers"]
+                assert purposes == ["clients", "job-servers", "job-server-authorities"]
                 own.write_bytes(b"nonsense")
                 await served.process.until("the certificates for job servers stay as they were: server-certificate = ")
                 await served.becomes(well=False, purpose="job-servers")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import datetime
 import logging
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gatewayx.cli import main
 from gatewayx.config.settings import Settings
-from gatewayx.server import expiry
+from gatewayx.server import expiry, tls_files
 from gatewayx.server.expiry import DAY_S, Expiry
 from gatewayx.server.tls_files import TlsFiles, read_clients
 from support.tls import Authority
@@ -92,6 +97,47 @@ def test_it_is_told_again_once_a_day_and_when_it_expires(tmp_path, clock, caplog
     assert told_after(32.5) == ["has expired"]
     # The clock is set back.
     assert told_after(5) == ["expires in 26 days"]
+
+
+def authorities(folder: Path, *ends_s: float) -> TlsFiles:
+    """A certificate that is good, and a file of authorities of clients that end then."""
+    good = files(folder, "a.test", ends_s=NOW_S + 1000 * DAY_S)
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = []
+    for number, at_s in enumerate(ends_s):
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Root {number}\n")])
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        times = [datetime.datetime.fromtimestamp(when_s, datetime.timezone.utc) for when_s in (1e9, at_s)]
+        builder = builder.not_valid_before(times[0]).not_valid_after(times[1]).serial_number(number + 1)
+        built = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made.append(built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    path = folder / "ca.pem"
+    path.write_bytes(b"of ours\n".join(made))
+    shown = good.clients.pairs[0].certificate.path
+    return TlsFiles(clients=read_clients(Settings(tls_certificate=(shown,), tls_client_ca=str(path))))
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "told"),
+    [
+        ([40 * DAY_S], None),
+        ([9 * DAY_S + 1], r"its authority 'CN=Root 0\n') expires in 9 days"),
+        ([40 * DAY_S, 9 * DAY_S + 1], r"one of its authorities, 'CN=Root 1\n') expires in 9 days"),
+        ([-DAY_S, 40 * DAY_S], None),
+        ([-2 * DAY_S, -DAY_S], r"one of its authorities, 'CN=Root 1\n') has expired"),
+    ],
+)
+def test_of_authorities_the_one_that_ends_next_is_told(tmp_path, clock, caplog, monkeypatch, ends_s, told):
+    monkeypatch.setattr(tls_files, "time", clock)
+    read = authorities(tmp_path, *(NOW_S + each_s for each_s in ends_s))
+    Expiry().read(read)
+    lines = [record.message for record in caplog.records]
+    if told is None:
+        assert lines == []
+    else:
+        [line] = lines
+        assert line.startswith(f"tls-client-ca = '{tmp_path / 'ca.pem'}' ({told}")
+    assert [purpose for purpose, _ in read.terms()] == ["clients", "client-authorities"]
 
 
 def test_check_tells_it_too(tmp_path, clock, caplog):

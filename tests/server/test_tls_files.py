@@ -481,14 +481,35 @@ class TestFaults:
         assert not any(line in message for line in own.decode().splitlines()[1:-1])
 
     @pytest.mark.parametrize(
-        ("name", "told"), [("missing", "No such file"), ("key", "no certificate"), ("half", "cut off")]
+        ("name", "told"),
+        [
+            ("missing", "No such file"),
+            ("folder", "no regular file"),
+            ("empty", "is empty"),
+            ("der", "it seems to be DER"),
+            ("key", "no certificate in PEM, but a key"),
+            ("half", "cut off"),
+            ("leaf", "no certificate in it is that of an authority"),
+        ],
     )
     def test_of_authorities_are_told(self, pairs, trusted, tmp_path, name, told):
         pairs.add("a.test")
         (tmp_path / "key").write_bytes(trusted.pair("a.test")[1])
         (tmp_path / "half").write_bytes(trusted.file.read_bytes()[:200])
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "empty").touch()
+        (tmp_path / "der").write_bytes(ssl.PEM_cert_to_DER_cert(trusted.file.read_text()))
+        (tmp_path / "leaf").write_bytes(trusted.pair("b.test")[0])
         with pytest.raises(StartError, match=f"tls-client-ca = '.*{name}' cannot be used: .*{told}"):
             read_clients(pairs.settings(tls_client_ca=str(tmp_path / name)))
+
+    def test_who_has_issued_himself_may_be_trusted_alone(self, pairs, trusted, tmp_path):
+        pairs.add("a.test")
+        own = tmp_path / "own.pem"
+        made = pairs.made(tls_client_ca=self_signed(own, GOOD_KEYS["p-256"]()))
+        context = trusted.context()
+        context.load_cert_chain(own)
+        assert shake(made.context, context, "a.test")
 
     def test_one_that_must_not_be_read_is_told(self, pairs, monkeypatch):
         pairs.add("a.test")

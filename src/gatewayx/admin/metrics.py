@@ -205,7 +205,7 @@ class GatewayFamilies:
         yield _family(
             GaugeMetricFamily,
             "gatewayx_tls_certificate_not_after_seconds",
-            "When a certificate expires that the gateway shows to clients or job servers, since the epoch.",
+            "When a certificate expires that clients or job servers are shown or trusted by, since the epoch.",
             ("purpose", "certificate"),
             [((shown.purpose, shown.path), shown.not_after_s) for shown in view.certificates],
         )

@@ -95,13 +95,13 @@ class ReloadView(NamedTuple):
 
 
 class CertificateView(NamedTuple):
-    """A certificate that the gateway shows."""
+    """A certificate that the gateway shows, or that of an authority."""
 
-    # To whom: clients or job-servers.
+    # To whom it is shown: clients or job-servers; or whom it vouches for: client-authorities or job-server-authorities.
     purpose: str
     # Of its file, as the settings have it.
     path: str
-    # For which names and addresses it is.
+    # For which names and addresses it is; the authority's name.
     names: list[str]
     # From when to when it is good, in seconds since the epoch.
     not_before_s: float

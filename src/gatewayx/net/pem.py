@@ -154,7 +154,7 @@ def _without(file: Pem, wanted: str) -> str:
 
 def _other_key(certificate: Pem, key_path: str) -> str:
     """What is wrong with a certificate and a key that are no pair."""
-    for part in _certificates(certificate.content)[1:_MOST_TRIED]:
+    for part in certificates(certificate.content)[1:_MOST_TRIED]:
         with _in_memory(part) as path, contextlib.suppress(OSError):
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, key_path, password="")
             return "the key is that of a later certificate in the file, which must be the first one"
@@ -165,7 +165,7 @@ def _has_faulty_certificates(certificate: Pem, error: OSError) -> bool:
     """Whether it is for this file that a pair could not be loaded, and not for that of the key."""
     if not isinstance(error, ssl.SSLError) or error.reason in _NOT_USED:
         return True
-    with _in_memory(b"".join(_certificates(certificate.content))) as path:
+    with _in_memory(b"".join(certificates(certificate.content))) as path:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
         except OSError:
@@ -173,7 +173,7 @@ def _has_faulty_certificates(certificate: Pem, error: OSError) -> bool:
     return False
 
 
-def _certificates(content: bytes) -> list[bytes]:
+def certificates(content: bytes) -> list[bytes]:
     """The parts of a file that are certificates, or begin as such."""
     return [part for part in _BEGIN.split(content) if part.startswith(_CERTIFICATES)]
 

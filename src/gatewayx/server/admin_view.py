@@ -166,10 +166,8 @@ class Viewer:
             tokens=self._tokens(),
             tokens_file=_files(board.tokens),
             certificates=[
-                CertificateView(
-                    purpose, pair.certificate.path, [*pair.names, *pair.addresses], pair.not_before_s, pair.not_after_s
-                )
-                for purpose, pair in self.tls.pairs()
+                CertificateView(purpose, term.path, list(term.names), term.not_before_s, term.not_after_s)
+                for purpose, term in self.tls.terms()
             ],
             tls_files={
                 "clients": _files(board.client_certificates),

@@ -5,7 +5,9 @@ Only who reads the files anew decodes certificates; the other processes are hand
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -24,8 +26,28 @@ if TYPE_CHECKING:
 
 # So many of the names in a certificate are told in messages.
 MOST_TOLD_NAMES = 3
+# So much of the name of an authority.
+MOST_NAME_CHARACTERS = 200
 # The curves of keys that sign handshakes (RFC 8446 4.2.3), as cryptography names them, by the name that messages have.
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1", "P-521": "secp521r1"}
+
+
+class Term(msgspec.Struct, frozen=True):
+    """How long a certificate in a file is good."""
+
+    # The key of the setting that names the file, and its path there.
+    setting: str
+    path: str
+    # Whose it is, as messages tell it; and the names in it.
+    whose: str
+    names: tuple[str, ...]
+    # From when to when it is good, in seconds since the epoch.
+    not_before_s: float
+    not_after_s: float
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"{pem.named(self.setting, self.path)} ({self.whose})"
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -44,6 +66,12 @@ class Pair(msgspec.Struct, frozen=True):
     def is_good(self, now_s: float) -> bool:
         """Whether those who look at the time trust it; now_s: since the epoch."""
         return self.not_before_s <= now_s < self.not_after_s
+
+    @property
+    def term(self) -> Term:
+        """How long it is good."""
+        file, names = self.certificate, (*self.names, *self.addresses)
+        return Term(file.setting, file.path, f"for {self.subjects}", names, self.not_before_s, self.not_after_s)
 
     def without_key(self) -> Pair:
         """What is told of it: nothing of the contents of its files."""
@@ -65,6 +93,8 @@ class ClientFiles(msgspec.Struct, frozen=True):
     pairs: tuple[Pair, ...]
     # By which clients' certificates are trusted; None where clients are not asked for one.
     authorities: Pem | None = None
+    # Of the authority among them that ends next; None if none can be decoded.
+    authority_term: Term | None = None
 
 
 class JobServerFiles(msgspec.Struct, frozen=True):
@@ -74,6 +104,8 @@ class JobServerFiles(msgspec.Struct, frozen=True):
     authorities: Pem | None = None
     # What the gateway shows of itself; None for nothing.
     pair: Pair | None = None
+    # As ClientFiles has it.
+    authority_term: Term | None = None
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -87,11 +119,16 @@ class TlsFiles(msgspec.Struct, frozen=True):
     clients: ClientFiles | None = None
     job_servers: JobServerFiles | None = None
 
-    def pairs(self) -> Iterator[tuple[str, Pair]]:
-        """All certificates, each with whom it is shown to: clients or job-servers."""
-        for purpose, files in (("clients", self.clients), ("job-servers", self.job_servers)):
+    def terms(self) -> Iterator[tuple[str, Term]]:
+        """Of all certificates, each with whom it is shown to, and of authorities, with whom they vouch for."""
+        for purpose, vouched, files in (
+            ("clients", "client-authorities", self.clients),
+            ("job-servers", "job-server-authorities", self.job_servers),
+        ):
             if files is not None:
-                yield from ((purpose, pair) for pair in files.pairs)
+                yield from ((purpose, pair.term) for pair in files.pairs)
+                if files.authority_term is not None:
+                    yield vouched, files.authority_term
 
     def without_client_keys(self) -> TlsFiles:
         """The same for a process that shows clients nothing."""
@@ -159,9 +196,15 @@ def judged_clients(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> C
         for certificate, key in zip(settings.tls_certificate, keys, strict=True)
     )
     authorities = None if settings.tls_client_ca is None else read["tls-client-ca", settings.tls_client_ca]
-    if authorities is not None:
-        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations, authorities)
-    return ClientFiles(pairs, authorities)
+    if authorities is None:
+        return ClientFiles(pairs)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_authorities(context.load_verify_locations, authorities)
+    found = _certificates(authorities)
+    # One that has issued itself vouches for itself at least.
+    if found and context.cert_store_stats()["x509_ca"] == 0 and all(each.subject != each.issuer for each in found):
+        raise StartError(f"{authorities} cannot be used: no certificate in it is that of an authority")
+    return ClientFiles(pairs, authorities, _next_end(authorities, found, time.time()))
 
 
 def judged_job_servers(settings: Settings, read: Mapping[tuple[str, str], Pem]) -> JobServerFiles:
@@ -170,9 +213,36 @@ def judged_job_servers(settings: Settings, read: Mapping[tuple[str, str], Pem]) 
     certificate = by_setting.get("server-certificate")
     pair = None if certificate is None else pair_of(certificate, by_setting.get("server-key"))
     authorities = by_setting.get("server-ca")
-    if authorities is not None:
-        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations, authorities)
-    return JobServerFiles(authorities, pair)
+    if authorities is None:
+        return JobServerFiles(pair=pair)
+    load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations, authorities)
+    return JobServerFiles(authorities, pair, _next_end(authorities, _certificates(authorities), time.time()))
+
+
+def _certificates(authorities: Pem) -> list[x509.Certificate]:
+    """The certificates in a file of authorities, but for those that OpenSSL alone can decode."""
+    found = []
+    for part in pem.certificates(authorities.content):
+        with contextlib.suppress(Exception):
+            each = decoded(part)
+            # All that is asked for later, since each is decoded only then.
+            each.subject.rfc4514_string()
+            each.issuer.rfc4514_string()
+            found.append(each)
+    return found
+
+
+def _next_end(authorities: Pem, found: list[x509.Certificate], now_s: float) -> Term | None:
+    """Of the authority that ends next. One that has ended is told of only where no other is left: it was replaced."""
+    ends = sorted((each.not_valid_after_utc.timestamp(), number) for number, each in enumerate(found))
+    if not ends:
+        return None
+    _, number = next((end for end in ends if end[0] > now_s), ends[-1])
+    each = found[number]
+    name = each.subject.rfc4514_string()[:MOST_NAME_CHARACTERS]
+    whose = f"its authority {name!a}" if len(found) == 1 else f"one of its authorities, {name!a}"
+    begins_s, ends_s = each.not_valid_before_utc.timestamp(), each.not_valid_after_utc.timestamp()
+    return Term(authorities.setting, authorities.path, whose, (name,), begins_s, ends_s)
 
 
 def pair_of(certificate: Pem, key: Pem | None, *, is_server: bool = False) -> Pair:
@@ -211,7 +281,7 @@ def decoded(content: bytes) -> x509.Certificate:
     from cryptography import x509
 
     with warnings.catch_warnings():
-        # It warns of what no authority should issue, such as a serial number of 0, and would do so in the gateway's log.
+        # It warns of what no authority should issue, such as a serial number of 0, and would do so in the log.
         warnings.simplefilter("ignore")
         return x509.load_pem_x509_certificate(content)
 
