@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Debian keeps gearmand where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes, each of which would compile every module anew without what was kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 REQUIREMENTS := $(VENV)/requirements.stamp
 INSTALLED := $(VENV)/installed.stamp

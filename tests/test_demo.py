@@ -16,7 +16,7 @@ from support.demo import running_demo
 from support.event_streams import events_of
 from support.tools import without_sanitizer
 
-STOP_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 60
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,7 @@ import pytest
 from support.gearmand import die_with_parent
 from support.job_servers import nobody_listens
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 COMBINATIONS = [found for count in (1, 2, 3) for found in itertools.combinations(range(3), count)]
 EACH_AND_ALL = [(0,), (1,), (2,), (0, 1, 2)]
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from support.admin import ADMIN, AdminAddress, admin_of, until
-from support.gateway import PROCESS_S, ServeProcess, children_of, eventually
+from support.gateway import ServeProcess, children_of, eventually
 from support.http import HttpClient, post
 from support.imports import imported_with
 from support.job_servers import hand_worker
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -18,9 +18,10 @@ from gatewayx.address import Address
 from gatewayx.errors import StartError
 from gatewayx.healthcheck import ask
 from support.admin import ADMIN, admin_of
-from support.gateway import PROCESS_S, ServeProcess
+from support.gateway import ServeProcess
 from support.imports import imported_with
 from support.job_servers import nobody_listens
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

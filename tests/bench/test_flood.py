@@ -14,8 +14,9 @@ import pytest
 from gatewayx.bench.flood import FLOODED_HEADERS, KIND_NAMES, MIXED, OVERSIZE_BYTES, FloodGenerator, flood_kinds
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.net.sockets import Peer, clock_ns
-from support.gateway import SOON_S, WAIT_S, RunningGateway, eventually, running_gateway
+from support.gateway import RunningGateway, eventually, running_gateway
 from support.scripted_server import LINGER_NOT
+from support.times import SOON_S, WAIT_S
 
 pytestmark = pytest.mark.anyio
 

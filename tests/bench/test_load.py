@@ -11,9 +11,10 @@ import pytest
 
 from gatewayx.bench.load import LoadGenerator
 from gatewayx.net.sockets import Peer, clock_ns
-from support.gateway import WAIT_S, eventually
+from support.gateway import eventually
 from support.load import MANY, TAG, Outcome, echo, ended, load, never, raw_server, started, sweep_until, template
 from support.scripted_server import Request, ok, scripted_server
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

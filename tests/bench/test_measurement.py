@@ -15,9 +15,10 @@ from gatewayx.bench.measurement import Measurement, Progress
 from gatewayx.bench.plan import FloodSettings, LoadSettings, Target
 from gatewayx.bench.result import Run
 from gatewayx.embedded.job_server import JobServer
-from support.gateway import PROCESS_S, WAIT_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.scripted_server import Request, ok, scripted_server
+from support.times import PROCESS_S, WAIT_S
 from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,8 @@ import pytest
 
 from gatewayx.bench.errors import RunError, UseError
 from gatewayx.bench.sampling import ProcessTree, find_process, slope_per_s
-from support.gateway import WAIT_S
 from support.gearmand import die_with_parent
+from support.times import WAIT_S
 from support.tools import without_sanitizer
 
 MEBIBYTE = 1024 * 1024

@@ -22,10 +22,11 @@ from gatewayx.bench.flood import FloodGenerator, flood_kinds
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.net.sockets import Peer, clock_ns
 from support.account import Gearmands
-from support.gateway import PROCESS_S, ServeProcess, cancelled, eventually
+from support.gateway import ServeProcess, cancelled, eventually
 from support.http import HttpClient, head, post
 from support.open_loop import Name, clients_of
 from support.shared_memory import Sampler, SharedMemory
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -19,9 +19,10 @@ import pytest
 
 from gatewayx.gearman.admin import AdminConnection
 from support.account import FUNCTION, Account, Gearmands, KeptWorker, Load, Outcome
-from support.gateway import WAIT_S, RunningGateway, ServeProcess, eventually, running_gateway
+from support.gateway import RunningGateway, ServeProcess, eventually, running_gateway
 from support.http import HttpClient, post
 from support.peer import Peer, ask_text
+from support.times import WAIT_S
 from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio

@@ -19,10 +19,11 @@ import pytest
 from gatewayx.core.shared import KEPT_BYTES, KEPT_JOBS
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
 from support.event_streams import EventParser
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.http import HttpClient, Response, get, head, post
 from support.kept import ASYNC, at, job_of
 from support.relaying import Relaying, relaying
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

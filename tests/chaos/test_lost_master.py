@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head, post
 from support.open_loop import OpenLoop
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -24,11 +24,12 @@ from gatewayx.embedded.worker import AssignedJob
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
 from support.cutting_proxy import CuttingProxy
 from support.fault_proxy import DOWN, UP, FaultProxy
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.http import HttpClient, Response, post
 from support.keys import is_first, keyed, likeness
 from support.open_loop import clients_of
 from support.relaying import Relaying, relaying
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,11 @@ import time
 import pytest
 
 from support.account import Account, Gearmands, KeptWorker
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head
 from support.open_loop import OpenLoop
 from support.shared_memory import SharedMemory
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.gearmand import Gearmand
 from support.http import HttpClient, post
 from support.relaying import Relaying, relaying, unique_line
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.open_loop import Name, OpenLoop, clients_of
 from support.shared_memory import SharedMemory
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ from gatewayx.embedded.job_server import JobServer
 from gatewayx.gearman import packet
 from gatewayx.gearman.packet import PacketType
 from support.job_servers import hand_worker
-from support.peer import WAIT_S, Peer, ask_text
+from support.peer import Peer, ask_text
+from support.times import WAIT_S
 from support.tools import run_tool
 
 pytestmark = pytest.mark.anyio

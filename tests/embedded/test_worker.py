@@ -11,7 +11,8 @@ from gatewayx.embedded import encode, sample_functions
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.errors import InvalidArgumentError, InvalidStateError
 from gatewayx.gearman.packet import PacketType
-from support.peer import WAIT_S, Peer
+from support.peer import Peer
+from support.times import WAIT_S
 from support.tools import run_tool
 
 pytestmark = pytest.mark.anyio

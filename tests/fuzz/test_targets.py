@@ -20,7 +20,7 @@ from fuzz.corpus import kept
 from fuzz.mutations import run_inputs, run_mutations
 
 # A sanitized build on a busy machine takes minutes for what takes seconds.
-pytestmark = pytest.mark.timeout(230)
+pytestmark = pytest.mark.timeout(580)
 
 
 @pytest.mark.parametrize(

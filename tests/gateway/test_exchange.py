@@ -12,10 +12,11 @@ from gatewayx import __version__
 from gatewayx.embedded import encode
 from gatewayx.gateway import exchange, headers
 from gatewayx.gearman.packet import Magic, PacketType
-from support.gateway import MAX_RESULT, SOON_S, RunningGateway, running_gateway
+from support.gateway import MAX_RESULT, RunningGateway, running_gateway
 from support.http import HttpClient, ask, head, post
 from support.job_servers import hand_worker, nobody_listens
 from support.peer import ask_text, dropped
+from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
 

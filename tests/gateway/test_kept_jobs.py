@@ -13,11 +13,12 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, PacketType
 from support.fault_proxy import DOWN, FaultProxy
-from support.gateway import MAX_RESULT, WAIT_S, eventually, running_gateway
+from support.gateway import MAX_RESULT, eventually, running_gateway
 from support.http import HttpClient, Response, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker, nobody_listens
 from support.kept import ASYNC, EVENTS, JOB_FIELDS, KeptClient, at, job_of
 from support.peer import dropped, handles
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -11,13 +11,14 @@ import pytest
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, PacketType
-from gatewayx.net.ports import free_port
 from support.behind import behind
-from support.gateway import MAX_RESULT, SOON_S, RunningGateway, eventually, running_gateway
+from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, chunked, head, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
 from support.keys import counted, is_again, is_first, key_line, keyed, known_keys, new_key, waits
 from support.peer import dropped
+from support.ports import free_port
+from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
 

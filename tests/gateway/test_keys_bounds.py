@@ -13,11 +13,12 @@ from gatewayx.core.shared import KEPT_BYTES
 from gatewayx.embedded.worker import Worker
 from gatewayx.gateway.kept_job import KeptJob
 from gatewayx.gearman.packet import PacketType
-from support.gateway import MAX_RESULT, SOON_S, RunningGateway, eventually, running_gateway
+from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, post
 from support.job_servers import ScriptedJobServer, hand_worker
 from support.kept import ASYNC, KeptClient, job_of
 from support.keys import REPLAYED, counted, is_again, is_first, key_line, key_of, keyed, known_keys, new_key, ran, waits
+from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
 

@@ -17,17 +17,17 @@ import anyio
 import pytest
 
 from gatewayx.gearman.packet import PacketType
-from gatewayx.net.ports import free_port
 from support.gateway import running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, chunked, get, head, post
 from support.job_servers import hand_worker
 from support.peer import Peer, ask_text
+from support.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
 # Longer than anything takes; a test that waits for it has failed.
-WAIT_S = 10.0
+WAIT_S = 45.0
 # So long the plugin is given to answer what it never answers.
 SILENCE_S = 0.2
 RESULT = b"RESULT"

@@ -18,10 +18,11 @@ import pytest
 from gatewayx.core.metrics import BOUNDS_S
 from gatewayx.embedded import encode
 from gatewayx.http.outcomes import OUTCOMES
-from support.gateway import PROCESS_S, RunningGateway, cancelled, eventually, running_gateway
+from support.gateway import RunningGateway, cancelled, eventually, running_gateway
 from support.http import HttpClient, chunked, get, head, post
 from support.job_servers import hand_worker, nobody_listens
 from support.relaying import relaying, unique_line
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

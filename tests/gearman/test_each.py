@@ -15,13 +15,14 @@ from gatewayx.config.settings import Settings
 from gatewayx.gearman import each
 from gatewayx.gearman.packet import PacketType
 from gatewayx.net import names
-from gatewayx.net.ports import free_port
 from gatewayx.server.process import GatewayProcess
 from support.behind import upstreams_of
-from support.gateway import SOON_S, RunningGateway, eventually, running_gateway
+from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer
 from support.lookups import numeric
+from support.ports import free_port
+from support.times import SOON_S
 from support.tls import Authority, TlsTerminator
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,10 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman import keeper
 from gatewayx.gearman.packet import PacketType
-from support.gateway import WAIT_S, RunningGateway, eventually, running_gateway
+from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, response
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -11,10 +11,11 @@ import pytest
 from gatewayx.address import ServerAddress
 from gatewayx.gearman import keeper
 from gatewayx.net import names
-from support.gateway import SOON_S, eventually, running_gateway
+from support.gateway import eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedJobServer, nobody_listens
 from support.lookups import numeric
+from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
 

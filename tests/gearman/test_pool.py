@@ -17,10 +17,11 @@ from gatewayx.gearman.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from gatewayx.gearman.packet import PacketType
 from gatewayx.gearman.pool import Pool
 from support.behind import upstreams_of
-from support.gateway import SOON_S, WAIT_S, RunningGateway, eventually, running_gateway
+from support.gateway import RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, ask, post
 from support.job_servers import FakeDialer, ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
+from support.times import SOON_S, WAIT_S
 
 pytestmark = pytest.mark.anyio
 

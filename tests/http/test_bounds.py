@@ -10,9 +10,10 @@ import time
 import pytest
 
 from gatewayx.server import logs
-from support.gateway import SOON_S, WAIT_S, eventually, with_settings
+from support.gateway import eventually, with_settings
 from support.http import HttpClient, ask, head, post
 from support.still import still_gateway
+from support.times import SOON_S, WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from support.gateway import SOON_S, WAIT_S, eventually, with_settings
+from support.gateway import eventually, with_settings
 from support.http import HttpClient, chunked, get, head, post
 from support.still import still_gateway
+from support.times import SOON_S, WAIT_S
 
 pytestmark = pytest.mark.anyio
 
-FUNCTION = b"by-hand"
 POST = post(b"/by-hand", b"workload")
 SIZED = b"Content-Length: 5"
 CHUNKED = b"Transfer-Encoding: chunked"

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatewayx.net.listener import Listener
-from support.gateway import SOON_S, WAIT_S, RunningGateway, with_settings
+from support.gateway import RunningGateway, with_settings
 from support.http import HttpClient, ask, head, post
+from support.times import SOON_S, WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support.gateway import SOON_S, RunningGateway, eventually, with_settings
+from support.gateway import RunningGateway, eventually, with_settings
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import HandWorker
+from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
 

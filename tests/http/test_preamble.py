@@ -22,9 +22,10 @@ from gatewayx.server import relay_sockets
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.process import GatewayProcess, places_for
 from gatewayx.server.relay_sockets import RelaySockets
-from support.gateway import WAIT_S, RunningGateway, eventually
+from support.gateway import RunningGateway, eventually
 from support.http import HttpClient, head, post
 from support.pieces import every_way, in_pieces
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -20,10 +20,11 @@ from gatewayx.config.settings import Settings
 from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.proxied import LAST_CALL_S, MOST_WAITING
 from gatewayx.server.open_files import open_files_for
-from support.gateway import SOON_S, WAIT_S, RunningGateway, eventually
+from support.gateway import RunningGateway, eventually
 from support.http import HttpClient, get, head, post
 from support.job_servers import hand_worker
 from support.proxied import LOCAL, PROXY, binary, line, line_of, packed, proxied_gateway, summed, value
+from support.times import SOON_S, WAIT_S
 from support.tls import authority
 from support.tls_client import open_tls
 

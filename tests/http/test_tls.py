@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gatewayx.net.tls import TlsServer
-from support.gateway import WAIT_S, RunningGateway, eventually, with_settings
+from support.gateway import RunningGateway, eventually, with_settings
 from support.http import HttpClient, ask, get, head, post
+from support.times import WAIT_S
 from support.tls import authority
 from support.tls_records import ASKING_KEY_UPDATE, KEY_UPDATE, ClientRecords
 

@@ -13,9 +13,10 @@ import pytest
 import uvloop
 
 from gatewayx.net.listener import Listener
-from support.gateway import WAIT_S, eventually, running_gateway, with_settings
+from support.gateway import eventually, running_gateway, with_settings
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker, nobody_listens
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

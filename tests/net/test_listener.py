@@ -18,7 +18,7 @@ from gatewayx.net.listener import Listener
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import SocketStream, Stream, StreamOwner
 from support.gateway import eventually
-from support.http import WAIT_S
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,9 @@ from gatewayx.net.listener import Listener
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import SocketStream, Stream, StreamOwner
 from support.gateway import RunningGateway, eventually, running_gateway
-from support.http import WAIT_S, head, post
+from support.http import head, post
 from support.job_servers import hand_worker
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,8 @@ from gatewayx.net.poller import TurnPoller
 from gatewayx.net.proxied import LAST_CALL_S, ProxyServer
 from gatewayx.net.stream import Stream, StreamOwner
 from support.gateway import eventually
-from support.http import WAIT_S
 from support.proxied import LOCAL, PROXY, binary, line, packed
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from support.gateway import SOON_S, ServeProcess
+from support.gateway import ServeProcess
 from support.gearmand import die_with_parent
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker, nobody_listens
+from support.times import SOON_S
 
 LISTEN = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")

@@ -11,10 +11,11 @@ import pytest
 
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import PacketType
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.http import HttpClient, get, head, post
 from support.job_servers import hand_worker
 from support.relaying import relaying
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

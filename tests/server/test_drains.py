@@ -12,9 +12,10 @@ import pytest
 
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
-from support.gateway import PROCESS_S, SOON_S, ServeProcess
+from support.gateway import ServeProcess
 from support.http import HttpClient, head, post
 from support.job_servers import ScriptedJobServer
+from support.times import PROCESS_S, SOON_S
 
 LISTEN = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")

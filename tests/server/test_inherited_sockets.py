@@ -22,10 +22,11 @@ from gatewayx.errors import StartError
 from gatewayx.server import systemd
 from gatewayx.server.listeners import MAX_NOTSENT_BYTES, USER_TIMEOUT_GRACE_S
 from gatewayx.server.systemd import listen_sockets
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, head, post
 from support.proxied import line
+from support.times import PROCESS_S
 from support.tls import authority
 
 pytestmark = pytest.mark.anyio

@@ -14,12 +14,13 @@ import pytest
 
 from gatewayx.core.shared import KEPT_BYTES, KEPT_JOBS
 from gatewayx.embedded import encode
-from support.gateway import PROCESS_S, SOON_S, eventually
+from support.gateway import eventually
 from support.http import HttpClient, Response, get, head, post
 from support.job_servers import hand_worker
 from support.kept import ASYNC, at, job_of
 from support.peer import ask_text, dropped, handles
 from support.relaying import Relaying, relaying, unique_line
+from support.times import PROCESS_S, SOON_S
 from support.tokens import TokenFile
 
 pytestmark = pytest.mark.anyio

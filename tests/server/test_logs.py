@@ -26,13 +26,13 @@ import pytest
 from gatewayx.server import logs
 from gatewayx.server.master import TOLD_EVERY_S
 from gatewayx.server.standard_error import MAX_RECORD_BYTES, RecordStream, RecordWriter
-from support.gateway import SOON_S
 from support.gearmand import die_with_parent
 from support.job_servers import nobody_listens
+from support.times import SOON_S
 
 PIPE_BYTES = 16 * 1024
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def record(message: str, *arguments: object, name: str = "gatewayx", about: str = "") -> logging.LogRecord:

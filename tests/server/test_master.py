@@ -17,10 +17,11 @@ import pytest
 
 from gatewayx.core.counters import NAMES
 from gatewayx.server.places import Places, State, Watch
-from support.gateway import PROCESS_S, SOON_S, ServeProcess, children_of, eventually
+from support.gateway import ServeProcess, children_of, eventually
 from support.gearmand import LIBC, PR_SET_PDEATHSIG, die_with_parent
 from support.http import HttpClient, head, post
 from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
+from support.times import PROCESS_S, SOON_S
 from support.tls import Authority
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway import SOON_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, post
 from support.job_servers import hand_worker
+from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.job_server import JobServer
-from support.gateway import PROCESS_S, SOON_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, chunked, head, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
+from support.times import PROCESS_S, SOON_S
 
 LISTEN = ("--listen", "127.0.0.1:0")
 POST = post(b"/f", b"workload")

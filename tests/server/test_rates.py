@@ -10,9 +10,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, ask, head, post
 from support.relaying import relaying, unique_line
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -13,11 +13,11 @@ from gatewayx.config.kinds import FunctionBound, FunctionServer
 from gatewayx.errors import StartError
 from gatewayx.gearman.packet import PacketType
 from gatewayx.net import names
-from gatewayx.net.ports import free_port
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
 from support.lookups import numeric
+from support.ports import free_port
 from support.tls import Authority, TlsTerminator
 
 pytestmark = pytest.mark.anyio

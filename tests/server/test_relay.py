@@ -11,10 +11,11 @@ import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gearman.packet import PacketType
-from support.gateway import POLL_S, PROCESS_S, cancelled
+from support.gateway import POLL_S, cancelled
 from support.http import REQUEST_ID, HttpClient, Response, chunked, head, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker, nobody_listens
 from support.relaying import Relaying, relaying, unique_line
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

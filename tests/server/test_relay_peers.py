@@ -159,5 +159,9 @@ if os.fork() == 0:
 os.read(told, 1)
 os._exit(0)
 """
-        told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+        # Where other gateways have their folders, they would connect to find out whether anybody listens.
+        environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
+        told = subprocess.run(
+            [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True, timeout=240
+        )
         assert told.stdout == "0 True True\n1 False True\n"

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.gearmand import Gearmand
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker
 from support.relaying import Relaying, relaying, unique_line
 from support.shared_memory import Sampler
+from support.times import PROCESS_S
 from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio

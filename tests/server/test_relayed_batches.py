@@ -11,15 +11,16 @@ import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
 from support.batches import BatchClient, Line, batch, by_number, job, read_line
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.http import HttpClient, post
 from support.job_servers import hand_worker
 from support.relaying import Relaying, relaying, unique_line
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 
-# Of so many uniques each of four processes owns some: one owns none in one of 10^3 runs, all belong to one in 10^14.
-LINES = 24
+# Of so many uniques each of four processes owns some: one owns none in one of 10^7 runs, all belong to one in 10^35.
+LINES = 60
 LARGE_BYTES = 600_000
 Run = Callable[[AssignedJob], bytes | None]
 TEXT = b"0123456789abcde\n"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 WORKERS = 2
 BODY_BYTES = 3 << 20
 MAX_BODY_BYTES = 4 << 20
-UNIQUES = [b"unique-%d" % number for number in range(10)]
+UNIQUES = [b"unique-%d" % number for number in range(24)]
 
 
 class Served:

@@ -10,13 +10,14 @@ import pytest
 
 from gatewayx.core.shared import KEPT_BYTES, KEPT_KEYS
 from gatewayx.embedded import encode
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.http import HttpClient, chunked, head, post
 from support.job_servers import HandWorker, hand_worker
 from support.kept import ASYNC, at, job_of
 from support.keys import REPLAYED, is_again, is_first, key_line, key_of, keyed, new_key, ran
 from support.peer import ask_text
 from support.relaying import Relaying, relaying
+from support.times import PROCESS_S
 from support.tokens import TokenFile
 
 pytestmark = pytest.mark.anyio

@@ -22,10 +22,11 @@ from gatewayx.net.pem import NoRoomError
 from gatewayx.server import reloading, worker
 from gatewayx.server.children import Child
 from gatewayx.server.tls_files import NO_TLS, ClientFiles, TlsFiles
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, Response, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
 from support.proxied import line
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 
@@ -38,9 +39,10 @@ CLIENTS = 30
 class Configured:
     """`gatewayx serve` with a file that the test writes."""
 
-    def __init__(self, path: Path, *arguments: str) -> None:
+    def __init__(self, path: Path, *arguments: str, before: str = "") -> None:
         self.path = path
-        self.served = ServeProcess("--listen", "127.0.0.1:0", "--workers", "2", "--config", str(path), *arguments)
+        options = ("--listen", "127.0.0.1:0", "--workers", "2", "--config", str(path))
+        self.served = ServeProcess(*options, *arguments, before=before)
         self.address = ("", 0)
 
     def write(self, *lines: str) -> None:
@@ -71,9 +73,11 @@ def servers(*of: ScriptedJobServer | tuple[str, int]) -> str:
 
 
 @asynccontextmanager
-async def configured(path: Path, *lines: str, arguments: tuple[str, ...] = ()) -> AsyncIterator[Configured]:
-    """Two worker processes whose settings these lines are."""
-    found = Configured(path / "gatewayx.toml", *arguments)
+async def configured(
+    path: Path, *lines: str, arguments: tuple[str, ...] = (), before: str = ""
+) -> AsyncIterator[Configured]:
+    """Two worker processes whose settings these lines are. before: Python that they run first."""
+    found = Configured(path / "gatewayx.toml", *arguments, before=before)
     found.write(*lines)
     async with found.served:
         found.address = await found.served.address()
@@ -296,7 +300,9 @@ async def test_one_that_is_replaced_meanwhile_has_the_new_settings_as_well(embed
 
 async def test_one_that_stands_still_has_the_last_settings_when_it_goes_on(embedded, tmp_path):
     server = servers(embedded.address)
-    async with configured(tmp_path, server) as gateway:
+    # Each reload is told of, and waited for.
+    before = "from gatewayx.server import logs\nlogs.LINES_PER_INTERVAL = 1000"
+    async with configured(tmp_path, server, before=before) as gateway:
         stopped = gateway.served.workers()[0]
         os.kill(stopped, signal.SIGSTOP)
         try:

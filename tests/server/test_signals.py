@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway import PROCESS_S, SOON_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, head, post
 from support.job_servers import ScriptedJobServer, hand_worker
+from support.times import PROCESS_S, SOON_S
 
 LISTEN = ("--listen", "127.0.0.1:0")
 POST = post(b"/f", b"workload")

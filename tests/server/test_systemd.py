@@ -16,8 +16,9 @@ import pytest
 
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.server.systemd import Manager, watchdog_interval_s
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

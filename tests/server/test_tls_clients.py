@@ -29,7 +29,7 @@ from support.tools import without_sanitizer
 
 pytestmark = pytest.mark.anyio
 
-RUN_S = 60.0
+RUN_S = 180.0
 NODE_PROGRAM = Path(__file__).parent.parent / "support" / "tls_clients.js"
 PAGE = "page.example"
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from support.admin import AdminAddress, admin_of, until
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, ask, chunked, get, head, post
 from support.job_servers import hand_worker
 from support.relaying import relaying, unique_line
+from support.times import PROCESS_S, SOON_S
 from support.tokens import TokenFile, bearer
 
 pytestmark = pytest.mark.anyio
@@ -25,8 +26,6 @@ pytestmark = pytest.mark.anyio
 BACKGROUND = b"X-Gearman-Background: true"
 # So many clients, of which the kernel gives each of two processes some: all to one in one of 10^6 runs.
 CLIENTS = 20
-# A change of the file is taken so soon, and a busy machine takes a little longer.
-TAKEN_S = 2.0
 # Of who has an unknown token, and of who has had many.
 REFUSED = {401, 429}
 HAVE_TOKENS = "all worker processes have the tokens"
@@ -77,7 +76,7 @@ class TestChanges:
             loop = asyncio.get_running_loop()
             began_s = loop.time()
             await served.until(HAVE_TOKENS)
-            assert loop.time() - began_s < 2 * TAKEN_S
+            assert loop.time() - began_s < SOON_S
             assert await statuses(listens, file.line("other")) == {204}
             assert await statuses(listens, shop) <= REFUSED
             # Those who were there before, too.

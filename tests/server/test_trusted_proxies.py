@@ -19,13 +19,14 @@ from gatewayx.address import Address, ListenAddress, UnixAddress
 from gatewayx.config.rate_kinds import RateBound
 from gatewayx.gateway.tokens import ATTEMPTS
 from support.batches import BatchClient, job
-from support.gateway import WAIT_S, eventually, running_gateway
+from support.gateway import eventually, running_gateway
 from support.http import HttpClient, get, post
 from support.job_servers import hand_worker
 from support.nginx import running_nginx
 from support.proxied import LOCAL, binary, packed
 from support.proxied import line as proxy_line
 from support.relaying import relaying, unique_line
+from support.times import WAIT_S
 from support.tokens import TokenFile, bearer
 from support.trusted import (
     BY_FORWARDED,

@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded import encode
-from gatewayx.net.ports import free_port
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.gearmand import Gearmand
 from support.http import HttpClient, Response, ask, get, post
 from support.job_servers import HandWorker, hand_worker
+from support.ports import free_port
 from support.streaming import ACCEPT_EVENTS, StreamClient
+from support.times import PROCESS_S
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from gatewayx.net.ports import free_port
 from support.gearmand import Gearmand
 from support.http import HttpClient, Response, post
+from support.ports import free_port
 
 FUNCTION = b"accounted"
 

@@ -15,7 +15,7 @@ from support.tools import without_sanitizer
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SERVICE = DEPLOY / "systemd" / "gatewayx.service"
-TOOL_S = 60.0
+TOOL_S = 120.0
 
 
 def run_quietly(*command: str | Path, cwd: Path | None = None) -> str:

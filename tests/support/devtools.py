@@ -11,7 +11,7 @@ import urllib.parse
 from typing import Any
 
 # As long as a page may take for what it is told.
-ANSWER_S = 30.0
+ANSWER_S = 90.0
 POLL_S = 0.01
 SHORT, MEDIUM, LONG = 125, 126, 127
 FINAL_TEXT = 0x81

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from support.gateway import PROCESS_S
+from support.times import PROCESS_S
 from support.tools import without_sanitizer
 
 # Where the documents have their gateway.

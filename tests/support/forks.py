@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 # A thread that has a lock runs, or is about to; the others sleep nearly always.
-LOOKS = 200
+LOOKS = 4000
 LOOK_S = 0.0005
 
 

@@ -23,13 +23,8 @@ from gatewayx.core.shared import KEPT_KEYS
 from gatewayx.server.process import GatewayProcess
 from support.documented import OTHERS
 from support.gearmand import die_with_parent
+from support.times import DEADLINES, PROCESS_S, WAIT_S
 
-# Longer than anything takes; a test that waits for it has failed.
-WAIT_S = 10.0
-# For processes that begin or end: a sanitized one on a busy machine takes seconds to load.
-PROCESS_S = 30.0
-# Shorter than every deadline that is 10 s or more by default, longer than a busy machine takes: no such was waited for.
-SOON_S = 8.0
 POLL_S = 0.002
 
 # The result bound of the gateways whose results are too large: low, so that the tests are quick.
@@ -128,7 +123,7 @@ async def running_gateway(
         Settings(
             listen=listen,
             server=tuple(ServerAddress(*server) for server in servers),
-            **settings,
+            **(DEADLINES | settings),
         )
     )
     try:

@@ -12,10 +12,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from gatewayx.net.ports import free_port
+from support.ports import free_port
 
 PR_SET_PDEATHSIG = 1
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 # Between choosing a free port and gearmand's bind, somebody else may take it.
 START_ATTEMPTS = 3
@@ -35,7 +35,7 @@ def is_whole(answer: bytes) -> bool:
     return answer == b".\n" or answer.endswith(b"\n.\n")
 
 
-def ask(port: int, line: bytes, timeout_s: float = 5.0) -> bytes:
+def ask(port: int, line: bytes, timeout_s: float = 45.0) -> bytes:
     """The answer to one text command; blocks, so it is not for a server on the caller's own loop."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
         connection.sendall(line + b"\n")
@@ -95,7 +95,7 @@ class Gearmand:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                return ask(self.port, b"version", timeout_s=1.0).startswith(b"OK")
+                return ask(self.port, b"version", timeout_s=START_TIMEOUT_S).startswith(b"OK")
             except OSError:
                 time.sleep(0.01)
         return False

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gatewayx.net.ports import accepts, free_port
+from gatewayx.net.ports import accepts
 from support.gearmand import die_with_parent
 from support.nginx import changed
+from support.ports import free_port
 from support.tools import without_sanitizer
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "proxies.md"
-START_S = 20.0
+START_S = 90.0
 POLL_S = 0.02
 
 DEFAULTS = """

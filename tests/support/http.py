@@ -12,10 +12,9 @@ import struct
 from dataclasses import dataclass
 
 from support.documented import OTHERS, Sent, check
+from support.times import WAIT_S
 from support.tls_client import CONTEXTS, open_tls
 
-# Longer than anything takes; a test that waits for it has failed.
-WAIT_S = 10.0
 STREAM_LIMIT_BYTES = 1 << 20
 
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+")

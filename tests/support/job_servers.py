@@ -11,12 +11,10 @@ from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
 from gatewayx.net.dialing import Dialer
 from gatewayx.net.names import NumericHost
-from gatewayx.net.ports import free_port
 from gatewayx.net.stream import StreamOwner, TransportStream
 from support.peer import Peer
-
-# Longer than anything takes; a test that waits for it has failed.
-WAIT_S = 10.0
+from support.ports import free_port
+from support.times import WAIT_S
 
 OPTION_RES = encode.option_res(b"exceptions")
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from support.gateway import POLL_S, WAIT_S
+from support.gateway import POLL_S
 from support.http import HttpClient, Response, get, head, post
+from support.times import WAIT_S
 
 ASYNC = b"Prefer: respond-async"
 EVENTS = b"Accept: text/event-stream"

@@ -11,8 +11,9 @@ from typing import Any
 from gatewayx.bench.load import LoadGenerator
 from gatewayx.bench.template import RequestTemplate
 from gatewayx.net.sockets import Peer, clock_ns
-from support.gateway import WAIT_S, eventually
+from support.gateway import eventually
 from support.scripted_server import Request, ok
+from support.times import WAIT_S
 
 SWEEP_S = 0.01
 TAG = b"abcdefgh"

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gatewayx.net.ports import free_port
 from support.gearmand import die_with_parent
+from support.ports import free_port
 from support.tools import without_sanitizer
 
 DOCUMENTS = Path(__file__).parent.parent.parent / "docs"
 # Where Debian has it; nginx may also have been built with it inside.
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-START_S = 20.0
+START_S = 90.0
 POLL_S = 0.02
 
 AROUND = """

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.account import FUNCTION, Account
-from support.gateway import PROCESS_S, eventually
+from support.gateway import eventually
 from support.http import Response, post
+from support.times import PROCESS_S
 
 TICK_S = 0.005
 AGAIN_S = 0.02

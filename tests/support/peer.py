@@ -8,9 +8,7 @@ import contextlib
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, Packet, PacketReader, PacketType
 from support.gearmand import is_whole
-
-# Longer than anything takes; a test that waits for it has failed.
-WAIT_S = 10.0
+from support.times import WAIT_S
 
 
 class Peer:

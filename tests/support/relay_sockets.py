@@ -18,7 +18,7 @@ import pytest
 
 from gatewayx.server import relay_sockets
 from gatewayx.server.relay_sockets import LEFT, RelaySockets
-from support.gateway import WAIT_S
+from support.times import WAIT_S
 
 KINDS = ("runtime", "private", "abstract")
 

@@ -11,11 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from gatewayx.config.settings import Settings
-from support.gateway import PROCESS_S, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, Response, post
 from support.job_servers import hand_worker
 from support.open_loop import clients_of
 from support.shared_memory import SharedMemory
+from support.times import PROCESS_S
 
 # A client is at each of four places after so many, but in one of 10^12 runs.
 MOST_CLIENTS = 100

@@ -6,7 +6,8 @@ import asyncio
 
 from support.documented import check_event, check_line
 from support.event_streams import Event, EventParser
-from support.http import HEADER_LINE, STATUS_LINE, WAIT_S, HttpClient, Response
+from support.http import HEADER_LINE, STATUS_LINE, HttpClient, Response
+from support.times import WAIT_S
 
 LINES = b"application/x-ndjson"
 EVENT_STREAM = b"text/event-stream"

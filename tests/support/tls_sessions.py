@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import NamedTuple
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 45.0
 # The name that an answer's request was given, which begins as all of one worker process do.
 PROCESS = re.compile(rb"\r\nx-request-id: ([a-z2-7]+)-", re.IGNORECASE)
 

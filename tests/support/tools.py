@@ -8,7 +8,7 @@ import subprocess
 
 from support.gearmand import die_with_parent
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 async def run_tool(name: str, port: int, *arguments: str, stdin: bytes | None = None) -> tuple[int, bytes]:

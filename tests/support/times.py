@@ -1,0 +1,25 @@
+"""How long tests wait: each bound is for what has failed, so that a slow or busy machine meets none of them."""
+
+from __future__ import annotations
+
+# Longer than anything takes in one process; a test that waits for it has failed.
+WAIT_S = 45.0
+# For processes that begin or end: a sanitized one on a busy machine takes seconds to load.
+PROCESS_S = 90.0
+# Shorter than the deadlines that the tests' gateways have by default, longer than a busy machine takes: no such was
+# waited for.
+SOON_S = 25.0
+# Those deadlines of gateways in a test's own loop, where a test does not set them: longer than it waits for anything,
+# so that who waits for one has failed, and a machine that stands still for seconds meets none.
+DEADLINES = dict.fromkeys(
+    (
+        "first_byte_timeout_s",
+        "header_timeout_s",
+        "body_timeout_s",
+        "body_rate_grace_s",
+        "write_timeout_s",
+        "job_timeout_s",
+        "drain_timeout_s",
+    ),
+    120.0,
+)
