@@ -22,9 +22,10 @@ from gatewayx.gearman import keeper
 from gatewayx.gearman.tls import told
 from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.tls_files import TlsFiles, read_job_servers
-from support.gateway import WAIT_S, eventually, running_gateway
+from support.gateway import eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import hand_worker
+from support.times import WAIT_S
 from support.tls import Authority, TlsTerminator
 
 pytestmark = pytest.mark.anyio
