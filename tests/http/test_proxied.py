@@ -308,6 +308,7 @@ class TestWhatIsNoHeader:
                     await eventually(lambda number=number: waiting(gateway) == min(number + 1, MOST_WAITING))
                 for connected in sockets[:2]:
                     assert await asyncio.wait_for(loop.sock_recv(connected, 1), WAIT_S) == b""
+                assert counted(gateway, "connections_evicted") == 2
                 for connected in (sockets[2], sockets[-1]):
                     await loop.sock_sendall(connected, line(HOST) + OPTIONS)
                     answer = await asyncio.wait_for(loop.sock_recv(connected, 1000), WAIT_S)

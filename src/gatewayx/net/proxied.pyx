@@ -90,6 +90,7 @@ cdef class ProxyServer:
     cdef int add(self, ProxiedConnection connection) except -1:
         cdef ProxiedConnection oldest = self.first
         if self.waiting >= MOST_WAITING:
+            self.counts.connections_evicted += 1
             oldest._end()
         connection.is_waiting = True
         connection.previous_waiting = self.last
