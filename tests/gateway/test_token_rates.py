@@ -184,7 +184,9 @@ async def test_whoever_waits_as_long_as_told_gets_in(embedded, tmp_path):
         request = head(b"OPTIONS", b"*", line_of("shop"))
         assert (await client.ask(request)).status == 204
         for _ in range(2):
-            answer = await client.ask(request)
+            # A second may have passed since the last one.
+            while (answer := await client.ask(request)).status == 204:
+                pass
             assert answer.status == 429
             _, _, r, t = told(answer)
             assert (r, t) == (0, 1)

@@ -20,7 +20,7 @@ from support.times import PROCESS_S
 TICK_S = 0.005
 AGAIN_S = 0.02
 LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]+)\r\n")
-TCP_ESTABLISHED = "01"
+TCP_ESTABLISHED = b"01"
 
 
 # A client's host and port.
@@ -178,8 +178,8 @@ class Connection(asyncio.Protocol):
             self.load.connect()
 
 
-def clients_of(process_id: int, port: int) -> set[Name]:
-    """The clients whose connections with 127.0.0.1:`port` this process has accepted."""
+def sockets_of(process_id: int) -> set[bytes]:
+    """The inodes of the sockets that a process has open, as `/proc/net/tcp` has them; none once it is gone."""
     inodes = set()
     # Descriptors go meanwhile, and so may the process.
     with contextlib.suppress(FileNotFoundError):
@@ -187,13 +187,22 @@ def clients_of(process_id: int, port: int) -> set[Name]:
             with contextlib.suppress(FileNotFoundError):
                 target = str(descriptor.readlink())
                 if target.startswith("socket:["):
-                    inodes.add(target[8:-1])
-    own = f"0100007F:{port:04X}"
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, state, _, _, _, _, _, inode, *_ = line.split()
-        if (local, state) == (own, TCP_ESTABLISHED) and inode in inodes:
-            host, _, client_port = remote.partition(":")
-            # The address stands there as the machine has it in memory.
-            found.add((socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(client_port, 16)))
+                    inodes.add(target[8:-1].encode())
+    return inodes
+
+
+def accepted_at(port: int) -> dict[Name, bytes]:
+    """The clients that are connected with 127.0.0.1:`port`, and the inode of each one's connection there."""
+    found = {}
+    # One for each connection of the whole machine, those of other tests among them.
+    lines = re.compile(rb": 0100007F:%04X ([0-9A-F]{8}):([0-9A-F]{4}) %b (?:\S+ +){5}(\d+)" % (port, TCP_ESTABLISHED))
+    for host, client_port, inode in lines.findall(Path("/proc/net/tcp").read_bytes()):
+        # The address stands there as the machine has it in memory.
+        found[socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(client_port, 16)] = inode
     return found
+
+
+def clients_of(process_id: int, port: int) -> set[Name]:
+    """The clients whose connections with 127.0.0.1:`port` this process has accepted."""
+    inodes = sockets_of(process_id)
+    return {name for name, inode in accepted_at(port).items() if inode in inodes}

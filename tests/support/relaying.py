@@ -14,7 +14,7 @@ from gatewayx.config.settings import Settings
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, Response, post
 from support.job_servers import hand_worker
-from support.open_loop import clients_of
+from support.open_loop import accepted_at, sockets_of
 from support.shared_memory import SharedMemory
 from support.times import PROCESS_S
 
@@ -54,9 +54,9 @@ class Relaying:
 
     def place_of(self, client: HttpClient) -> int | None:
         """The place whose worker process has accepted this client; None before that."""
-        name = client.writer.get_extra_info("sockname")
+        inode = accepted_at(self.address[1]).get(client.writer.get_extra_info("sockname"))
         for place, process_id in enumerate(self.first_workers):
-            if name in clients_of(process_id, self.address[1]):
+            if inode in sockets_of(process_id):
                 return place
         return None
 
