@@ -1,4 +1,4 @@
-"""Keys are exchanged in groups alone that cost a server as little as its signature, and it keeps no sessions."""
+"""Keys are exchanged in cheap groups alone, sessions are not kept, and chains have a bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayx.net.openssl import keep_no_sessions, limit_groups
+from gatewayx.net.openssl import MOST_CHAIN_BYTES, keep_no_sessions, limit_chains, limit_groups
 from support.certificates import certificate
 from support.tls import Authority
 from support.tls import shake as shake_and_talk
@@ -128,3 +128,35 @@ class TestSessions:
         monkeypatch.delattr(_ssl, "__file__")
         assert not keep_no_sessions(server)
         shake(server, client_with(authority, "prime256v1"))
+
+
+class TestChains:
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_a_long_one_is_not_read(self, authority, server, tmp_path, version):
+        shown = certificate(authority, tmp_path / "client.pem", "DNS:client.example")
+        server.load_verify_locations(authority.file)
+        server.verify_mode = ssl.CERT_REQUIRED
+        # Its authority's certificate, again and again, is none of its chain, and is read all the same.
+        more = authority.file.read_text()
+        one_bytes = len(ssl.PEM_cert_to_DER_cert(more))
+        long = tmp_path / "long.pem"
+        long.write_text(shown.read_text() + more * (MOST_CHAIN_BYTES // one_bytes))
+        short = tmp_path / "short.pem"
+        short.write_text(shown.read_text() + more * (MOST_CHAIN_BYTES // one_bytes - 4))
+        clients = []
+        for file in (short, long):
+            client = client_of(authority, version)
+            client.load_cert_chain(file)
+            clients.append(client)
+        # By itself OpenSSL reads six times as much.
+        shake_and_talk(server, clients[1], "localhost")
+        assert limit_chains(server)
+        shake_and_talk(server, clients[0], "localhost")
+        with pytest.raises(ssl.SSLError, match="EXCESSIVE_MESSAGE_SIZE"):
+            shake_and_talk(server, clients[1], "localhost")
+
+    def test_where_openssl_cannot_be_told_its_own_bound_stays(self, server, monkeypatch):
+        import _ssl
+
+        monkeypatch.delattr(_ssl, "__file__")
+        assert not limit_chains(server)

@@ -260,6 +260,12 @@ class TestClients:
             assert not shake(made.context, context, asked)[1].getpeercert()
         context.load_cert_chain(clients.certificate("shop.test"))
         assert shake(made.context, context, asked)[1].getpeercert()["subjectAltName"] == (("DNS", "shop.test"),)
+        # More than anybody needs behind it would be decoded in vain.
+        long = tmp_path / "long.pem"
+        long.write_bytes(clients.certificate("shop.test").read_bytes() + clients.file.read_bytes() * 60)
+        context.load_cert_chain(long)
+        with pytest.raises(ssl.SSLError, match="EXCESSIVE_MESSAGE_SIZE"):
+            shake(made.context, context, asked)
         context = trusted.context()
         context.load_cert_chain(trusted.certificate("shop.test"))
         with pytest.raises(ssl.SSLError):

@@ -19,5 +19,9 @@ cdef enum:
     # SSL_CTX_set_session_cache_mode() of OpenSSL, with SSL_SESS_CACHE_OFF (openssl/ssl.h); it returns the mode from before.
     SET_SESSION_CACHE_MODE = 44
     CACHE_OFF = 0
+    # SSL_CTX_set_max_cert_list(), which returns the bound from before; a chain of three RSA or ECDSA certificates takes at
+    # most 6 KiB.
+    SET_MAX_CERT_LIST = 51
+    MOST_CHAIN_BYTES = 16384
     # SSL_CTX_set1_groups_list().
     SET_GROUPS_LIST = 92

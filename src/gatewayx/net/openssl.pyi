@@ -5,6 +5,7 @@ from typing import Final
 
 GROUPS: Final[tuple[str, ...]]
 EVERYBODYS: Final[str]
+MOST_CHAIN_BYTES: Final[int]
 
 def limit_groups(context: ssl.SSLContext) -> bool:
     """Exchange keys in groups of GROUPS alone, of which each costs about as much as a signature.
@@ -18,4 +19,11 @@ def keep_no_sessions(context: ssl.SSLContext) -> bool:
 
     Returns whether OpenSSL could be told so; if not, it keeps sessions as it does by default. Tickets are not kept by a
     server, and stay.
+    """
+
+def limit_chains(context: ssl.SSLContext) -> bool:
+    """Read at most MOST_CHAIN_BYTES of certificates that a client shows; with more its handshake fails.
+
+    None of them is decoded then. Returns whether OpenSSL could be told so; if not, it reads 100 KiB as it does by
+    default.
     """

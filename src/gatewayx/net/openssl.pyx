@@ -1,4 +1,4 @@
-"""What OpenSSL is told of a context that ssl.SSLContext has no way to tell it: groups of keys, and to keep no sessions.
+"""What OpenSSL is told of a context that ssl.SSLContext has no way to tell it: groups of keys, to keep no sessions, and bounds.
 
 OpenSSL takes part in every group of TLS 1.3 by default, those of finite fields up to ffdhe8192 among them. A client chooses: it sends
 any number as its share, for nothing, and the server computes for 0.1 s where X25519 takes it 0.1 ms (D(HE)at, CVE-2022-40735). So
@@ -7,6 +7,9 @@ group alone (set_ecdh_curve()), while OpenSSL takes a list.
 
 OpenSSL keeps sessions too, 20,480 of a context, each with its client's certificate: those of TLS 1.2 with clients that take no
 tickets, and they are known in one worker process alone.
+
+Of a client that is asked for its certificate it reads 100 KiB of them, whoever has signed those: their keys alone take 0.1 ms
+each to decode, so that 250 of them hold the loop up for 30 ms.
 """
 
 import ssl
@@ -21,6 +24,9 @@ cdef extern from "<dlfcn.h>":
 # The list of OpenSSL 3.5 and later, with the group that quantum computers do not break, and that of those before it.
 GROUPS = ("X25519MLKEM768:X25519:prime256v1:secp384r1", "X25519:prime256v1:secp384r1")
 EVERYBODYS = "prime256v1"
+
+# For Python.
+globals().update(MOST_CHAIN_BYTES=<int> MOST_CHAIN_BYTES)
 
 
 def limit_groups(context not None):
@@ -46,6 +52,18 @@ def keep_no_sessions(context not None):
     if control == NULL:
         return False
     control((<PythonContext*> context).context, SET_SESSION_CACHE_MODE, CACHE_OFF, NULL)
+    return True
+
+
+def limit_chains(context not None):
+    """Read at most MOST_CHAIN_BYTES of certificates that a client shows; with more its handshake fails before any is decoded.
+
+    Returns whether OpenSSL could be told so; if not, it reads 100 KiB as it does by default.
+    """
+    cdef ControlContext control = _control()
+    if control == NULL:
+        return False
+    control((<PythonContext*> context).context, SET_MAX_CERT_LIST, MOST_CHAIN_BYTES, NULL)
     return True
 
 

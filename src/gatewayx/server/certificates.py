@@ -16,7 +16,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from gatewayx.gearman.tls import client_context
-from gatewayx.net.openssl import keep_no_sessions, limit_groups
+from gatewayx.net.openssl import keep_no_sessions, limit_chains, limit_groups
 from gatewayx.net.pem import load_authorities, load_pair
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def new_context(settings: Settings, pair: Pair, authorities: Pem | None) -> ssl.
     context.set_ciphers(CIPHERS)
     limit_groups(context)
     keep_no_sessions(context)
+    limit_chains(context)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
     # Who offers other protocols alone is answered as if it had offered none: Python has no way to send the
     # no_application_protocol of RFC 7301 3.2.
