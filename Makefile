@@ -21,10 +21,11 @@ COMPILED_SOURCES := $(shell find src -name '*.pyx' -o -name '*.pxd')
 PYTHON_SOURCES := $(shell find src -name '*.py' -o -name '*.pyi')
 STUBBED_MODULES := $(shell find src -name '*.pyi' | sed 's|^src/||; s|\.pyi$$||; s|/|.|g')
 
-# The tests wait more than they compute: as many processes as processors leave each the time that it needs.
-# One more than there are processors, up to four: many tests wait for others.
-TEST_PROCESSES := $(shell echo $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)))
-PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+# The tests wait three times as long as they compute, unless the build is slow on purpose.
+PROCESSORS := $(shell nproc)
+TEST_PROCESSES := $(shell echo $$((2 * $(PROCESSORS) + 1 < 8 ? 2 * $(PROCESSORS) + 1 : 8)))
+SANITIZED_PROCESSES := $(shell echo $$(($(PROCESSORS) < 4 ? $(PROCESSORS) + 1 : 4)))
+PYTEST := $(BIN)/python -m pytest --dist worksteal
 
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
@@ -41,12 +42,12 @@ demo: $(DEMO_INSTALLED) ## Run gateway, job server and sample worker in one proc
 	@exec $(DEMO_VENV)/bin/gatewayx demo $(if $(LISTEN),--listen $(LISTEN))
 
 test: gearmand operators_tools browser build ## Run all tests, those against a real gearmand included; ARGS are pytest's.
-	$(PYTEST) $(ARGS)
+	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(ARGS)
 
 test-asan: gearmand operators_tools browser build $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
-		$(PYTEST) --hypothesis-profile=slow $(ARGS)
+		$(PYTEST) --numprocesses $(SANITIZED_PROCESSES) --hypothesis-profile=slow $(ARGS)
 
 chaos: gearmand build ## Kill, freeze and fill job servers at full length (`make test` has short runs); ARGS are pytest's.
 	CHAOS=1 $(BIN)/python -m pytest -o timeout=1500 -o faulthandler_timeout=1800 tests/chaos $(ARGS)

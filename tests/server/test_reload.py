@@ -175,9 +175,14 @@ async def test_settings_that_need_a_restart_are_named_and_stay(embedded, tmp_pat
         assert "changed: max-jobs\n" in told
         assert "WARNING SIGHUP: these need a restart and stay as they were: socket-mode, max-connections\n" in told
         # A place is made by who is idle, so the third one finds none only if all are busy.
-        async with HttpClient(gateway.address) as one, HttpClient(gateway.address) as two:
+        async with (
+            hand_worker(embedded.address, b"f") as does,
+            HttpClient(gateway.address) as one,
+            HttpClient(gateway.address) as two,
+        ):
             for client in (one, two):
-                client.send(b"GET")
+                client.send(post(b"/f"))
+                await does.take()
             assert (await ask(gateway.address, OPTIONS)).status == 503
         # It is told each time, as long as the file says so.
         assert "stay as they were" in await gateway.reload(server, 'socket-mode = "600"', "max-jobs = 8")
