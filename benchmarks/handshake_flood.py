@@ -1,6 +1,6 @@
 """TLS handshakes that are begun and left, by the ten thousand, and what good clients notice.
 
-    python benchmarks/handshake_flood.py [--rounds 5] [--count 10000] [--key ecdsa|rsa] [--strict]
+    python benchmarks/handshake_flood.py [--rounds 5] [--count 10000] [--rate 0] [--key ecdsa|rsa] [--strict]
 
 A flood connects as fast as it can and sends a ClientHello over each connection: `waits` stays until the gateway ends
 it, `leaves` closes at once. Good traffic is wrk with 8 kept connections, by TLS or plainly; each turn is measured calm,
@@ -111,7 +111,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
             return load
 
         def flooding(port: int, kind: str) -> Flood:
-            return Flood(flood, port, KINDS[kind], MOST_OPEN, arguments.duration + 1, 0, arguments.count, hello)
+            seconds = arguments.duration + 1
+            return Flood(flood, port, KINDS[kind], MOST_OPEN, seconds, arguments.rate, arguments.count, hello)
 
         def turn(kind: str, good: str) -> None:
             calm = good_traffic(urls[good])
@@ -153,6 +154,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--duration", type=float, default=4.0, help="seconds of good traffic")
     parser.add_argument("--count", type=int, default=10_000, help="handshakes that are begun and left")
+    parser.add_argument("--rate", type=float, default=0, help="of them a second; 0 for as many as go")
     parser.add_argument("--key", choices=("ecdsa", "rsa"), default="ecdsa", help="kind of the certificate's key")
     parser.add_argument("--gateway-command", default=GATEWAY_COMMAND)
     parser.add_argument("--output", type=Path, default=BENCHMARKS / "results", help="directory of the results")
@@ -170,6 +172,7 @@ def main() -> int:
         "rounds": arguments.rounds,
         "duration_s": arguments.duration,
         "count": arguments.count,
+        "rate": arguments.rate,
         "key": arguments.key,
         "openssl": ssl.OPENSSL_VERSION,
     }
