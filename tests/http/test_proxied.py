@@ -278,7 +278,7 @@ class TestWhatIsNoHeader:
             # Behind its header a client has the same time once more for its first byte.
             async with HttpClient(gateway.address, begins=began) as client:
                 assert await client.rest() == b""
-            assert counted(gateway, "proxy_headers_refused") == 0
+            assert counted(gateway, "proxy_headers_refused") == 3
             assert counted(gateway, "connections_accepted") == 1
 
     async def test_bytes_do_not_give_it_more_time(self, embedded):

@@ -186,7 +186,20 @@ class TestTime:
                 stage.pass_time(TIMEOUT_S + 2 * TICK_S)
                 assert stage.server.waiting == 0
                 assert await is_closed(connected)
-            assert stage.counters.read()["proxy_headers_refused"] == 0
+            assert stage.counters.read()["proxy_headers_refused"] == 1
+            [(kind, told)] = stage.server.take_events().items()
+            assert kind == "a connection whose PROXY header is not whole in time"
+            # The second part need not have been read.
+            assert told in ((1, HEADER[:10], "127.0.0.1"), (1, HEADER[:20], "127.0.0.1"))
+
+    async def test_none_that_comes_is_told_of_without_an_example(self):
+        async with staged() as stage:
+            with stage.connected() as connected:
+                await eventually(lambda: stage.server.waiting == 1)
+                stage.pass_time(TIMEOUT_S + 2 * TICK_S)
+                assert await is_closed(connected)
+            assert stage.counters.read()["proxy_headers_refused"] == 1
+            assert list(stage.server.take_events().values()) == [(1, b"", "127.0.0.1")]
 
 
 class TestStop:
@@ -218,6 +231,8 @@ class TestStop:
                 stage.pass_time(LAST_CALL_S + 2 * TICK_S)
                 assert stage.server.emptied.is_set()
                 assert await is_closed(connected)
+            # It is the stop that ends it.
+            assert stage.counters.read()["proxy_headers_refused"] == 0
 
     async def test_an_abort_ends_all(self):
         async with staged() as stage:

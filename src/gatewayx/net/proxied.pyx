@@ -22,6 +22,7 @@ from gatewayx.net.proxy import ProxyError
 globals().update(MOST_WAITING=<int> MOST_WAITING, LAST_CALL_S=<int> LAST_CALL_S)
 
 cdef str UNTRUSTED = "a connection of none of the trusted proxies"
+cdef str LATE = "a connection whose PROXY header is not whole in time"
 
 
 @cython.final
@@ -193,6 +194,10 @@ cdef class ProxiedConnection(StreamOwner):
         return False
 
     cpdef int deadline_passed(self) except -1:
+        cdef ProxyServer server = self.server
+        if not server.draining:
+            server.counts.proxy_headers_refused += 1
+            server.note(LATE, &self.stream.address, b"" if self.header is None else self.header.example(EXAMPLE_BYTES))
         return self._end()
 
     cdef int _end(self) except -1:

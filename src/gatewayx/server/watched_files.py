@@ -129,11 +129,13 @@ class WatchedFiles(Generic[Held]):
         except StartError as error:
             self._fail(error, now_s)
             return False
+        was_told, self._told = self._told, ""
         self._faulty_since_s = None
-        self._told = ""
         self._record.told(Reload.SUCCESSFUL)
         if held == self.held:
             # Only the times of files differ, or they are what they were before a fault.
+            if was_told:
+                logger.info("%s can be read again, and are what they were", self._purpose.title)
             return False
         self.held = held
         logger.info("%s have changed", self._purpose.title)
