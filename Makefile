@@ -47,7 +47,7 @@ test: gearmand operators_tools browser build ## Run all tests, those against a r
 test-asan: gearmand operators_tools browser build $(SANITIZED_BUILT) ## Run all tests with the address and undefined behaviour sanitizers; ARGS are pytest's.
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/sanitized/lib \
-		$(PYTEST) --numprocesses $(SANITIZED_PROCESSES) --hypothesis-profile=slow $(ARGS)
+		$(PYTEST) --numprocesses $(SANITIZED_PROCESSES) $(ARGS)
 
 chaos: gearmand build ## Kill, freeze and fill job servers at full length (`make test` has short runs); ARGS are pytest's.
 	CHAOS=1 $(BIN)/python -m pytest -o timeout=1500 -o faulthandler_timeout=1800 tests/chaos $(ARGS)

@@ -35,8 +35,14 @@ pytest.register_assert_rewrite(
 if "libasan" in os.environ.get("LD_PRELOAD", ""):
     os.register_at_fork(before=until_other_threads_sleep)
 
-# For builds that are slow on purpose, such as those with sanitizers.
-hypothesis.settings.register_profile("slow", deadline=None)
+# An example that takes long on a busy machine has not failed, and neither have those that take long to make.
+hypothesis.settings.register_profile(
+    "patient",
+    parent=hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -85,6 +85,11 @@ async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_pa
                         clients[client.writer.get_extra_info("sockname")] = client
                 await eventually(lambda: memory.taken()["connections"] == memory.taken()["jobs"] == most, PROCESS_S)
 
+            def otherwise() -> set[Name]:
+                """Clients that no process has accepted, and whom processes have accepted beside them."""
+                accepted = (clients_of(process_id, address[1]) for process_id in served.workers())
+                return set(clients).symmetric_difference(set().union(*accepted))
+
             await fill()
             for _ in range(REFILLS):
                 full = await come("127.0.2.1")
@@ -105,9 +110,11 @@ async def test_as_many_connections_as_a_killed_process_had_may_come_again(tmp_pa
                         further = await come(source)
                         assert (await further.response()).kind() == "too-many-connections-per-address"
                 await fill()
-                await eventually(
-                    lambda: set(clients) == set().union(*(clients_of(each, address[1]) for each in served.workers()))
-                )
+                try:
+                    await eventually(lambda: not otherwise())
+                except AssertionError:
+                    told = (otherwise(), set(clients), served.workers(), victim, lost, memory.taken())
+                    raise AssertionError(f"clients and accepted connections are not the same: {told}") from None
 
 
 class Runs:

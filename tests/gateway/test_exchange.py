@@ -39,7 +39,7 @@ class TestOutcome:
             assert answer.status == status
             assert answer.headers[b"server"] == f"gatewayx/{__version__}".encode()
             said_s = email.utils.parsedate_to_datetime(answer.headers[b"date"].decode()).timestamp()
-            assert abs(said_s - time.time()) < 5
+            assert abs(said_s - time.time()) < SOON_S
 
     async def test_WORK_DATA_is_joined_and_warnings_and_status_stay_out(self, client, worker, function):  # noqa: N802
         client.send(post(b"/" + function))

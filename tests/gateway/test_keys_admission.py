@@ -185,7 +185,7 @@ class TestDrain:
             worker.complete(handle, b"in time")
             answer = await client.response()
             assert (answer.status, answer.body) == (200, b"in time")
-            await asyncio.wait_for(stopped, 10)
+            await asyncio.wait_for(stopped, 45)
 
     async def test_waits_for_it_without_anybody_who_waits_for_it(self, job_server, function):
         async with (
@@ -203,7 +203,7 @@ class TestDrain:
             assert not stopped.done()
             assert gateway.process.keys.counters()["running"] == 1
             worker.complete(handle, b"in time")
-            await asyncio.wait_for(stopped, 10)
+            await asyncio.wait_for(stopped, 45)
             assert gateway.process.keys.counters()["running"] == 0
 
     async def test_after_its_time_what_runs_is_lost(self, job_server, function):
@@ -217,7 +217,7 @@ class TestDrain:
             stopped = asyncio.create_task(gateway.process.drain())
             answer = await client.response()
             assert (answer.status, answer.kind()) == (502, "outcome-unknown")
-            await asyncio.wait_for(stopped, 10)
+            await asyncio.wait_for(stopped, 45)
             assert gateway.process.keys.counters()["running"] == 0
 
 

@@ -54,9 +54,9 @@ class TestABodyTooLarge:
         def ask_as_urllib_does() -> int:
             context = CONTEXTS.get(gateway.address)
             if context is None:
-                connection = http.client.HTTPConnection(*gateway.address, timeout=10)
+                connection = http.client.HTTPConnection(*gateway.address, timeout=45)
             else:
-                connection = http.client.HTTPSConnection(*gateway.address, timeout=10, context=context)
+                connection = http.client.HTTPSConnection(*gateway.address, timeout=45, context=context)
             try:
                 connection.request("POST", "/f", bytes(20 * MEBIBYTE), {"Connection": "close"})
                 return connection.getresponse().status

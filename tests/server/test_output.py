@@ -336,7 +336,7 @@ class TestEnd:
         await asyncio.sleep(0)
         assert not ending.done()
         fcntl.flock(other, fcntl.LOCK_UN)
-        await asyncio.wait_for(ending, 10)
+        await asyncio.wait_for(ending, 45)
         os.close(other)
         assert requests(path.read_text()) == [0, 1, 2]
         assert batch.dropped == 0

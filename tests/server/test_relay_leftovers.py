@@ -107,7 +107,7 @@ for turn in range(100):
 """
         processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
         try:
-            assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+            assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
         finally:
             for process in processes:
                 process.kill()

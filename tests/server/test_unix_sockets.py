@@ -266,7 +266,7 @@ while had < 200:
 """
         processes = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(3)]
         try:
-            assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+            assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
         finally:
             for process in processes:
                 process.kill()
@@ -368,13 +368,13 @@ class TestServe:
                 await stack.enter_async_context(ServeProcess(*unix(path), *server_at(embedded))) for _ in range(3)
             ]
             ends = [asyncio.create_task(served.ended()) for served in several]
-            await eventually(lambda: sum(end.done() for end in ends) == 2, within_s=30)
+            await eventually(lambda: sum(end.done() for end in ends) == 2, within_s=90)
             for served, end in zip(several, ends, strict=True):
                 if end.done():
                     assert end.result() == 1
                     assert f"cannot listen on unix:{path}: Address already in use" in served.lines[-1]
                 else:
-                    await eventually(lambda served=served: "listens on" in "".join(served.lines), within_s=30)
+                    await eventually(lambda served=served: "listens on" in "".join(served.lines), within_s=90)
                     assert (await ask(str(path), OPTIONS)).status == 204
                     served.signal(signal.SIGTERM)
             assert sorted(await asyncio.gather(*ends)) == [0, 1, 1]

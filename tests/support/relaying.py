@@ -22,7 +22,7 @@ from support.times import PROCESS_S
 MOST_CLIENTS = 100
 # A line about a job server in the log, and how long these are waited for.
 TOLD = re.compile(r"worker process ([0-9]+): job server (\S+) ")
-TOLD_S = 10.0
+TOLD_S = 45.0
 
 
 def unique_line(unique: bytes) -> bytes:

@@ -126,7 +126,7 @@ async def open_tls(
     protocol = TlsProtocol(reader, context, name)
     await loop.create_connection(lambda: protocol, sock=connected)
     try:
-        await asyncio.wait_for(protocol.shaken, 10)
+        await asyncio.wait_for(protocol.shaken, 45)
     except BaseException:
         protocol.transport.abort()
         raise
