@@ -23,7 +23,7 @@ STUBBED_MODULES := $(shell find src -name '*.pyi' | sed 's|^src/||; s|\.pyi$$||;
 
 # The tests wait three times as long as they compute, unless the build is slow on purpose.
 PROCESSORS := $(shell nproc)
-TEST_PROCESSES := $(shell echo $$((2 * $(PROCESSORS) + 1 < 8 ? 2 * $(PROCESSORS) + 1 : 8)))
+TEST_PROCESSES := $(shell echo $$((3 * $(PROCESSORS) < 8 ? 3 * $(PROCESSORS) : 8)))
 SANITIZED_PROCESSES := $(shell echo $$(($(PROCESSORS) < 4 ? $(PROCESSORS) + 1 : 4)))
 PYTEST := $(BIN)/python -m pytest --dist worksteal
 
