@@ -64,11 +64,16 @@ class Refusing:
                 accepted, _ = self.listener.accept()
             except OSError:
                 return
-            accepted.settimeout(5)
-            with contextlib.suppress(OSError), self.context.wrap_socket(accepted, server_side=True) as secured:
-                while secured.recv(65536):
-                    pass
+            accepted.settimeout(WAIT_S)
+            with contextlib.suppress(OSError):
+                self.meet(accepted)
             accepted.close()
+
+    def meet(self, accepted: socket.socket) -> None:
+        """Shake hands, and read until the other side leaves. Raises OSError."""
+        with self.context.wrap_socket(accepted, server_side=True) as secured:
+            while secured.recv(65536):
+                pass
 
     def __enter__(self) -> Refusing:
         self.thread.start()
@@ -93,21 +98,13 @@ class RefusingTwo(Refusing):
         self.greetings: list[bytes] = []
         self.let_in: list[ssl.SSLSocket] = []
 
-    def serve(self) -> None:
-        """Until the listener is shut down."""
-        while True:
-            try:
-                accepted, _ = self.listener.accept()
-            except OSError:
-                return
-            accepted.settimeout(WAIT_S)
-            with contextlib.suppress(OSError):
-                context = self.context if self.refused < 2 else self.afterwards
-                self.refused += 1
-                secured = context.wrap_socket(accepted, server_side=True)
-                self.let_in.append(secured)
-                self.greetings.append(secured.recv(65536))
-            accepted.close()
+    def meet(self, accepted: socket.socket) -> None:
+        """See Refusing."""
+        context = self.context if self.refused < 2 else self.afterwards
+        self.refused += 1
+        secured = context.wrap_socket(accepted, server_side=True)
+        self.let_in.append(secured)
+        self.greetings.append(secured.recv(65536))
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)

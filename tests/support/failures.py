@@ -7,26 +7,27 @@ for them, and everything else after them, without the warning that would be an e
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
-import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
+from support.asynchronous import Test, as_made
+
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, bool | None, bool | None]:
     """End the connections that an asynchronous test has open when it fails."""
     __tracebackhide__ = True
-    test = pyfuncitem.obj
-    if not inspect.iscoroutinefunction(test):
-        return (yield)
+    return (yield from as_made(pyfuncitem, ends_its_connections))
 
-    @functools.wraps(test)
-    async def ends_its_connections(*args, **kwargs):
+
+def ends_its_connections(test: Test) -> Test:
+    """The test, without connections once it has failed."""
+
+    async def ending(*args, **kwargs):
         __tracebackhide__ = True
         try:
             return await test(*args, **kwargs)
@@ -34,11 +35,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
             end_connections()
             raise
 
-    pyfuncitem.obj = ends_its_connections
-    try:
-        return (yield)
-    finally:
-        pyfuncitem.obj = test
+    return ending
 
 
 def end_connections() -> None:

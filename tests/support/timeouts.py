@@ -9,15 +9,15 @@ A loop in compiled code lets no signal handler run; pytest's `faulthandler_timeo
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 from typing import NamedTuple
 
 import pytest
 from pytest_timeout import is_debugging
+
+from support.asynchronous import Test, as_made
 
 # A test or fixture that does not end by being cancelled gets an exception, again and again in this interval.
 AGAIN_S = 10.0
@@ -35,31 +35,26 @@ class Timeout(NamedTuple):
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, bool | None, bool | None]:
     """Keep the task in which an asynchronous test runs, and turn its cancellation by the timeout into a failure."""
     __tracebackhide__ = True
-    test = pyfuncitem.obj
-    if not inspect.iscoroutinefunction(test):
-        return (yield)
 
-    @functools.wraps(test)
-    async def ended_by_timeout(*args, **kwargs):
-        __tracebackhide__ = True
-        task = pyfuncitem.stash[_task] = asyncio.current_task()
-        try:
-            return await test(*args, **kwargs)
-        except asyncio.CancelledError as error:
-            if pyfuncitem.stash[_task] is task:
-                raise
-            pytest.fail(str(error))
-        finally:
-            pyfuncitem.stash[_task] = None
+    def ended_by_timeout(test: Test) -> Test:
+        async def ending(*args, **kwargs):
+            __tracebackhide__ = True
+            task = pyfuncitem.stash[_task] = asyncio.current_task()
+            try:
+                return await test(*args, **kwargs)
+            except asyncio.CancelledError as error:
+                if pyfuncitem.stash[_task] is task:
+                    raise
+                pytest.fail(str(error))
+            finally:
+                pyfuncitem.stash[_task] = None
 
-    pyfuncitem.obj = ended_by_timeout
-    try:
-        return (yield)
-    finally:
-        pyfuncitem.obj = test
+        return ending
+
+    return (yield from as_made(pyfuncitem, ended_by_timeout))
 
 
 @pytest.hookimpl
