@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from support.gateway import eventually, running_gateway
@@ -146,3 +148,22 @@ def test_one_that_has_closed_its_sending_side_is_not_lingered_for():
         assert [answer.body for answer in client.responses()] == [b"result"]
         assert client.gone
         assert gateway.count("http.connections") == 0
+
+
+@pytest.mark.parametrize(
+    ("room_bytes", "error", "timed_out"),
+    [
+        (10, TimeoutError(errno.ETIMEDOUT, "Connection timed out"), 1),
+        (10, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), 0),
+        (1 << 20, TimeoutError(errno.ETIMEDOUT, "Connection timed out"), 0),
+    ],
+    ids=["given up", "reset", "given up with all in the kernel"],
+)
+def test_one_that_the_kernel_gives_up_has_not_read_its_answer_in_time(room_bytes, error, timed_out):
+    with still_gateway() as gateway:
+        client = gateway.client()
+        client.stop_taking(room_bytes)
+        client.send(post(b"/f", b"job"))
+        gateway.complete(b"result")
+        client.lose(error)
+        assert gateway.count("http.writes_timed_out") == timed_out

@@ -182,11 +182,16 @@ cdef class HttpConnection(PiecewiseClient):
         return self.first is not None
 
     cpdef int lost(self, error) except -1:
+        cdef Py_ssize_t dropped_bytes
         self.change(CLOSED)
         self.let_requests_go()
         self.arm(NO_DEADLINE)
         self.answers_left()
-        self.end_leaving(self.unread, self.stream.dropped_bytes())
+        dropped_bytes = self.stream.dropped_bytes()
+        if dropped_bytes > 0 and isinstance(error, TimeoutError):
+            # The kernel has found first that nobody reads (tcp(7), TCP_USER_TIMEOUT).
+            self.clients.counts.writes_timed_out += 1
+        self.end_leaving(self.unread, dropped_bytes)
         return self.leave()
 
     cpdef int pause_writing(self) except -1:
