@@ -300,6 +300,19 @@ class TestRefused:
                 await eventually(lambda: "the job server refuses the gateway's certificate" in caplog.text)
 
 
+class HangingUp(Refusing):
+    """Shakes hands, and leaves with what comes first; greetings: that."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context)
+        self.greetings: list[bytes] = []
+
+    def meet(self, accepted: socket.socket) -> None:
+        """See Refusing."""
+        with self.context.wrap_socket(accepted, server_side=True) as secured:
+            self.greetings.append(secured.recv(65536))
+
+
 class TestOptionAfterRefusal:
     """A job server that has refused the certificate has hung up as well, and not on OPTION_REQ."""
 
@@ -327,27 +340,19 @@ class TestOptionAfterRefusal:
 
         # Nothing but the change ends the waits after the first attempts.
         monkeypatch.setattr(keeper, "random_part", long_wait)
-        greetings: list[bytes] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(authority.certificate("localhost"))
+        with HangingUp(context) as server:
 
-        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
-                greetings.append(await reader.read(65536))
-            writer.close()
+            def of_jobs() -> list[bytes]:
+                return [greeting for greeting in server.greetings if greeting.startswith(b"\0REQ")]
 
-        def of_jobs() -> list[bytes]:
-            return [greeting for greeting in greetings if greeting.startswith(b"\0REQ")]
-
-        listener = await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context)
-        port = listener.sockets[0].getsockname()[1]
-        async with running_gateway(
-            [("localhost", port, True)], connections_per_server=1, server_ca=str(authority.file)
-        ) as gateway:
-            await eventually(lambda: len(waits) == 2)
-            gateway.process.pool.change_tls(authority.context())
-            await eventually(lambda: len(of_jobs()) == 2)
-        listener.close()
+            async with running_gateway(
+                [("localhost", server.port, True)], connections_per_server=1, server_ca=str(authority.file)
+            ) as gateway:
+                await eventually(lambda: len(waits) == 2)
+                gateway.process.pool.change_tls(authority.context())
+                await eventually(lambda: len(of_jobs()) == 2)
         assert [greeting.startswith(encode.option_req(b"exceptions")) for greeting in of_jobs()] == [True, True]
 
 
