@@ -18,6 +18,7 @@ from support.gateway import ServeProcess, eventually, running_gateway
 from support.http import ask, post
 from support.job_servers import ScriptedJobServer, nobody_listens
 from support.lookups import numeric
+from support.times import WAIT_S
 from support.tls import Authority, TlsTerminator
 
 
@@ -259,3 +260,23 @@ async def test_a_job_server_that_takes_long_for_its_status_is_asked_less_often(c
             # One each 50 ms would be 30.
             assert server.statuses <= seen + 2
     assert caplog.text.count("it is asked for every") == 1
+
+
+@pytest.mark.anyio
+async def test_one_whose_attempt_fails_as_it_is_closed_waits_for_no_further_one(monkeypatch):
+    # Nothing but being closed ends the wait after an attempt.
+    monkeypatch.setattr(keeper, "random_part", lambda _most_s: 3600.0)
+    fails = asyncio.get_running_loop().create_future()
+    tried = []
+
+    async def come_up(_keeper: keeper.Keeper, connection: object, _address: object) -> None:
+        tried.append(connection)
+        await fails
+
+    monkeypatch.setattr(keeper.Keeper, "_come_up", come_up)
+    async with running_gateway([("127.0.0.1", 1)]) as gateway:
+        [server] = gateway.process.pool.servers
+        await eventually(lambda: len(tried) == 3)
+        # In one turn of the loop: wait_for() gives the error, and forgets the cancellation, before Python 3.12.
+        fails.set_exception(ConnectionRefusedError("refused"))
+        await asyncio.wait_for(gateway.process.pool.keeper(server).close(), WAIT_S)

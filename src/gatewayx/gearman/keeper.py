@@ -233,8 +233,8 @@ class Keeper:
         self._changed = self.loop.create_future()
 
     def _check_is_kept(self) -> None:
-        """In a Task that was cancelled as one too many and does not know, as in _connect(), cancel it again."""
-        if asyncio.current_task() not in self._tasks:
+        """In a Task that was cancelled and does not know, as that has met an end (see _connect()), cancel it again."""
+        if self.closing or asyncio.current_task() not in self._tasks:
             raise asyncio.CancelledError
 
     def _have_connections(self) -> None:
@@ -325,6 +325,7 @@ class Keeper:
             if connection is not None:
                 was_lost = True
                 self.on_loss()
+            self._check_is_kept()
             changed, _ = await asyncio.wait((self._changed,), timeout=random_part(backoff_s))
             backoff_s = BACKOFF_FIRST_S if changed else min(backoff_s * 2, BACKOFF_MAX_S)
 
