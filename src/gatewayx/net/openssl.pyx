@@ -48,11 +48,7 @@ def keep_no_sessions(context not None):
     Returns whether OpenSSL could be told so; if not, it keeps sessions as it does by default. Tickets are not kept by a server, and
     stay.
     """
-    cdef ControlContext control = _control()
-    if control == NULL:
-        return False
-    control((<PythonContext*> context).context, SET_SESSION_CACHE_MODE, CACHE_OFF, NULL)
-    return True
+    return _tell(context, SET_SESSION_CACHE_MODE, CACHE_OFF, NULL) >= 0
 
 
 def limit_chains(context not None):
@@ -60,15 +56,10 @@ def limit_chains(context not None):
 
     Returns whether OpenSSL could be told so; if not, it reads 100 KiB as it does by default.
     """
-    cdef ControlContext control = _control()
-    if control == NULL:
-        return False
-    control((<PythonContext*> context).context, SET_MAX_CERT_LIST, MOST_CHAIN_BYTES, NULL)
-    return True
+    return _tell(context, SET_MAX_CERT_LIST, MOST_CHAIN_BYTES, NULL) >= 0
 
 
 cdef bint _set_groups(context, str groups) except -1:
-    cdef ControlContext control
     cdef bytes text = groups.encode()
     if hasattr(context, "set_groups"):
         try:
@@ -76,8 +67,13 @@ cdef bint _set_groups(context, str groups) except -1:
         except ssl.SSLError:
             return False
         return True
-    control = _control()
-    return control != NULL and control((<PythonContext*> context).context, SET_GROUPS_LIST, 0, <char*> text) == 1
+    return _tell(context, SET_GROUPS_LIST, 0, <char*> text) == 1
+
+
+cdef long _tell(context, int command, long number, char* text) except? -1:
+    """What SSL_CTX_ctrl() returns, which is never negative for these commands; -1 where it cannot be reached."""
+    cdef ControlContext control = _control()
+    return -1 if control == NULL else control((<PythonContext*> context).context, command, number, text)
 
 
 cdef ControlContext _control() except? NULL:
