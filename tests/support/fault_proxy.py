@@ -7,6 +7,7 @@ from collections import deque
 from types import TracebackType
 
 from support.gateway import eventually
+from support.lost_connections import write
 
 # Directions.
 UP = "to the job server"
@@ -131,7 +132,7 @@ class FaultProxy:
 
     def _write(self, side: Side, data: bytes) -> None:
         if not self.piece_bytes or not self._for_jobs(side):
-            side.other.transport.write(data)
+            write(side.other.transport, data)
             return
         loop = asyncio.get_running_loop()
         for begin in range(0, len(data), self.piece_bytes):
@@ -143,7 +144,7 @@ class FaultProxy:
     def _write_piece(self, side: Side, to: Side) -> None:
         piece = side.pieces.popleft()
         if to.transport is not None:
-            to.transport.write(piece)
+            write(to.transport, piece)
 
     def open_other_side(self, side: Side) -> None:
         """Connect to the target."""

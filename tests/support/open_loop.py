@@ -15,6 +15,7 @@ from typing import NamedTuple
 from support.account import FUNCTION, Account
 from support.gateway import eventually
 from support.http import Response, post
+from support.lost_connections import write
 from support.times import PROCESS_S
 
 TICK_S = 0.005
@@ -133,7 +134,7 @@ class Connection(asyncio.Protocol):
         """Send a request."""
         self.due_s = due_s
         self.workload = self.load.account.workload()
-        self.transport.write(post(b"/" + FUNCTION, self.workload))
+        write(self.transport, post(b"/" + FUNCTION, self.workload))
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes of an answer."""
