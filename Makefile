@@ -99,8 +99,8 @@ operators_tools:
 browser:
 	@command -v chromium >/dev/null && command -v nginx >/dev/null && command -v curl >/dev/null \
 		&& command -v node >/dev/null && command -v openssl >/dev/null && command -v haproxy >/dev/null \
-		&& test -e /usr/lib/nginx/modules/ngx_stream_module.so \
-		|| .ci/install_packages chromium nginx-light curl nodejs openssl haproxy libnginx-mod-stream
+		&& command -v javac >/dev/null && test -e /usr/lib/nginx/modules/ngx_stream_module.so \
+		|| .ci/install_packages chromium nginx-light curl nodejs openssl haproxy default-jdk-headless libnginx-mod-stream
 
 $(REQUIREMENTS): pyproject.toml
 	PYTHON=$(PYTHON) .ci/install_toolchain

@@ -30,7 +30,9 @@ from support.tools import without_sanitizer
 pytestmark = pytest.mark.anyio
 
 RUN_S = 180.0
-NODE_PROGRAM = Path(__file__).parent.parent / "support" / "tls_clients.js"
+SUPPORT = Path(__file__).parent.parent / "support"
+NODE_PROGRAM = SUPPORT / "tls_clients.js"
+JAVA_PROGRAM = SUPPORT / "TlsClient.java"
 PAGE = "page.example"
 
 
@@ -214,6 +216,26 @@ class TestNode:
     async def test_without_a_certificate_it_is_refused(self, stage):
         code, output = await run("node", str(NODE_PROGRAM), stage.url, str(stage.authority.file), "")
         assert (code, json.loads(output)) == (1, {"error": "ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED"})
+
+
+class TestJava:
+    @staticmethod
+    async def run(stage: Stage, version: str, *own: str) -> tuple[int, str]:
+        """Exit code and output of the program."""
+        # Java starts sooner when it does not optimise for a long run.
+        options = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+        url = f"{stage.url}/reverse"
+        return await run("java", *options, str(JAVA_PROGRAM), version, url, str(stage.authority.file), *own)
+
+    @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+    async def test_its_client_keeps_the_connection(self, stage, version):
+        assert await self.run(stage, version, str(stage.shown)) == (0, "3 bodies came back\n")
+        assert stage.gateway.process.counted_in.read()["connections_accepted"] == 1
+
+    async def test_without_a_certificate_it_is_refused(self, stage):
+        code, output = await self.run(stage, "TLSv1.3")
+        assert code == 1
+        assert "certificate_required" in output
 
 
 class TestOpenssl:
