@@ -327,6 +327,24 @@ class TestNames:
             await served.process.ended()
             assert not any("Traceback" in line or " ERROR " in line for line in served.process.lines)
 
+    async def test_handshakes_that_do_not_go_on_are_told_of_every_process(self, embedded, files):
+        async with serving(embedded.address, files) as served:
+            client = files.authority.context().wrap_bio(ssl.MemoryBIO(), outgoing := ssl.MemoryBIO())
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+
+            async def are(count: int) -> bool:
+                return await served.admin.metric("gatewayx_tls_handshakes_in_flight") == count
+
+            hello = outgoing.read()
+            writers = [(await asyncio.open_connection(*served.listens))[1] for _ in range(CLIENTS)]
+            for writer in writers:
+                writer.write(hello)
+            await until(lambda: are(CLIENTS))
+            for writer in writers:
+                writer.close()
+            await until(lambda: are(0))
+
 
 class TestAuthoritiesOfClients:
     async def test_others_are_trusted_from_then_on_and_the_old_ones_not(self, embedded, files, tmp_path):

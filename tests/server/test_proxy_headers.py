@@ -139,6 +139,26 @@ class TestProcesses:
 
             await until(are_counted)
 
+    async def test_those_that_wait_are_told_of_all_of_them(self, tmp_path):
+        async with serving(tmp_path, "--admin", "127.0.0.1:0") as (served, _):
+            host, port = TOLD.search("".join(served.lines)).groups()
+            admin = AdminAddress((host, int(port)))
+
+            async def are(**states: int) -> bool:
+                told = [await admin.metric("gatewayx_connections", state=state) for state in ("proxy-header", "open")]
+                return told == [states["waiting"], states["open"]]
+
+            async with AsyncExitStack() as stack:
+                header = line("192.0.2.1")
+                clients = [
+                    await stack.enter_async_context(HttpClient(served.listens, begins=header[:-1])) for _ in range(8)
+                ]
+                await until(lambda: are(waiting=8, open=0))
+                for client in clients[:3]:
+                    client.writer.write(header[-1:])
+                await until(lambda: are(waiting=5, open=3))
+            await until(lambda: are(waiting=0, open=0))
+
     async def test_trust_changes_with_the_settings(self, tmp_path):
         file = tmp_path / "settings.toml"
         file.write_text('trusted-proxy = ["127.0.0.2"]', encoding="utf-8")

@@ -80,6 +80,8 @@ def view(**changes: object) -> GatewayView:
         counters={name: number for number, name in enumerate(NAMES)},
         connections=HeldView(7, 10_000),
         refused_connections=1,
+        proxy_headers=3,
+        handshakes=2,
         jobs=HeldView(6, 10_000),
         held_bytes={account: HeldView(5, 1 << 20) for account in ("small", "bodies", "results")},
         kept=HeldView(9, 10_000),

@@ -98,9 +98,14 @@ class GatewayFamilies:
         yield _family(
             GaugeMetricFamily,
             "gatewayx_connections",
-            "Client connections: open ones, which count towards the limit, and refused ones that linger beside it.",
+            "Client connections: open ones, which count towards the limit, and beside it those whose PROXY header is not "
+            "whole and refused ones that linger.",
             ("state",),
-            [(("open",), view.connections.held), (("refused",), view.refused_connections)],
+            [
+                (("open",), view.connections.held),
+                (("proxy-header",), view.proxy_headers),
+                (("refused",), view.refused_connections),
+            ],
         )
         yield gauge("gatewayx_connections_limit", "The bound max-connections.", view.connections.limit)
         yield _counter(
@@ -195,6 +200,11 @@ class GatewayFamilies:
         yield _counter("gatewayx_batch_jobs", "Jobs of lines of batches that were begun.", counters["batch_jobs"])
 
     def _tls(self, view: GatewayView) -> Iterator[Family]:
+        yield gauge(
+            "gatewayx_tls_handshakes_in_flight",
+            "TLS handshakes of clients that have begun and not ended.",
+            view.handshakes,
+        )
         yield _family(
             CounterMetricFamily,
             "gatewayx_tls_handshakes",

@@ -158,6 +158,10 @@ class GatewayView(NamedTuple):
     connections: HeldView
     # Connections beside those that count: they were refused, or have to make room, and linger.
     refused_connections: int
+    # Connections of proxies whose header is not whole, which do not count yet.
+    proxy_headers: int
+    # TLS handshakes of clients that have begun and not ended, of connections that count.
+    handshakes: int
     # Those that were submitted and are not answered.
     jobs: HeldView
     # By account: small, bodies, results.

@@ -176,6 +176,8 @@ class Viewer:
             counters=counters,
             connections=HeldView(self._shared.taken(CONNECTIONS), settings.max_connections),
             refused_connections=sum(row.refused_connections for row in rows),
+            proxy_headers=sum(row.proxy_headers for row in rows),
+            handshakes=sum(row.handshakes for row in rows),
             jobs=HeldView(self._shared.taken(JOBS), settings.max_jobs),
             held_bytes={
                 account: HeldView(sum(row.held_bytes(number) for row in rows), bounds[account])

@@ -27,6 +27,8 @@ from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
     LISTENS,
     REQUESTS,
     REFUSED_CONNECTIONS,
+    PROXY_HEADERS,
+    HANDSHAKES,
     HELD_SMALL_BYTES,
     HELD_BODIES_BYTES,
     HELD_RESULTS_BYTES,
@@ -39,7 +41,7 @@ from gatewayx.server.server_rows import SERVER_ROW_BYTES, ServerRow
     KEPT_ENDED,
     EVENT_STREAMS,
     WORDS,
-) = range(17)
+) = range(19)
 WORD_BYTES = 8
 # No two rows have a cache line in common.
 CACHE_LINE_BYTES = 64
@@ -115,12 +117,23 @@ class Place:
     def listens(self, listens: bool) -> None:
         self._words[LISTENS] = listens
 
-    def tell_held(self, requests: int, refused_connections: int, held_bytes: Sequence[int]) -> None:
+    def tell_held(
+        self,
+        requests: int,
+        refused_connections: int,
+        held_bytes: Sequence[int],
+        *,
+        proxy_headers: int = 0,
+        handshakes: int = 0,
+    ) -> None:
         """The worker process has so much under way now; held_bytes: of the byte budget, by account."""
-        self._words[REQUESTS] = requests
-        self._words[REFUSED_CONNECTIONS] = refused_connections
+        words = self._words
+        words[REQUESTS] = requests
+        words[REFUSED_CONNECTIONS] = refused_connections
+        words[PROXY_HEADERS] = proxy_headers
+        words[HANDSHAKES] = handshakes
         for account, size_bytes in enumerate(held_bytes):
-            self._words[HELD_SMALL_BYTES + account] = size_bytes
+            words[HELD_SMALL_BYTES + account] = size_bytes
 
     @property
     def requests(self) -> int:
@@ -131,6 +144,16 @@ class Place:
     def refused_connections(self) -> int:
         """Connections that do not count, as was told last."""
         return self._words[REFUSED_CONNECTIONS]
+
+    @property
+    def proxy_headers(self) -> int:
+        """Connections whose PROXY header was not whole, as was told last; they do not count either."""
+        return self._words[PROXY_HEADERS]
+
+    @property
+    def handshakes(self) -> int:
+        """TLS handshakes under way, as was told last."""
+        return self._words[HANDSHAKES]
 
     def held_bytes(self, account: int) -> int:
         """Bytes held in this account of the budget, as was told last."""

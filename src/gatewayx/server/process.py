@@ -513,6 +513,8 @@ class GatewayProcess:
             self.http.requests_in_flight,
             self.http.refused_connections,
             (held["small_bytes"], held["bodies_bytes"], held["results_bytes"]),
+            proxy_headers=0 if self.proxies is None else self.proxies.waiting,
+            handshakes=0 if self.tls is None else self.tls.counters()["handshakes"],
         )
         kept = self.kept.counters()
         place.tell_kept(kept["queued"], kept["running"], kept["ended"], kept["streams"])
