@@ -20,13 +20,14 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "proxies.md"
 START_S = 90.0
 POLL_S = 0.02
 
+# A check that is late in the time between two of them has failed, as its connection must be there by then.
 DEFAULTS = """
 defaults
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-    timeout check 5s
-    default-server inter 100ms fall 1 rise 1
+    timeout connect 90s
+    timeout client 90s
+    timeout server 90s
+    timeout check 90s
+    default-server inter 90s fall 1 rise 1
 """
 
 
