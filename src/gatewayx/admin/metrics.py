@@ -98,8 +98,8 @@ class GatewayFamilies:
         yield _family(
             GaugeMetricFamily,
             "gatewayx_connections",
-            "Client connections: open ones, which count towards the limit, and beside it those whose PROXY header is not "
-            "whole and refused ones that linger.",
+            "Client connections: open ones, which count towards the limit; beside it those whose PROXY header is not "
+            "whole, and refused ones that linger.",
             ("state",),
             [
                 (("open",), view.connections.held),
