@@ -27,8 +27,8 @@ PAGE = Path(__file__).parents[2] / "docs/access-log.md"
 OPTIONS = head(b"OPTIONS", b"*")
 NOT_ALLOWED = head(b"DELETE", b"/f?secret")
 WORKERS = 4
-# So many clients, of which the kernel gives each of the processes some.
-CLIENTS = 24
+# So many clients, of which the kernel gives each of the processes some: one has none in one of 10^6 runs.
+CLIENTS = 60
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -124,7 +124,7 @@ async def test_each_answer_of_four_processes_has_one_line(tmp_path, kind):
     log = str(path) if kind == "file" else "-"
     try:
         async with serving("--workers", str(WORKERS), "--access-log", log, stdout=writing) as served:
-            ids = await ids_of(served, 100)
+            ids = await ids_of(served, 42)
             served.signal(signal.SIGTERM)
             assert await served.ended() == 0
     finally:
@@ -137,7 +137,7 @@ async def test_each_answer_of_four_processes_has_one_line(tmp_path, kind):
     assert b"secret" not in path.read_bytes()
     assert Counter(line["id"] for line in lines) == Counter(ids)
     assert len({str(line["id"])[:13] for line in lines}) == WORKERS
-    assert Counter(line["outcome"] for line in lines) == {"ok": 66 * CLIENTS, "method-not-allowed": 34 * CLIENTS}
+    assert Counter(line["outcome"] for line in lines) == {"ok": 28 * CLIENTS, "method-not-allowed": 14 * CLIENTS}
 
 
 async def test_a_relayed_request_has_its_line_where_its_client_is_and_one_that_nobody_waits_for_has_one(
@@ -354,12 +354,12 @@ class TestSettings:
             await self.reload(served, config, f'access-log = "{one}"')
             first = await ids_of(served, 3)
             await self.reload(served, config, f'access-log = "{two}"', "access-log-sample = 0.5")
-            second = await ids_of(served, 30)
+            second = await ids_of(served, 12)
             refused = await self.reload(
                 served, config, f'access-log = "{tmp_path}/none/x"', "max-body = 3", until="no setting changes"
             )
             assert f"ERROR SIGHUP: no setting changes: access-log = '{tmp_path}/none/x' cannot be opened" in refused
-            third = await ids_of(served, 30)
+            third = await ids_of(served, 12)
             await self.reload(served, config)
             unlogged += await ids_of(served, 3)
             served.signal(signal.SIGUSR1)
@@ -369,7 +369,7 @@ class TestSettings:
         assert len(sampled) == len(lines_of(two))
         assert set(sampled) <= {*second, *third}
         refused = {each for each, outcome in sampled.items() if outcome != "ok"}
-        assert len(refused) == 10 * CLIENTS * 2
+        assert len(refused) == 4 * CLIENTS * 2
         assert set(sampled) - refused == {each for each in {*second, *third} - refused if in_sample(each.encode(), 0.5)}
 
     async def test_a_sample_of_none_has_the_others(self, tmp_path):
