@@ -21,15 +21,15 @@ from support.admin import ADMIN, admin_of
 from support.gateway import ServeProcess
 from support.imports import imported_with
 from support.job_servers import nobody_listens
-from support.times import PROCESS_S, SOON_S
+from support.times import PROCESS_S, SOON_S, WAIT_S
 
 pytestmark = pytest.mark.anyio
 
 
 async def healthcheck(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Its exit code and standard error; it says nothing on standard output."""
+    """Its exit code and standard error; it says nothing on standard output. It waits for longer than 2 s."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatewayx", "healthcheck", *arguments),
+        *(sys.executable, "-m", "gatewayx", "healthcheck", "--timeout", f"{WAIT_S:g}", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
