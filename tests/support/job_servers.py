@@ -199,6 +199,12 @@ class ScriptedJobServer:
         """The next connection for jobs."""
         return await asyncio.wait_for(self.accepted.get(), WAIT_S)
 
+    async def open_connection(self) -> ScriptedConnection:
+        """The next one that the gateway has not given up meanwhile, as it does if CONNECT_TIMEOUT_S is short."""
+        while (connection := await self.connection()).lost.done():
+            pass
+        return connection
+
     async def start(self) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()
