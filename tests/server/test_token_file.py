@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
@@ -12,7 +13,7 @@ import pytest
 from gatewayx.errors import StartError
 from gatewayx.server import token_file
 from gatewayx.server.board import Board, Reload, board_bytes
-from gatewayx.server.token_file import SETTLE_S, TokenFile, read_judged
+from gatewayx.server.token_file import PATIENCE_S, SETTLE_S, TokenFile, read_judged
 from support import tokens
 
 
@@ -152,6 +153,46 @@ def test_a_moment_without_the_file_is_no_fault(watched, caplog):
     assert watched.settle()
     assert watched.names() == ["second"]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_one_that_could_not_be_read_is_read_again(watched, monkeypatch, caplog):
+    def none_left(*_how):
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    watched.written.write(watched.written.table("second"))
+    with monkeypatch.context() as without:
+        without.setattr(token_file.tokens.os, "open", none_left)
+        assert not any(watched.look() for _ in range(2 + 2 * int(PATIENCE_S)))
+    assert watched.names() == ["first"]
+    assert watched.board.tokens.result is Reload.FAILED
+    assert len(caplog.records) == 1
+    pause_s = watched.file.pause_s(watched.now_s)
+    assert 0 < pause_s <= PATIENCE_S
+    watched.now_s += pause_s
+    assert not watched.file.look(watched.now_s)
+    assert watched.settle()
+    assert watched.names() == ["second"]
+    assert watched.board.tokens.result is Reload.SUCCESSFUL
+    assert watched.file.pause_s(watched.now_s) == float("inf")
+
+
+def test_one_that_holds_is_told_so_after_settings_that_do_not(watched, caplog):
+    watched.file.refuse("no descriptor was left")
+    assert watched.board.tokens.result is Reload.FAILED
+    assert watched.file.pause_s(watched.now_s) == 0
+    assert not watched.look()
+    assert not watched.settle()
+    assert watched.board.tokens.result is Reload.SUCCESSFUL
+    assert watched.file.pause_s(watched.now_s) == float("inf")
+    assert not caplog.records
+
+
+def test_after_settings_that_do_not_hold_nothing_is_looked_at_without_a_file(board):
+    file = TokenFile(None, board)
+    file.refuse("no such file")
+    assert board.tokens.result is Reload.FAILED
+    assert not file.look(1.0)
+    assert file.pause_s(1.0) == float("inf")
 
 
 def test_without_a_file_nothing_is_looked_at(board):

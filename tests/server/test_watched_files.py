@@ -241,6 +241,31 @@ def test_files_for_which_no_room_is_left_are_read_again(watched, call, monkeypat
     assert watched.record.result is Reload.SUCCESSFUL
 
 
+def test_files_that_hold_are_told_so_after_settings_that_do_not(watched):
+    watched.files.refuse("no file in memory")
+    assert watched.record.result is Reload.FAILED
+    assert watched.files.pause_s(watched.now_s) == 0
+    assert not watched.change()
+    assert watched.record.result is Reload.SUCCESSFUL
+    assert watched.files.pause_s(watched.now_s) == float("inf")
+
+
+def test_what_does_not_hold_is_told_once_by_settings_and_by_a_look(watched, caplog):
+    watched.certificate.write_bytes(b"")
+    assert not watched.change()
+    watched.files.refuse(watched.record.detail)
+    assert not watched.change()
+    assert watched.record.result is Reload.FAILED
+    assert len(caplog.records) == 1
+
+
+def test_after_settings_that_do_not_hold_nothing_is_watched_without_files(record):
+    files = WatchedFiles(FOR_CLIENTS, record, Settings(), None)
+    files.refuse("no such file")
+    assert not files.look(1.0)
+    assert files.pause_s(1.0) == float("inf")
+
+
 def test_other_authorities_are_a_change(watched, tmp_path):
     other = Authority(tmp_path, "other")
     watched.clients.write_bytes(other.file.read_bytes())

@@ -21,6 +21,8 @@ logger = logging.getLogger("gatewayx")
 
 # Between two readings that must be equal.
 SETTLE_S = 0.1
+# After so long a file that could not be read is tried again: nothing of it changes when there is a descriptor again.
+PATIENCE_S = 5.0
 # So often a file is read in one go that is never the same twice.
 MOST_READINGS = 5
 
@@ -65,20 +67,28 @@ class TokenFile:
         # What was read and is to be read again, or why it could not be, and when; by time.monotonic().
         self._unsettled: Reading | str | None = None
         self._due_s = 0.0
+        # When one that could not be read is tried again, and the fault that was told last.
+        self._again_s = float("inf")
+        self._told = ""
         self.take(path, None if path is None else read_judged(path))
 
     def take(self, path: str | None, judged: Judged | None) -> None:
         """Go on with this file, which was read for settings that are new."""
         self._path = path
         self._unsettled = None
+        self._again_s = float("inf")
+        self._told = ""
         self.entries = NO_TOKENS if judged is None else judged.entries
         self._identity = None if judged is None else judged.reading.identity
         self._content = None if judged is None else judged.reading.content
         self._record.told(Reload.NONE if judged is None else Reload.SUCCESSFUL)
 
     def refuse(self, reason: str) -> None:
-        """The file of settings that do not hold does not, either."""
+        """The file of settings that do not hold does not, either; the next look tells of the one that is watched."""
         self._record.told(Reload.FAILED, reason)
+        if self._path is not None:
+            self._told = reason
+            self._again_s = 0.0
 
     def look(self, now_s: float) -> bool:
         """Whether the tokens are others than at the last look; now_s: by time.monotonic()."""
@@ -87,7 +97,7 @@ class TokenFile:
             return False
         before = self._unsettled
         if before is None:
-            if tokens.identity_of(path) == self._identity:
+            if now_s < self._again_s and tokens.identity_of(path) == self._identity:
                 return False
         elif now_s < self._due_s:
             return False
@@ -100,11 +110,12 @@ class TokenFile:
         self._unsettled = None
         # One that could not be read is known as what stood there before: what takes its place meanwhile is another.
         self._identity = found.identity if isinstance(found, Reading) else identity
+        self._again_s = float("inf") if isinstance(found, Reading) else now_s + PATIENCE_S
         return self._judge(path, found)
 
     def pause_s(self, now_s: float) -> float:
         """How long the next look may wait."""
-        return float("inf") if self._unsettled is None else max(0.0, self._due_s - now_s)
+        return max(0.0, (self._again_s if self._unsettled is None else self._due_s) - now_s)
 
     def _judge(self, path: str, found: Reading | str) -> bool:
         reason = found
@@ -112,6 +123,7 @@ class TokenFile:
             if found.content == self._content:
                 # Only its times differ, or it is what it was before a fault.
                 self._record.told(Reload.SUCCESSFUL)
+                self._told = ""
                 return False
             try:
                 self.entries = tokens.parse(path, found.content)
@@ -120,10 +132,14 @@ class TokenFile:
             else:
                 self._content = found.content
                 self._record.told(Reload.SUCCESSFUL)
+                self._told = ""
                 logger.info("the tokens have changed: %d of them", len(self.entries))
                 return True
-        self._record.told(Reload.FAILED, str(reason))
-        logger.error("the tokens stay as they were: %s", reason)
+        reason = str(reason)
+        self._record.told(Reload.FAILED, reason)
+        if reason != self._told:
+            logger.error("the tokens stay as they were: %s", reason)
+        self._told = reason
         return False
 
 

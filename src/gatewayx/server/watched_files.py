@@ -90,8 +90,11 @@ class WatchedFiles(Generic[Held]):
         self.held = self._unsettled = None
 
     def refuse(self, reason: str) -> None:
-        """The files of settings that do not hold do not, either."""
+        """The files of settings that do not hold do not, either; the next look tells of those that are watched."""
         self._record.told(Reload.FAILED, reason)
+        if self._paths:
+            self._told = reason
+            self._again_s = 0.0
 
     def look(self, now_s: float) -> bool:
         """Whether the files hold something else than at the last look; now_s: by time.monotonic()."""
