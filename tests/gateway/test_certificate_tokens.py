@@ -466,17 +466,20 @@ class TestHandshakes:
             assert counted(gateway) == {"shop": 2, "other": 2}
 
     @BOTH_VERSIONS
+    @pytest.mark.parametrize(
+        ("name", "status"), [("DNS:shop.example", 204), ("raw-DNS:sh\xf6p.example", 401)], ids=["text", "no-text"]
+    )
     async def test_a_certificate_whose_time_is_over_is_no_good_in_a_session_either(
-        self, embedded, clients, version, monkeypatch
+        self, embedded, clients, version, name, status, monkeypatch
     ):
         now_s = time.time()
         ends = datetime.datetime.fromtimestamp(now_s + 3600, UTC)
         clients.file.write(table("shop", '"DNS:shop.example"'))
-        context = client_context(clients.servers, clients.certificate("DNS:shop.example", ends=ends), version)
+        context = client_context(clients.servers, clients.certificate(name, ends=ends), version)
         async with clients.gateway(embedded) as gateway:
             first = await asyncio.to_thread(visit, gateway.address, context, LOOK)
             again = await asyncio.to_thread(visit, gateway.address, context, LOOK, first.session)
-            assert (again.status, again.is_resumed) == (204, True)
+            assert (again.status, again.is_resumed) == (status, True)
             monkeypatch.setattr(tls_reasons, "time", SimpleNamespace(time=lambda: now_s + 3601))
             with pytest.raises(OSError, match=r"closed|reset|EOF|eof"):
                 await asyncio.to_thread(visit, gateway.address, context, LOOK, again.session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+import warnings
 
 EXPIRED = "certificate has expired"
 
@@ -23,8 +24,24 @@ def taken_up_too_late(session: ssl.SSLObject) -> bool:
     try:
         certificate = session.getpeercert()
     except UnicodeDecodeError:
-        # One with a name that is no text tells nothing of its time either, and stands for nobody.
-        return True
+        return _ends_s(session.getpeercert(binary_form=True)) < time.time()
     if not certificate:
         return False
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time()
+
+
+def _ends_s(certificate: bytes | None) -> float:
+    """When a certificate ends of which Python reads nothing, since a name is no text; in seconds since the epoch.
+
+    0 if it cannot be decoded otherwise either.
+    """
+    # It is there already: the master has decoded the gateway's own certificates with it.
+    from cryptography import x509
+
+    try:
+        with warnings.catch_warnings():
+            # It warns of what no authority should issue, such as a serial number of 0, and would do so in the log.
+            warnings.simplefilter("ignore")
+            return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc.timestamp()
+    except Exception:
+        return 0.0
