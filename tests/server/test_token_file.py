@@ -176,6 +176,17 @@ def test_one_that_could_not_be_read_is_read_again(watched, monkeypatch, caplog):
     assert watched.file.pause_s(watched.now_s) == float("inf")
 
 
+def test_those_that_were_read_with_settings_are_told_if_they_are_others(watched, caplog):
+    caplog.set_level(logging.INFO, "gatewayx")
+    path = str(watched.written.path)
+    watched.file.take(path, read_judged(path))
+    assert not caplog.records
+    watched.written.write()
+    watched.file.take(path, read_judged(path))
+    assert not watched.look()
+    assert caplog.messages == ["the tokens have changed: 0 of them"]
+
+
 def test_one_that_holds_is_told_so_after_settings_that_do_not(watched, caplog):
     watched.file.refuse("no descriptor was left")
     assert watched.board.tokens.result is Reload.FAILED

@@ -241,6 +241,17 @@ def test_files_for_which_no_room_is_left_are_read_again(watched, call, monkeypat
     assert watched.record.result is Reload.SUCCESSFUL
 
 
+def test_those_that_were_read_with_settings_are_told_if_they_are_others(watched, caplog):
+    caplog.set_level(logging.INFO, "gatewayx")
+    settings = watched.files._settings
+    watched.files.take(settings, read_clients(settings))
+    assert not caplog.records
+    watched.write(*watched.authority.pair("second.test"))
+    watched.files.take(settings, read_clients(settings))
+    assert not watched.change()
+    assert caplog.messages == ["the certificates for clients have changed"]
+
+
 def test_files_that_hold_are_told_so_after_settings_that_do_not(watched):
     watched.files.refuse("no file in memory")
     assert watched.record.result is Reload.FAILED

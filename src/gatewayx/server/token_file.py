@@ -74,6 +74,8 @@ class TokenFile:
 
     def take(self, path: str | None, judged: Judged | None) -> None:
         """Go on with this file, which was read for settings that are new."""
+        if judged is not None and self._content not in (None, judged.reading.content):
+            logger.info("the tokens have changed: %d of them", len(judged.entries))
         self._path = path
         self._unsettled = None
         self._again_s = float("inf")

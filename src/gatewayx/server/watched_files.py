@@ -67,12 +67,15 @@ class WatchedFiles(Generic[Held]):
     def __init__(self, purpose: Purpose[Held], record: FilesRead, settings: Settings, held: Held | None) -> None:
         self._purpose: Purpose[Held] = purpose
         self._record = record
+        self.held: Held | None = held
         self.take(settings, held)
 
     def take(self, settings: Settings, held: Held | None) -> None:
         """Go on with this, which was read for these settings."""
+        if self.held is not None and held is not None and held != self.held:
+            logger.info("%s have changed", self._purpose.title)
         self._settings = settings
-        self.held: Held | None = held
+        self.held = held
         self._paths = [] if held is None else self._purpose.paths(settings)
         # Of what was judged last. The first look reads anew what may have changed since it was read.
         self._identities: list[tuple[int, ...] | None] = []
