@@ -108,4 +108,7 @@ async def admin_of(served: ServeProcess) -> AdminAddress:
     """The admin address of a gateway that was just started, once it listens."""
     await served.address()
     [(host, port)] = [found.groups() for line in served.lines if (found := TOLD.search(line))]
-    return AdminAddress((host, int(port)))
+    admin = AdminAddress((host, int(port)))
+    # The admin process answers for a moment by what it saw last, which may be older than the start.
+    await admin.becomes("/readyz/started", 200)
+    return admin
