@@ -16,7 +16,7 @@ from gatewayx.embedded.worker import Worker
 from support.forks import until_other_threads_sleep
 from support.gearmand import Gearmand
 
-pytest_plugins = ["support.timeouts", "support.failures", "support.lost_connections"]
+pytest_plugins = ["support.collecting", "support.timeouts", "support.failures", "support.lost_connections"]
 
 # The helpers' assertions shall tell as much as the tests' own.
 pytest.register_assert_rewrite(
