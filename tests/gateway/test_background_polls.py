@@ -16,7 +16,7 @@ from gatewayx.gearman.packet import PacketType
 from gatewayx.net.names import NumericHost
 from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.process import GatewayProcess, places_for
-from support.gateway import RunningGateway, eventually, running_gateway
+from support.gateway import POLL_S, RunningGateway, eventually, running_gateway
 from support.gearmand import Gearmand
 from support.http import HttpClient, Response, ask, get, head, post
 from support.job_servers import ScriptedConnection, ScriptedJobServer, hand_worker
@@ -79,12 +79,16 @@ async def answered(client: HttpClient, location: bytes, status: int) -> Response
         answer = await client.ask(get(location))
         if answer.status == status:
             return answer
+        await asyncio.sleep(POLL_S)
 
 
 async def becomes_gone(client: HttpClient, location: bytes) -> None:
     """Return once the job is told to be so."""
-    while b'"gone"' not in (await client.ask(get(location))).body:
-        pass
+    while True:
+        answer = await client.ask(get(location))
+        if b'"gone"' in answer.body:
+            return
+        await asyncio.sleep(POLL_S)
 
 
 class TestShared:
