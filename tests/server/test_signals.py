@@ -97,7 +97,7 @@ class TestServe:
     async def test_the_start_goes_on(self):
         async with (
             ScriptedJobServer(greets=False) as silent,
-            ServeProcess(*LISTEN, *server_at(silent.address), fresh=True) as served,
+            ServeProcess(*LISTEN, *server_at(silent.address)) as served,
         ):
             await prepared(served)
             for number in HARMLESS:
@@ -109,7 +109,7 @@ class TestServe:
 
     @STOPPING
     async def test_a_stop_before_anything_is_loaded_ends_it_at_once_with_exit_code_0(self, number):
-        async with ServeProcess(*LISTEN, fresh=True) as served:
+        async with ServeProcess(*LISTEN) as served:
             await prepared(served)
             served.signal(number)
             assert await served.ended() == 0

@@ -42,12 +42,12 @@ def file(tmp_path) -> TokenFile:
 
 @asynccontextmanager
 async def serving(
-    address: tuple[str, int], file: TokenFile, *arguments: str, fresh: bool = False
+    address: tuple[str, int], file: TokenFile, *arguments: str
 ) -> AsyncIterator[tuple[ServeProcess, AdminAddress, tuple[str, int]]]:
     """The gateway, its admin address, and where it listens."""
     host, port = address
     more = ("--server", f"{host}:{port}", "--tokens", str(file.path), *arguments)
-    async with ServeProcess(*ADMIN, *more, fresh=fresh) as served:
+    async with ServeProcess(*ADMIN, *more) as served:
         admin = await admin_of(served)
         [line] = [line for line in served.lines if served.listens_on.search(line)]
         found = served.listens_on.search(line)
@@ -304,8 +304,7 @@ class TestSecrets:
         foreign = "Zq9" * 20
         arguments = ("--access-log", str(log), "--log-format", log_format, "--access-log-unique")
         out = []
-        # Only a new interpreter has a command line of its own to search.
-        async with serving(embedded.address, file, *arguments, fresh=True) as (served, admin, listens):
+        async with serving(embedded.address, file, *arguments) as (served, admin, listens):
             for secret in (good, expired, unknown, foreign):
                 line = bearer(secret)
                 target = b"/" + function

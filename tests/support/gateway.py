@@ -23,7 +23,6 @@ from gatewayx.core.shared import KEPT_KEYS
 from gatewayx.server.process import GatewayProcess
 from support.documented import OTHERS
 from support.gearmand import die_with_parent
-from support.prepared import AlsoLate, PreparedProcess, prepared, program
 from support.times import DEADLINES, PROCESS_S, WAIT_S
 
 POLL_S = 0.002
@@ -158,7 +157,6 @@ class ServeProcess:
     before: Python that the process runs first.
     environment: Instead of this process's.
     stdout: a descriptor for its standard output.
-    fresh: whether it is a new interpreter also where a fork of a prepared one does.
     """
 
     # Ends of the lines that say that it is ready.
@@ -171,12 +169,9 @@ class ServeProcess:
         before: str = "",
         environment: Mapping[str, str] = os.environ,
         stdout: int = asyncio.subprocess.DEVNULL,
-        fresh: bool = False,
     ) -> None:
         self.arguments = arguments
         self.stdout = stdout
-        self.fresh = fresh
-        self.before = before
         self.environment = environment
         self.program = ("-c", f"{before}\nfrom gatewayx.cli import main\nmain()") if before else ("-m", "gatewayx")
         self.preexec = preexec
@@ -185,36 +180,18 @@ class ServeProcess:
 
     async def start(self) -> None:
         """Start the process and read what it says."""
-        arguments = (
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self.program,
             "serve",
             # Many are there at a time, and one can have the default address.
             *(() if "--admin" in self.arguments else ("--admin", "none")),
             *self.arguments,
-        )
-        environment = {name: value for name, value in self.environment.items() if not name.startswith("GATEWAYX_")}
-        self.process: PreparedProcess | asyncio.subprocess.Process
-        if self._does_forked():
-            self.process = await prepared(*arguments, before=self.before, environment=environment, stdout=self.stdout)
-        else:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self.program,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=self.stdout,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                preexec_fn=self.preexec,
-            )
-
-    def _does_forked(self) -> bool:
-        """Whether a fork of an interpreter that has imported everything differs in nothing that is asked for."""
-        return (
-            not self.fresh
-            and self.preexec is die_with_parent
-            and (not self.before or isinstance(self.before, AlsoLate))
-            and self.environment is os.environ
-            and program().has(os.environ)
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=self.stdout,
+            stderr=asyncio.subprocess.PIPE,
+            env={name: value for name, value in self.environment.items() if not name.startswith("GATEWAYX_")},
+            preexec_fn=self.preexec,
         )
 
     async def until(self, part: str) -> str:
@@ -273,5 +250,3 @@ class ServeProcess:
                     os.kill(process_id, signal.SIGKILL)
             await asyncio.wait_for(self.process.stderr.read(), PROCESS_S)
             await self.process.wait()
-        if isinstance(self.process, PreparedProcess):
-            self.process.close()

@@ -17,7 +17,6 @@ from unittest import mock
 from gatewayx.config.settings import Settings
 from gatewayx.server import places
 from support.gearmand import die_with_parent
-from support.prepared import AlsoLate
 
 SAMPLE_S = 0.0001
 # Where a Sampler counts how often it has looked, behind the bounds.
@@ -47,7 +46,7 @@ class SharedMemory:
         self.workers = workers
         self.max_connections = max_connections
         self._file = os.memfd_create("gatewayx-places")
-        self.before = AlsoLate(REPLACED.format(path=f"/proc/{os.getpid()}/fd/{self._file}"))
+        self.before = REPLACED.format(path=f"/proc/{os.getpid()}/fd/{self._file}")
 
     def attach(self) -> None:
         """See it from now on; to be called once the gateway listens."""
