@@ -332,6 +332,20 @@ class TestEnds:
             # Tickets, and then its close_notify.
             hand.session.unwrap()
 
+    @with_settings(max_pipelined=2)
+    async def test_a_fin_behind_a_close_notify_is_noticed_of_one_that_is_not_read_from(self, embedded, gateway):
+        async with by_hand(gateway) as hand:
+            await hand.shake()
+            requests = hand.records(post(b"/f") * 5, 16384)
+            with pytest.raises(ssl.SSLWantReadError):
+                hand.session.unwrap()
+            await hand.send(requests + hand.outgoing.read())
+            await gateway.reaches("http.requests_in_flight", 2)
+            hand.socket.shutdown(socket.SHUT_WR)
+            await gateway.reaches("pool.cancels_requested", 2)
+            await gateway.let_go()
+        assert embedded.submitted == 2
+
     @pytest.mark.parametrize("says_end", [False, True], ids=["FIN", "close_notify"])
     @pytest.mark.parametrize("framing", [b"Content-Length: 11", b"Transfer-Encoding: chunked"])
     async def test_a_cut_body_is_never_a_whole_one(self, embedded, gateway, says_end, framing):

@@ -222,7 +222,8 @@ cdef class TlsStream(Stream):
         if self.state == IN_LINE:
             # Who has not been answered cannot have finished; else its end comes behind what it has sent.
             return self.abort() if self.session is None else 0
-        return 0 if self.at_end or self.closed else self.owner.hung_up()
+        # An owner that has paused is told of close_notify when it reads on, and of the FIN behind that now.
+        return 0 if self.told_end or self.closed else self.owner.hung_up()
 
     cdef bint socket_ended(self) except? True:
         if self.state == HELLO or self.state == HANDSHAKE:
