@@ -6,6 +6,7 @@ import datetime
 import errno
 import logging
 import mmap
+import os
 from pathlib import Path
 
 import pytest
@@ -223,10 +224,12 @@ def test_nonsense_is_told_at_once_and_what_was_there_goes_on(watched, which, cap
     assert caplog.messages[1:] == ["the certificates for clients can be read again, and are what they were"]
 
 
-@pytest.mark.parametrize("call", ["open", "memfd_create"])
-def test_files_for_which_no_room_is_left_are_read_again(watched, call, monkeypatch):
+@pytest.mark.parametrize(
+    ("call", "number"), [("open", errno.ENFILE), ("memfd_create", errno.ENFILE), ("open", errno.EIO)]
+)
+def test_files_that_cannot_be_read_for_a_while_are_read_again(watched, call, number, monkeypatch):
     def none_left(*_how):
-        raise OSError(errno.ENFILE, "Too many open files in system")
+        raise OSError(number, os.strerror(number))
 
     watched.write(*watched.authority.pair("second.test"))
     with monkeypatch.context() as without:

@@ -118,7 +118,9 @@ class WatchedFiles(Generic[Held]):
             return False
         self._unsettled = None
         self._identities = identities
-        self._again_s = float("inf")
+        # No file changes when one can be read again that is there and could not be.
+        is_there = isinstance(found, StartError) and not isinstance(found, MissingFileError)
+        self._again_s = now_s + PATIENCE_S if is_there else float("inf")
         return self._judge(found, now_s)
 
     def pause_s(self, now_s: float) -> float:
