@@ -315,6 +315,18 @@ async def test_a_socket_that_cannot_be_served_ends_the_start(embedded):
     ]
 
 
+async def test_a_certificate_without_an_address_to_show_it_at_is_told_of(embedded):
+    certificate = ("--tls-certificate", str(authority().certificate("127.0.0.1")))
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as plain:
+        async with activated(*certificate, *server_at(embedded), sockets=(plain,)) as served:
+            await served.until("WARNING tls-certificate is of no use: no address of listen begins with https://")
+            async with HttpClient(plain.getsockname()) as client:
+                assert (await client.ask(OPTIONS)).status == 204
+    async with ServeProcess("--listen", "https://127.0.0.1:0", *certificate, *server_at(embedded)) as served:
+        await served.until("listens on")
+        assert not any("WARNING" in line for line in served.lines)
+
+
 @pytest.mark.parametrize("scheme", ["https", "proxy", "proxy+https"])
 async def test_clients_come_in_at_them_as_the_address_that_was_set_says(embedded, scheme):
     context = authority().context() if "https" in scheme else None

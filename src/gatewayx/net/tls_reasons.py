@@ -43,5 +43,5 @@ def _ends_s(certificate: bytes | None) -> float:
             # It warns of what no authority should issue, such as a serial number of 0, and would do so in the log.
             warnings.simplefilter("ignore")
             return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc.timestamp()
-    except Exception:
+    except (ValueError, x509.InvalidVersion):
         return 0.0

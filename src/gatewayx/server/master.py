@@ -26,6 +26,7 @@ from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, output, signals, systemd, worker
 from gatewayx.server.admin_socket import bind_admin
 from gatewayx.server.children import ABORT_S, End, Post
+from gatewayx.server.entries import speaks_tls
 from gatewayx.server.hand_out import HandOut
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.open_files import make_room_for_connections
@@ -77,6 +78,8 @@ def run(
         if not (listen_is_default and sockets.addresses):
             for address in settings.listen:
                 _bind(sockets, address, settings)
+        if settings.tls_certificate and not speaks_tls(settings):
+            logger.warning("tls-certificate is of no use: no address of listen begins with https:// or proxy+https://")
         if processes.count > 1:
             relay_sockets = RelaySockets(processes.count)
         if settings.admin is not None:
