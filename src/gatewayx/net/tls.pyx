@@ -373,7 +373,7 @@ cdef class TlsStream(Stream):
                 size -= piece
                 filled = self._read(filled)
         except TlsError as error:
-            # What was whole before it is good.
+            # What was whole in the pieces before its own is good.
             if filled:
                 self.owner.received(decrypted, filled)
             return 0 if self.closed or self.owner is None else self._fail(reason_of(error))
