@@ -95,8 +95,10 @@ class Jobs:
                 if answer.status not in (502, 503):
                     return answer
                 kind = answer.kind()
-                if kind == "outcome-unknown" and b"x-gearman-job-handle" in answer.headers:
-                    # It is the job's own answer.
+                if kind == "outcome-unknown" and (
+                    b"x-gearman-job-handle" in answer.headers or "will never be known" in answer.problem()["detail"]
+                ):
+                    # It is the job's own answer, or that of a cancellation that was lost with the job.
                     return answer
                 # What the relay says, and whoever is about to be replaced.
                 assert kind in ("owner-away", "outcome-unknown", "no-job-server", "stopping"), kind
