@@ -12,12 +12,16 @@ import os
 import re
 import ssl
 import stat
+import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from gatewayx.errors import StartError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 # Bound of a file, which is read whole; the authorities of a whole system take a quarter of it.
 MOST_FILE_BYTES = 1024 * 1024
@@ -137,6 +141,16 @@ def load_authorities(load: Callable[[str], Loaded], authorities: Pem) -> Loaded:
             return load(path)
         except OSError as error:
             raise _unusable(str(authorities), _reason(error), _kind(error)) from error
+
+
+def decoded(content: bytes) -> x509.Certificate:
+    """The first certificate of PEM. Raises whatever the package does that decodes it."""
+    from cryptography import x509
+
+    with warnings.catch_warnings():
+        # It warns of what no authority should issue, such as a serial number of 0, and would do so in the log.
+        warnings.simplefilter("ignore")
+        return x509.load_pem_x509_certificate(content)
 
 
 def _without(file: Pem, wanted: str) -> str:

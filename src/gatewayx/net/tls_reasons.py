@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 import time
-import warnings
+
+from gatewayx.net.pem import decoded
 
 EXPIRED = "certificate has expired"
 
@@ -24,13 +25,13 @@ def taken_up_too_late(session: ssl.SSLObject) -> bool:
     try:
         certificate = session.getpeercert()
     except UnicodeDecodeError:
-        return _ends_s(session.getpeercert(binary_form=True)) < time.time()
+        return _ends_s(session.getpeercert(binary_form=True) or b"") < time.time()
     if not certificate:
         return False
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time()
 
 
-def _ends_s(certificate: bytes | None) -> float:
+def _ends_s(der: bytes) -> float:
     """When a certificate ends of which Python reads nothing, since a name is no text; in seconds since the epoch.
 
     0 if it cannot be decoded otherwise either.
@@ -39,9 +40,6 @@ def _ends_s(certificate: bytes | None) -> float:
     from cryptography import x509
 
     try:
-        with warnings.catch_warnings():
-            # It warns of what no authority should issue, such as a serial number of 0, and would do so in the log.
-            warnings.simplefilter("ignore")
-            return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc.timestamp()
+        return decoded(ssl.DER_cert_to_PEM_cert(der).encode()).not_valid_after_utc.timestamp()
     except (ValueError, x509.InvalidVersion):
         return 0.0

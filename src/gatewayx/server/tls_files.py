@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-import warnings
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gatewayx.errors import StartError
 from gatewayx.net import pem
-from gatewayx.net.pem import Pem, load_authorities, load_pair
+from gatewayx.net.pem import Pem, decoded, load_authorities, load_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -274,16 +273,6 @@ def pair_of(certificate: Pem, key: Pem | None, *, is_server: bool = False) -> Pa
         names += (name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
         addresses += map(str, alternatives.get_values_for_type(x509.IPAddress))
     return Pair(certificate, key, tuple(names), tuple(addresses), not_before_s, not_after_s)
-
-
-def decoded(content: bytes) -> x509.Certificate:
-    """The first certificate of a file in PEM. Raises whatever the package does that decodes it."""
-    from cryptography import x509
-
-    with warnings.catch_warnings():
-        # It warns of what no authority should issue, such as a serial number of 0, and would do so in the log.
-        warnings.simplefilter("ignore")
-        return x509.load_pem_x509_certificate(content)
 
 
 def _signs_handshakes(public_key: object) -> bool:
