@@ -118,9 +118,7 @@ class WatchedFiles(Generic[Held]):
             return False
         self._unsettled = None
         self._identities = identities
-        # No file changes when one can be read again that is there and could not be.
-        is_there = isinstance(found, StartError) and not isinstance(found, MissingFileError)
-        self._again_s = now_s + PATIENCE_S if is_there else float("inf")
+        self._again_s = float("inf")
         return self._judge(found, now_s)
 
     def pause_s(self, now_s: float) -> float:
@@ -135,7 +133,7 @@ class WatchedFiles(Generic[Held]):
             held = self._purpose.judged(self._settings, found)
             self._compare_times(held, now_s)
         except StartError as error:
-            self._fail(error, now_s)
+            self._fail(error, now_s, is_read=error is not found)
             return False
         was_told, self._told = self._told, ""
         self._faulty_since_s = None
@@ -161,15 +159,15 @@ class WatchedFiles(Generic[Held]):
                 self._again_s = now_s + pair.not_before_s - epoch_s
             raise StartError(_not_good(pair, epoch_s))
 
-    def _fail(self, error: StartError, now_s: float) -> None:
+    def _fail(self, error: StartError, now_s: float, *, is_read: bool) -> None:
         if isinstance(error, (MissingFileError, OtherKeyError)):
             if self._faulty_since_s is None:
                 self._faulty_since_s = now_s
             if now_s < self._faulty_since_s + PATIENCE_S:
                 self._again_s = self._faulty_since_s + PATIENCE_S
                 return
-        elif isinstance(error, NoRoomError):
-            # No file changes when there is room again.
+        elif isinstance(error, NoRoomError) or not is_read:
+            # No file changes when there is room again, or when one that is there can be read again.
             self._again_s = now_s + PATIENCE_S
         reason = str(error)
         self._record.told(Reload.FAILED, reason)
