@@ -128,8 +128,7 @@ def _check_origin(loaded: Loaded) -> None:
 def _check_tls(loaded: Loaded) -> None:
     """Refuse TLS without a certificate, and what is of no use without TLS."""
     settings = loaded.settings
-    speaks_tls = any(isinstance(address, ListenAddress) and address.tls for address in settings.listen)
-    if speaks_tls and not settings.tls_certificate:
+    if speaks_tls(settings) and not settings.tls_certificate:
         raise SettingError(f"{_told(loaded, 'listen')} is not allowed without tls-certificate")
     if settings.tls_key and len(settings.tls_key) != len(settings.tls_certificate):
         raise SettingError(
@@ -145,6 +144,11 @@ def _check_tls(loaded: Loaded) -> None:
             f"{_told(loaded, 'tls_client_verify')} is not allowed without tls-client-ca: no client's certificate is "
             "verified"
         )
+
+
+def speaks_tls(settings: Settings) -> bool:
+    """Whether clients of any address speak TLS."""
+    return any(isinstance(address, ListenAddress) and address.tls for address in settings.listen)
 
 
 def _check_proxies(loaded: Loaded) -> None:

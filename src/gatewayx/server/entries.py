@@ -39,11 +39,6 @@ def entry_of(address: Address | ListenAddress | UnixAddress) -> Entry:
     return Entry(address.proxy, address.tls) if isinstance(address, ListenAddress) else Entry()
 
 
-def speaks_tls(settings: Settings) -> bool:
-    """Whether clients of any address speak TLS."""
-    return any(entry_of(address).tls for address in settings.listen)
-
-
 def listens_to_proxies(settings: Settings) -> bool:
     """Whether any address is for proxies that send PROXY headers."""
     return any(entry_of(address).proxy for address in settings.listen)

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from gatewayx import __version__
 from gatewayx.address import Address, ListenAddress, UnixAddress
+from gatewayx.config.loading import speaks_tls
 from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.net.names import resolve_at_start
@@ -26,7 +27,6 @@ from gatewayx.net.sockets import give_memory_back
 from gatewayx.server import logs, output, signals, systemd, worker
 from gatewayx.server.admin_socket import bind_admin
 from gatewayx.server.children import ABORT_S, End, Post
-from gatewayx.server.entries import speaks_tls
 from gatewayx.server.hand_out import HandOut
 from gatewayx.server.listeners import LAST_ACCEPTS_S, BoundSockets
 from gatewayx.server.open_files import make_room_for_connections

@@ -123,8 +123,8 @@ class Place:
         refused_connections: int,
         held_bytes: Sequence[int],
         *,
-        proxy_headers: int = 0,
-        handshakes: int = 0,
+        proxy_headers: int,
+        handshakes: int,
     ) -> None:
         """The worker process has so much under way now; held_bytes: of the byte budget, by account."""
         words = self._words
