@@ -27,12 +27,9 @@ async def lost() -> AsyncIterator[asyncio.StreamWriter]:
         await eventually(lambda: reader.exception() is not None or reader.at_eof())
         if not writer.is_closing():
             writer.transport.abort()
-        # The transport is closed in the next turn.
-        await asyncio.sleep(0.01)
-        yield writer
-        writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+        yield writer
 
 
 async def test_the_loop_itself_raises(lost):

@@ -49,7 +49,7 @@ async def test_rates_of_addresses_are_exact_over_four_worker_processes(embedded)
         await asyncio.gather(*(ask_on(*client) for client in clients))
         took_s = time.monotonic() - began_s
     allowed = burst + per_s * took_s
-    # A busy machine may leave no time to ask for all of it; more is never had, by which process whatsoever.
+    # A busy machine may leave no time to ask for all of it; more is never had, whichever process answers.
     assert 0.5 <= sum(taken.values()) / (allowed * keys) <= 1.02
     assert all(0.4 * allowed <= count <= 1.02 * allowed + 1 for count in taken.values()), (taken, allowed)
 
