@@ -70,11 +70,11 @@ class Clock:
         return self.now_s
 
 
-def exposition(rows: Rows, gateway=None, clock=None) -> Exposition:
+def exposition(rows: Rows, gateway=None, clock=None, processor_clock=None) -> Exposition:
     """An exposition of these counts and a gateway that is well."""
     well = view() if gateway is None else gateway
     makers = (GatewayFamilies(lambda: well), RequestFamilies(rows, OUTCOMES, BOUNDS_S))
-    return Exposition(makers, Clock() if clock is None else clock)
+    return Exposition(makers, clock or Clock(), processor_clock or Clock())
 
 
 def ask(exposed: Exposition, **headers: bytes) -> PlainAnswer:
@@ -188,7 +188,9 @@ def test_the_lines_are_those_of_prometheus_client_whatever_has_changed(form):
     # Another function in the place of one, and a job server that is gone.
     gateways.append(view(job_servers=[job_server(c=FunctionView(9, 8, 7))]))
     exposed = Exposition(
-        [GatewayFamilies(lambda: gateways[min(rows.count, 3)]), RequestFamilies(rows, OUTCOMES, BOUNDS_S)], Clock()
+        [GatewayFamilies(lambda: gateways[min(rows.count, 3)]), RequestFamilies(rows, OUTCOMES, BOUNDS_S)],
+        Clock(),
+        Clock(),
     )
     generate = open_metrics_exposition if form == OPEN_METRICS else text_exposition
     for rows.count in (0, 1, 2, 3, 12_345_678):
@@ -222,12 +224,12 @@ def test_a_line_is_composed_once(monkeypatch, is_prepared):
 
 
 def test_who_asks_again_while_it_would_be_composed_all_the_time_gets_the_last_one():
-    rows, clock = Rows(), Clock()
-    exposed = exposition(rows, clock=clock)
+    rows, clock, processor_clock = Rows(), Clock(), Clock()
+    exposed = exposition(rows, clock=clock, processor_clock=processor_clock)
     # Each look at the clock takes a moment, so composing took one.
-    clock.step_s = 1.0
+    processor_clock.step_s = 1.0
     ask(exposed)
-    clock.step_s = 0.0
+    processor_clock.step_s = 0.0
     asked = rows.asked
     for compressed in (b"gzip", b"identity"):
         ask(exposed, accept_encoding=compressed)
@@ -239,6 +241,15 @@ def test_who_asks_again_while_it_would_be_composed_all_the_time_gets_the_last_on
     rows.count = 9
     assert b"9.0" in ask(exposed).body
     assert b" 9.0\n" in gzip.decompress(ask(exposed, accept_encoding=b"gzip").body)
+
+
+def test_one_that_took_long_as_the_process_did_not_run_is_composed_again():
+    rows, clock = Rows(), Clock()
+    exposed = exposition(rows, clock=clock)
+    clock.step_s = 1.0
+    ask(exposed)
+    rows.count = 9
+    assert b" 9.0\n" in ask(exposed).body
 
 
 @pytest.mark.parametrize("form", [b"text/plain", OPEN_METRICS])

@@ -236,9 +236,10 @@ class TestLongQueues:
 
 
 @pytest.mark.parametrize(
-    ("cost_s", "askers", "pause_s"), [(0.0, 16, 2.0), (0.01, 1, 2.0), (0.01, 16, 8.0), (0.1, 2, 10.0)]
+    ("cost_s", "askers", "pause_s"),
+    [(0.0, 16, 2.0), (0.01, 1, 2.0), (0.01, 16, 8.0), (0.1, 2, 10.0), (1.0, 3, 60.0), (60.0, 17, 60.0)],
 )
-def test_all_together_take_a_fiftieth_of_the_job_servers_time(cost_s, askers, pause_s):
+def test_all_together_take_a_fiftieth_of_the_job_servers_time_and_ask_each_minute(cost_s, askers, pause_s):
     upkeep = Upkeep(connections_per_server=1, status_interval_s=2.0, askers=askers)
     assert upkeep.status_pause_s(cost_s) == pytest.approx(pause_s)
 
@@ -260,6 +261,23 @@ async def test_a_job_server_that_takes_long_for_its_status_is_asked_less_often(c
             # One each 50 ms would be 30.
             assert server.statuses <= seen + 2
     assert caplog.text.count("it is asked for every") == 1
+
+
+@pytest.mark.anyio
+async def test_a_job_server_that_stands_still_for_once_is_asked_as_often_as_before(caplog):
+    caplog.set_level(logging.INFO, "gatewayx.gearman")
+
+    def late_once() -> list[bytes]:
+        if server.statuses == 3:
+            time.sleep(1.0)
+        return []
+
+    async with ScriptedJobServer() as server:
+        server.status_lines = late_once
+        async with running_gateway([server.address], connections_per_server=1, status_interval_s=1.0):
+            # By what the late one took, the next would be due 50 s later.
+            await eventually(lambda: server.statuses >= 5)
+    assert "it is asked for every" not in caplog.text
 
 
 @pytest.mark.anyio

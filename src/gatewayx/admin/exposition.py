@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -86,12 +87,19 @@ class _Lines:
 class Exposition:
     """What is exposed.
 
-    makers: of the families. clock: tells monotonic seconds.
+    makers: of the families. clock: tells monotonic seconds. processor_clock: tells the seconds of processor time that
+    this thread has used; a process that waits for its turn takes no part of anything.
     """
 
-    def __init__(self, makers: Iterable[Families], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        makers: Iterable[Families],
+        clock: Callable[[], float],
+        processor_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._makers = list(makers)
         self._clock = clock
+        self._processor_clock = processor_clock
         # By form, and whether it is compressed: until when it is given, and what.
         self._given: dict[tuple[int, bool], tuple[float, bytes]] = {}
         # By family and part. As many as there were in the last exposition.
@@ -120,12 +128,12 @@ class Exposition:
         return PlainAnswer(200, CONTENT_TYPES[form], body, VARY + b"Content-Encoding: gzip\r\n")
 
     def _body(self, form: int, make: Callable[[], bytes], *, compressed: bool) -> bytes:
-        began_s = self._clock()
         until_s, body = self._given.get((form, compressed), (0.0, b""))
-        if began_s >= until_s:
+        if self._clock() >= until_s:
+            used_s = self._processor_clock()
             body = make()
-            ended_s = self._clock()
-            self._given[form, compressed] = (ended_s + (ended_s - began_s) / COMPOSING_PART, body)
+            used_s = self._processor_clock() - used_s
+            self._given[form, compressed] = (self._clock() + used_s / COMPOSING_PART, body)
             if not compressed:
                 # What was compressed is of the last one.
                 self._given.pop((form, True), None)

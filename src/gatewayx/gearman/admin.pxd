@@ -100,10 +100,11 @@ cdef class AdminConnection(UpstreamConnection):
     # Loop time of the last byte, or of the last question when nothing was due.
     cdef double heard_at_s
     cdef double asked_at_s
-    # When the last `version` or `status` was asked for; the shortest time in which one was answered, and how much longer than
-    # that the last one took: about what it costs the job server.
+    # When the last `version` or `status` was asked for; the shortest time in which one was answered; how much longer than
+    # that the last one took; and the last two at least: about what one costs the job server.
     cdef long long question_at_ns
     cdef double quickest_s
+    cdef double last_cost_s
     cdef readonly double status_cost_s
     # Keeps the row alive to which `counts` points.
     cdef Counters counted_in

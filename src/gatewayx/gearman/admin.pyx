@@ -279,9 +279,13 @@ cdef class AdminConnection(UpstreamConnection):
 
     cdef int _time_answer(self) except -1:
         cdef double took_s = (now_ns() - self.question_at_ns) / 1e9
+        cdef double cost_s
         # The way to the job server and back is in each answer.
         self.quickest_s = min(self.quickest_s, took_s)
-        self.status_cost_s = took_s - self.quickest_s
+        cost_s = took_s - self.quickest_s
+        # One answer that takes long by itself was late, not dear: a machine or a job server stood still meanwhile.
+        self.status_cost_s = min(cost_s, self.last_cost_s)
+        self.last_cost_s = cost_s
         return 0
 
     cdef int _status_line(self, const char* line, Py_ssize_t line_bytes) except -1:

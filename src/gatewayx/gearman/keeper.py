@@ -43,6 +43,8 @@ OPTION_RETRY_S = 60.0
 RETIRED_CHECK_S = 0.5
 # A job server works in one thread: of its time all processes together take at most this part with `status`.
 STATUS_PART = 0.02
+# However long one takes, the next is asked for after this, or after a longer --status-interval.
+RAREST_STATUS_S = 60.0
 # A reason that holds is logged again so often; so many different ones meanwhile, each up to so many characters.
 REPEAT_S = 60.0
 MAX_REASONS = 16
@@ -139,8 +141,8 @@ class Upkeep:
         return before != (connections_per_server, status_interval_s, check_interval_s)
 
     def status_pause_s(self, cost_s: float) -> float:
-        """How long after one `status` the next is asked for, if the last took so much of the job server's time."""
-        return max(self.status_interval_s, cost_s * self.askers / STATUS_PART)
+        """How long after one `status` the next is asked for, if one takes so much of the job server's time."""
+        return max(self.status_interval_s, min(cost_s * self.askers / STATUS_PART, RAREST_STATUS_S))
 
 
 class Keeper:

@@ -134,9 +134,10 @@ class Viewer:
         now_s = time.monotonic()
         if self._view is None or now_s >= self._good_until_s:
             self._watch.look(now_s)
+            used_s = time.thread_time()
             self._view = self._make(now_s)
-            ended_s = time.monotonic()
-            self._good_until_s = ended_s + (ended_s - now_s) / MAKING_PART
+            used_s = time.thread_time() - used_s
+            self._good_until_s = time.monotonic() + used_s / MAKING_PART
         return self._view
 
     def _make(self, now_s: float) -> GatewayView:
