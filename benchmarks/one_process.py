@@ -18,7 +18,7 @@ from gatewayx.server.listeners import BoundSockets
 from gatewayx.server.open_files import make_room_for_connections
 from gatewayx.server.process import places_for
 from gatewayx.server.reloading import read_tls_files
-from gatewayx.server.token_file import read_judged
+from gatewayx.server.token_file import read_tokens
 
 
 @click.command()
@@ -33,7 +33,7 @@ def main(config_path: str | None, **flags: object) -> None:
         sockets.bind(address, resolve_at_start(address.host, print)[0], settings)
     _master, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)
-    tokens = () if settings.tokens is None else read_judged(settings.tokens).entries
+    tokens = read_tokens(settings) or ()
     tls = TlsContexts(settings, read_tls_files(settings))
     sys.exit(worker.run(settings, sockets, places_for(settings, 1), 0, own, 2, log, tls, None, tokens))
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from gatewayx.config import tokens as tokens_config
+from gatewayx.config.settings import Settings
 from gatewayx.errors import StartError
 from gatewayx.server import token_file
 from gatewayx.server.board import Board, Reload, board_bytes
-from gatewayx.server.token_file import PATIENCE_S, SETTLE_S, TokenFile, read_judged
+from gatewayx.server.token_file import FOR_TOKENS, read_tokens
+from gatewayx.server.watched_files import PATIENCE_S, SETTLE_S, WatchedFiles
 from support import tokens
 
 
@@ -23,6 +26,12 @@ def board() -> Board:
     return Board(mmap.mmap(-1, board_bytes(1)), 1, 0)
 
 
+def watching(path: Path | None, board: Board) -> WatchedFiles:
+    """Whoever watches this file."""
+    settings = Settings(tokens=None if path is None else str(path))
+    return WatchedFiles(FOR_TOKENS, board.tokens, settings, read_tokens(settings))
+
+
 class Watched:
     """A file, and whoever watches it, looking once a second."""
 
@@ -30,12 +39,16 @@ class Watched:
         self.board = board
         self.written = tokens.TokenFile(folder / "t.toml")
         self.written.write(self.written.table("first"))
-        self.file = TokenFile(str(self.written.path), board)
+        self.settings = Settings(tokens=str(self.written.path))
+        self.file = watching(self.written.path, board)
         self.now_s = 100.0
+        # The first look makes sure that nothing has changed since it was read.
+        assert not self.look()
+        assert not self.settle()
 
     def names(self) -> list[str]:
         """Of the tokens that are good."""
-        return [entry.name for entry in self.file.entries]
+        return [entry.name for entry in self.file.held]
 
     def look(self) -> bool:
         """What a look a second later tells."""
@@ -57,7 +70,7 @@ def watched(tmp_path, board) -> Watched:
 
 
 def test_what_does_not_change_is_not_read_again(watched, monkeypatch):
-    monkeypatch.setattr(token_file.tokens, "read", None)
+    monkeypatch.setattr(tokens_config, "read", None)
     assert not any(watched.look() for _ in range(3))
     assert watched.file.pause_s(watched.now_s) == float("inf")
 
@@ -72,6 +85,14 @@ def test_a_change_is_taken_after_two_equal_readings(watched):
     assert watched.names() == ["first", "second"]
     assert not watched.look()
     assert watched.board.tokens.result is Reload.SUCCESSFUL
+
+
+def test_a_file_with_other_words_and_the_same_tokens_changes_nothing(watched, caplog):
+    caplog.set_level(logging.INFO, "gatewayx")
+    watched.written.path.write_text("# The same.\n" + watched.written.path.read_text())
+    assert not watched.look()
+    assert not watched.settle()
+    assert not caplog.records
 
 
 def test_a_file_that_is_being_written_is_taken_once_it_is_whole(watched):
@@ -108,12 +129,12 @@ def test_a_link_that_moves_is_another_file(tmp_path, board):
     # As in a Kubernetes secret: the file is a link into a folder that is a link.
     (tmp_path / "data").symlink_to("one")
     (tmp_path / "t.toml").symlink_to("data/t.toml")
-    file = TokenFile(str(tmp_path / "t.toml"), board)
+    file = watching(tmp_path / "t.toml", board)
     (tmp_path / "new").symlink_to("two")
     (tmp_path / "new").replace(tmp_path / "data")
     assert not file.look(1.0)
     assert file.look(2.0)
-    assert [entry.name for entry in file.entries] == ["two"]
+    assert [entry.name for entry in file.held] == ["two"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +182,7 @@ def test_one_that_could_not_be_read_is_read_again(watched, monkeypatch, caplog):
 
     watched.written.write(watched.written.table("second"))
     with monkeypatch.context() as without:
-        without.setattr(token_file.tokens.os, "open", none_left)
+        without.setattr(tokens_config.os, "open", none_left)
         assert not any(watched.look() for _ in range(2 + 2 * int(PATIENCE_S)))
     assert watched.names() == ["first"]
     assert watched.board.tokens.result is Reload.FAILED
@@ -178,11 +199,10 @@ def test_one_that_could_not_be_read_is_read_again(watched, monkeypatch, caplog):
 
 def test_those_that_were_read_with_settings_are_told_if_they_are_others(watched, caplog):
     caplog.set_level(logging.INFO, "gatewayx")
-    path = str(watched.written.path)
-    watched.file.take(path, read_judged(path))
+    watched.file.take(watched.settings, read_tokens(watched.settings))
     assert not caplog.records
     watched.written.write()
-    watched.file.take(path, read_judged(path))
+    watched.file.take(watched.settings, read_tokens(watched.settings))
     assert not watched.look()
     assert caplog.messages == ["the tokens have changed: 0 of them"]
 
@@ -199,7 +219,7 @@ def test_one_that_holds_is_told_so_after_settings_that_do_not(watched, caplog):
 
 
 def test_after_settings_that_do_not_hold_nothing_is_looked_at_without_a_file(board):
-    file = TokenFile(None, board)
+    file = watching(None, board)
     file.refuse("no such file")
     assert board.tokens.result is Reload.FAILED
     assert not file.look(1.0)
@@ -207,19 +227,19 @@ def test_after_settings_that_do_not_hold_nothing_is_looked_at_without_a_file(boa
 
 
 def test_without_a_file_nothing_is_looked_at(board):
-    file = TokenFile(None, board)
+    file = watching(None, board)
     assert not file.look(1.0)
-    assert file.entries == ()
+    assert file.held is None
     assert (board.tokens.result, board.tokens.successful_s) == (Reload.NONE, 0)
 
 
 def test_at_the_start_a_fault_ends_it(tmp_path, board):
     with pytest.raises(StartError, match=r"tokens = .*none': cannot be read, No such file or directory"):
-        TokenFile(str(tmp_path / "none"), board)
+        watching(tmp_path / "none", board)
 
 
 def test_one_that_is_never_the_same_twice_is_refused(tmp_path, monkeypatch):
     written = tokens.TokenFile(tmp_path / "t.toml")
     monkeypatch.setattr(token_file.time, "sleep", lambda _: written.write(written.table("other")))
     with pytest.raises(StartError, match="changes while it is read"):
-        read_judged(str(written.path))
+        read_tokens(Settings(tokens=str(written.path)))

@@ -13,10 +13,11 @@ import pytest
 
 from gatewayx.config.settings import Settings
 from gatewayx.net import pem
-from gatewayx.server import watched_files
+from gatewayx.server import renewals
 from gatewayx.server.board import Board, Reload, board_bytes
-from gatewayx.server.tls_files import ClientFiles, read_clients
-from gatewayx.server.watched_files import FOR_CLIENTS, PATIENCE_S, SETTLE_S, WatchedFiles
+from gatewayx.server.renewals import FOR_CLIENTS
+from gatewayx.server.tls_files import read_clients
+from gatewayx.server.watched_files import PATIENCE_S, SETTLE_S, WatchedFiles
 from support.tls import Authority
 
 DAY = datetime.timedelta(days=1)
@@ -41,7 +42,7 @@ class Watched:
         settings = Settings(
             tls_certificate=(str(self.certificate),), tls_key=(str(self.key),), tls_client_ca=str(self.clients)
         )
-        self.files: WatchedFiles[ClientFiles] = WatchedFiles(FOR_CLIENTS, record, settings, read_clients(settings))
+        self.files = WatchedFiles(FOR_CLIENTS, record, settings, read_clients(settings))
         self.now_s = 100.0
         # The first look makes sure that nothing has changed since they were read.
         assert not self.look()
@@ -80,7 +81,7 @@ def watched(tmp_path, record) -> Watched:
 
 
 def test_what_does_not_change_is_not_read_again(watched, monkeypatch):
-    monkeypatch.setattr(watched_files, "read_all", None)
+    monkeypatch.setattr(pem, "read", None)
     assert not any(watched.look() for _ in range(3))
     assert watched.files.pause_s(watched.now_s) == float("inf")
 
@@ -305,7 +306,7 @@ def test_one_that_is_not_good_yet_is_taken_when_it_is(watched, monkeypatch):
     pause_s = watched.files.pause_s(watched.now_s)
     assert pause_s == pytest.approx(DAY.total_seconds(), abs=10)
     began_s = (now + DAY).timestamp() + 1
-    monkeypatch.setattr(watched_files.time, "time", lambda: began_s)
+    monkeypatch.setattr(renewals.time, "time", lambda: began_s)
     assert not watched.look(pause_s)
     assert watched.settle()
     assert watched.names() == ("second.test",)

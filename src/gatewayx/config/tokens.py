@@ -16,7 +16,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -72,28 +72,12 @@ class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
     expires_s: float | None = None
 
 
-class Reading(NamedTuple):
-    """A file as it was read once."""
-
-    # Changes with the file, whichever it is that a path leads to.
-    identity: tuple[int, ...]
-    content: bytes
-
-
 def without_tokens(text: str) -> str:
     """The text without what looks like a token."""
     return _LIKE_A_TOKEN.sub(f"{PREFIX}...", text)
 
 
-def identity_of(path: str) -> tuple[int, ...] | None:
-    """What a Reading of the file would have; None if there is none."""
-    try:
-        return _identity(os.stat(path))  # noqa: PTH116
-    except (OSError, ValueError):
-        return None
-
-
-def read(path: str) -> Reading:
+def read(path: str) -> bytes:
     """Read the file that the path leads to, if nobody but its owner may write to it. Raises SettingError."""
     try:
         # A pipe would be waited at.
@@ -113,7 +97,7 @@ def read(path: str) -> Reading:
         _refuse(_origin(path), f"cannot be read, {printable(getattr(error, 'strerror', None) or str(error))}")
     if len(content) > MOST_FILE_BYTES:
         _refuse(_origin(path), f"is larger than {MOST_FILE_BYTES} bytes")
-    return Reading(_identity(found), content)
+    return content
 
 
 def parse(path: str, content: bytes) -> tuple[TokenEntry, ...]:
@@ -137,19 +121,6 @@ def parse(path: str, content: bytes) -> tuple[TokenEntry, ...]:
                 same = "san" if isinstance(mark, str) else "sha256"
                 _refuse(_origin(path), f"[[token]] {other.name} and [[token]] {entry.name}: both have the same {same}")
     return tuple(entries)
-
-
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    return (
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        found.st_mode,
-        found.st_uid,
-        found.st_gid,
-    )
 
 
 def _refuse(origin: str, reason: str) -> NoReturn:

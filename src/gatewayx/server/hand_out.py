@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gatewayx.config.settings import Settings
+from gatewayx.config.tokens import TokenEntry
 from gatewayx.net.pem import NoRoomError
 from gatewayx.server import reloading
 from gatewayx.server.board import Reload
@@ -17,9 +18,10 @@ from gatewayx.server.certificates import TlsContexts
 from gatewayx.server.children import Post
 from gatewayx.server.expiry import Expiry
 from gatewayx.server.places import Places
+from gatewayx.server.renewals import FOR_CLIENTS, FOR_JOB_SERVERS
 from gatewayx.server.tls_files import TlsFiles
-from gatewayx.server.token_file import TokenFile
-from gatewayx.server.watched_files import FOR_CLIENTS, FOR_JOB_SERVERS, WatchedFiles
+from gatewayx.server.token_file import FOR_TOKENS, NO_TOKENS, read_tokens
+from gatewayx.server.watched_files import WatchedFiles
 
 logger = logging.getLogger("gatewayx")
 
@@ -50,19 +52,24 @@ class HandOut:
         self.tls = TlsContexts(settings, files)
         self._expiry = Expiry()
         self._expiry.read(self.tls.files)
-        self.tokens = TokenFile(settings.tokens, self._board)
-        self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
+        self._tokens = WatchedFiles(FOR_TOKENS, self._board.tokens, settings, read_tokens(settings))
+        self._places.tell_tokens_apart(entry.name for entry in self.tokens)
         # Whether children are to have something that they have not taken yet, and what.
         self.is_handing_out = False
         self._hands: set[str] = set()
         # Whether files hold something of which no contexts were made yet.
         self._has_new_tls = False
 
+    @property
+    def tokens(self) -> tuple[TokenEntry, ...]:
+        """Those that are good."""
+        return self._tokens.held or NO_TOKENS
+
     def look(self, now_s: float, posts: Sequence[Post]) -> None:
         """See whether files are others, which is told to those at these posts; now_s: by time.monotonic()."""
         found = set()
-        if self.tokens.look(now_s):
-            self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
+        if self._tokens.look(now_s):
+            self._places.tell_tokens_apart(entry.name for entry in self.tokens)
             found.add(TOKENS)
         # Both look.
         self._has_new_tls |= self._for_clients.look(now_s) | self._for_job_servers.look(now_s)
@@ -89,7 +96,7 @@ class HandOut:
 
     def pause_s(self, now_s: float) -> float:
         """How long the next look may wait."""
-        return min(watched.pause_s(now_s) for watched in (self.tokens, self._for_clients, self._for_job_servers))
+        return min(watched.pause_s(now_s) for watched in (self._tokens, self._for_clients, self._for_job_servers))
 
     def reload(self, posts: Sequence[Post]) -> bool:
         """Read the settings again, with all files, for those at these posts; whether they hold."""
@@ -97,7 +104,7 @@ class HandOut:
         if isinstance(read, Exception):
             self._board.reloaded(Reload.FAILED, str(read) or type(read).__name__)
             if isinstance(read, reloading.TokensError):
-                self.tokens.refuse(str(read))
+                self._tokens.refuse(str(read))
             elif isinstance(read, reloading.ClientFilesError):
                 self._for_clients.refuse(str(read))
             elif isinstance(read, reloading.JobServerFilesError):
@@ -108,9 +115,9 @@ class HandOut:
         self._for_clients.take(settings, files.tls.clients)
         self._for_job_servers.take(settings, files.tls.job_servers)
         self._take_tls()
-        self.tokens.take(settings.tokens, files.tokens)
+        self._tokens.take(settings, files.tokens)
         self._places.id_keys = files.id_keys or (self._places.id_key,)
-        self._places.tell_tokens_apart(entry.name for entry in self.tokens.entries)
+        self._places.tell_tokens_apart(entry.name for entry in self.tokens)
         self._places.tell_apart(settings.function)
         self.is_handing_out = True
         self._hands.add(SETTINGS)
@@ -127,7 +134,7 @@ class HandOut:
         for post in posts:
             if post.child is not None:
                 files = self.tls.files if post.serves_clients else told_alone
-                post.child.offer(self.settings, self.tokens.entries, files)
+                post.child.offer(self.settings, self.tokens, files)
         if any(child.needs_settings or child.needs_files or child.takes_settings for child in children):
             return False
         self.is_handing_out = False

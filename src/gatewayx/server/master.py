@@ -381,7 +381,7 @@ class Master:
                 self._log,
                 self._goods.tls,
                 self._relay_sockets,
-                self._goods.tokens.entries,
+                self._goods.tokens,
             )
         except BaseException:
             logger.critical("worker process %d failed", number, exc_info=True)
@@ -409,7 +409,7 @@ class Master:
                 own_words,
                 self._log,
                 self._goods.tls,
-                self._goods.tokens.entries,
+                self._goods.tokens,
             )
         except BaseException:
             logger.critical("the admin process failed", exc_info=True)

@@ -52,7 +52,7 @@ from gatewayx.server.parts import (
 from gatewayx.server.places import Places, State
 from gatewayx.server.relay import Relay
 from gatewayx.server.reloading import id_keys_of, read_tls_files, with_live_of
-from gatewayx.server.token_file import NO_TOKENS, read_judged
+from gatewayx.server.token_file import NO_TOKENS, read_tokens
 
 if TYPE_CHECKING:
     from gatewayx.config.settings import Settings
@@ -562,4 +562,4 @@ def places_for(settings: Settings, count: int) -> Places:
 
 def _tokens_of(settings: Settings) -> tuple[TokenEntry, ...]:
     """The tokens of the file that the settings name. Raises StartError."""
-    return NO_TOKENS if settings.tokens is None else read_judged(settings.tokens).entries
+    return read_tokens(settings) or NO_TOKENS

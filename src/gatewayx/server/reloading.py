@@ -26,7 +26,7 @@ from gatewayx.config.tokens import TokenEntry
 from gatewayx.errors import SettingError, StartError
 from gatewayx.server import output
 from gatewayx.server.tls_files import NO_TLS, TlsFiles, read_clients, read_job_servers
-from gatewayx.server.token_file import NO_TOKENS, Judged, read_judged
+from gatewayx.server.token_file import NO_TOKENS, read_tokens
 
 logger = logging.getLogger("gatewayx")
 
@@ -55,7 +55,7 @@ class Files(NamedTuple):
     # For clients, and for job servers with TLS.
     tls: TlsFiles
     # None without --tokens.
-    tokens: Judged | None
+    tokens: tuple[TokenEntry, ...] | None
     # None without --id-key.
     id_keys: tuple[bytes, ...] | None
 
@@ -121,10 +121,8 @@ def check_files(settings: Settings, open_access_log: str | None = None) -> Files
         from gatewayx.server.unix_sockets import owner_numbers
 
         owner_numbers(settings.socket_owner)
-    if settings.tokens is None:
-        return Files(tls, None, keys)
     try:
-        return Files(tls, read_judged(settings.tokens), keys)
+        return Files(tls, read_tokens(settings), keys)
     except StartError as error:
         raise TokensError(str(error)) from None
 
