@@ -65,6 +65,8 @@ logger = logging.getLogger("gatewayx")
 # Deadlines that fire in one turn of the loop, and slow clients that are ended for want of room; those of ten thousand
 # clients that are late together take several.
 DEADLINES_PER_TURN = 32
+# After a tick that is so late the process was paused: what came meanwhile is read before deadlines fire.
+PAUSED_S = 0.5
 # While nothing happens a tick comes in the place of so many: the row of a place tells that its loop turns.
 REST_TICKS = 5
 # In a stop, how often a process that is done looks whether the others are.
@@ -483,10 +485,15 @@ class GatewayProcess:
         self._turns += 1
 
     def _do_ticks_work(self, now_s: float) -> None:
+        was_paused = time.monotonic() - self._tick_due_s >= PAUSED_S
         self._tell_place(time.monotonic())
         self.builder.refresh(time.time())
         self.wheel.advance(now_s)
-        if not self._catching_up:
+        if not self._catching_up and was_paused:
+            self._catching_up = True
+            # The sockets have their turn between the two.
+            self.loop.call_soon(self.loop.call_soon, self._fire)
+        elif not self._catching_up:
             self._fire()
         if len(self.places) > 1:
             self.http.make_places()

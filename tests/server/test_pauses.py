@@ -1,0 +1,80 @@
+"""A process that was stopped and goes on reads what came meanwhile before the deadlines fire that have passed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gatewayx.gearman.packet import PacketType
+from support.gateway import ServeProcess, eventually
+from support.http import HttpClient, head, post
+from support.job_servers import ScriptedJobServer
+from support.open_loop import clients_of
+
+pytestmark = pytest.mark.anyio
+
+# Each deadline is met by a machine that stands still for seconds, and passes in the pause.
+DEADLINE_S = 4.0
+PAUSE_S = DEADLINE_S + 1.0
+LOOK = head(b"OPTIONS", b"*")
+
+
+@asynccontextmanager
+async def paused(served: ServeProcess) -> AsyncIterator[None]:
+    """The gateway stands still from the beginning to a while after the end of what is done meanwhile."""
+    processes = served.all()
+    for process_id in processes:
+        os.kill(process_id, signal.SIGSTOP)
+    yield
+    await asyncio.sleep(PAUSE_S)
+    for process_id in processes:
+        os.kill(process_id, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def accepted(server: ScriptedJobServer, option: str) -> AsyncIterator[tuple[ServeProcess, HttpClient]]:
+    """A gateway with this deadline, and a client that it has accepted."""
+    arguments = (
+        "--listen",
+        "127.0.0.1:0",
+        "--server",
+        "{}:{}".format(*server.address),
+        "--workers",
+        "1",
+        "--connections-per-server",
+        "1",
+    )
+    async with ServeProcess(*arguments, option, f"{DEADLINE_S:g}") as served:
+        address = await served.address()
+        async with HttpClient(address) as client:
+            await eventually(lambda: any(clients_of(process_id, address[1]) for process_id in served.all()))
+            yield served, client
+
+
+async def test_a_request_that_came_meanwhile_was_not_late():
+    async with ScriptedJobServer() as server, accepted(server, "--first-byte-timeout") as (served, client):
+        async with paused(served):
+            client.send(LOOK)
+        assert (await client.response()).status == 204
+
+
+async def test_a_result_that_came_meanwhile_was_not_late():
+    async with ScriptedJobServer() as server, accepted(server, "--job-timeout") as (served, client):
+        client.send(post(b"/f", b"w"))
+        upstream = await server.connection()
+        await upstream.accept(b"H:1")
+        async with paused(served):
+            upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"result")
+        assert (await client.response()).body == b"result"
+
+
+async def test_who_has_sent_nothing_was_late():
+    async with ScriptedJobServer() as server, accepted(server, "--first-byte-timeout") as (served, client):
+        async with paused(served):
+            pass
+        assert await client.rest() == b""
