@@ -12,6 +12,7 @@ import pytest
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.gateway.batch_lines import MOST_LINE_BYTES
 from support.batches import NDJSON, PATH, BatchClient, batch, by_number, job
+from support.fence import upstream_has_read
 from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
 from support.http import ask, chunked, head, post
 from support.job_servers import hand_worker
@@ -135,6 +136,7 @@ class TestEnds:
         unique = (function + b"-u").decode()[-60:]
         client.send(batch(job(function, "w", unique=unique), job(function, "w", unique=unique)))
         await eventually(lambda: gateway.count("pool.outstanding_jobs") == 2)
+        await upstream_has_read(gateway, function)
         async with hand_worker(job_server.address, function) as worker:
             handle, _, told, _ = await worker.take()
             assert told == unique.encode()
@@ -148,6 +150,7 @@ class TestEnds:
     async def test_workloads_are_merged_by_a_dash(self, gateway, client, job_server, function):
         client.send(batch(*(job(function, workload, unique="-") for workload in ("a", "b", "a"))))
         await eventually(lambda: gateway.count("pool.outstanding_jobs") == 3)
+        await upstream_has_read(gateway, function)
         async with hand_worker(job_server.address, function) as worker:
             for _ in range(2):
                 handle, _, _, workload = await worker.take()

@@ -264,7 +264,7 @@ class TestOrigins:
             const asked = { method: 'POST', body: 'mine', headers: { 'Idempotency-Key': '"KEY"' } };
             return [await told('URL/echo', asked), await told('URL/echo', asked)];
         """.replace("KEY", "8e03978e-40d5-43dd-bc93-6894a57f9324")
-        async with gateway_for_pages(embedded, origin=(browser.origin(APP),), kept_ttl_s=1.0) as gateway:
+        async with gateway_for_pages(embedded, origin=(browser.origin(APP),)) as gateway:
             first, second = await browser.run(APP, script.replace("URL", f"http://{GATEWAY}:{gateway.address[1]}"))
         assert [(answer["status"], answer["body"]) for answer in (first, second)] == [(200, "mine")] * 2
         assert [answer["headers"].get("idempotency-replayed") for answer in (first, second)] == [None, "true"]

@@ -21,6 +21,7 @@ from support.certificates import certificate, client_context
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, Response, get, head, post
 from support.job_servers import hand_worker
+from support.times import SOON_S
 from support.tls import Authority
 from support.tls_sessions import visit
 from support.tokens import TokenFile, bearer
@@ -406,12 +407,13 @@ class TestChanges:
 
     async def test_a_date_that_passes_does(self, embedded, clients):
         now = datetime.datetime.now
-        ends = now(UTC) + datetime.timedelta(seconds=1)
-        async with shop_and_client(clients, embedded, f"expires = {ends.isoformat()}") as (_, client):
+        async with shop_and_client(clients, embedded) as (gateway, client):
             answer = await client.ask(LOOK)
             assert answer.status == 204
+            ends = now(UTC) + datetime.timedelta(seconds=1)
+            changed(gateway, clients, table("shop", '"DNS:shop.example"', f"expires = {ends.isoformat()}"))
             while answer.status == 204:
-                assert now(UTC) < ends + datetime.timedelta(seconds=5)
+                assert now(UTC) < ends + datetime.timedelta(seconds=SOON_S)
                 answer = await client.ask(LOOK)
             is_refused(answer, "has expired")
             assert now(UTC) >= ends

@@ -57,13 +57,20 @@ DEMO = """
     new Promise((resolve) => {
         const form = document.querySelector("form");
         const bar = document.querySelector("progress");
-        const drawn = [];
+        const drawn = [bar.value];
+        const { get, set } = Object.getOwnPropertyDescriptor(HTMLProgressElement.prototype, "value");
+        Object.defineProperty(bar, "value", {
+            get,
+            set(value) {
+                set.call(bar, value);
+                if (drawn.at(-1) !== bar.value) {
+                    drawn.push(bar.value);
+                }
+            },
+        });
         form.seconds.value = SECONDS;
         form.start.click();
         const watch = () => {
-            if (drawn.at(-1) !== bar.value) {
-                drawn.push(bar.value);
-            }
             if (CANCELS && !form.cancel.disabled) {
                 form.cancel.click();
             }

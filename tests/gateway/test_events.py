@@ -153,9 +153,10 @@ class TestKinds:
         assert kind != "exception" or last.json()["data"] == "what"
 
     async def test_no_end_in_time_is_one(self, kept, client, worker, function):
-        client.send(post(b"/" + function, b"", ACCEPT_EVENTS, b"X-Gearman-Timeout: 0.3"))
-        handle, _, _, _ = await worker.take()
-        await kept.begun(client, handle)
+        with kept.gateway.within_a_tick():
+            client.send(post(b"/" + function, b"", ACCEPT_EVENTS, b"X-Gearman-Timeout: 0.3"))
+            handle, _, _, _ = await worker.take()
+            await kept.begun(client, handle)
         (end,) = await client.events()
         assert (end.kind, end.json()["state"]) == ("timeout", "timeout")
 

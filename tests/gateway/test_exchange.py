@@ -12,6 +12,7 @@ from gatewayx import __version__
 from gatewayx.embedded import encode
 from gatewayx.gateway import exchange, headers
 from gatewayx.gearman.packet import Magic, PacketType
+from support.fence import upstream_has_read
 from support.gateway import MAX_RESULT, RunningGateway, running_gateway
 from support.http import HttpClient, ask, head, post
 from support.job_servers import hand_worker, nobody_listens
@@ -214,29 +215,37 @@ class TestTimeout:
             HttpClient(gateway.address) as client,
         ):
             began_s = time.monotonic()
-            client.send(post(b"/" + function, b"slow", *lines))
-            handle, _, unique, _ = await worker.take()
+            with gateway.within_a_tick():
+                client.send(post(b"/" + function, b"slow", *lines))
+                handle, _, unique, _ = await worker.take()
             answer = await client.response()
             assert 0.2 <= time.monotonic() - began_s < SOON_S
             assert (answer.status, answer.kind()) == (504, "job-timeout")
             assert answer.headers[b"x-gearman-job-handle"] == handle
             assert answer.headers[b"x-gearman-unique"] == unique
             worker.complete(handle, b"TOO LATE")
-            client.send(post(b"/" + function, b"next"))
-            handle, _, _, _ = await worker.take()
-            worker.complete(handle, b"in time")
-            assert (await client.response()).body == b"in time"
+            with gateway.within_a_tick():
+                client.send(post(b"/" + function, b"next"))
+                handle, _, _, _ = await worker.take()
+                worker.complete(handle, b"in time")
+                assert (await client.response()).body == b"in time"
 
     async def test_a_timeout_of_a_job_that_nobody_takes_requests_its_cancellation(self, gateway, job_server, function):
-        answer = await ask(gateway.address, post(b"/" + function, b"", b"X-Gearman-Timeout: 0.2"))
+        async with HttpClient(gateway.address) as client:
+            with gateway.within_a_tick():
+                client.send(post(b"/" + function, b"", b"X-Gearman-Timeout: 0.2"))
+                await gateway.reaches("pool.outstanding_jobs", 1)
+                await upstream_has_read(gateway, function)
+            answer = await client.response()
         assert answer.status == 504
         await dropped(job_server.address, answer.headers[b"x-gearman-job-handle"])
         async with hand_worker(job_server.address, function) as worker:
             await worker.no_job()
 
     async def test_a_late_completion_is_dropped_and_counted(self, gateway, client, worker, function):
-        client.send(post(b"/" + function, b"", b"X-Gearman-Timeout: 0.2"))
-        handle, _, _, _ = await worker.take()
+        with gateway.within_a_tick():
+            client.send(post(b"/" + function, b"", b"X-Gearman-Timeout: 0.2"))
+            handle, _, _, _ = await worker.take()
         assert (await client.response()).status == 504
         before = gateway.count("pool.dropped_packets")
         worker.send(encode.work_data(handle, b"late"))

@@ -12,6 +12,7 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import PacketType
 from support.fault_proxy import DOWN, FaultProxy
+from support.fence import upstream_has_read
 from support.gateway import RunningGateway, eventually, running_gateway
 from support.http import HttpClient, Response, get, head, post
 from support.job_servers import HandWorker, hand_worker
@@ -202,8 +203,9 @@ class TestNotCancelled:
         refused(await kept.cancel(job_id), "the job has ended")
         assert await kept.poll(job_id) == before
 
-    async def test_what_has_ended_without_a_worker(self, kept, function):
-        job_id = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.5")
+    async def test_what_has_ended_without_a_worker(self, gateway, kept, function):
+        with gateway.within_a_tick():
+            job_id = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.5")
         await kept.until(job_id, lambda job: job["state"] == "timeout")
         refused(await kept.cancel(job_id), "whether it has ended is not known")
 
@@ -257,7 +259,7 @@ class TestConnectionsLost:
         job_id = await stage.kept.submit(function)
         stage.proxy.mutes_text = True
         stage.kept.http.send(post(at(job_id, "cancel")))
-        await eventually(lambda: stage.proxy.muted_bytes)
+        await eventually(lambda: stage.proxy.muted_bytes > len(b"status\n"))
         stage.proxy.mutes_text = False
         stage.proxy.drop_text()
         answer = await stage.kept.http.response()
@@ -279,7 +281,7 @@ class TestConnectionsLost:
         job_id = await stage.kept.submit(function)
         stage.proxy.mutes_text = True
         stage.kept.http.send(post(at(job_id, "cancel")))
-        await eventually(lambda: stage.proxy.muted_bytes)
+        await eventually(lambda: stage.proxy.muted_bytes > len(b"status\n"))
         stage.proxy.cut(DOWN, 0)
         answer = await stage.kept.http.response()
         assert (answer.status, answer.kind()) == (502, "outcome-unknown")
@@ -322,6 +324,7 @@ class TestForgotten:
         async with HttpClient(gateway.address) as client:
             client.send(post(b"/" + function, b"w", line))
             await gateway.reaches("pool.outstanding_jobs", 3)
+            await upstream_has_read(gateway, function)
             assert (await kept.forget(forgotten)).status == 204
             handle, _, _, _ = await worker.take()
             worker.complete(handle, b"for the others")

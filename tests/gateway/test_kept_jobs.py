@@ -13,6 +13,7 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, PacketType
 from support.fault_proxy import DOWN, FaultProxy
+from support.fence import upstream_has_read
 from support.gateway import MAX_RESULT, eventually, running_gateway
 from support.http import HttpClient, Response, chunked, get, head, post
 from support.job_servers import HandWorker, hand_worker, nobody_listens
@@ -170,6 +171,7 @@ class TestSubmission:
         async with HttpClient(gateway.address) as client:
             client.send(post(b"/" + function, b"w", line))
             await gateway.reaches("pool.outstanding_jobs", 3)
+            await upstream_has_read(gateway, function)
             worker.complete(handle, b"once")
             assert (await client.response()).body == b"once"
         for job_id in (one, other):
@@ -459,7 +461,8 @@ class TestResult:
             KeptClient(gateway.address) as kept,
         ):
             began_s = time.monotonic()
-            job_id = await kept.submit(function, b"", *line)
+            with gateway.within_a_tick():
+                job_id = await kept.submit(function, b"", *line)
             job = await kept.until(job_id, lambda job: job["ended"])
             assert 0.3 <= time.monotonic() - began_s < SOON_S
             assert (job["state"], job["result"]) == ("timeout", None)
@@ -477,7 +480,8 @@ class TestResult:
         ):
             long = await kept.submit(function, b"", b"X-Gearman-Timeout: 30")
             default = await kept.submit(function)
-            short = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.5")
+            with gateway.within_a_tick():
+                short = await kept.submit(function, b"", b"X-Gearman-Timeout: 0.5")
             await kept.until(short, lambda job: job["state"] == "timeout")
             for job_id in (long, default):
                 job = await kept.poll(job_id)

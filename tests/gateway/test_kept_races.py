@@ -60,7 +60,8 @@ async def race():
     """A race on a job server and a gateway of its own."""
     async with (
         ScriptedJobServer() as server,
-        running_gateway([server.address], connections_per_server=1) as gateway,
+        # The job server would answer `status` before what it was asked earlier.
+        running_gateway([server.address], connections_per_server=1, status_interval_s=120.0) as gateway,
         KeptClient(gateway.address) as kept,
     ):
         stage = Race(server, await server.connection(), kept)

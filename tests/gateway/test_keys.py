@@ -12,6 +12,7 @@ import pytest
 from gatewayx.embedded import encode
 from gatewayx.gearman.packet import Magic, PacketType
 from support.behind import behind
+from support.fence import upstream_has_read
 from support.gateway import MAX_RESULT, RunningGateway, eventually, running_gateway
 from support.http import HttpClient, ask, chunked, head, post
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
@@ -126,8 +127,9 @@ async def test_a_job_that_never_left_for_a_job_server_leaves_its_key_free():
         all_of.servers[0].reads = False
         upstream.transport.pause_reading()
         # It fills every buffer, so that it counts as sent and the next one does not.
-        stuck = await all_of.send(b"x" * 8 * 1024 * 1024)
-        await all_of.gateway.reaches("pool.outstanding_jobs", 1)
+        with all_of.gateway.within_a_tick():
+            stuck = await all_of.send(b"x" * 8 * 1024 * 1024)
+            await all_of.gateway.reaches("pool.outstanding_jobs", 1)
         request = keyed(b"f", b"w", new_key())
         answer = await ask(all_of.gateway.address, request)
         assert (answer.status, answer.kind()) == (504, "job-timeout")
@@ -425,9 +427,13 @@ class TestTimeout:
     async def test_of_the_first_is_504_for_all_and_stays(self, gateway, job_server, client, function):
         key = new_key()
         async with HttpClient(gateway.address) as other:
-            client.send(keyed(function, b"w", key, b"X-Gearman-Timeout: 0.5"))
-            await eventually(lambda: gateway.process.keys.counters()["running"] == 1)
-            other.send(keyed(function, b"w", key))
+            with gateway.within_a_tick():
+                client.send(keyed(function, b"w", key, b"X-Gearman-Timeout: 0.5"))
+                await eventually(lambda: gateway.process.keys.counters()["running"] == 1)
+                before = gateway.count("gateway.open_exchanges")
+                other.send(keyed(function, b"w", key))
+                await waits(gateway, before)
+                await upstream_has_read(gateway, function)
             first = await client.response()
             assert (first.status, first.kind(), is_first(first)) == (504, "job-timeout", True)
             assert is_again(await other.response(), first)
@@ -461,10 +467,13 @@ class TestTimeout:
 
     async def test_one_that_joins_with_more_time_has_the_first_ones_end(self, gateway, client, worker, function):
         key = new_key()
-        client.send(keyed(function, b"w", key, b"X-Gearman-Timeout: 0.5"))
-        await worker.take()
         async with HttpClient(gateway.address) as other:
-            other.send(keyed(function, b"w", key, b"X-Gearman-Timeout: 20"))
+            with gateway.within_a_tick():
+                client.send(keyed(function, b"w", key, b"X-Gearman-Timeout: 0.5"))
+                await worker.take()
+                before = gateway.count("gateway.open_exchanges")
+                other.send(keyed(function, b"w", key, b"X-Gearman-Timeout: 20"))
+                await waits(gateway, before)
             first = await client.response()
             assert first.status == 504
             assert is_again(await other.response(), first)

@@ -55,11 +55,12 @@ async def all_forgotten(gateway: RunningGateway) -> None:
 class TestTimeToLive:
     async def test_after_it_the_key_is_new(self, job_server, function):
         async with (
-            running_gateway([job_server.address], kept_ttl_s=1.0) as gateway,
+            running_gateway([job_server.address]) as gateway,
             hand_worker(job_server.address, function) as worker,
             HttpClient(gateway.address) as client,
         ):
             loop = asyncio.get_running_loop()
+            settings = gateway.process.settings
             key = new_key()
             client.send(keyed(function, b"w", key))
             handle, _, _, _ = await worker.take()
@@ -67,8 +68,10 @@ class TestTimeToLive:
             worker.complete(handle, b"x" * 50_000)
             assert (await client.response()).status == 200
             assert kept_bytes(gateway) >= 50_000
+            await gateway.process.reconfigure(structs.replace(settings, kept_ttl_s=1.0))
             await all_forgotten(gateway)
             assert loop.time() - ended_s >= 0.99
+            await gateway.process.reconfigure(settings)
             # It is anybody's.
             first = await ran(client, worker, keyed(function, b"another", key), b"another's")
             assert is_again(await client.ask(keyed(function, b"another", key)), first)
@@ -170,14 +173,17 @@ class TestNumber:
 
     async def test_one_whose_time_is_over_makes_room(self, job_server, function):
         async with (
-            running_gateway([job_server.address], max_keys=1, kept_ttl_s=1.0) as gateway,
+            running_gateway([job_server.address], max_keys=1) as gateway,
             hand_worker(job_server.address, function) as worker,
             HttpClient(gateway.address) as client,
         ):
+            settings = gateway.process.settings
             for _ in range(3):
                 await ran(client, worker, keyed(function, b"w", new_key()))
                 assert (await client.ask(keyed(function, b"w", new_key()))).kind() == "too-many-keys"
+                await gateway.process.reconfigure(structs.replace(settings, kept_ttl_s=0.2))
                 await all_forgotten(gateway)
+                await gateway.process.reconfigure(settings)
 
     async def test_one_that_is_released_makes_room_at_once(self, job_server, function):
         async with (

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from msgspec import structs
 
 from gatewayx.core.shared import KEPT_JOBS
 from gatewayx.embedded import encode
@@ -226,11 +227,12 @@ class TestKept:
         request = keyed(function, b"w", new_key(), b"Prefer: respond-async, wait=1")
         async with HttpClient(gateway.address) as other:
             began_s = time.monotonic()
-            kept.http.send(request)
-            handle, _, _, _ = await worker.take()
-            before = gateway.count("gateway.open_exchanges")
-            other.send(request)
-            await waits(gateway, before)
+            with gateway.within_a_tick():
+                kept.http.send(request)
+                handle, _, _, _ = await worker.take()
+                before = gateway.count("gateway.open_exchanges")
+                other.send(request)
+                await waits(gateway, before)
             first = await kept.http.response()
             assert time.monotonic() - began_s >= 1
             job_id = kept.accepted(first)
@@ -253,9 +255,11 @@ class TestKept:
             assert job_of(await kept.call(b"GET", at(job_id, "", "wait=1")))["ended"] is None
             assert is_again(await kept.http.ask(request), first)
             await worker.no_job()
-            worker.complete(handle)
-            await kept.until(job_id, lambda job: job["ended"])
+            kept.http.send(get(at(job_id, "", "wait=60")))
+            await waits(gateway, 0)
             ended_s = time.monotonic()
+            worker.complete(handle)
+            assert job_of(await kept.http.response())["ended"] is not None
             await eventually(lambda: not known_keys(gateway))
             assert time.monotonic() - ended_s >= 0.4
             kept.accepted(await kept.http.ask(request))
@@ -265,7 +269,7 @@ class TestKept:
     @pytest.mark.parametrize("runs", [False, True])
     async def test_its_key_is_not_known_for_ever_once_it_was_forgotten(self, job_server, function, runs):
         async with (
-            running_gateway([job_server.address], kept_ttl_s=0.5) as gateway,
+            running_gateway([job_server.address]) as gateway,
             hand_worker(job_server.address, function) as worker,
             KeptClient(gateway.address) as kept,
         ):
@@ -275,6 +279,7 @@ class TestKept:
                 await worker.take()
             assert (await kept.forget(job_id)).status == 204
             assert is_again(await kept.http.ask(request), first)
+            await gateway.process.reconfigure(structs.replace(gateway.process.settings, kept_ttl_s=0.5))
             await eventually(lambda: not known_keys(gateway))
 
     async def test_whose_clients_leave_within_the_wait_goes_on(self, gateway, kept, worker, function):
@@ -411,9 +416,10 @@ class TestNobodyWaits:
     async def test_one_that_times_out_for_nobody_is_504_for_whoever_comes(self, gateway, client, function):
         request = keyed(function, b"w", new_key(), b"X-Gearman-Timeout: 0.3")
         async with HttpClient(gateway.address) as leaving:
-            leaving.send(request)
-            await eventually(lambda: gateway.process.keys.counters()["running"] == 1)
-            await self.leaves(gateway, leaving, False)
+            with gateway.within_a_tick():
+                leaving.send(request)
+                await eventually(lambda: gateway.process.keys.counters()["running"] == 1)
+                await self.leaves(gateway, leaving, False)
         await eventually(lambda: gateway.process.keys.counters()["running"] == 0)
         answer = await client.ask(request)
         assert (answer.status, answer.kind(), is_first(answer)) == (504, "job-timeout", False)

@@ -221,7 +221,7 @@ async def target(request: pytest.FixtureRequest, plugin: Target) -> AsyncIterato
     if request.param == "plugin":
         yield plugin
         return
-    async with running_gateway([plugin.job_server], plugin_compat=True, first_byte_timeout_s=1.0) as gateway:
+    async with running_gateway([plugin.job_server], plugin_compat=True) as gateway:
         yield Target("gateway", gateway.address, plugin.job_server)
 
 

@@ -19,12 +19,20 @@ pytestmark = pytest.mark.anyio
 OPTIONS = head(b"OPTIONS", b"*")
 # So slow that nothing comes back while a test runs.
 SLOW = 0.01
+# So many seconds until it does, of which some may have passed, and up to a fifth more.
+NEXT_S = range(75, 121)
 
 
 def refused(answer: Response) -> int:
     """The seconds after which a request that came too often may come again; fails if it was answered otherwise."""
     assert (answer.status, answer.kind()) == (429, "rate-exceeded"), answer
     return int(answer.headers[b"retry-after"])
+
+
+async def last_of_many(client: HttpClient) -> Response:
+    """The last answer to more requests at once than any burst: the slowest machine takes no longer for them."""
+    client.send(OPTIONS * 8)
+    return [await client.response() for _ in range(8)][-1]
 
 
 class TestAddress:
@@ -39,7 +47,7 @@ class TestAddress:
             assert [(await client.response()).status for _ in range(3)] == [200, 204, 404]
             client.send(head(b"POST", b"/f", b"Expect: 100-continue", b"Content-Length: 100"))
             answer = await client.response()
-            assert 100 <= refused(answer) <= 120
+            assert refused(answer) in NEXT_S
             assert "your address" in answer.problem()["detail"]
             assert gateway.count("admission.jobs") == 0
 
@@ -80,9 +88,9 @@ class TestAddress:
             waits_s = set()
             ends_s = time.monotonic() + 2.5
             while time.monotonic() < ends_s:
-                answer = await client.ask(OPTIONS)
+                answer = await last_of_many(client)
                 while answer.status == 204:
-                    answer = await client.ask(OPTIONS)
+                    answer = await last_of_many(client)
                 waits_s.add(refused(answer))
                 await asyncio.sleep(refused(answer))
                 assert (await client.ask(OPTIONS)).status == 204
@@ -98,7 +106,7 @@ class TestAddress:
                 await gateway.process.reconfigure(msgspec.structs.replace(gateway.process.settings, **settings))
 
             assert (await client.ask(OPTIONS)).status == 204
-            assert refused(await client.ask(OPTIONS)) >= 100
+            assert refused(await client.ask(OPTIONS)) in NEXT_S
             await change(rate=RateBound(1000.0, 1))
             # What was owed under the old rate is no more than the new one's burst.
             await client.ask(OPTIONS)
@@ -111,9 +119,7 @@ class TestAddress:
 class TestFunctions:
     async def test_each_counts_by_itself_whoever_asks(self, embedded):
         rates = (FunctionRate("image-*", RateBound(SLOW, 2)), FunctionRate("mail", RateBound(SLOW, 1)))
-        async with running_gateway(
-            [embedded.address], function_rate=rates, job_timeout_s=0.05, cancel_abandoned=False
-        ) as gateway:
+        async with running_gateway([embedded.address], function_rate=rates) as gateway:
             found = {}
             for function in (b"image-a", b"image-b", b"mail", b"other"):
                 found[function] = [
@@ -170,7 +176,7 @@ class TestConnections:
                 async with HttpClient(gateway.address, source=source) as client:
                     answer = await client.response()
                     assert (answer.status, answer.kind()) == (429, "connection-rate-exceeded")
-                    assert 100 <= int(answer.headers[b"retry-after"]) <= 120
+                    assert int(answer.headers[b"retry-after"]) in NEXT_S
                     assert answer.headers[b"connection"] == b"close"
                     assert await client.rest() == b""
 

@@ -324,11 +324,11 @@ class TestAnswersThatAreNotTaken:
     LARGE = b"x" * 8_000_000
 
     @pytest.fixture
-    async def unread(self, job_server, function: bytes) -> AsyncIterator[tuple[RunningGateway, socket.socket]]:
-        """A gateway with one answer that its client does not read, and the client's socket."""
+    async def unread(self, request, job_server, function: bytes) -> AsyncIterator[tuple[RunningGateway, socket.socket]]:
+        """A gateway with one answer that its client does not read, and the client's socket; its parameter: settings."""
         loop = asyncio.get_running_loop()
         async with (
-            running_gateway([job_server.address], write_timeout_s=1.0) as gateway,
+            running_gateway([job_server.address], **getattr(request, "param", {})) as gateway,
             hand_worker(job_server.address, function) as worker,
         ):
             with socket.socket() as client:
@@ -359,6 +359,8 @@ class TestAnswersThatAreNotTaken:
         client.close()
         await eventually(lambda: counted(gateway) == {("POST", 200, "answer-cut", b"_other"): 1})
 
+    # Longer than a machine stands still.
+    @pytest.mark.parametrize("unread", [{"write_timeout_s": 4.0}], indirect=True, ids=["4s"])
     async def test_one_whose_client_stalls_was_cut(self, unread):
         gateway, _ = unread
         await eventually(lambda: counted(gateway) == {("POST", 200, "answer-cut", b"_other"): 1})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gatewayx.embedded import encode
-from support.gateway import RunningGateway, running_gateway
-from support.http import HttpClient, ask, chunked, get, head, post
+from support.fence import upstream_has_read
+from support.gateway import running_gateway
+from support.http import HttpClient, chunked, get, head, post
 from support.job_servers import hand_worker
 from support.peer import ask_text
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 
@@ -18,12 +22,6 @@ BINARY = bytes(range(256))
 async def known_functions(address: tuple[str, int]) -> set[bytes]:
     """The functions of which the job server has ever heard."""
     return {line.split(b"\t")[0] for line in (await ask_text(address, b"status")).splitlines()}
-
-
-async def upstream_has_read(gateway: RunningGateway, function: bytes) -> None:
-    """Return once the job server has handled all that the gateway sent: one connection's answers keep their order."""
-    answer = await ask(gateway.address, post(b"/" + function + b"-fence", b"", b"X-Gearman-Background: true"))
-    assert answer.status == 200
 
 
 class TestPath:
@@ -326,8 +324,9 @@ class TestRequestHeaders:
 
 
 async def job_count(address: tuple[str, int], function: bytes, count: int) -> None:
-    """Return once the job server has this many jobs of the function; fails after some hundred questions."""
-    for _ in range(500):
+    """Return once the job server has this many jobs of the function; fails after WAIT_S."""
+    ends_s = time.monotonic() + WAIT_S
+    while time.monotonic() < ends_s:
         for line in (await ask_text(address, b"status")).splitlines():
             name, *numbers = line.split(b"\t")
             if name == function and int(numbers[0]) == count:

@@ -230,7 +230,8 @@ class TestEnds:
             running_gateway([job_server.address], content_type="text/plain", kept_timeout_s=0.3) as gateway,
             StreamClient(gateway.address) as client,
         ):
-            await begun(client, worker, function)
+            with gateway.within_a_tick():
+                await begun(client, worker, function)
             assert await client.is_cut() == b""
             await gateway.let_go()
             assert results(gateway) == ["timeout"]
@@ -240,8 +241,9 @@ class TestEnds:
             running_gateway([job_server.address], kept_timeout_s=5.0) as gateway,
             StreamClient(gateway.address) as client,
         ):
-            client.send(post(b"/" + function, b"", STREAM, b"X-Gearman-Timeout: 0.3"))
-            await worker.take()
+            with gateway.within_a_tick():
+                client.send(post(b"/" + function, b"", STREAM, b"X-Gearman-Timeout: 0.3"))
+                await worker.take()
             answer = await client.response()
             assert (answer.status, answer.kind()) == (504, "job-timeout")
 

@@ -88,6 +88,8 @@ class RunningGateway:
     def within_a_tick(self) -> Iterator[None]:
         """Let the wheel stand still, so that all that happens meanwhile is within one tick on the slowest machine."""
         wheel = self.process.wheel
+        # What is armed meanwhile is due as much later as it shall be.
+        wheel.advance(time.monotonic())
         self.process.wheel = DeadlineWheel(3600.0, self.process.loop.time())
         try:
             yield
@@ -148,6 +150,11 @@ async def running_gateway(
 def with_settings(**settings: object) -> pytest.MarkDecorator:
     """Run the gateway of a test below tests/http with these settings."""
     return pytest.mark.parametrize("settings", [settings], ids=["-".join(settings)])
+
+
+# Python for ServeProcess: no process of the gateway serves before it has its job servers, as one does after a second
+# that has taken the machine, or the job server, so long to answer.
+WAITS_FOR_JOB_SERVERS = f"from gatewayx.gearman import roster\nroster.FIRST_ATTEMPT_S = {WAIT_S}\n"
 
 
 def children_of(process_id: int) -> list[int]:
