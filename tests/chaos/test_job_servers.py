@@ -102,7 +102,7 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """The scene, whose account is checked in the end."""
     account = Account()
-    options = {"job_timeout_s": 5.0, "server_check_interval_s": CHECK_INTERVAL_S, "status_interval_s": 0.2} | settings
+    options = {"status_interval_s": 0.2} | settings
     with Gearmands(directory, count) as gearmands:
         async with AsyncExitStack() as stack:
             for address in gearmands.addresses if workers else ():
@@ -200,7 +200,8 @@ class TestKilled:
 class TestFrozen:
     async def test_one_of_three_and_thawed(self, tmp_path):
         # No job's timeout tells of it.
-        async with scene(tmp_path, 3, job_timeout_s=3600.0) as stage, stage.load(32, background=every_third):
+        settings = {"job_timeout_s": 3600.0, "server_check_interval_s": CHECK_INTERVAL_S}
+        async with scene(tmp_path, 3, **settings) as stage, stage.load(32, background=every_third):
             await stage.answers(200)
             stage.gearmands.running[1].pause()
             name = f"127.0.0.1:{stage.gearmands.ports[1]}"
@@ -300,7 +301,7 @@ class TestWorkersThatDie:
             async with (
                 KeptWorker(address, account, before_end_s=0.03) as mortal,
                 KeptWorker(address, account, before_end_s=0.01) as other,
-                running_gateway([address], job_timeout_s=5.0) as gateway,
+                running_gateway([address]) as gateway,
             ):
                 await mortal.registered.wait()
                 await other.registered.wait()

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from support.account import Account, Gearmands, KeptWorker
-from support.gateway import ServeProcess, eventually
+from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, eventually
 from support.http import HttpClient, head
 from support.open_loop import OpenLoop
 from support.shared_memory import SharedMemory
@@ -27,14 +27,14 @@ FULL_LENGTH = os.environ.get("CHAOS") == "1"
 TRIES = 20 if FULL_LENGTH else 4
 NEWCOMERS = 30
 WORKERS = 3
-# A place is left to its neighbour after 1 s, as ticks of 0.1 s tell.
-ADOPTED_WITHIN_S = 1.2
+# A place is left to its neighbour so long after its loop has turned last.
+ADOPTED_AFTER_S = 1.0
 # Less than that, which a busy machine may take at times, but not so often one after the other.
 SERVED_S = 0.8
 MOST_TRIES = 30
-PAUSE_S = 60.0 if FULL_LENGTH else 4.0
-PAUSES = 1 if FULL_LENGTH else 2
-WORKER_TIMEOUT_S = 5.0 if FULL_LENGTH else 2.0
+PAUSE_S = 60.0 if FULL_LENGTH else 8.0
+# Longer than a process of the test stands still by itself.
+WORKER_TIMEOUT_S = 6.0
 CONNECTIONS = 24
 RATE = 300
 
@@ -63,7 +63,7 @@ async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(em
     chance = random.Random(14)
     options = ("--listen", "127.0.0.1:0", "--server", "{}:{}".format(*embedded.address), "--workers", str(WORKERS))
     with SharedMemory(WORKERS) as memory:
-        async with ServeProcess(*options, before=memory.before) as served:
+        async with ServeProcess(*options, before=memory.before + WAITS_FOR_JOB_SERVERS) as served:
             address = await served.address()
             memory.attach()
             workers = served.workers()
@@ -71,9 +71,12 @@ async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(em
             for _ in range(TRIES):
                 stopped = chance.choice(workers)
                 tries = 0
+                began_s = time.monotonic()
+                await ticked(memory, 1)
                 os.kill(stopped, signal.SIGSTOP)
                 try:
                     waited_s = await asyncio.gather(*(served_after(address) for _ in range(NEWCOMERS)))
+                    took_s = time.monotonic() - began_s
                     # By now its place is known to be still, and no second is waited any more.
                     while max(await asyncio.gather(*(served_after(address) for _ in range(NEWCOMERS)))) > SERVED_S:
                         tries += 1
@@ -81,7 +84,7 @@ async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(em
                 finally:
                     os.kill(stopped, signal.SIGCONT)
                 # Some came to its place, of which the kernel gives each of three a third.
-                assert max(waited_s) > ADOPTED_WITHIN_S / 4
+                assert took_s >= ADOPTED_AFTER_S
                 longest_s.append(max(waited_s))
                 # Once all have ticked they know that it serves its place itself: the next try begins as this one did.
                 await ticked(memory, 3)
@@ -97,11 +100,19 @@ async def test_when_all_are_paused_nobody_is_ended_and_all_go_on(tmp_path):
     chance = random.Random(14)
     account = Account()
     with Gearmands(tmp_path, 1) as gearmands, SharedMemory(WORKERS) as memory:
-        options = ("--server", "{}:{}".format(*gearmands.addresses[0]), "--worker-timeout", f"{WORKER_TIMEOUT_S:g}")
+        options = (
+            *("--listen", "127.0.0.1:0", "--workers", str(WORKERS), "--worker-timeout", f"{WORKER_TIMEOUT_S:g}"),
+            *("--server", "{}:{}".format(*gearmands.addresses[0])),
+        )
         async with (
             KeptWorker(gearmands.addresses[0], account) as worker,
             ServeProcess(
-                "--listen", "127.0.0.1:0", "--workers", str(WORKERS), *options, before=memory.before
+                "--listen",
+                "127.0.0.1:0",
+                "--workers",
+                str(WORKERS),
+                *options,
+                before=memory.before + WAITS_FOR_JOB_SERVERS,
             ) as served,
         ):
             await worker.registered.wait()
@@ -110,23 +121,21 @@ async def test_when_all_are_paused_nobody_is_ended_and_all_go_on(tmp_path):
             processes = served.all()
             load = OpenLoop(address, account, CONNECTIONS, RATE)
             await load.start()
-            running = asyncio.create_task(load.run(PAUSES * (PAUSE_S + 1.0)))
-            for _ in range(PAUSES):
-                answered = len(load.latencies_s)
-                await eventually(lambda answered=answered: len(load.latencies_s) > answered + RATE / 2)
-                for process_id in chance.sample(processes, len(processes)):
-                    os.kill(process_id, signal.SIGSTOP)
-                before = beats(memory)
-                await asyncio.sleep(PAUSE_S)
-                assert beats(memory) == before
-                for process_id in chance.sample(processes, len(processes)):
-                    os.kill(process_id, signal.SIGCONT)
-                await ticked(memory, 1)
+            running = asyncio.create_task(load.run(PAUSE_S + 1.0))
+            await eventually(lambda: len(load.latencies_s) > RATE / 2)
+            for process_id in chance.sample(processes, len(processes)):
+                os.kill(process_id, signal.SIGSTOP)
+            before = beats(memory)
+            await asyncio.sleep(PAUSE_S)
+            assert beats(memory) == before
+            for process_id in chance.sample(processes, len(processes)):
+                os.kill(process_id, signal.SIGCONT)
+            await ticked(memory, 1)
             await running
             # Whoever was late would be ended by now.
             assert max(await asyncio.gather(*(served_after(address) for _ in range(NEWCOMERS)))) < PROCESS_S
             assert served.all() == processes
-            print(f"{PAUSES} pauses of {PAUSE_S:g} s: {load.told()}")
+            print(f"a pause of {PAUSE_S:g} s: {load.told()}")
             assert set(account.check()) == {(200, "")}
             assert (load.refused, load.losses, load.closing) == ([], [], 0)
             load.close()

@@ -9,12 +9,13 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
 from support.account import Gearmands
-from support.gateway import ServeProcess, cancelled, eventually
+from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, cancelled, eventually
 from support.http import HttpClient, head, post
 from support.open_loop import clients_of
 from support.shared_memory import SharedMemory
@@ -128,7 +129,7 @@ async def test_they_starve_nobody_who_is_served_by_another(tmp_path):
         await worker.start()
         options = ("--listen", "127.0.0.1:0", "--workers", str(WORKERS), *HELD)
         server = ("--server", "{}:{}".format(*gearmands.addresses[0]))
-        async with ServeProcess(*options, *server, before=memory.before) as served:
+        async with ServeProcess(*options, *server, before=memory.before + WAITS_FOR_JOB_SERVERS) as served:
             address = await served.address()
             memory.attach()
             ports = Ports(served, address)
@@ -146,7 +147,8 @@ async def test_they_starve_nobody_who_is_served_by_another(tmp_path):
                 done, _ = await asyncio.wait(tasks, timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
                 assert not done, [task.exception() for task in done]
                 levels.append(memory.taken()["bodies_bytes"] / BODIES_BYTES)
-            first, *others = ({host for host, _ in clients_of(each, address[1])} for each in served.workers())
+            first, *others = (Counter(host for host, _ in clients_of(each, address[1])) for each in served.workers())
+            others = sum(others, Counter())
             await cancelled(tasks)
             crowded = sum(level > 0.75 for level in levels) / len(levels)
             large_s = sorted(answers.large_s)
@@ -156,9 +158,10 @@ async def test_they_starve_nobody_who_is_served_by_another(tmp_path):
             )
             print(f"{len(answers.small)} small requests, the longest {1e3 * max(answers.small_s):.0f} ms")
             print(f"{len(large_s)} large, {answers.refused} times 503 before; {median_s:.2f}, at most {most_s:.2f} s")
-            # Who attacks is where nobody else is, and at times there was no room for more.
-            assert first == {ATTACKER}
-            assert set().union(*others) == {GOOD}
+            # Who attacks is where nobody else is, but for those who came to a process while it stood still, whom its
+            # neighbour has accepted; and at times there was no room for more.
+            assert first[ATTACKER] > first[GOOD]
+            assert others[GOOD] > others[ATTACKER]
             assert crowded > 0
             assert set(answers.small) == {200}
             assert most_s < SERVED_WITHIN_S

@@ -13,7 +13,7 @@ import signal
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
-from support.gateway import ServeProcess, eventually
+from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, eventually
 from support.http import HttpClient, post
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +50,12 @@ class Clients:
                         break
 
 
+def serving(server: str) -> ServeProcess:
+    """A gateway before this job server."""
+    arguments = ("--listen", "127.0.0.1:0", "--server", server, "--workers", "3")
+    return ServeProcess(*arguments, before=WAITS_FOR_JOB_SERVERS)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["SIGKILL", "SIGSEGV"])
 async def test_one_is_killed_again_and_again(tmp_path, number):
     account = Account()
@@ -57,7 +63,7 @@ async def test_one_is_killed_again_and_again(tmp_path, number):
         server = "{}:{}".format(*gearmands.addresses[0])
         async with (
             KeptWorker(gearmands.addresses[0], account) as worker,
-            ServeProcess("--listen", "127.0.0.1:0", "--server", server, "--workers", "3") as served,
+            serving(server) as served,
         ):
             await worker.registered.wait()
             clients = Clients(await served.address(), account)
@@ -89,7 +95,7 @@ async def test_one_is_stopped_and_goes_on_again_and_again(tmp_path):
         server = "{}:{}".format(*gearmands.addresses[0])
         async with (
             KeptWorker(gearmands.addresses[0], account) as worker,
-            ServeProcess("--listen", "127.0.0.1:0", "--server", server, "--workers", "3") as served,
+            serving(server) as served,
         ):
             await worker.registered.wait()
             address = await served.address()
