@@ -45,8 +45,9 @@ USER_TIMEOUT_GRACE_S = 1.0
 PATIENCE_S = 1.5
 # The loop's timers are a millisecond coarse: this one is not early.
 TIMER_SLACK_S = 0.002
-# A worker process that listens has told so by then.
-TELLING_S = 0.02
+# A worker process that listens has told so by then, if it does not stand still; how soon it is asked again.
+TELLING_S = 1.0
+TELLING_RETRY_S = 0.02
 # In a stop, so long each listener accepts the clients that wait there, and at most BACKLOG of them.
 LAST_ACCEPTS_S = 1.0
 # Errors of accept(2) for want of descriptors or memory, which may pass; how soon it is tried again.
@@ -223,9 +224,8 @@ class Listeners:
 
         A socket that could share its address with one that only is bound cannot with one that listens.
         """
-        for last in (False, False, True):
-            if any(place.listens for place in self._places.rows):
-                return
+        ends_s = time.monotonic() + TELLING_S
+        while not any(place.listens for place in self._places.rows):
             try:
                 with socket.socket(bound.family, socket.SOCK_STREAM) as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -233,10 +233,10 @@ class Listeners:
                         probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     probe.bind(bound.getsockname())
             except OSError:
-                if last:
+                if time.monotonic() >= ends_s:
                     raise
                 # A neighbour may be between its listen() and telling so.
-                time.sleep(TELLING_S)
+                time.sleep(TELLING_RETRY_S)
             else:
                 return
 
@@ -276,7 +276,8 @@ class Listeners:
     async def finish(self) -> None:
         """Accept the clients that wait at the places of this process, for one request each; then listen no more.
 
-        Clients that connect meanwhile are accepted as well, for up to LAST_ACCEPTS_S and BACKLOG at each socket.
+        Clients that connect meanwhile are accepted as well, for up to LAST_ACCEPTS_S and BACKLOG at each socket. Time
+        in which this process stands still does not count: nobody who waits is accepted in it.
         """
         served, self._served = self._served, {}
         last = [listener for listeners in served.values() for listener in listeners]
@@ -284,8 +285,7 @@ class Listeners:
         for number, sockets in enumerate(self._sockets.by_place):
             if number not in served:
                 _close(sockets)
-        ends_s = time.monotonic() + LAST_ACCEPTS_S
-        await asyncio.gather(*(self._accept_waiting(listener, ends_s) for listener in last))
+        await asyncio.gather(*(self._accept_waiting(listener) for listener in last))
 
     def others_done(self) -> bool:
         """Whether no other process has clients, or turns its loop."""
@@ -328,7 +328,9 @@ class Listeners:
     def _is_still(self, number: int) -> bool:
         return self._places[number].state is not State.SERVING or self._watch.still_s(number) >= STILL_S
 
-    async def _accept_waiting(self, listener: Listener, ends_s: float) -> None:
+    async def _accept_waiting(self, listener: Listener) -> None:
+        left_s = LAST_ACCEPTS_S
+        looked_s = time.monotonic()
         late = self._entries.factory(self._entry_of.pop(listener), self._http.late_connection)
         with contextlib.closing(listener):
             for _ in range(BACKLOG):
@@ -341,7 +343,10 @@ class Listeners:
                     # Any other error is that client's alone (accept(2)).
                     if error.errno in WANT_ERRORS:
                         await asyncio.sleep(WANT_RETRY_S)
-                if time.monotonic() >= ends_s:
+                now_s = time.monotonic()
+                left_s -= min(now_s - looked_s, TICK_S)
+                looked_s = now_s
+                if left_s <= 0:
                     break
 
 
