@@ -194,7 +194,8 @@ class TestServersThatGoAndCome:
                 await run([upstream], 1)
                 await finish([client], [b"found"])
 
-    async def test_a_start_waits_a_second_at_most_for_a_server_that_is_silent(self):
+    async def test_a_start_waits_a_second_at_most_for_a_server_that_is_silent(self, monkeypatch):
+        monkeypatch.setattr(roster, "FIRST_ATTEMPT_S", 1.0)
         async with ScriptedJobServer(reads=False) as silent, ScriptedJobServer() as other:
             began_s = time.monotonic()
             async with running_gateway([silent.address, other.address], connections_per_server=1) as gateway:

@@ -104,7 +104,9 @@ class TestServe:
         goes_on = tmp_path / "goes-on"
         async with (
             ScriptedJobServer(greets=False) as silent,
-            ServeProcess(*LISTEN, *server_at(silent.address), before=WAITS.format(path=str(goes_on))) as served,
+            ServeProcess(
+                *LISTEN, *server_at(silent.address), before=WAITS.format(path=str(goes_on)), is_patient=False
+            ) as served,
         ):
             await prepared(served)
             for number in HARMLESS:
@@ -117,7 +119,8 @@ class TestServe:
 
     @STOPPING
     async def test_a_stop_before_anything_is_loaded_ends_it_at_once_with_exit_code_0(self, number, tmp_path):
-        async with ServeProcess(*LISTEN, before=WAITS.format(path=str(tmp_path / "goes-on"))) as served:
+        before = WAITS.format(path=str(tmp_path / "goes-on"))
+        async with ServeProcess(*LISTEN, before=before, is_patient=False) as served:
             await prepared(served)
             served.signal(number)
             assert await served.ended() == 0

@@ -24,9 +24,12 @@ from gatewayx.core.shared import KEPT_KEYS
 from gatewayx.server.process import GatewayProcess
 from support.documented import OTHERS
 from support.gearmand import die_with_parent
-from support.times import DEADLINES, PROCESS_S, WAIT_S
+from support.times import DEADLINES, FIRST_ATTEMPT_S, PROCESS_S, WAIT_S
 
 POLL_S = 0.002
+
+# What each process runs first.
+PATIENT = f"from gatewayx.gearman import roster\nroster.FIRST_ATTEMPT_S = {FIRST_ATTEMPT_S}\n"
 
 # The result bound of the gateways whose results are too large: low, so that the tests are quick.
 MAX_RESULT = 200_000
@@ -165,9 +168,9 @@ def children_of(process_id: int) -> list[int]:
 class ServeProcess:
     """`gatewayx serve` with these arguments, as a process of its own that does not outlive the test's.
 
-    before: Python that the process runs first.
+    before: Python that the process runs first; it may set again what `PATIENT` has set.
     environment: Instead of this process's.
-    stdout: a descriptor for its standard output.
+    stdout: a descriptor for its standard output. is_patient: its start waits for job servers that are slow to answer.
     """
 
     # Ends of the lines that say that it is ready.
@@ -180,11 +183,12 @@ class ServeProcess:
         before: str = "",
         environment: Mapping[str, str] = os.environ,
         stdout: int = asyncio.subprocess.DEVNULL,
+        is_patient: bool = True,
     ) -> None:
         self.arguments = arguments
         self.stdout = stdout
         self.environment = environment
-        self.program = ("-c", f"{before}\nfrom gatewayx.cli import main\nmain()") if before else ("-m", "gatewayx")
+        self.program = ("-c", f"{PATIENT if is_patient else ''}{before}\nfrom gatewayx.cli import main\nmain()")
         self.preexec = preexec
         self.lines: list[str] = []
         self.listens: tuple[str, int] | None = None
@@ -213,6 +217,11 @@ class ServeProcess:
             self.lines.append(line)
             if part in line:
                 return line
+
+    async def has_said(self, part: str) -> str:
+        """The first line that holds `part`, whether it was read before or comes yet."""
+        said = next((line for line in self.lines if part in line), None)
+        return await self.until(part) if said is None else said
 
     async def address(self) -> tuple[str, int]:
         """Where it listens, once it does."""

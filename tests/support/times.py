@@ -9,6 +9,9 @@ PROCESS_S = 90.0
 # Shorter than the deadlines that the tests' gateways have by default, longer than a busy machine takes: no such was
 # waited for.
 SOON_S = 25.0
+# Instead of the second for which a gateway's start waits for its job servers (gearman/roster), all of which tests' own
+# are there: one that answers late would be missed by the first request.
+FIRST_ATTEMPT_S = SOON_S
 # Those deadlines of gateways in a test's own loop, where a test does not set them: longer than it waits for anything,
 # so that who waits for one has failed, and a machine that stands still for seconds meets none.
 DEADLINES = dict.fromkeys(
