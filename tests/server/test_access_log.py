@@ -20,6 +20,7 @@ from support.admin import TOLD, AdminAddress, until
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, ask, get, head, post
 from support.job_servers import hand_worker, nobody_listens
+from support.times import WAIT_S
 
 pytestmark = pytest.mark.anyio
 
@@ -233,6 +234,7 @@ async def test_a_rotation_in_the_middle_of_traffic_loses_no_line(tmp_path):
             served.signal(signal.SIGUSR1)
             await eventually(path.exists)
             await served.until("SIGUSR1: the worker processes open the access log anew")
+        await eventually(lambda: count(path) > 0)
         stop.set()
         ids = await traffic
         served.signal(signal.SIGTERM)
@@ -289,7 +291,7 @@ class TestStart:
                     except BlockingIOError:
                         await asyncio.sleep(0.01)
 
-            await asyncio.wait_for(has_line(), 10)
+            await asyncio.wait_for(has_line(), WAIT_S)
             os.close(reading)
             assert json.loads(found.splitlines()[0])["status"] == 204
 

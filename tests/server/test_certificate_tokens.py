@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.admin import admin_of
+from support.admin import admin_of, until
 from support.certificates import certificate, client_context
 from support.gateway import ServeProcess
 from support.http import HttpClient, head, post
@@ -138,5 +138,9 @@ async def test_the_file_changes_on_open_connections_and_status_tells_by_name(emb
             stage.write()
             await served.until("all worker processes have the tokens")
             assert {(await client.ask(LOOK)).status for client in clients} == {204}
-            told = {each["name"]: each["requests"] for each in (await admin.status())["tokens"]}
-            assert told["shop"] >= 16
+
+            async def are_told() -> bool:
+                told = {each["name"]: each["requests"] for each in (await admin.status())["tokens"]}
+                return told["shop"] >= 16
+
+            await until(are_told)

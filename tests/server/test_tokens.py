@@ -127,7 +127,11 @@ class TestChanges:
                 return (await admin.status())["tokens_file"]["result"] == "successful"
 
             await until(is_well)
-            assert await admin.metric("gatewayx_tokens_last_read_successful") == 1
+
+            async def is_counted() -> bool:
+                return await admin.metric("gatewayx_tokens_last_read_successful") == 1
+
+            await until(is_counted)
 
     async def test_they_are_read_at_sighup_and_with_no_file_everybody_may(self, embedded, file, tmp_path):
         config = tmp_path / "gatewayx.toml"
