@@ -78,7 +78,8 @@ def self_signed(file: Path, key, replaced: tuple[bytes, bytes] = (b"", b"")) -> 
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(SERIAL)
-        .not_valid_before(now)
+        # time() of C may be a tick behind, and in the last second.
+        .not_valid_before(now - SECOND)
         .not_valid_after(now + 1000 * SECOND)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("abc")]), critical=False)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import itertools
 import logging
 import mmap
 import os
@@ -21,12 +22,20 @@ from gatewayx.server.watched_files import PATIENCE_S, SETTLE_S, WatchedFiles
 from support.tls import Authority
 
 DAY = datetime.timedelta(days=1)
+MOMENTS = itertools.count(1)
 
 
 @pytest.fixture
 def record():
     """Where it is told what became of the files."""
     return Board(mmap.mmap(-1, board_bytes(1)), 1, 0).client_certificates
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file, whose time is none that it had before: that of the file system stands still for milliseconds."""
+    path.write_bytes(content)
+    moment = next(MOMENTS)
+    os.utime(path, ns=(moment, moment))
 
 
 class Watched:
@@ -50,8 +59,8 @@ class Watched:
 
     def write(self, certificate: bytes, key: bytes) -> None:
         """Write both."""
-        self.certificate.write_bytes(certificate)
-        self.key.write_bytes(key)
+        put(self.certificate, certificate)
+        put(self.key, key)
 
     def names(self) -> tuple[str, ...]:
         """In the certificate that is good."""
@@ -148,7 +157,7 @@ def test_a_folder_that_is_swapped_by_its_link_is_one_change(tmp_path, record):
 
 def test_one_that_is_being_written_is_taken_once_it_is_whole(watched):
     certificate, key = watched.authority.pair("second.test")
-    watched.key.write_bytes(key)
+    put(watched.key, key)
     with watched.certificate.open("wb") as file:
         for at in range(0, len(certificate), 200):
             file.write(certificate[at : at + 200])
@@ -166,11 +175,11 @@ def test_a_certificate_whose_key_comes_later_is_no_fault(watched, first, caplog)
     order = [(watched.certificate, certificate), (watched.key, key)]
     if first == "key":
         order.reverse()
-    order[0][0].write_bytes(order[0][1])
+    put(order[0][0], order[0][1])
     assert not watched.change()
     assert not watched.look(PATIENCE_S - 1)
     assert watched.record.result is Reload.SUCCESSFUL
-    order[1][0].write_bytes(order[1][1])
+    put(order[1][0], order[1][1])
     assert watched.change()
     assert watched.names() == ("second.test",)
     assert not caplog.records
@@ -182,7 +191,7 @@ def test_what_stays_so_is_a_fault_that_is_told_once(watched, kind, caplog):
     if kind == "missing":
         watched.certificate.unlink()
     else:
-        watched.certificate.write_bytes(certificate)
+        put(watched.certificate, certificate)
     assert not watched.change()
     assert not caplog.records
     assert watched.files.pause_s(watched.now_s) == pytest.approx(PATIENCE_S)
@@ -196,7 +205,7 @@ def test_what_stays_so_is_a_fault_that_is_told_once(watched, kind, caplog):
     for _ in range(5):
         assert not watched.look()
     # It is touched, and still the same.
-    watched.clients.write_bytes(watched.clients.read_bytes())
+    put(watched.clients, watched.clients.read_bytes())
     assert not watched.change()
     assert len(caplog.records) == 1
     watched.write(*watched.authority.pair("third.test"))
@@ -209,17 +218,17 @@ def test_what_stays_so_is_a_fault_that_is_told_once(watched, kind, caplog):
 def test_nonsense_is_told_at_once_and_what_was_there_goes_on(watched, which, caplog):
     path = getattr(watched, which)
     good = path.read_bytes()
-    path.write_bytes(b"nonsense")
+    put(path, b"nonsense")
     assert not watched.change()
     assert watched.record.result is Reload.FAILED
     assert "in PEM" in watched.record.detail
     assert len(caplog.records) == 1
     assert watched.names() == ("first.test",)
-    path.write_bytes(good)
+    put(path, good)
     with caplog.at_level(logging.INFO):
         assert not watched.change()
         # Nothing more is told of it.
-        path.write_bytes(good)
+        put(path, good)
         assert not watched.change()
     assert watched.record.result is Reload.SUCCESSFUL
     assert caplog.messages[1:] == ["the certificates for clients can be read again, and are what they were"]
@@ -266,7 +275,7 @@ def test_files_that_hold_are_told_so_after_settings_that_do_not(watched):
 
 
 def test_what_does_not_hold_is_told_once_by_settings_and_by_a_look(watched, caplog):
-    watched.certificate.write_bytes(b"")
+    put(watched.certificate, b"")
     assert not watched.change()
     watched.files.refuse(watched.record.detail)
     assert not watched.change()
@@ -283,7 +292,7 @@ def test_after_settings_that_do_not_hold_nothing_is_watched_without_files(record
 
 def test_other_authorities_are_a_change(watched, tmp_path):
     other = Authority(tmp_path, "other")
-    watched.clients.write_bytes(other.file.read_bytes())
+    put(watched.clients, other.file.read_bytes())
     assert watched.change()
     assert watched.files.held.authorities.content == other.file.read_bytes()
 
