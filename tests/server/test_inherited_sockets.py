@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from gatewayx.config.settings import Settings
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.errors import StartError
+from gatewayx.http.clients import LAST_CALL_S
 from gatewayx.server import systemd
 from gatewayx.server.listeners import MAX_NOTSENT_BYTES, USER_TIMEOUT_GRACE_S
 from gatewayx.server.systemd import listen_sockets
@@ -240,11 +242,21 @@ async def one_request(address: tuple[str, int] | str) -> None:
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as client:
         client.connect(address)
-        client.sendall(post(b"/echo", b"word", b"Connection: close"))
+        connected_s = time.monotonic()
+        try:
+            client.sendall(post(b"/echo", b"word", b"Connection: close"))
+        except ConnectionError:
+            # In a stop nobody waits for longer, and this process may stand still.
+            assert time.monotonic() - connected_s > LAST_CALL_S / 2
+            return
+        was_late = time.monotonic() - connected_s > LAST_CALL_S / 2
         client.setblocking(False)
         answer = b""
-        while part := await asyncio.wait_for(loop.sock_recv(client, 4096), PROCESS_S):
-            answer += part
+        with contextlib.suppress(*([ConnectionError] if was_late else [])):
+            while part := await asyncio.wait_for(loop.sock_recv(client, 4096), PROCESS_S):
+                answer += part
+        if was_late and not answer:
+            return
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"\r\n\r\nword")
 
@@ -281,11 +293,12 @@ async def test_clients_of_ipv4_at_a_socket_for_both_are_told_apart(embedded):
             async with (
                 HttpClient(("127.0.0.1", port), source="127.0.0.1") as one,
                 HttpClient(("127.0.0.1", port), source="127.0.0.2") as other,
-                HttpClient(("127.0.0.1", port), source="127.0.0.2") as second,
             ):
                 statuses = [(await client.ask(OPTIONS)).status for client in (one, other)]
                 assert statuses == [204, 204]
-                assert (await second.response()).status == 429
+                # Another process may be quicker to count it than the one that has the other.
+                async with HttpClient(("127.0.0.1", port), source="127.0.0.2") as second:
+                    assert (await second.response()).status == 429
 
 
 async def test_abstract_sockets_are_served_too(folder, embedded):

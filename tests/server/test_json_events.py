@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -119,7 +120,8 @@ class TestFormat:
         assert [json.loads(line)["place"] for line in (first, third)] == [2, 2]
         assert second.endswith("WARNING worker process 2: two")
 
-    def test_lines_past_all_loggers_and_those_that_were_left_out_are_json_too(self, log, lines):
+    def test_lines_past_all_loggers_and_those_that_were_left_out_are_json_too(self, log, lines, monkeypatch):
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
         assert json.loads(log.shown("a\x1b[2J"))["message"] == "a\x1b[2J"
         assert json.loads(log.shown("a"))["logger"] == "stderr"
         for number in range(logs.LINES_PER_INTERVAL + 3):

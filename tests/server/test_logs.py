@@ -24,10 +24,10 @@ from typing import NoReturn
 import pytest
 
 from gatewayx.server import logs
-from gatewayx.server.master import TOLD_EVERY_S
 from gatewayx.server.standard_error import MAX_RECORD_BYTES, RecordStream, RecordWriter
 from support.gearmand import die_with_parent
 from support.job_servers import nobody_listens
+from support.ports import free_port
 from support.times import SOON_S
 
 PIPE_BYTES = 16 * 1024
@@ -126,7 +126,8 @@ class TestLimit:
         assert limit.take_left_out(ended=False) == []
         assert limit.filter(record("kind %d", 1))
 
-    def test_at_the_end_it_is_told_before_the_interval_has_ended(self):
+    def test_at_the_end_it_is_told_before_the_interval_has_ended(self, monkeypatch):
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
         limit = logs.RateLimit()
         for number in range(logs.LINES_PER_INTERVAL + 1):
             limit.filter(record("kind %d", number))
@@ -281,7 +282,9 @@ class TestStandardError:
             writer.write(b"%d\n" % number)
             if not number % 10:
                 writer.catch_up()
-                assert reader.read().split() == [b"%d" % n for n in range(max(0, number - 9), number + 1)]
+                # A terminal passes on what it is given, at its own pace.
+                came = reader.until(b"%d" % number)
+                assert came.split() == [b"%d" % n for n in range(max(0, number - 9), number + 1)]
         assert writer.lost == 0
         assert reader.is_blocking()
 
@@ -465,7 +468,8 @@ class TestProcess:
         assert not [line for line in lines if line.startswith(FORGED)]
         assert any(line.startswith("    ") and "ValueError: in a thread" in line for line in lines)
 
-    def test_what_was_left_out_is_told_at_the_end(self, configured):
+    def test_what_was_left_out_is_told_at_the_end(self, configured, monkeypatch):
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
         logger = logging.getLogger("gatewayx.test")
         for number in range(logs.LINES_PER_INTERVAL + 5):
             logger.warning("line %d", number)
@@ -475,8 +479,7 @@ class TestProcess:
 
 
 def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = probe.getsockname()
+    listen = ("127.0.0.1", free_port())
     host, port = nobody_listens()
     arguments = ("--listen", f"127.0.0.1:{listen[1]}", "--server", f"{host}:{port}", "--admin", "none")
     with subprocess.Popen(
@@ -491,11 +494,13 @@ def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
             reader.fill()
             for _ in range(3):
                 process.send_signal(signal.SIGUSR1)
-                # Signals are asked for ten times a second.
-                time.sleep(0.3)
                 ask(listen)
-                # It is asked for so often; a later one that comes before that is the same one.
-                time.sleep(3 * TOLD_EVERY_S)
+                # It is asked for ten times a second; a later one that comes before that is the same one. When one is
+                # taken, what was told of the one before it is lost.
+                ends_s = time.monotonic() + TIMEOUT_S
+                while is_pending(process.pid, signal.SIGUSR1):
+                    assert time.monotonic() < ends_s
+                    time.sleep(0.01)
             if not os.isatty(reader.writing):
                 # A terminal that was full may take a line or two once the kernel has passed on what it holds.
                 told = reader.until(b" log lines were lost, since the reader of standard error did not read")
@@ -511,6 +516,12 @@ def test_the_gateway_serves_and_stops_while_nobody_reads_its_log(reader):
         finally:
             process.kill()
     assert reader.is_blocking()
+
+
+def is_pending(process_id: int, number: signal.Signals) -> bool:
+    """Whether a signal waits to be taken by the process (proc(5), ShdPnd)."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return bool(int(re.search(r"^ShdPnd:\s*([0-9a-f]+)$", status, re.MULTILINE)[1], 16) >> (number - 1) & 1)
 
 
 def test_a_start_that_fails_ends_while_nobody_reads_why(reader):

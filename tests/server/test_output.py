@@ -326,7 +326,10 @@ class TestStandardOutput:
 
 @pytest.mark.anyio
 class TestEnd:
-    async def test_a_reader_that_is_slow_and_a_lock_of_another_process_are_waited_for(self, tmp_path, batch, opened):
+    async def test_a_reader_that_is_slow_and_a_lock_of_another_process_are_waited_for(
+        self, tmp_path, batch, opened, monkeypatch
+    ):
+        monkeypatch.setattr(output, "LAST_WRITES_S", 45.0)
         path = tmp_path / "log"
         out = opened(path)
         other = os.open(path, os.O_WRONLY | os.O_APPEND)

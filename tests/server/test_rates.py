@@ -39,19 +39,30 @@ async def test_rates_of_addresses_are_exact_over_four_worker_processes(embedded)
             for _ in range(connections)
         ]
         taken = dict.fromkeys(sources, 0)
+        # When each was refused last, and for how long altogether it was again and again.
+        refused_s = dict.fromkeys(sources, float("-inf"))
+        covered_s = dict.fromkeys(sources, 0.0)
         began_s = time.monotonic()
 
         async def ask_on(source: str, client: HttpClient) -> None:
             while time.monotonic() < began_s + lasts_s:
                 answer = await client.ask(OPTIONS)
                 taken[source] += answer.status == 204
+                if answer.status == 429:
+                    now_s = time.monotonic()
+                    gap_s = now_s - refused_s[source]
+                    # In a longer time than this a rate is lost that nobody has asked for: the burst is all there is.
+                    covered_s[source] += gap_s if gap_s < 0.9 * burst / per_s else 0
+                    refused_s[source] = now_s
 
         await asyncio.gather(*(ask_on(*client) for client in clients))
         took_s = time.monotonic() - began_s
     allowed = burst + per_s * took_s
-    # A busy machine may leave no time to ask for all of it; more is never had, whichever process answers.
-    assert 0.5 <= sum(taken.values()) / (allowed * keys) <= 1.02
-    assert all(0.4 * allowed <= count <= 1.02 * allowed + 1 for count in taken.values()), (taken, allowed)
+    # More is never had, whichever process answers.
+    assert sum(taken.values()) / (allowed * keys) <= 1.02
+    assert all(count <= 1.02 * allowed + 1 for count in taken.values()), (taken, allowed)
+    # A busy machine may leave no time to ask for all of it; whoever was refused again and again has had all.
+    assert all(taken[source] >= 0.9 * per_s * covered_s[source] for source in sources), (taken, covered_s)
 
 
 async def test_whose_rate_is_used_up_gets_nothing_by_a_worker_process_that_is_replaced(embedded):

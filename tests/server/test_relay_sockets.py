@@ -376,8 +376,9 @@ class TestServe:
                 os.kill(before[1], signal.SIGKILL)
                 await eventually(lambda: len(served.workers()) == 3 and before[1] not in served.workers())
                 client.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    client.recv(1)
+                # Who gets to it may have found out that it is a stranger; it was not reset.
+                with contextlib.suppress(BlockingIOError):
+                    assert client.recv(1) == b""
             assert names_in(folder) == names
             served.signal(signal.SIGTERM)
             assert await served.ended() == 0

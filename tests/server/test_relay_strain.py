@@ -213,7 +213,9 @@ class TestFull:
     async def test_further_ones_are_503_and_the_bound_changes_in_place(self, embedded, tmp_path):
         config = tmp_path / "gatewayx.toml"
         config.write_text("max-relayed = 2\n")
-        async with relaying([embedded.address], "--config", str(config)) as gateway, AsyncExitStack() as stack:
+        # Those that are relayed stay so.
+        arguments = ("--config", str(config), "--job-timeout", "600")
+        async with relaying([embedded.address], *arguments) as gateway, AsyncExitStack() as stack:
 
             async def send_in_turn(client: HttpClient) -> bytes:
                 """The kind of the problem that the first request which is relayed, or would be, gets; "" for none."""
@@ -279,7 +281,8 @@ class TestBytes:
         bound = 512 * MEBIBYTE
         async with (
             running(embedded.address),
-            relaying([embedded.address], "--max-held", "512MiB") as gateway,
+            # The job server is in this process, which has much else to do.
+            relaying([embedded.address], "--max-held", "512MiB", "--server-check-interval", "60") as gateway,
             AsyncExitStack() as stack,
         ):
             clients = await gateway.clients(stack)

@@ -448,6 +448,8 @@ class TestStop:
                 clients[0].send(request)
                 handles.append((await worker.take())[0])
                 clients[1].send(request)
+            # A request that comes only when the stop has begun may be too late.
+            await eventually(lambda: gateway.memory.counters()["keys_joined"] == len(running))
             clients[0].send(ended)
             clients[1].send(ended)
             gateway.served.signal(signal.SIGTERM)

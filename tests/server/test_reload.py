@@ -434,11 +434,19 @@ def test_one_that_has_not_taken_settings_is_sent_no_others_until_it_has():
 
 
 async def test_in_a_stop_nothing_changes_any_more(embedded, tmp_path):
-    async with configured(tmp_path, servers(embedded.address), "shutdown-delay = 0.5") as gateway:
+    async with (
+        hand_worker(embedded.address, b"f") as does,
+        configured(tmp_path, servers(embedded.address), "drain-timeout = 600") as gateway,
+        HttpClient(gateway.address) as client,
+    ):
+        client.send(post(b"/f"))
+        handle, *_ = await does.take()
         gateway.served.signal(signal.SIGTERM)
-        await gateway.served.until("stopping in")
+        await gateway.served.until("stopping")
         gateway.served.signal(signal.SIGHUP)
         await gateway.served.until("SIGHUP has no effect in a stop")
+        does.complete(handle)
+        assert (await client.response()).status == 200
         assert await gateway.served.ended() == 0
 
 

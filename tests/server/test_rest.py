@@ -77,9 +77,9 @@ async def test_a_kept_connection_that_is_idle_ends_no_rest_and_is_closed_in_time
     async with running_gateway([embedded.address], keepalive_timeout_s=2.0, status_interval_s=60.0) as gateway:
         beats = Beats(gateway)
         async with HttpClient(gateway.address) as client:
+            began_s = time.monotonic()
             client.send(post(b"/f", b"", b"X-Gearman-Background: true"))
             assert (await client.response()).status == 200
-            began_s = time.monotonic()
             await beats.rests()
             assert await client.rest() == b""
             assert time.monotonic() - began_s >= 2.0 - TICK_S

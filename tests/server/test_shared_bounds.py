@@ -20,6 +20,7 @@ from gatewayx.server.process import GatewayProcess, places_for
 from support.gateway import eventually
 from support.http import HttpClient, head, post
 from support.job_servers import hand_worker
+from support.times import DEADLINES
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ class Two:
 @asynccontextmanager
 async def two_processes(address: tuple[str, int], **settings: object) -> AsyncIterator[Two]:
     """Two worker processes' worth of gateway."""
-    made = Settings(listen=(Address("127.0.0.1", 0),), server=(ServerAddress(*address),), **settings)
+    made = Settings(listen=(Address("127.0.0.1", 0),), server=(ServerAddress(*address),), **(DEADLINES | settings))
     places = places_for(made, 2)
     async with AsyncExitStack() as stack:
         processes = []

@@ -225,7 +225,7 @@ async def test_worker_processes_that_are_killed(tmp_path):
         first = found.gateway.workers()
         found.gateway.signal_workers(signal.SIGKILL)
         await eventually(
-            lambda: not set(first) & set(found.gateway.workers()) and len(found.gateway.workers()) == 2, 30
+            lambda: not set(first) & set(found.gateway.workers()) and len(found.gateway.workers()) == 2, PROCESS_S
         )
         await found.serves()
 
@@ -263,7 +263,7 @@ async def test_a_gateway_that_is_restarted(tmp_path, with_key):
     key.write_text("00112233445566778899aabbccddeeff\n")
     key.chmod(0o600)
     arguments = ("--id-key", str(key)) if with_key else ()
-    async with scene(tmp_path, "--drain-timeout", "1", *arguments) as found:
+    async with scene(tmp_path, "--drain-timeout", "5", *arguments) as found:
         found.gateway.signal(signal.SIGTERM)
         # What ends within the drain is answered.
         job = found.begun[SYNCHRONOUS]
@@ -300,7 +300,7 @@ async def started_again(found: Scene) -> None:
 @pytest.mark.parametrize("persistent", [False, True])
 async def test_a_job_server_that_is_killed(tmp_path, persistent):
     queue = (*SQLITE, str(tmp_path / "queue")) if persistent else ()
-    async with scene(tmp_path, "--server-check-interval", "1", gearmand=queue) as found:
+    async with scene(tmp_path, gearmand=queue) as found:
         found.gearmand.kill()
         for jobs in (found.begun, found.queued):
             assert (await jobs[SYNCHRONOUS].client.response()).kind() == "outcome-unknown"
