@@ -1,17 +1,21 @@
-"""A process that was stopped and goes on reads what came meanwhile before the deadlines fire that have passed."""
+"""A process that stood still reads what came meanwhile before deadlines fire, and new ones count from then."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from gatewayx.gearman.packet import PacketType
-from support.gateway import ServeProcess, eventually
+from gatewayx.server.listeners import TICK_S
+from support.gateway import ServeProcess, eventually, running_gateway
 from support.http import HttpClient, head, post
 from support.job_servers import ScriptedJobServer
 from support.open_loop import clients_of
@@ -78,3 +82,16 @@ async def test_who_has_sent_nothing_was_late():
         async with paused(served):
             pass
         assert await client.rest() == b""
+
+
+async def test_deadlines_that_are_armed_after_a_pause_count_from_its_end(embedded):
+    async with running_gateway([embedded.address], first_byte_timeout_s=DEADLINE_S) as gateway:
+        waiting = socket.create_connection(gateway.address)
+        # The gateway's loop is this one: when it goes on, its sockets have their turn before its timers.
+        time.sleep(PAUSE_S)  # noqa: ASYNC251
+        reader, writer = await asyncio.open_connection(sock=waiting)
+        with contextlib.closing(writer):
+            # Longer than it takes until what counts from before the pause is due.
+            await asyncio.sleep(3 * TICK_S)
+            writer.write(LOOK)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 204 ")

@@ -96,8 +96,9 @@ cdef class TurnPoller(Poller):
     # A turn is due in the loop, or is under way; and whether the loop has a callback for one.
     cdef bint woken
     cdef bint queued
-    # Called without arguments before the next turn, once; None for nothing.
+    # Called without arguments before the next turn that begins from then on, by now_ns(), once; None for nothing.
     cdef public object before_turn
+    cdef public long long before_turn_from_ns
     # Counts the turns: a socket is read once in each.
     cdef readonly unsigned int number
     # Those that are ready though no event will tell, in the order in which they came. In a turn those are served that

@@ -29,6 +29,7 @@ class TurnPoller(Poller):
 
     # Called before the next turn, once.
     before_turn: Callable[[], object] | None
+    before_turn_from_ns: int
     def __init__(self, loop: AbstractEventLoop, turn: Turn) -> None: ...
     @property
     def number(self) -> int: ...

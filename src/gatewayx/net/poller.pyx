@@ -259,9 +259,10 @@ cdef class TurnPoller(Poller):
         if self.descriptor < 0:
             # It was closed when this turn was due already.
             return
-        if self.before_turn is not None:
-            self._prepare()
         cdef long long began_ns = now_ns()
+        if self.before_turn is not None and began_ns >= self.before_turn_from_ns:
+            self._prepare()
+            began_ns = now_ns()
         cdef long long ends_ns = began_ns + TURN_NS
         # Whoever wants a turn now is in this one.
         self.woken = True

@@ -113,7 +113,7 @@ class GatewayProcess:
         self._tokens = _tokens_of(settings) if tokens is None else tokens
         self._contexts = TlsContexts(settings, read_tls_files(settings)) if tls is None else tls
         self.loop = asyncio.get_running_loop()
-        self.wheel = DeadlineWheel(TICK_S, self.loop.time())
+        self.wheel = DeadlineWheel(TICK_S, time.monotonic())
         self.turn = Turn(self.loop)
         self.places = places_for(settings, 1) if places is None else places
         self.place = place
@@ -215,7 +215,7 @@ class GatewayProcess:
         self.access_log = AccessLog(self.counted_in)
         self.access_output = AccessOutput(self.access_log.batch, settings.access_log)
         self._set_access_log(settings)
-        self._events_at_s = self.loop.time() + logs.INTERVAL_S
+        self._events_at_s = time.monotonic() + logs.INTERVAL_S
         self._sockets = sockets
         self.relay_sockets = relay_sockets
         self._listeners: Listeners | None = None
@@ -452,14 +452,22 @@ class GatewayProcess:
         self.records.log = None if self.access_output.path is None else self.access_log
 
     def _tick(self) -> None:
-        now_s = self.loop.time()
+        # The loop's own time stands still in a turn of it.
+        now_s = time.monotonic()
         rest_s = TICK_S
         try:
             self._do_ticks_work(now_s)
             rest_s = self._rest_s()
         finally:
             self._next_tick = self.loop.call_later(rest_s, self._tick)
-            self._tick_due_s = time.monotonic() + rest_s
+            ticked_s = time.monotonic()
+            self._tick_due_s = ticked_s + rest_s
+            if self.poller is not None:
+                # The turn of the sockets that ends a rest begins with a tick, and so does one that comes when the tick
+                # is overdue: the deadlines that are armed in it count from there.
+                from_s = ticked_s if rest_s > TICK_S else self._tick_due_s
+                self.poller.before_turn = self._tick_at_once
+                self.poller.before_turn_from_ns = int(from_s * 1e9)
 
     def _rest_s(self) -> float:
         """How soon the next tick is to be: while nobody asks anything, less often."""
@@ -471,12 +479,10 @@ class GatewayProcess:
             rest_s += TICK_S * self.wheel.quiet_ticks(REST_TICKS - 1)
         if self.access_output.waits:
             rest_s = TICK_S
-        rest_s = self._listeners.rest_s(rest_s)
-        self.poller.before_turn = self._end_rest if rest_s > TICK_S else None
-        return rest_s
+        return self._listeners.rest_s(rest_s)
 
-    def _end_rest(self) -> None:
-        """Something happens: do the work of the ticks that were left out, before anybody asks what time it is."""
+    def _tick_at_once(self) -> None:
+        """Something happens: do the work of the ticks that are due, before anybody asks what time it is."""
         if self._next_tick is not None:
             self._next_tick.cancel()
         # This is followed by a tick soon, whatever becomes of the turn, which does not count as another one.
@@ -485,8 +491,8 @@ class GatewayProcess:
         self._turns += 1
 
     def _do_ticks_work(self, now_s: float) -> None:
-        was_paused = time.monotonic() - self._tick_due_s >= PAUSED_S
-        self._tell_place(time.monotonic())
+        was_paused = now_s - self._tick_due_s >= PAUSED_S
+        self._tell_place(now_s)
         self.builder.refresh(time.time())
         self.wheel.advance(now_s)
         if not self._catching_up and was_paused:
@@ -500,9 +506,9 @@ class GatewayProcess:
         # As soon as the gateway is not ready any more, which is before it drains.
         self.kept.stopping = self.kept.stopping or self.places.board.draining_s > 0
         if self._listeners is not None:
-            self._listeners.tick(time.monotonic())
-        self.access_output.tick(time.monotonic())
-        self.keys.tick(time.monotonic())
+            self._listeners.tick(now_s)
+        self.access_output.tick(now_s)
+        self.keys.tick(now_s)
         if self._log is not None:
             self._log.tick()
             self.counted_in.add("log_events_dropped", self._log.take_dropped())
