@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from gatewayx.address import ServerAddress
+from gatewayx.config.kinds import FunctionServer
 from gatewayx.gearman.admin import AdminConnection
 from support.account import FUNCTION, Account, Gearmands, KeptWorker, Load, Outcome
+from support.fence import upstream_has_read
 from support.gateway import RunningGateway, ServeProcess, eventually, running_gateway
 from support.http import HttpClient, post
 from support.peer import Peer, ask_text
@@ -318,14 +321,20 @@ class TestWorkersThatDie:
 
 class TestTwoGateways:
     async def test_with_the_same_uniques_share_each_job(self, tmp_path):
-        account = Account()
+        account, may_end = Account(), asyncio.Event()
         with Gearmands(tmp_path, 2) as gearmands:
+            fences = tuple(
+                FunctionServer(f"{number}-fence", ServerAddress(*address))
+                for number, address in enumerate(gearmands.addresses)
+            )
             async with AsyncExitStack() as stack:
                 for address in gearmands.addresses:
-                    worker = await stack.enter_async_context(KeptWorker(address, account, before_end_s=0.1))
+                    worker = await stack.enter_async_context(KeptWorker(address, account, may_end=may_end))
                     await worker.registered.wait()
                 gateways = [
-                    await stack.enter_async_context(running_gateway(addresses))
+                    await stack.enter_async_context(
+                        running_gateway(addresses, connections_per_server=1, function_server=fences)
+                    )
                     for addresses in (gearmands.addresses, gearmands.addresses[::-1])
                 ]
                 clients = [
@@ -334,8 +343,14 @@ class TestTwoGateways:
                 for _ in range(50 if LONG else 15):
                     workload = account.workload()
                     unique = b"X-Gearman-Unique: %b" % workload
+                    may_end.clear()
                     for client in clients:
                         client.send(post(b"/" + FUNCTION, workload, unique))
+                    for gateway in gateways:
+                        await gateway.reaches("pool.outstanding_jobs", 2)
+                        for number in b"01":
+                            await upstream_has_read(gateway, b"%c" % number)
+                    may_end.set()
                     answers = [await client.response() for client in clients]
                     assert {(answer.status, answer.body) for answer in answers} == {(200, workload[::-1])}
                     account.answered(workload, answers[0])

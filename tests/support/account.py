@@ -90,13 +90,22 @@ class Account:
 class KeptWorker:
     """A worker that keeps its record in the account and comes back when its job server does.
 
-    An asynchronous context manager. before_end_s: how long each job takes.
+    An asynchronous context manager. before_end_s: how long each job takes. may_end: until when a job that takes time
+    waits beyond that; None for no longer.
     """
 
-    def __init__(self, address: tuple[str, int], account: Account, *, before_end_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        account: Account,
+        *,
+        before_end_s: float = 0.0,
+        may_end: asyncio.Event | None = None,
+    ) -> None:
         self.address = address
         self.account = account
         self.before_end_s = before_end_s
+        self.may_end = may_end
         self.in_hand: set[bytes] = set()
         self.worker: Worker | None = None
 
@@ -110,13 +119,15 @@ class KeptWorker:
         self.in_hand.add(job.workload)
         try:
             await asyncio.sleep(self.before_end_s)
+            if self.may_end is not None:
+                await self.may_end.wait()
         finally:
             self.in_hand.discard(job.workload)
         self.account.ended[job.workload] += 1
         return job.workload[::-1]
 
     async def _keep(self) -> None:
-        function = self._run_slowly if self.before_end_s else self._run
+        function = self._run_slowly if self.before_end_s or self.may_end else self._run
         while True:
             self.worker = Worker(self.address, {FUNCTION: function}, concurrency=32)
             with contextlib.suppress(OSError):
