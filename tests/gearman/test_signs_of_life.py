@@ -38,6 +38,20 @@ class TestSignsOfLife:
             # This one was asked as often and lives.
             assert not other.gone
 
+    def test_a_gateway_that_stood_still_itself_takes_nobody_for_silent(self):
+        with still_gateway(server_check_interval_s=5) as gateway:
+            [upstream] = gateway.server.open()
+            gateway.server.echoing = False
+            gateway.pass_time(5.1)
+            # The question has left; what was answered is not read before time is looked at.
+            gateway.loop.now_s += 60
+            gateway.pass_time(4.9)
+            assert not upstream.gone
+            # Of two such times one counts: a gateway that is always late finds out as well.
+            gateway.loop.now_s += 60
+            gateway.loop.settle()
+            assert upstream.gone
+
     def test_any_byte_is_a_sign_of_life(self):
         with still_gateway(server_check_interval_s=5, job_timeout_s=1000) as gateway:
             [upstream] = gateway.server.open()
@@ -130,7 +144,7 @@ class TestSignsOfLife:
 
     async def test_a_frozen_gearmand_gets_no_new_jobs_after_two_intervals(self, tmp_gearmand, embedded):
         async with (
-            running_gateway([tmp_gearmand.address, embedded.address], server_check_interval_s=0.3) as gateway,
+            running_gateway([tmp_gearmand.address, embedded.address], server_check_interval_s=1) as gateway,
             hand_worker(embedded.address, b"f") as worker,
             HttpClient(gateway.address) as client,
         ):

@@ -41,6 +41,8 @@ STEADY_S = 1.0
 # have taken its place; and a connection that was replaced by such a one is looked at so often.
 OPTION_RETRY_S = 60.0
 RETIRED_CHECK_S = 0.5
+# Whoever looks for signs of life so much of the interval too late has not listened either, which counts once in a row.
+LATE_PART = 0.25
 # A job server works in one thread: of its time all processes together take at most this part with `status`.
 STATUS_PART = 0.02
 # However long one takes, the next is asked for after this, or after a longer --status-interval.
@@ -345,9 +347,13 @@ class Keeper:
         try:
             connection = await self._connect_asker(asker)
             asker.came_up(connection)
+            stood_still = False
             while not connection.closed:
-                await asyncio.wait((connection.gone,), timeout=min(self.upkeep.check_interval_s, UNUSED_S))
-                connection.check(self.upkeep.check_interval_s)
+                due_s = self.loop.time() + min(self.upkeep.check_interval_s, UNUSED_S)
+                await asyncio.wait((connection.gone,), timeout=due_s - self.loop.time())
+                stood_still = not stood_still and self._is_late(due_s)
+                if not stood_still:
+                    connection.check(self.upkeep.check_interval_s)
                 if connection.idle_s >= UNUSED_S:
                     connection.close("nothing was asked over it")
         except OSError as error:
@@ -453,6 +459,7 @@ class Keeper:
         If another connection is to take its place, that one is returned, and is up; None otherwise.
         """
         retry_at_s = self.loop.time() + OPTION_RETRY_S
+        stood_still = False
         if isinstance(connection, AdminConnection):
             connection.ask_status(self._status_pause_s(connection))
         while not connection.closed:
@@ -460,9 +467,11 @@ class Keeper:
             if isinstance(connection, AdminConnection):
                 interval_s = min(interval_s, self._status_pause_s(connection))
             changed = self._changed
+            due_s = self.loop.time() + interval_s
             await asyncio.wait((connection.gone, changed), timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
-            if changed.done() and not connection.closed:
-                # It has had no full interval for its sign of life.
+            stood_still = not stood_still and self._is_late(due_s)
+            if (changed.done() or stood_still) and not connection.closed:
+                # It has had no full interval for its sign of life, or that may not have been read yet.
                 continue
             connection.check(self.upkeep.check_interval_s)
             if isinstance(connection, AdminConnection):
@@ -474,6 +483,10 @@ class Keeper:
                 if successor is not None:
                     return successor
         return None
+
+    def _is_late(self, due_s: float) -> bool:
+        """Whether this process or its machine stood still beyond this loop time."""
+        return self.loop.time() - due_s > LATE_PART * self.upkeep.check_interval_s
 
     def _status_pause_s(self, connection: AdminConnection) -> float:
         pause_s = self.upkeep.status_pause_s(connection.status_cost_s)
