@@ -486,7 +486,7 @@ class TestClientsThatMisbehave:
             assert gateway.count("http.writes_timed_out") == 0
 
     @pytest.mark.needs_plain("it reads the socket itself; tests/net/test_tls has the same over TLS")
-    @with_settings(write_timeout_s=1)
+    @with_settings(write_timeout_s=4)
     async def test_one_that_reads_slowly_is_not_cut_off(self, gateway, worker):
         loop = asyncio.get_running_loop()
         result = bytes(16 * MEBIBYTE)
@@ -501,8 +501,8 @@ class TestClientsThatMisbehave:
             received = 0
             while received < len(result):
                 received += len(await asyncio.wait_for(loop.sock_recv(slow, 131_072), WAIT_S)) or len(result) + 1
-                await asyncio.sleep(0.02)
-            assert time.monotonic() - began_s > 2
+                await asyncio.sleep(0.04)
+            assert time.monotonic() - began_s > 5
         assert len(result) < received < len(result) + 1000
         assert gateway.count("http.writes_timed_out") == 0
 

@@ -149,36 +149,49 @@ class TestLastCalls:
         async with late_listener(gateway) as address:
             if drains == "before":
                 gateway.process.http.drain()
-            async with HttpClient(address) as client:
+            # However long it takes, the second in which it must begin is not over.
+            with gateway.within_a_tick():
+                client = await HttpClient(address).connect()
                 await gateway.reaches("http.connections_accepted", 1)
                 if drains == "after":
                     gateway.process.http.drain()
                 client.send(POST, POST)
                 handle, _, _, _ = await worker.take()
-                await worker.no_job()
-                assert not gateway.process.http.emptied.is_set()
-                worker.complete(handle, b"result")
-                answer = await client.response()
-                assert (answer.status, answer.body, answer.headers[b"connection"]) == (200, b"result", b"close")
-                assert await client.rest() == b""
+            await worker.no_job()
+            assert not gateway.process.http.emptied.is_set()
+            worker.complete(handle, b"result")
+            answer = await client.response()
+            assert (answer.status, answer.body, answer.headers[b"connection"]) == (200, b"result", b"close")
+            assert await client.rest() == b""
+            await client.close()
             await asyncio.wait_for(gateway.process.http.emptied.wait(), WAIT_S)
         assert embedded.submitted == 1
 
     @pytest.mark.parametrize("refused", [post(b"/"), head(b"DELETE", b"/f"), OPTIONS])
     async def test_whatever_the_answer_it_is_the_last(self, embedded, gateway, samples, refused):
-        async with late_listener(gateway) as address, HttpClient(address) as client:
-            client.send(refused, post(b"/echo", b"behind"))
-            assert (await client.response()).headers[b"connection"] == b"close"
+        async with late_listener(gateway) as address:
+            with gateway.within_a_tick():
+                client = await HttpClient(address).connect()
+                client.send(refused, post(b"/echo", b"behind"))
+                assert (await client.response()).headers[b"connection"] == b"close"
             assert await client.rest() == b""
+            await client.close()
         assert embedded.submitted == 0
 
     async def test_its_request_may_come_in_pieces(self, gateway, samples):
         async with late_listener(gateway) as address, HttpClient(address) as client:
             gateway.process.http.drain()
-            for piece in (b"\r\n", b"POST /ec", b"ho HTTP/1.1\r\nHost: a\r\nContent-", b"Length: 4\r\n\r\n", b"late"):
-                client.send(piece)
-                await asyncio.sleep(0.02)
-            answer = await client.response()
+            with gateway.within_a_tick():
+                for piece in (
+                    b"\r\n",
+                    b"POST /ec",
+                    b"ho HTTP/1.1\r\nHost: a\r\nContent-",
+                    b"Length: 4\r\n\r\n",
+                    b"late",
+                ):
+                    client.send(piece)
+                    await asyncio.sleep(0.02)
+                answer = await client.response()
             assert (answer.body, answer.headers[b"connection"]) == (b"late", b"close")
 
     @pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["silent", "empty-line"])
@@ -195,9 +208,10 @@ class TestLastCalls:
     async def test_one_accepted_just_before_the_stop_is_as_late(self, gateway, samples):
         async with HttpClient(gateway.address) as client, HttpClient(gateway.address) as silent:
             await gateway.reaches("http.connections_accepted", 2)
-            gateway.process.http.drain()
-            await asyncio.sleep(0.05)
-            answer = await client.ask(post(b"/echo", b"late"))
+            with gateway.within_a_tick():
+                gateway.process.http.drain()
+                await asyncio.sleep(0.05)
+                answer = await client.ask(post(b"/echo", b"late"))
             assert (answer.body, answer.headers[b"connection"]) == (b"late", b"close")
             assert await silent.rest() == b""
 

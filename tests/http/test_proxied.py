@@ -266,9 +266,10 @@ class TestWhatIsNoHeader:
         began = line(HOST)
         async with proxied_gateway(embedded.address, first_byte_timeout_s=0.3) as gateway:
             clients = []
-            for size in (0, 1, len(began) - 1):
-                clients.append(await HttpClient(gateway.address, begins=began[:size]).connect())
-            await eventually(lambda: waiting(gateway) == len(clients))
+            with gateway.within_a_tick():
+                for size in (0, 1, len(began) - 1):
+                    clients.append(await HttpClient(gateway.address, begins=began[:size]).connect())
+                await eventually(lambda: waiting(gateway) == len(clients))
             loop = asyncio.get_running_loop()
             begins_s = loop.time()
             for client in clients:
@@ -358,11 +359,12 @@ class TestTrust:
                 await silent_end(client)
             assert counted(gateway, "proxies_untrusted") == 1
             # Who is there was let in.
-            waits.writer.write(line(HOST))
-            for client in (waits, kept):
-                assert (await client.ask(OPTIONS)).status == 204
-            async with HttpClient(gateway.address, source="127.0.0.2", begins=line(HOST)) as client:
-                assert (await client.ask(OPTIONS)).status == 204
+            with gateway.within_a_tick():
+                waits.writer.write(line(HOST))
+                for client in (waits, kept):
+                    assert (await client.ask(OPTIONS)).status == 204
+                async with HttpClient(gateway.address, source="127.0.0.2", begins=line(HOST)) as client:
+                    assert (await client.ask(OPTIONS)).status == 204
 
     async def test_other_addresses_expect_no_header(self, embedded):
         async with proxied_gateway(embedded.address) as gateway:
@@ -443,15 +445,16 @@ class TestStops:
         async with proxied_gateway(embedded.address, tls=tls, first_byte_timeout_s=3600.0) as gateway:
             connected = socket.create_connection(gateway.address)
             connected.sendall(line(HOST)[:5])
-            stop = await self.begun(gateway)
-            connected.sendall(line(HOST)[5:])
-            connected.setblocking(False)
-            client = HttpClient(gateway.address)
-            if tls:
-                client.reader, client.writer = await open_tls(connected, authority().context(), 1 << 16)
-            else:
-                client.reader, client.writer = await asyncio.open_connection(sock=connected)
-            answer = await client.ask(OPTIONS)
+            with gateway.within_a_tick():
+                stop = await self.begun(gateway)
+                connected.sendall(line(HOST)[5:])
+                connected.setblocking(False)
+                client = HttpClient(gateway.address)
+                if tls:
+                    client.reader, client.writer = await open_tls(connected, authority().context(), 1 << 16)
+                else:
+                    client.reader, client.writer = await asyncio.open_connection(sock=connected)
+                answer = await client.ask(OPTIONS)
             assert (answer.status, answer.headers[b"connection"]) == (204, b"close")
             assert await client.rest() == b""
             await client.close()
@@ -480,15 +483,16 @@ class TestStops:
             ):
                 connected.setblocking(False)
                 silent.setblocking(False)
-                stop = asyncio.create_task(self.drained(gateway))
-                await eventually(lambda: gateway.process.kept.stopping and waiting(gateway) == 2)
-                # It waits for them.
-                assert not (await asyncio.wait({stop}, timeout=LAST_CALL_S / 4))[0]
-                for part in (line(HOST), OPTIONS):
-                    turns = gateway.process.poller.number
-                    await loop.sock_sendall(connected, part)
-                    await eventually(lambda turns=turns: gateway.process.poller.number != turns)
-                answer = await asyncio.wait_for(loop.sock_recv(connected, 10_000), WAIT_S)
+                with gateway.within_a_tick():
+                    stop = asyncio.create_task(self.drained(gateway))
+                    await eventually(lambda: gateway.process.kept.stopping and waiting(gateway) == 2)
+                    # It waits for them.
+                    assert not (await asyncio.wait({stop}, timeout=LAST_CALL_S / 4))[0]
+                    for part in (line(HOST), OPTIONS):
+                        turns = gateway.process.poller.number
+                        await loop.sock_sendall(connected, part)
+                        await eventually(lambda turns=turns: gateway.process.poller.number != turns)
+                    answer = await asyncio.wait_for(loop.sock_recv(connected, 10_000), WAIT_S)
                 assert answer.startswith(b"HTTP/1.1 204 ")
                 assert b"\r\nConnection: close\r\n" in answer
                 assert await asyncio.wait_for(loop.sock_recv(silent, 1), SOON_S) == b""

@@ -460,7 +460,7 @@ class TestRecords:
             worker.complete(handle, body + b"!")
             assert (await client.response()).body == body + b"!"
 
-    @with_settings(write_timeout_s=1)
+    @with_settings(write_timeout_s=4)
     async def test_one_that_reads_slowly_is_not_cut_off(self, gateway, worker):
         result = bytes(16 * MEBIBYTE)
         async with HttpClient(gateway.address, receive_buffer_bytes=65536) as slow:
@@ -472,8 +472,8 @@ class TestRecords:
             received = 0
             while received < len(result):
                 received += len(await asyncio.wait_for(slow.reader.read(131_072), WAIT_S)) or len(result)
-                await asyncio.sleep(0.02)
-            assert loop.time() - began_s > 2
+                await asyncio.sleep(0.04)
+            assert loop.time() - began_s > 5
         assert gateway.count("http.writes_timed_out") == 0
 
     async def test_what_a_client_has_not_read_counts_as_unread(self, gateway, worker):
