@@ -48,9 +48,7 @@ async def server() -> AsyncIterator[ScriptedJobServer]:
 @pytest.fixture
 async def gateway(server: ScriptedJobServer) -> AsyncIterator[RunningGateway]:
     """A gateway with one connection to it."""
-    async with running_gateway(
-        [server.address], connections_per_server=1, max_result_bytes=MAX_RESULT, job_timeout_s=5.0
-    ) as gateway:
+    async with running_gateway([server.address], connections_per_server=1, max_result_bytes=MAX_RESULT) as gateway:
         yield gateway
 
 

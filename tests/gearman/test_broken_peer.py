@@ -246,10 +246,11 @@ class TestLargePackets:
         self, gateway, upstream, clients, packet_type, leaves
     ):
         async with HttpClient(gateway.address) as leaver:
-            timeout = b"X-Gearman-Timeout: " + (b"0.3" if leaves == "waits no longer" else b"5")
-            leaver.send(post(b"/f", b"", timeout))
-            await upstream.accept(HANDLE)
-            rest = await self.begin(gateway, upstream, packet_type)
+            timeout = b"X-Gearman-Timeout: " + (b"0.3" if leaves == "waits no longer" else b"100")
+            with gateway.within_a_tick():
+                leaver.send(post(b"/f", b"", timeout))
+                await upstream.accept(HANDLE)
+                rest = await self.begin(gateway, upstream, packet_type)
             if leaves == "hangs up":
                 leaver.reset()
             else:

@@ -243,7 +243,7 @@ class TestSilence:
     async def test_a_question_that_is_never_answered_is_given_up_and_its_late_answer_let_pass(self):
         async with (
             ScriptedJobServer() as server,
-            running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.1) as gateway,
+            running_gateway([server.address], connections_per_server=1, server_check_interval_s=1) as gateway,
         ):
             [upstream] = await upstreams_of(gateway, server)
             jobs = await PooledJobs(gateway).connected()
@@ -254,7 +254,7 @@ class TestSilence:
             assert job.cancel(statuses[0]) is None
             assert await upstream.question() == b"H:1"
             # It answers ECHO_REQ and nothing else.
-            assert await answer(statuses[0]) == ("lost", "the job server gave no answer to GET_STATUS within 0.1 s")
+            assert await answer(statuses[0]) == ("lost", "the job server gave no answer to GET_STATUS within 1 s")
             assert job.cancel(statuses[1]) is None
             assert await upstream.question() == b"H:1"
             upstream.answer(STATUS_RES, b"H:1", b"0", b"0", b"0", b"0")
@@ -267,7 +267,7 @@ class TestSilence:
     async def test_a_cancellation_that_is_never_answered_loses_the_question(self):
         async with (
             ScriptedJobServer() as server,
-            running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.1) as gateway,
+            running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.5) as gateway,
         ):
             server.tells_cancelled = False
             [upstream] = await upstreams_of(gateway, server)
@@ -284,7 +284,7 @@ class TestSilence:
         """The connection is looked at many times while questions leave, and is never taken for a silent one."""
         async with (
             ScriptedJobServer() as server,
-            running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.05) as gateway,
+            running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.25) as gateway,
         ):
             [upstream] = await upstreams_of(gateway, server)
             jobs = await PooledJobs(gateway).connected()

@@ -80,11 +80,12 @@ class TestFullQueues:
 
     async def test_a_moved_job_keeps_its_deadline(self):
         async with behind(2) as all_of:
-            client = await all_of.send(b"w", b"X-Gearman-Timeout: 0.2")
-            upstream = all_of.upstreams[await all_of.submitted_to()]
-            await upstream.submission()
-            upstream.answer(PacketType.ERROR, *FULL)
-            await all_of.upstreams[await all_of.submitted_to()].accept(b"H:1")
+            with all_of.gateway.within_a_tick():
+                client = await all_of.send(b"w", b"X-Gearman-Timeout: 0.2")
+                upstream = all_of.upstreams[await all_of.submitted_to()]
+                await upstream.submission()
+                upstream.answer(PacketType.ERROR, *FULL)
+                await all_of.upstreams[await all_of.submitted_to()].accept(b"H:1")
             assert (await client.response()).status == 504
             await client.close()
             for upstream in all_of.upstreams:
@@ -116,7 +117,7 @@ class TestFullQueues:
 
 class TestServersThatDie:
     async def test_what_was_not_written_goes_to_another_server(self):
-        async with behind(2, job_timeout_s=5) as all_of:
+        async with behind(2, server_check_interval_s=60) as all_of:
             frozen = await all_of.number_for(b"first", TOGETHER)
             all_of.servers[frozen].reads = False
             all_of.upstreams[frozen].transport.pause_reading()
@@ -143,9 +144,11 @@ class TestServersThatDie:
             [upstream] = all_of.upstreams
             all_of.servers[0].reads = False
             upstream.transport.pause_reading()
-            clients = [await all_of.send(b"x" * 8 * MEBIBYTE)]
-            await all_of.gateway.reaches("pool.outstanding_jobs", 1)
-            clients += [await all_of.send(b"%d" % number) for number in range(20)]
+            with all_of.gateway.within_a_tick():
+                clients = [await all_of.send(b"x" * 8 * MEBIBYTE)]
+                await all_of.gateway.reaches("pool.outstanding_jobs", 1)
+                clients += [await all_of.send(b"%d" % number) for number in range(20)]
+                await all_of.gateway.reaches("pool.outstanding_jobs", 21)
             answers = [await client.response() for client in clients]
             assert {answer.status for answer in answers} == {504}
             assert "nothing was submitted" in answers[-1].problem()["detail"]
@@ -162,9 +165,7 @@ class TestServersThatDie:
 
     async def test_one_that_does_not_read_is_full_and_the_others_get_the_jobs(self):
         body = bytes(40 * MEBIBYTE)
-        async with behind(
-            2, max_body_bytes=len(body), max_held_bytes=1 << 30, job_timeout_s=20, server_check_interval_s=60
-        ) as all_of:
+        async with behind(2, max_body_bytes=len(body), max_held_bytes=1 << 30, server_check_interval_s=60) as all_of:
             frozen = await all_of.number_for(b"first", TOGETHER)
             all_of.upstreams[frozen].transport.pause_reading()
             stuck = []
@@ -197,7 +198,7 @@ class TestPins:
             under_way = upstreams[1 - first_by_rank]
             first = await all_of.send(b"w", TOGETHER)
             await under_way.accept(b"H:1")
-            upstreams[first_by_rank] = await server.connection()
+            upstreams[first_by_rank] = await server.open_connection()
             upstreams[first_by_rank].greet()
             await gateway.reaches("pool.connections", 2)
             second = await all_of.send(b"w", TOGETHER)

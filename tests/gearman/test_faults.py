@@ -93,7 +93,7 @@ async def scene(job_server, function) -> AsyncIterator[Scene]:
     worker = Worker(job_server.address, {function: run})
     await worker.start()
     async with FaultProxy(job_server.address) as proxy:
-        async with running_gateway([proxy.address], connections_per_server=1, job_timeout_s=10) as gateway:
+        async with running_gateway([proxy.address], connections_per_server=1) as gateway:
             yield Scene(gateway, proxy, function, ran)
         assert not [workload for workload, count in ran.items() if count != 1]
     await worker.close()

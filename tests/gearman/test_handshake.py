@@ -26,7 +26,7 @@ WITHOUT_EXCEPTIONS = "sends no exceptions"
 @asynccontextmanager
 async def gateway_before(server: ScriptedJobServer, connections: int = 1) -> AsyncIterator[RunningGateway]:
     """A gateway before this job server, whatever it answers."""
-    async with running_gateway([server.address], connections_per_server=connections, job_timeout_s=5.0) as gateway:
+    async with running_gateway([server.address], connections_per_server=connections) as gateway:
         yield gateway
 
 
@@ -196,7 +196,7 @@ class TestHangsUp:
         async with ScriptedJobServer() as server:
             server.hangs_up_on_option = True
             async with (
-                running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.1) as gateway,
+                running_gateway([server.address], connections_per_server=1, server_check_interval_s=0.5) as gateway,
                 HttpClient(gateway.address) as client,
             ):
                 await server.connection()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import re
 import signal
 import socket
 import time
@@ -172,7 +173,9 @@ names.look_up = look_up
             await served.address()
             served.signal(signal.SIGTERM)
             assert await served.ended() == 0
-            assert len([line for line in served.lines if "is not connected" in line]) == 20
+            # One that was not tried within the first second is told twice.
+            told = [line for line in served.lines if "is not connected" in line]
+            assert len({re.search(r"job server (\S+) ", line)[1] for line in told}) == 20
 
 
 @pytest.mark.anyio
@@ -249,7 +252,9 @@ async def test_a_job_server_that_takes_long_for_its_status_is_asked_less_often(c
     caplog.set_level(logging.INFO, "gatewayx.gearman")
 
     def slow() -> list[bytes]:
-        time.sleep(0.1)
+        # The quickest answers tell what the way takes; one of them may be late, several are not.
+        if server.statuses > 5:
+            time.sleep(0.1)
         return []
 
     async with ScriptedJobServer() as server:

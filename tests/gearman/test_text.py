@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 class TestText:
     async def test_a_silent_text_connection_is_replaced(self):
-        async with behind(1, server_check_interval_s=0.2) as all_of:
+        async with behind(1, server_check_interval_s=1) as all_of:
             [server] = all_of.servers
             server.tells_status = False
             [text] = [connection for connection in server.open if connection.is_text]

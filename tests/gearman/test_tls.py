@@ -166,13 +166,25 @@ class TestThroughTls:
                 await gateway.reaches("pool.outstanding_jobs", 1)
                 client.reset()
                 await gateway.reaches("pool.cancels_requested", 1)
-                await asyncio.sleep(0.5)
-                assert gateway.count("pool.connections") == 2
+
+                def reconnects() -> int:
+                    [told] = dict(gateway.process.places[0].servers.read()).values()
+                    return told.reconnects
+
+                async def last() -> None:
+                    """Connections live for longer than silent ones may; a machine that stands still may cost some."""
+                    lost = -1
+                    while lost != reconnects():
+                        lost = reconnects()
+                        await asyncio.sleep(0.5)
+
+                await asyncio.wait_for(last(), WAIT_S)
+                await gateway.reaches("pool.connections", 2)
                 # It tells by text that there is no worker.
                 asked_for = post(b"/g", b"w", b"X-Gearman-Timeout: 0.1")
                 while (kind := (await ask(gateway.address, asked_for)).kind()) != "no-worker":
                     # Not yet.
-                    assert kind == "job-timeout"
+                    assert kind in ("job-timeout", "no-job-server")
 
     async def test_a_client_certificate_is_shown_when_it_is_wanted(self, authority, embedded):
         with TlsTerminator(embedded.address, authority.certificate("localhost"), clients=authority) as terminator:

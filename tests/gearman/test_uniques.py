@@ -262,7 +262,7 @@ class TestMixedUniques:
 
     @pytest.mark.parametrize("gives_up", ["the client", "the job server"])
     async def test_one_that_was_never_written_is_not_taken_for_accepted(self, gives_up):
-        async with behind(1, job_timeout_s=5, server_check_interval_s=60) as all_of:
+        async with behind(1, server_check_interval_s=60) as all_of:
             [upstream] = all_of.upstreams
             all_of.servers[0].reads = False
             upstream.transport.pause_reading()
