@@ -298,7 +298,8 @@ class TestScriptedServer:
                 until=lambda told: told["opened"] >= rate * 0.3,
             )
         # Of those that it has places for it opens all that are due at a sweep, and none before.
-        assert round(rate * told["least_s"], 6) <= told["opened"] <= round(rate * told["most_s"] + 1, 6)
+        # Beyond the places for 200 none is opened while the machine stands still.
+        assert min(round(rate * told["least_s"], 6), 200) <= told["opened"] <= round(rate * told["most_s"] + 1, 6)
 
     async def test_without_a_rate_the_next_comes_when_one_has_ended(self):
         async with noting_server(refuse) as server:
