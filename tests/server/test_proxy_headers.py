@@ -7,12 +7,15 @@ import contextlib
 import re
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import starmap
 from pathlib import Path
 
 import pytest
 
+from gatewayx.net.proxied import LAST_CALL_S
 from support.admin import TOLD, AdminAddress, until
 from support.gateway import ServeProcess, eventually
 from support.haproxy import running_haproxy
@@ -194,30 +197,38 @@ class TestProcesses:
         hosts = {f"192.0.2.{number}" for number in range(12 if tls else 100)}
         async with serving(tmp_path, tls=tls) as (served, log):
             served.signal_workers(signal.SIGSTOP)
-            waiting = []
+            waiting, late = {}, set()
             for host in hosts:
                 connected = socket.create_connection(served.listens)
                 connected.sendall(line(host) if tls else line(host) + OPTIONS)
                 connected.setblocking(False)
-                waiting.append(connected)
+                waiting[host] = connected
             served.signal(signal.SIGTERM)
+            went_on_s = time.monotonic()
             served.signal_workers(signal.SIGCONT)
 
-            async def ask_on(connected: socket.socket) -> None:
+            async def ask_on(host: str, connected: socket.socket) -> None:
                 client = HttpClient(served.listens)
-                if tls:
-                    client.reader, client.writer = await open_tls(connected, authority().context(), 1 << 16)
-                    client.send(OPTIONS)
-                else:
-                    client.reader, client.writer = await asyncio.open_connection(sock=connected)
-                    client.sent.feed(OPTIONS)
-                assert (await client.response()).status == 204
+                try:
+                    if tls:
+                        client.reader, client.writer = await open_tls(connected, authority().context(), 1 << 16)
+                        client.send(OPTIONS)
+                    else:
+                        client.reader, client.writer = await asyncio.open_connection(sock=connected)
+                        client.sent.feed(OPTIONS)
+                    assert (await client.response()).status == 204
+                except (OSError, EOFError):
+                    # Whoever takes so long for a handshake is closed, as this process is that has stood still.
+                    assert tls
+                    assert time.monotonic() - went_on_s > LAST_CALL_S / 2
+                    late.add(host)
+                    return
                 assert await client.rest() == b""
                 await client.close()
 
-            await asyncio.gather(*map(ask_on, waiting))
+            await asyncio.gather(*starmap(ask_on, waiting.items()))
             assert await served.ended() == 0
-            assert {each["client"] for each in lines_of(log)} == hosts
+            assert hosts - late <= {each["client"] for each in lines_of(log)} <= hosts
         assert not [each for each in served.lines if "Traceback" in each or "ERROR" in each]
 
     async def test_headers_of_proxies_go_on_from_there(self, tmp_path):
