@@ -13,10 +13,8 @@ import pytest
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
-from gatewayx.gearman import roster
 from support.forks import until_other_threads_sleep
 from support.gearmand import Gearmand
-from support.times import FIRST_ATTEMPT_S
 
 pytest_plugins = ["support.collecting", "support.timeouts", "support.failures", "support.lost_connections"]
 
@@ -45,8 +43,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("patient")
-
-roster.FIRST_ATTEMPT_S = FIRST_ATTEMPT_S
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from gatewayx.bench.flood import FloodGenerator, flood_kinds
 from gatewayx.embedded.worker import AssignedJob, Worker
 from gatewayx.net.sockets import Peer, clock_ns
 from support.account import Gearmands
-from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, cancelled, eventually
+from support.gateway import ServeProcess, cancelled, eventually
 from support.http import HttpClient, head, post
 from support.open_loop import Name, clients_of
 from support.shared_memory import Sampler, SharedMemory
@@ -55,7 +55,7 @@ async def serving(*arguments: str, max_connections: int) -> AsyncIterator[tuple[
     """A gateway that listens, and its shared memory."""
     with SharedMemory(WORKERS, max_connections) as memory:
         options = ("--listen", "127.0.0.1:0", "--workers", str(WORKERS), "--max-connections", str(max_connections))
-        async with ServeProcess(*options, *arguments, before=memory.before + WAITS_FOR_JOB_SERVERS) as served:
+        async with ServeProcess(*options, *arguments, before=memory.before) as served:
             address = await served.address()
             memory.attach()
             served.listens_at = address

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
-from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head, post
 from support.open_loop import OpenLoop
 from support.times import PROCESS_S
@@ -43,7 +43,7 @@ class Successor:
     async def start(self, stack: contextlib.AsyncExitStack) -> ServeProcess:
         """The one that listens."""
         while True:
-            served = ServeProcess(*self.arguments, before=WAITS_FOR_JOB_SERVERS)
+            served = ServeProcess(*self.arguments)
             await served.start()
             try:
                 await served.address()
@@ -76,7 +76,7 @@ async def test_workers_end_a_new_one_begins_and_no_client_hangs(tmp_path):
         ):
             await worker.registered.wait()
             options = ("--server", "{}:{}".format(*gearmands.addresses[0]), "--workers", str(WORKERS))
-            first = ServeProcess("--listen", "127.0.0.1:0", *options, before=WAITS_FOR_JOB_SERVERS)
+            first = ServeProcess("--listen", "127.0.0.1:0", *options)
             served = await stack.enter_async_context(first)
             address = await served.address()
             successor = Successor("--listen", "{}:{}".format(*address), *options)

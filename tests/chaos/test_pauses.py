@@ -15,7 +15,7 @@ import time
 import pytest
 
 from support.account import Account, Gearmands, KeptWorker
-from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head
 from support.open_loop import OpenLoop
 from support.shared_memory import SharedMemory
@@ -63,7 +63,7 @@ async def test_new_clients_of_one_that_stands_still_are_served_by_a_neighbour(em
     chance = random.Random(14)
     options = ("--listen", "127.0.0.1:0", "--server", "{}:{}".format(*embedded.address), "--workers", str(WORKERS))
     with SharedMemory(WORKERS) as memory:
-        async with ServeProcess(*options, before=memory.before + WAITS_FOR_JOB_SERVERS) as served:
+        async with ServeProcess(*options, before=memory.before) as served:
             address = await served.address()
             memory.attach()
             workers = served.workers()
@@ -112,7 +112,7 @@ async def test_when_all_are_paused_nobody_is_ended_and_all_go_on(tmp_path):
                 "--workers",
                 str(WORKERS),
                 *options,
-                before=memory.before + WAITS_FOR_JOB_SERVERS,
+                before=memory.before,
             ) as served,
         ):
             await worker.registered.wait()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
-from support.gateway import WAITS_FOR_JOB_SERVERS, eventually
+from support.gateway import eventually
 from support.gearmand import Gearmand
 from support.http import HttpClient, post
 from support.relaying import Relaying, relaying, unique_line
@@ -108,7 +108,7 @@ async def stage(tmp_path: Path, run: str) -> AsyncIterator[tuple[Relaying, Recor
         worker = Worker(gearmand.address, {b"chaos": getattr(record, run)}, concurrency=256)
         await worker.start()
         try:
-            async with relaying([gearmand.address], workers=WORKERS, before=WAITS_FOR_JOB_SERVERS) as gateway:
+            async with relaying([gearmand.address], workers=WORKERS) as gateway:
                 yield gateway, record
         finally:
             await worker.close()

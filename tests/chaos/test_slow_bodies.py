@@ -15,7 +15,7 @@ import pytest
 
 from gatewayx.embedded.worker import AssignedJob, Worker
 from support.account import Gearmands
-from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, cancelled, eventually
+from support.gateway import ServeProcess, cancelled, eventually
 from support.http import HttpClient, head, post
 from support.open_loop import clients_of
 from support.shared_memory import SharedMemory
@@ -129,7 +129,7 @@ async def test_they_starve_nobody_who_is_served_by_another(tmp_path):
         await worker.start()
         options = ("--listen", "127.0.0.1:0", "--workers", str(WORKERS), *HELD)
         server = ("--server", "{}:{}".format(*gearmands.addresses[0]))
-        async with ServeProcess(*options, *server, before=memory.before + WAITS_FOR_JOB_SERVERS) as served:
+        async with ServeProcess(*options, *server, before=memory.before) as served:
             address = await served.address()
             memory.attach()
             ports = Ports(served, address)

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
-from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.open_loop import Name, OpenLoop, clients_of
 from support.shared_memory import SharedMemory
 from support.times import PROCESS_S
@@ -65,9 +65,7 @@ async def loaded(tmp_path, gearmands: Gearmands, *arguments: str) -> AsyncIterat
             await worker.registered.wait()
         memory = stack.enter_context(SharedMemory(WORKERS))
         listen = ("--listen", "127.0.0.1:0", "--workers", str(WORKERS))
-        served = await stack.enter_async_context(
-            ServeProcess(*listen, *arguments, before=memory.before + WAITS_FOR_JOB_SERVERS)
-        )
+        served = await stack.enter_async_context(ServeProcess(*listen, *arguments, before=memory.before))
         load = OpenLoop(await served.address(), account, CONNECTIONS, RATE)
         memory.attach()
         await load.start()

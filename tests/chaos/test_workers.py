@@ -13,7 +13,7 @@ import signal
 import pytest
 
 from support.account import FUNCTION, Account, Gearmands, KeptWorker
-from support.gateway import WAITS_FOR_JOB_SERVERS, ServeProcess, eventually
+from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, post
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ class Clients:
 def serving(server: str) -> ServeProcess:
     """A gateway before this job server."""
     arguments = ("--listen", "127.0.0.1:0", "--server", server, "--workers", "3")
-    return ServeProcess(*arguments, before=WAITS_FOR_JOB_SERVERS)
+    return ServeProcess(*arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["SIGKILL", "SIGSEGV"])

@@ -399,7 +399,7 @@ class TestNotUp:
     async def test_a_connection_counts_as_up_only_after_its_OPTION_RES(self):  # noqa: N802
         async with (
             ScriptedJobServer(greets=False) as server,
-            running_gateway([server.address], connections_per_server=1) as gateway,
+            running_gateway([server.address], connections_per_server=1, is_patient=False) as gateway,
         ):
             upstream = await server.connection()
             assert gateway.count("pool.connections") == 0

@@ -244,7 +244,7 @@ class TestAddresses:
         async with ScriptedJobServer() as server:
             began_s = asyncio.get_running_loop().time()
             servers = [ServerAddress("hangs.test", 4730, each=True), ServerAddress(*server.address)]
-            async with running_gateway(servers, connections_per_server=1) as gateway:
+            async with running_gateway(servers, connections_per_server=1, is_patient=False) as gateway:
                 assert asyncio.get_running_loop().time() - began_s < SOON_S
                 await serve(gateway, {"127.0.0.1": await server.connection()})
                 assert hanging_lookups.asked == ["hangs.test"]

@@ -297,7 +297,7 @@ async def test_one_whose_attempt_fails_as_it_is_closed_waits_for_no_further_one(
         await fails
 
     monkeypatch.setattr(keeper.Keeper, "_come_up", come_up)
-    async with running_gateway([("127.0.0.1", 1)]) as gateway:
+    async with running_gateway([("127.0.0.1", 1)], is_patient=False) as gateway:
         [server] = gateway.process.pool.servers
         await eventually(lambda: len(tried) == 3)
         # In one turn of the loop: wait_for() gives the error, and forgets the cancellation, before Python 3.12.

@@ -83,7 +83,7 @@ class TestNames:
         hanging = [(f"hangs-{number}.test", 4730) for number in range(8)]
         async with (
             ScriptedJobServer() as server,
-            running_gateway([*hanging, ("good.test", server.port)]) as gateway,
+            running_gateway([*hanging, ("good.test", server.port)], is_patient=False) as gateway,
         ):
             assert asyncio.get_running_loop().time() - began_s < SOON_S
             await gateway.reaches("pool.connections", 2)

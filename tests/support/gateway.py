@@ -21,6 +21,7 @@ from gatewayx.address import Address, ServerAddress, UnixAddress
 from gatewayx.config.settings import Settings
 from gatewayx.core.deadlines import DeadlineWheel
 from gatewayx.core.shared import KEPT_KEYS
+from gatewayx.gearman import roster
 from gatewayx.server.process import GatewayProcess
 from support.documented import OTHERS
 from support.gearmand import die_with_parent
@@ -28,8 +29,9 @@ from support.times import DEADLINES, FIRST_ATTEMPT_S, PROCESS_S, WAIT_S
 
 POLL_S = 0.002
 
-# What each process runs first.
+# Has a process of the gateway wait at its start for job servers that answer late; and the command that it is.
 PATIENT = f"from gatewayx.gearman import roster\nroster.FIRST_ATTEMPT_S = {FIRST_ATTEMPT_S}\n"
+COMMAND = "\nimport runpy\nrunpy.run_module('gatewayx', run_name='__main__', alter_sys=True)"
 
 # The result bound of the gateways whose results are too large: low, so that the tests are quick.
 MAX_RESULT = 200_000
@@ -92,7 +94,7 @@ class RunningGateway:
         """Let the wheel stand still, so that all that happens meanwhile is within one tick on the slowest machine."""
         wheel = self.process.wheel
         # What is armed meanwhile is due as much later as it shall be.
-        wheel.advance(time.monotonic())
+        wheel.advance(self.process.loop.time())
         self.process.wheel = DeadlineWheel(3600.0, self.process.loop.time())
         try:
             yield
@@ -120,12 +122,15 @@ class RunningGateway:
 async def running_gateway(
     servers: Iterable[tuple[str, int] | ServerAddress],
     listen: tuple[Address | UnixAddress, ...] = (Address("127.0.0.1", 0),),
+    *,
+    is_patient: bool = True,
     **settings: object,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in front of `servers`, each (host, port) or a ServerAddress; settings: fields of Settings.
 
-    On leaving, no connection, request, exchange, job, byte or deadline may be left of what the test did, and after
-    closing no task that was not there before.
+    is_patient: its start waits for job servers that answer late, and so does a change of them. On leaving, no
+    connection, request, exchange, job, byte or deadline may be left of what the test did, and after closing no task
+    that was not there before.
     """
     before = asyncio.all_tasks()
     process = GatewayProcess(
@@ -135,7 +140,10 @@ async def running_gateway(
             **(DEADLINES | settings),
         )
     )
+    waits_s = roster.FIRST_ATTEMPT_S
     try:
+        if is_patient:
+            roster.FIRST_ATTEMPT_S = FIRST_ATTEMPT_S
         await process.start()
         gateway = RunningGateway(process)
         if settings.get("plugin_compat"):
@@ -144,6 +152,7 @@ async def running_gateway(
         gateway.forget_keys()
         await gateway.let_go()
     finally:
+        roster.FIRST_ATTEMPT_S = waits_s
         OTHERS.difference_update(address_of(address) for address in process.addresses)
         await process.close()
     left = [task for task in asyncio.all_tasks() - before if "TestRunner" not in task.get_coro().__qualname__]
@@ -153,11 +162,6 @@ async def running_gateway(
 def with_settings(**settings: object) -> pytest.MarkDecorator:
     """Run the gateway of a test below tests/http with these settings."""
     return pytest.mark.parametrize("settings", [settings], ids=["-".join(settings)])
-
-
-# Python for ServeProcess: no process of the gateway serves before it has its job servers, as one does after a second
-# that has taken the machine, or the job server, so long to answer.
-WAITS_FOR_JOB_SERVERS = f"from gatewayx.gearman import roster\nroster.FIRST_ATTEMPT_S = {WAIT_S}\n"
 
 
 def children_of(process_id: int) -> list[int]:
@@ -188,7 +192,8 @@ class ServeProcess:
         self.arguments = arguments
         self.stdout = stdout
         self.environment = environment
-        self.program = ("-c", f"{PATIENT if is_patient else ''}{before}\nfrom gatewayx.cli import main\nmain()")
+        before = PATIENT + before if is_patient else before
+        self.program = ("-c", before + COMMAND) if before else ("-m", "gatewayx")
         self.preexec = preexec
         self.lines: list[str] = []
         self.listens: tuple[str, int] | None = None

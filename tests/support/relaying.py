@@ -137,12 +137,8 @@ async def relaying(
     max_connections: int | None = None,
     environment: Mapping[str, str] = os.environ,
     listen: str = "127.0.0.1:0",
-    before: str = "",
 ) -> AsyncIterator[Relaying]:
-    """`gatewayx serve` in front of these job servers. environment: instead of this process's. listen: where.
-
-    before: Python that it runs first.
-    """
+    """`gatewayx serve` in front of these job servers. environment: instead of this process's. listen: where."""
     most = Settings().max_connections if max_connections is None else max_connections
     options = [
         "--listen",
@@ -159,7 +155,7 @@ async def relaying(
     ]
     options += itertools.chain.from_iterable(("--server", f"{host}:{port}") for host, port in servers)
     with SharedMemory(workers, most) as memory:
-        async with ServeProcess(*options, *arguments, before=memory.before + before, environment=environment) as served:
+        async with ServeProcess(*options, *arguments, before=memory.before, environment=environment) as served:
             address = await served.address()
             await told_of_job_servers(served, workers, [f"{host}:{port}" for host, port in servers])
             memory.attach()

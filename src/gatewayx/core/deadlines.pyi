@@ -31,7 +31,7 @@ class DeadlineWheel:
     def disarm(self, entry: Expiring) -> int:
         """Forget entry's deadline, and let go of it; nothing happens when it has none."""
     def advance(self, now_s: float) -> int:
-        """Make due what is so at now_s, to be fired by fire(); returns how many. By the clock of the start."""
+        """Make due what is so at loop time now_s, to be fired by fire(); returns how many those are."""
     def fire(self, most: int) -> int:
         """Fire what is due, at most so many; returns how many fired. An entry's exception is logged, not raised."""
     def quiet_ticks(self, most: int) -> int:

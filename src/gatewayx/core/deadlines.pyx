@@ -88,7 +88,7 @@ cdef class DeadlineWheel:
         return 0
 
     cpdef int advance(self, double now_s) except -1:
-        """Make due what is so at now_s, to be fired by fire(); returns how many. By the clock of the start."""
+        """Make due what is so at loop time now_s, to be fired by fire(); returns how many those are."""
         cdef long long passed = <long long> ((now_s - self.swept_at_s) / self.tick_s)
         cdef long long first = self.tick + 1
         cdef long long slot

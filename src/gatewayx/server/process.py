@@ -113,7 +113,7 @@ class GatewayProcess:
         self._tokens = _tokens_of(settings) if tokens is None else tokens
         self._contexts = TlsContexts(settings, read_tls_files(settings)) if tls is None else tls
         self.loop = asyncio.get_running_loop()
-        self.wheel = DeadlineWheel(TICK_S, time.monotonic())
+        self.wheel = DeadlineWheel(TICK_S, self.loop.time())
         self.turn = Turn(self.loop)
         self.places = places_for(settings, 1) if places is None else places
         self.place = place
@@ -215,7 +215,7 @@ class GatewayProcess:
         self.access_log = AccessLog(self.counted_in)
         self.access_output = AccessOutput(self.access_log.batch, settings.access_log)
         self._set_access_log(settings)
-        self._events_at_s = time.monotonic() + logs.INTERVAL_S
+        self._events_at_s = self.loop.time() + logs.INTERVAL_S
         self._sockets = sockets
         self.relay_sockets = relay_sockets
         self._listeners: Listeners | None = None
@@ -452,8 +452,7 @@ class GatewayProcess:
         self.records.log = None if self.access_output.path is None else self.access_log
 
     def _tick(self) -> None:
-        # The loop's own time stands still in a turn of it.
-        now_s = time.monotonic()
+        now_s = self.loop.time()
         rest_s = TICK_S
         try:
             self._do_ticks_work(now_s)
@@ -491,8 +490,9 @@ class GatewayProcess:
         self._turns += 1
 
     def _do_ticks_work(self, now_s: float) -> None:
-        was_paused = now_s - self._tick_due_s >= PAUSED_S
-        self._tell_place(now_s)
+        monotonic_s = time.monotonic()
+        was_paused = monotonic_s - self._tick_due_s >= PAUSED_S
+        self._tell_place(monotonic_s)
         self.builder.refresh(time.time())
         self.wheel.advance(now_s)
         if not self._catching_up and was_paused:
@@ -506,9 +506,9 @@ class GatewayProcess:
         # As soon as the gateway is not ready any more, which is before it drains.
         self.kept.stopping = self.kept.stopping or self.places.board.draining_s > 0
         if self._listeners is not None:
-            self._listeners.tick(now_s)
-        self.access_output.tick(now_s)
-        self.keys.tick(now_s)
+            self._listeners.tick(monotonic_s)
+        self.access_output.tick(monotonic_s)
+        self.keys.tick(monotonic_s)
         if self._log is not None:
             self._log.tick()
             self.counted_in.add("log_events_dropped", self._log.take_dropped())
