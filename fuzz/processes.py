@@ -20,6 +20,8 @@ async def make_processes(settings: Settings, server: JobServer, links: Links, wo
         dialer = PlaceDialer(server, place)
         process = GatewayProcess(settings, dialer, places=places, place=place, relay_sockets=relay_sockets)
         places[place].state = State.SERVING
+        # Time passes in leaps here, for all alike.
+        process.standstill_s = float("inf")
         process._tick()
         links.accepting.append(process.http.relay_connection)
         processes.append(process)

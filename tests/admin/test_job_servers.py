@@ -28,10 +28,12 @@ TARGETS = ("/livez", "/readyz?verbose", "/metrics", "/status")
 
 
 @asynccontextmanager
-async def gateway(*servers: tuple[str, int], arguments: tuple[str, ...] = ()) -> AsyncIterator[tuple]:
+async def gateway(
+    *servers: tuple[str, int], arguments: tuple[str, ...] = (), is_patient: bool = True
+) -> AsyncIterator[tuple]:
     """A gateway with two worker processes: where it listens, its admin address, the process."""
     flags = [flag for host, port in servers for flag in ("--server", f"{host}:{port}")]
-    async with ServeProcess(*ADMIN, *flags, "--workers", "2", *QUICK, *arguments) as served:
+    async with ServeProcess(*ADMIN, *flags, "--workers", "2", *QUICK, *arguments, is_patient=is_patient) as served:
         admin = await admin_of(served)
         host, port = next(found.groups() for line in served.lines if (found := ServeProcess.listens_on.search(line)))
         yield (host, int(port)), admin, served
@@ -127,7 +129,7 @@ async def test_a_job_server_that_freezes_is_in_nobodys_way(session_gearmand, arg
 async def test_a_job_server_that_never_says_a_word_is_in_nobodys_way(reads):
     async with (
         ScriptedJobServer(greets=False, reads=reads) as silent,
-        gateway(silent.address) as (_, admin, _served),
+        gateway(silent.address, is_patient=False) as (_, admin, _served),
     ):
         await all_answer_at_once(admin)
 

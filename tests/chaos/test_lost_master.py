@@ -106,6 +106,7 @@ async def test_workers_end_a_new_one_begins_and_no_client_hangs(tmp_path):
                 # nothing for two seconds, as it stood still, is closed without a word.
                 unused = [loss for loss in load.losses if loss.was_served and loss.workload is None]
                 assert load.closing + len(unused) == CONNECTIONS
+                assert load.closing
                 for loss in set(load.losses).difference(unused):
                     # It was in a queue whose last process was just closing it, so that it may be asked again.
                     assert not loss.was_served

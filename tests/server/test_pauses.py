@@ -41,8 +41,10 @@ async def paused(served: ServeProcess) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def accepted(server: ScriptedJobServer, option: str) -> AsyncIterator[tuple[ServeProcess, HttpClient]]:
-    """A gateway with this deadline, and a client that it has accepted."""
+async def accepted(
+    server: ScriptedJobServer, option: str, count: int = 1
+) -> AsyncIterator[tuple[ServeProcess, list[HttpClient]]]:
+    """A gateway with this deadline, and clients that it has accepted."""
     arguments = (
         "--listen",
         "127.0.0.1:0",
@@ -53,35 +55,47 @@ async def accepted(server: ScriptedJobServer, option: str) -> AsyncIterator[tupl
         "--connections-per-server",
         "1",
     )
-    async with ServeProcess(*arguments, option, f"{DEADLINE_S:g}") as served:
+    async with (
+        ServeProcess(*arguments, option, f"{DEADLINE_S:g}") as served,
+        contextlib.AsyncExitStack() as stack,
+    ):
         address = await served.address()
-        async with HttpClient(address) as client:
-            await eventually(lambda: any(clients_of(process_id, address[1]) for process_id in served.all()))
-            yield served, client
+        clients = [await stack.enter_async_context(HttpClient(address)) for _ in range(count)]
+        await eventually(lambda: sum(len(clients_of(process_id, address[1])) for process_id in served.all()) == count)
+        yield served, clients
 
 
-async def test_a_request_that_came_meanwhile_was_not_late():
-    async with ScriptedJobServer() as server, accepted(server, "--first-byte-timeout") as (served, client):
+async def test_requests_that_came_meanwhile_were_not_late():
+    # More than the sockets have read in one turn.
+    async with ScriptedJobServer() as server, accepted(server, "--first-byte-timeout", 400) as (served, clients):
         async with paused(served):
-            client.send(LOOK)
-        assert (await client.response()).status == 204
+            for client in clients:
+                client.send(LOOK)
+        for client in clients:
+            assert (await client.response()).status == 204
 
 
-async def test_a_result_that_came_meanwhile_was_not_late():
-    async with ScriptedJobServer() as server, accepted(server, "--job-timeout") as (served, client):
-        client.send(post(b"/f", b"w"))
+async def test_results_that_came_meanwhile_were_not_late():
+    # More than is read of one connection in a turn.
+    result = b"r" * 10_000
+    async with ScriptedJobServer() as server, accepted(server, "--job-timeout", 100) as (served, clients):
+        for client in clients:
+            client.send(post(b"/f", b"w"))
         upstream = await server.connection()
-        await upstream.accept(b"H:1")
+        for number in range(len(clients)):
+            await upstream.accept(b"H:%d" % number)
         async with paused(served):
-            upstream.answer(PacketType.WORK_COMPLETE, b"H:1", b"result")
-        assert (await client.response()).body == b"result"
+            for number in range(len(clients)):
+                upstream.answer(PacketType.WORK_COMPLETE, b"H:%d" % number, result)
+        for client in clients:
+            assert (await client.response()).body == result
 
 
 async def test_who_has_sent_nothing_was_late():
-    async with ScriptedJobServer() as server, accepted(server, "--first-byte-timeout") as (served, client):
+    async with ScriptedJobServer() as server, accepted(server, "--first-byte-timeout") as (served, clients):
         async with paused(served):
             pass
-        assert await client.rest() == b""
+        assert await clients[0].rest() == b""
 
 
 async def test_deadlines_that_are_armed_after_a_pause_count_from_its_end(embedded):

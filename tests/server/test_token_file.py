@@ -208,6 +208,7 @@ def test_those_that_were_read_with_settings_are_told_if_they_are_others(watched,
 
 
 def test_one_that_holds_is_told_so_after_settings_that_do_not(watched, caplog):
+    caplog.set_level(logging.INFO, "gatewayx")
     watched.file.refuse("no descriptor was left")
     assert watched.board.tokens.result is Reload.FAILED
     assert watched.file.pause_s(watched.now_s) == 0

@@ -94,7 +94,7 @@ class RunningGateway:
         """Let the wheel stand still, so that all that happens meanwhile is within one tick on the slowest machine."""
         wheel = self.process.wheel
         # What is armed meanwhile is due as much later as it shall be.
-        wheel.advance(self.process.loop.time())
+        wheel.advance(self.process.loop.time() - self.process._stood_still_s)
         self.process.wheel = DeadlineWheel(3600.0, self.process.loop.time())
         try:
             yield

@@ -225,6 +225,7 @@ class Listeners:
         A socket that could share its address with one that only is bound cannot with one that listens.
         """
         ends_s = time.monotonic() + TELLING_S
+        is_last = False
         while not any(place.listens for place in self._places.rows):
             try:
                 with socket.socket(bound.family, socket.SOCK_STREAM) as probe:
@@ -233,9 +234,10 @@ class Listeners:
                         probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     probe.bind(bound.getsockname())
             except OSError:
-                if time.monotonic() >= ends_s:
+                if is_last:
                     raise
-                # A neighbour may be between its listen() and telling so.
+                # A neighbour may be between its listen() and telling so. Its row is looked at once more in the end.
+                is_last = time.monotonic() >= ends_s
                 time.sleep(TELLING_RETRY_S)
             else:
                 return

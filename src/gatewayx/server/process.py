@@ -65,8 +65,8 @@ logger = logging.getLogger("gatewayx")
 # Deadlines that fire in one turn of the loop, and slow clients that are ended for want of room; those of ten thousand
 # clients that are late together take several.
 DEADLINES_PER_TURN = 32
-# After a tick that is so late the process was paused: what came meanwhile is read before deadlines fire.
-PAUSED_S = 0.5
+# A tick that is so late tells that the process stood still, and could hear nobody: that time counts for no deadline.
+STOOD_STILL_S = 0.2
 # While nothing happens a tick comes in the place of so many: the row of a place tells that its loop turns.
 REST_TICKS = 5
 # In a stop, how often a process that is done looks whether the others are.
@@ -222,8 +222,10 @@ class GatewayProcess:
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
         self._next_tick: asyncio.TimerHandle | None = None
-        # By time.monotonic(): when that is due.
-        self._tick_due_s = time.monotonic()
+        # By the loop's time: when that is due; how late it must be to tell of a standstill, and how long these were in all.
+        self._tick_due_s = self.loop.time()
+        self.standstill_s = STOOD_STILL_S
+        self._stood_still_s = 0.0
         # How many turns the sockets had had at the last tick.
         self._turns = 0
         # Deadlines that are due are left for the next turn of the loop.
@@ -451,22 +453,21 @@ class GatewayProcess:
         self.access_log.change(settings.access_log_sample, with_unique=settings.access_log_unique)
         self.records.log = None if self.access_output.path is None else self.access_log
 
-    def _tick(self) -> None:
+    def _tick(self, *, begins_turn: bool = False) -> None:
         now_s = self.loop.time()
         rest_s = TICK_S
         try:
-            self._do_ticks_work(now_s)
+            self._do_ticks_work(now_s, begins_turn=begins_turn)
             rest_s = self._rest_s()
         finally:
             self._next_tick = self.loop.call_later(rest_s, self._tick)
-            ticked_s = time.monotonic()
-            self._tick_due_s = ticked_s + rest_s
+            self._tick_due_s = self.loop.time() + rest_s
             if self.poller is not None:
                 # The turn of the sockets that ends a rest begins with a tick, and so does one that comes when the tick
                 # is overdue: the deadlines that are armed in it count from there.
-                from_s = ticked_s if rest_s > TICK_S else self._tick_due_s
+                after_s = 0.0 if rest_s > TICK_S else rest_s
                 self.poller.before_turn = self._tick_at_once
-                self.poller.before_turn_from_ns = int(from_s * 1e9)
+                self.poller.before_turn_from_ns = time.monotonic_ns() + int(after_s * 1e9)
 
     def _rest_s(self) -> float:
         """How soon the next tick is to be: while nobody asks anything, less often."""
@@ -486,19 +487,21 @@ class GatewayProcess:
             self._next_tick.cancel()
         # This is followed by a tick soon, whatever becomes of the turn, which does not count as another one.
         self._turns = -1
-        self._tick()
+        self._tick(begins_turn=True)
         self._turns += 1
 
-    def _do_ticks_work(self, now_s: float) -> None:
+    def _do_ticks_work(self, now_s: float, *, begins_turn: bool) -> None:
         monotonic_s = time.monotonic()
-        was_paused = monotonic_s - self._tick_due_s >= PAUSED_S
-        self._tell_place(monotonic_s)
+        late_s = max(0.0, now_s - self._tick_due_s)
+        if late_s >= self.standstill_s:
+            self._stood_still_s += late_s
+        self._tell_place(monotonic_s, late_s)
         self.builder.refresh(time.time())
-        self.wheel.advance(now_s)
-        if not self._catching_up and was_paused:
+        self.wheel.advance(now_s - self._stood_still_s)
+        if begins_turn and not self._catching_up:
+            # What the turn reads has come in time.
             self._catching_up = True
-            # The sockets have their turn between the two.
-            self.loop.call_soon(self.loop.call_soon, self._fire)
+            self.loop.call_soon(self._fire)
         elif not self._catching_up:
             self._fire()
         if len(self.places) > 1:
@@ -516,11 +519,11 @@ class GatewayProcess:
             self._events_at_s = now_s + logs.INTERVAL_S
             self.log_refusals()
 
-    def _tell_place(self, now_s: float) -> None:
-        """What the admin process shall know; now_s: by time.monotonic()."""
+    def _tell_place(self, now_s: float, late_s: float) -> None:
+        """What the admin process shall know; now_s: by time.monotonic(). late_s: by how much the tick is."""
         place = self.places[self.place]
         place.beat(now_s)
-        place.was_late(max(0.0, now_s - self._tick_due_s), now_s)
+        place.was_late(late_s, now_s)
         held = self.budget.counters()
         place.tell_held(
             self.http.requests_in_flight,
@@ -537,6 +540,7 @@ class GatewayProcess:
         )
 
     def _fire(self) -> None:
+        self._catching_up = False
         fired = self.wheel.fire(DEADLINES_PER_TURN)
         ended = self.http.relieve(DEADLINES_PER_TURN)
         self._catching_up = DEADLINES_PER_TURN in (fired, ended)

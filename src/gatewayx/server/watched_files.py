@@ -85,7 +85,9 @@ class WatchedFiles(Generic[Content, Held]):
         # Since when a fault is not told that may be one of a moment, and when it is looked at again.
         self._faulty_since_s: float | None = None
         self._again_s = float("inf")
+        # The fault that was told last, and whether it was found at a look.
         self._told = ""
+        self._is_faulty = False
         self._record.told(Reload.NONE if not self._paths else Reload.SUCCESSFUL)
 
     def leave(self) -> None:
@@ -140,12 +142,13 @@ class WatchedFiles(Generic[Content, Held]):
         except StartError as error:
             self._fail(error, now_s, is_read=error is not found)
             return False
-        was_told, self._told = self._told, ""
+        was_faulty, self._is_faulty = self._is_faulty, False
+        self._told = ""
         self._faulty_since_s = None
         self._record.told(Reload.SUCCESSFUL)
         if held == self.held:
             # Only the times of files differ, or they are what they were before a fault.
-            if was_told:
+            if was_faulty:
                 logger.info("%s can be read again, and are what they were", self._purpose.title)
             return False
         self.held = held
@@ -167,6 +170,7 @@ class WatchedFiles(Generic[Content, Held]):
         elif isinstance(error, NoRoomError) or not is_read:
             # No file changes when there is room again, or when one that is there can be read again.
             self._again_s = now_s + PATIENCE_S
+        self._is_faulty = True
         reason = str(error)
         self._record.told(Reload.FAILED, reason)
         if reason != self._told:
