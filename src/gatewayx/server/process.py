@@ -222,7 +222,7 @@ class GatewayProcess:
         # Connections that could not be served and of which the log has told.
         self._told_unserved = 0
         self._next_tick: asyncio.TimerHandle | None = None
-        # By the loop's time: when that is due; how late it must be to tell of a standstill, and how long these were in all.
+        # By the loop's time: when that is due; how late it tells of a standstill, and how long these were in all.
         self._tick_due_s = self.loop.time()
         self.standstill_s = STOOD_STILL_S
         self._stood_still_s = 0.0
