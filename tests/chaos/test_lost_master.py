@@ -76,8 +76,7 @@ async def test_workers_end_a_new_one_begins_and_no_client_hangs(tmp_path):
         ):
             await worker.registered.wait()
             options = ("--server", "{}:{}".format(*gearmands.addresses[0]), "--workers", str(WORKERS))
-            first = ServeProcess("--listen", "127.0.0.1:0", *options)
-            served = await stack.enter_async_context(first)
+            served = await stack.enter_async_context(ServeProcess("--listen", "127.0.0.1:0", *options))
             address = await served.address()
             successor = Successor("--listen", "{}:{}".format(*address), *options)
             gaps_s, ends_s, reset = [], [], 0

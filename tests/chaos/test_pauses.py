@@ -106,14 +106,7 @@ async def test_when_all_are_paused_nobody_is_ended_and_all_go_on(tmp_path):
         )
         async with (
             KeptWorker(gearmands.addresses[0], account) as worker,
-            ServeProcess(
-                "--listen",
-                "127.0.0.1:0",
-                "--workers",
-                str(WORKERS),
-                *options,
-                before=memory.before,
-            ) as served,
+            ServeProcess(*options, before=memory.before) as served,
         ):
             await worker.registered.wait()
             address = await served.address()

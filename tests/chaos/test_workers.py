@@ -52,8 +52,7 @@ class Clients:
 
 def serving(server: str) -> ServeProcess:
     """A gateway before this job server."""
-    arguments = ("--listen", "127.0.0.1:0", "--server", server, "--workers", "3")
-    return ServeProcess(*arguments)
+    return ServeProcess("--listen", "127.0.0.1:0", "--server", server, "--workers", "3")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["SIGKILL", "SIGSEGV"])

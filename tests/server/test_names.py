@@ -22,8 +22,6 @@ import time
 from gatewayx.net import names
 look_up = names.look_up
 names.SLOW_S = 1.0
-from gatewayx.gearman import roster
-roster.FIRST_ATTEMPT_S = 1.0
 names.look_up = lambda host: time.sleep(3600) if host.startswith("dead-") else look_up(host)
 """
 
@@ -43,7 +41,7 @@ async def test_a_healthy_job_server_serves_and_the_process_ends_while_lookups_ha
     good = f"localhost:{embedded.address[1]}"
     began_s = time.monotonic()
     async with (
-        ServeProcess(*LISTEN, *servers(*dead, good), before=HANGING) as served,
+        ServeProcess(*LISTEN, *servers(*dead, good), before=HANGING, is_patient=False) as served,
         hand_worker(embedded.address, b"f") as worker,
         HttpClient(await served.address()) as client,
     ):
@@ -71,7 +69,11 @@ async def test_no_thread_lives_on_after_a_lookup_and_the_loop_makes_none(embedde
 
 async def test_a_name_to_listen_on_that_hangs_does_not_hold_up_the_stop(embedded):
     async with ServeProcess(
-        "--listen", "dead-0.test:0", *servers(f"127.0.0.1:{embedded.address[1]}"), before=HANGING
+        "--listen",
+        "dead-0.test:0",
+        *servers(f"127.0.0.1:{embedded.address[1]}"),
+        before=HANGING,
+        is_patient=False,
     ) as served:
         await served.until("cannot listen on dead-0.test:0 yet: its name is not resolved within")
         stopped_s = time.monotonic()
