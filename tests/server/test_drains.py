@@ -14,9 +14,9 @@ from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
 from gatewayx.http.idle import IN_USE_S
 from support.gateway import ServeProcess
-from support.http import HttpClient, head, post
+from support.http import HttpClient, head, post, refused
 from support.job_servers import ScriptedJobServer
-from support.times import PROCESS_S, SOON_S
+from support.times import SOON_S
 
 LISTEN = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")
@@ -61,18 +61,6 @@ async def ask_on(client: HttpClient, pause_s: float) -> int:
             return count
         await asyncio.sleep(pause_s)
     raise AssertionError("no answer was the last one")
-
-
-async def refused(address: tuple[str, int]) -> None:
-    """Return once nobody listens there any more."""
-    ends_s = time.monotonic() + PROCESS_S
-    while True:
-        assert time.monotonic() < ends_s, "somebody listens"
-        try:
-            async with HttpClient(address):
-                await asyncio.sleep(0.01)
-        except ConnectionRefusedError:
-            return
 
 
 class TestInUse:

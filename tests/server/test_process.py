@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from gatewayx.embedded.job_server import JobServer
-from support.admin import until
 from support.gateway import ServeProcess, eventually
 from support.gearmand import die_with_parent
-from support.http import HttpClient, ask, chunked, head, post
+from support.http import HttpClient, ask, chunked, head, post, refused
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
 from support.ports import free_port
 from support.times import PROCESS_S, SOON_S
@@ -77,15 +76,6 @@ async def cpu_share(served: ServeProcess) -> float:
     return (cpu_time_s(served) - before_s) / (time.monotonic() - began_s)
 
 
-async def is_refused(address: tuple[str, int]) -> bool:
-    """Whether nobody listens there any more."""
-    try:
-        await (await HttpClient(address).connect()).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 @pytest.mark.anyio
 class TestStop:
     @SIGNALS
@@ -106,7 +96,7 @@ class TestStop:
             assert await idle.rest() == b""
             assert await silent.rest() == b""
             # One of its processes may be later than the others.
-            await until(lambda: is_refused(address))
+            await refused(address)
             for handle in handles:
                 worker.complete(handle, b"result")
             answer = await busy.response()

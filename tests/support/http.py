@@ -9,10 +9,11 @@ import re
 import socket
 import ssl
 import struct
+import time
 from dataclasses import dataclass
 
 from support.documented import OTHERS, Sent, check
-from support.times import WAIT_S
+from support.times import PROCESS_S, WAIT_S
 from support.tls_client import CONTEXTS, open_tls
 
 STREAM_LIMIT_BYTES = 1 << 20
@@ -228,3 +229,15 @@ async def ask(address: tuple[str, int] | str, *request: bytes, to_head: bool = F
     """The response to a request over a connection of its own."""
     async with HttpClient(address) as client:
         return await client.ask(*request, to_head=to_head)
+
+
+async def refused(address: tuple[str, int]) -> None:
+    """Return once nobody listens there any more."""
+    ends_s = time.monotonic() + PROCESS_S
+    while True:
+        assert time.monotonic() < ends_s, "somebody listens"
+        try:
+            async with HttpClient(address):
+                await asyncio.sleep(0.01)
+        except ConnectionRefusedError:
+            return
