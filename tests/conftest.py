@@ -22,6 +22,7 @@ pytest_plugins = ["support.collecting", "support.timeouts", "support.failures", 
 pytest.register_assert_rewrite(
     "support.account",
     "support.batches",
+    "support.bench_runs",
     "support.documented",
     "support.gateway",
     "support.http",

@@ -145,3 +145,13 @@ def make_flood_run(name: str = "flood", **changes: Any) -> Run:
         msgspec.structs.replace(point, phase=phase) for point, phase in zip(make_points(15), phases, strict=True)
     ]
     return make_run(name, **{"seconds": 15.0, "flood": make_flood(), "timeline": timeline, **changes})
+
+
+def phases_of(run: Run) -> list[str]:
+    """The phases of a flood in its timeline, which come one after the other.
+
+    One over which the machine stood still has no point of its own.
+    """
+    phases = list(dict.fromkeys(point.phase for point in run.timeline))
+    assert phases == [phase for phase in ("before", "during", "after") if phase in phases]
+    return phases
