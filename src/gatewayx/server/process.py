@@ -66,7 +66,7 @@ logger = logging.getLogger("gatewayx")
 # clients that are late together take several.
 DEADLINES_PER_TURN = 32
 # A tick that is so late tells that the process stood still, and could hear nobody: that time counts for no deadline.
-STOOD_STILL_S = 0.2
+STANDSTILL_S = 0.2
 # While nothing happens a tick comes in the place of so many: the row of a place tells that its loop turns.
 REST_TICKS = 5
 # In a stop, how often a process that is done looks whether the others are.
@@ -224,7 +224,7 @@ class GatewayProcess:
         self._next_tick: asyncio.TimerHandle | None = None
         # By the loop's time: when that is due; how late it tells of a standstill, and how long these were in all.
         self._tick_due_s = self.loop.time()
-        self.standstill_s = STOOD_STILL_S
+        self.standstill_s = STANDSTILL_S
         self._stood_still_s = 0.0
         # How many turns the sockets had had at the last tick.
         self._turns = 0
@@ -498,12 +498,13 @@ class GatewayProcess:
         self._tell_place(monotonic_s, late_s)
         self.builder.refresh(time.time())
         self.wheel.advance(now_s - self._stood_still_s)
-        if begins_turn and not self._catching_up:
-            # What the turn reads has come in time.
-            self._catching_up = True
-            self.loop.call_soon(self._fire)
-        elif not self._catching_up:
-            self._fire()
+        if not self._catching_up:
+            if begins_turn:
+                # What the turn reads has come in time.
+                self._catching_up = True
+                self.loop.call_soon(self._fire)
+            else:
+                self._fire()
         if len(self.places) > 1:
             self.http.make_places()
         # As soon as the gateway is not ready any more, which is before it drains.
