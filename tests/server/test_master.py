@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -24,6 +23,7 @@ from support.gearmand import LIBC, PR_SET_PDEATHSIG, die_with_parent
 from support.http import HttpClient, head, post
 from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
 from support.ports import free_port
+from support.process_state import open_descriptors
 from support.times import PROCESS_S, SOON_S
 from support.tls import Authority
 
@@ -56,11 +56,6 @@ async def served(embedded, arguments) -> AsyncIterator[ServeProcess]:
     """Three worker processes in front of the embedded job server."""
     async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "3", *arguments) as served:
         yield served
-
-
-def descriptors_of(process_id: int) -> int:
-    """How many files the process has open."""
-    return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
 
 
 async def all_answer(address: tuple[str, int], count: int = 60) -> None:
@@ -374,19 +369,19 @@ async def test_a_process_that_cannot_be_started_leaves_no_descriptor(embedded):
     before = FORKS_FAIL.format(succeed=2) + "from gatewayx.server import children\nchildren.BACKOFF_MAX_S = 0.01\n"
     async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "2", before=before) as served:
         address = await served.address()
-        descriptors = descriptors_of(served.process.pid)
+        descriptors = open_descriptors(served.process.pid)
         os.kill(served.workers()[0], signal.SIGKILL)
         for _ in range(8):
             await served.until("worker process 0 cannot be started: Resource temporarily unavailable")
         # The one that is gone had two.
-        await eventually(lambda: descriptors_of(served.process.pid) == descriptors - 2)
+        await eventually(lambda: open_descriptors(served.process.pid) == descriptors - 2)
         await all_answer(address)
 
 
 async def test_a_process_has_no_descriptors_of_the_others(embedded):
     async with ServeProcess(*LISTEN, *server_at(embedded.address), "--workers", "4") as served:
         await served.address()
-        await eventually(lambda: len({descriptors_of(process_id) for process_id in served.workers()}) == 1)
+        await eventually(lambda: len({open_descriptors(process_id) for process_id in served.workers()}) == 1)
 
 
 def few_open_files() -> None:

@@ -21,6 +21,7 @@ from support.gearmand import die_with_parent
 from support.http import HttpClient, ask, chunked, head, post, refused
 from support.job_servers import HandWorker, ScriptedJobServer, hand_worker, nobody_listens
 from support.ports import free_port
+from support.process_state import open_descriptors
 from support.times import PROCESS_S, SOON_S
 
 LISTEN = ("--listen", "127.0.0.1:0")
@@ -55,9 +56,9 @@ async def served(embedded: JobServer, arguments: tuple[str, ...]) -> AsyncIterat
         yield served
 
 
-def open_descriptors(served: ServeProcess) -> int:
+def all_descriptors(served: ServeProcess) -> int:
     """How many files and sockets the gateway's processes have open."""
-    return sum(len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in served.all())
+    return sum(open_descriptors(process_id) for process_id in served.all())
 
 
 def cpu_time_s(served: ServeProcess) -> float:
@@ -294,10 +295,10 @@ class TestStart:
             assert soft >= 500
             clients = [await HttpClient(address).connect() for _ in range(100)]
             assert [(await client.ask(head(b"OPTIONS", b"*"))).status for client in clients] == [204] * 100
-            before = open_descriptors(served)
+            before = all_descriptors(served)
             for client in clients:
                 await client.close()
-            await eventually(lambda: open_descriptors(served) <= before - 100)
+            await eventually(lambda: all_descriptors(served) <= before - 100)
 
     async def test_a_hard_limit_of_open_files_in_the_way_is_told(self, embedded):
         def lower_the_hard_limit() -> None:
@@ -356,7 +357,7 @@ async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedd
         ServeProcess(*LISTEN, *server_at(embedded.address)) as served,
     ):
         address = await served.address()
-        before = open_descriptors(served)
+        before = all_descriptors(served)
         for number in range(20):
             async with HttpClient(address) as client:
                 client.send(POST)
@@ -364,7 +365,7 @@ async def test_a_process_that_serves_keeps_no_descriptor_and_says_nothing(embedd
                 worker.complete(handle)
                 if number % 2:
                     assert (await client.response()).status == 200
-        await eventually(lambda: open_descriptors(served) <= before)
+        await eventually(lambda: all_descriptors(served) <= before)
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
         assert not [line for line in served.lines if "WARNING" in line or "ERROR" in line]

@@ -26,6 +26,7 @@ from gatewayx.server.unix_sockets import LOCK_SUFFIX, UnixSocket, bind_unix_sock
 from support.gateway import ServeProcess, eventually, running_gateway
 from support.http import HttpClient, ask, get, head, post
 from support.job_servers import hand_worker
+from support.process_state import open_descriptors
 
 TCP = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")
@@ -53,11 +54,6 @@ def server_at(embedded: JobServer) -> tuple[str, str]:
 def files_in(path: Path) -> list[str]:
     """What is in the folder of a socket."""
     return sorted(found.name for found in path.parent.iterdir())
-
-
-def open_descriptors() -> int:
-    """How many files and sockets this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def left_behind(path: Path) -> None:
@@ -527,11 +523,11 @@ class TestClientsWithoutAnAddress:
         async with running_gateway([embedded.address], listen) as gateway:
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(path))
-                before = open_descriptors()
+                before = open_descriptors(os.getpid())
                 socket.send_fds(client, [post(b"/echo", b"hello")], [client.fileno()] * 20)
                 client.setblocking(False)
                 answer = await asyncio.get_running_loop().sock_recv(client, 4096)
                 assert answer.endswith(b"hello")
                 # The accepted connection itself is one.
-                assert open_descriptors() <= before + 1
+                assert open_descriptors(os.getpid()) <= before + 1
             assert gateway.count("http.requests_answered") == 1

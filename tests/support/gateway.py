@@ -197,6 +197,8 @@ class ServeProcess:
         self.preexec = preexec
         self.lines: list[str] = []
         self.listens: tuple[str, int] | None = None
+        # Whoever reads its standard error, of which there may be one at a time.
+        self._reads = asyncio.Lock()
 
     async def start(self) -> None:
         """Start the process and read what it says."""
@@ -216,12 +218,13 @@ class ServeProcess:
 
     async def until(self, part: str) -> str:
         """The next line on standard error that holds `part`; fails if the process ends without it."""
-        while True:
-            line = (await asyncio.wait_for(self.process.stderr.readline(), PROCESS_S)).decode()
-            assert line, f"{part!r} is not in {''.join(self.lines)}"
-            self.lines.append(line)
-            if part in line:
-                return line
+        async with self._reads:
+            while True:
+                line = (await asyncio.wait_for(self.process.stderr.readline(), PROCESS_S)).decode()
+                assert line, f"{part!r} is not in {''.join(self.lines)}"
+                self.lines.append(line)
+                if part in line:
+                    return line
 
     async def has_said(self, part: str) -> str:
         """The first line that holds `part`, whether it was read before or comes yet."""
@@ -256,8 +259,9 @@ class ServeProcess:
 
     async def ended(self) -> int:
         """Its exit code, once it has ended; what it said on the way is in `lines`."""
-        while line := await asyncio.wait_for(self.process.stderr.readline(), PROCESS_S):
-            self.lines.append(line.decode())
+        async with self._reads:
+            while line := await asyncio.wait_for(self.process.stderr.readline(), PROCESS_S):
+                self.lines.append(line.decode())
         return await asyncio.wait_for(self.process.wait(), PROCESS_S)
 
     async def __aenter__(self) -> ServeProcess:
@@ -273,5 +277,6 @@ class ServeProcess:
                 # They would live on for as long as their drain takes, and hold the pipe of the log.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process_id, signal.SIGKILL)
-            await asyncio.wait_for(self.process.stderr.read(), PROCESS_S)
+            async with self._reads:
+                await asyncio.wait_for(self.process.stderr.read(), PROCESS_S)
             await self.process.wait()

@@ -8,13 +8,13 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from gatewayx.config.settings import Settings
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, Response, post
 from support.job_servers import hand_worker
 from support.open_loop import accepted_at, sockets_of
+from support.process_state import anonymous_bytes, open_descriptors
 from support.shared_memory import SharedMemory
 from support.times import PROCESS_S
 
@@ -28,14 +28,6 @@ TOLD_S = 45.0
 def unique_line(unique: bytes) -> bytes:
     """The header that gives a unique."""
     return b"X-Gearman-Unique: " + unique
-
-
-def resident_bytes(process_id: int) -> int:
-    """The anonymous memory of a process (proc(5))."""
-    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not tell it")
 
 
 class Relaying:
@@ -80,11 +72,11 @@ class Relaying:
 
     def open_files(self) -> list[int]:
         """How many files each worker process has open."""
-        return [len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in self.served.workers()]
+        return [open_descriptors(process_id) for process_id in self.served.workers()]
 
     def memory_bytes(self) -> list[int]:
         """The memory that is each worker process's own."""
-        return [resident_bytes(process_id) for process_id in self.served.workers()]
+        return [anonymous_bytes(process_id) for process_id in self.served.workers()]
 
     async def submitted(self, markers: list[HttpClient], address: tuple[str, int]) -> None:
         """Return once the job server has read all that worker processes with one connection to it have submitted.
