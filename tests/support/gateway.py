@@ -208,6 +208,8 @@ class ServeProcess:
             "serve",
             # Many are there at a time, and one can have the default address.
             *(() if "--admin" in self.arguments else ("--admin", "none")),
+            # By default there are as many as processors, of which one machine has others than the next.
+            *(() if "--workers" in self.arguments else ("--workers", "2")),
             *self.arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=self.stdout,
