@@ -288,7 +288,7 @@ class TestBytes:
             clients = await gateway.clients(stack)
             with Sampler(gateway.memory) as sampler:
                 relayed = 0
-                for client in clients * 4:
+                for client in clients * (ENOUGH // 2):
                     was_relayed, answer = await gateway.asked(
                         client, post(b"/reversed", body, unique_line(new_unique()))
                     )
@@ -342,7 +342,7 @@ class TestSmallChunks:
 
 class TestSlowReader:
     async def test_has_the_whole_result_and_keeps_nobody_waiting(self, embedded):
-        size = 3 * MEBIBYTE
+        size = 3 * MEBIBYTE // 2
         async with (
             running(embedded.address) as worker,
             relaying([embedded.address]) as gateway,
@@ -350,7 +350,7 @@ class TestSlowReader:
         ):
             slow = []
             before = gateway.relayed()
-            for _ in range(16):
+            for _ in range(ENOUGH):
                 client = HttpClient(gateway.address, receive_buffer_bytes=4096)
                 slow.append(await stack.enter_async_context(client))
                 # asyncio reads on by itself.
