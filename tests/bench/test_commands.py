@@ -43,8 +43,9 @@ SHORT = ("--body", "hello", "--connections", "4", "--duration", "0.5")
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's without settings of gatewayx."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAYX_")} | changes
+    """This process's without settings of gatewayx, and without the size of the terminal in which the tests run."""
+    left_out = ("GATEWAYX_", "COLUMNS", "LINES")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | changes
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

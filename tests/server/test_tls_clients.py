@@ -34,6 +34,8 @@ SUPPORT = Path(__file__).parent.parent / "support"
 NODE_PROGRAM = SUPPORT / "tls_clients.js"
 JAVA_PROGRAM = SUPPORT / "TlsClient.java"
 PAGE = "page.example"
+# Without the user's own settings and proxies.
+CURL = ("curl", "-q", "--noproxy", "*", "--silent", "--show-error")
 
 
 class Stage(NamedTuple):
@@ -104,7 +106,7 @@ class TestCurl:
     async def test_it_keeps_its_connection(self, stage, version):
         url = f"{stage.url}/reverse"
         code, output = await run(
-            *("curl", "--silent", "--show-error", "--cacert", str(stage.authority.file), "--cert", str(stage.shown)),
+            *(*CURL, "--cacert", str(stage.authority.file), "--cert", str(stage.shown)),
             *(
                 f"--tlsv{version}",
                 "--tls-max",
@@ -119,7 +121,7 @@ class TestCurl:
     @pytest.mark.parametrize("version", ["1.0", "1.1"])
     async def test_old_versions_are_refused(self, stage, version):
         code, output = await run(
-            *("curl", "--silent", "--show-error", "--cacert", str(stage.authority.file), "--cert", str(stage.shown)),
+            *(*CURL, "--cacert", str(stage.authority.file), "--cert", str(stage.shown)),
             # Without it OpenSSL does not even try.
             *("--ciphers", "DEFAULT@SECLEVEL=0", f"--tlsv{version}", "--tls-max", version, f"{stage.url}/reverse?a"),
         )
@@ -127,15 +129,13 @@ class TestCurl:
         assert "alert protocol version" in output
 
     async def test_without_a_certificate_it_is_refused(self, stage):
-        code, output = await run(
-            *("curl", "--silent", "--show-error", "--cacert", str(stage.authority.file), f"{stage.url}/reverse?a")
-        )
+        code, output = await run(*(*CURL, "--cacert", str(stage.authority.file), f"{stage.url}/reverse?a"))
         assert code in (35, 56)
         assert "certificate required" in output
 
     async def test_plain_http_is_told_what_is_wrong(self, stage):
         code, output = await run(
-            *("curl", "--silent", "--show-error", "--data-binary", "abc", "--write-out", "<%{http_code}>"),
+            *(*CURL, "--data-binary", "abc", "--write-out", "<%{http_code}>"),
             stage.url.replace("https", "http") + "/reverse",
         )
         assert code == 0
@@ -146,7 +146,7 @@ class TestCurl:
         body = tmp_path / "body"
         body.write_bytes(bytes(range(256)) * 12_000)
         code, output = await run(
-            *("curl", "--silent", "--show-error", "--cacert", str(stage.authority.file), "--cert", str(stage.shown)),
+            *(*CURL, "--cacert", str(stage.authority.file), "--cert", str(stage.shown)),
             *("--data-binary", f"@{body}", "--output", str(tmp_path / "answer"), f"{stage.url}/echo"),
         )
         assert (code, output) == (0, "")
