@@ -15,6 +15,7 @@ from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
 from support.forks import until_other_threads_sleep
 from support.gearmand import Gearmand
+from support.ports import free_port
 
 pytest_plugins = ["support.collecting", "support.timeouts", "support.failures", "support.lost_connections"]
 
@@ -63,7 +64,8 @@ def session_gearmand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gearm
 async def embedded() -> AsyncIterator[JobServer]:
     """The embedded job server; nothing is left in it after the test."""
     server = JobServer()
-    await server.start()
+    # Once it has ended, nobody else comes to this port.
+    await server.start(port=free_port())
     yield server
     await server.close()
     assert (server.connections, server.job_count, server.workload_bytes) == (0, 0, 0)

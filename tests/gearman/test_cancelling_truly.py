@@ -17,6 +17,7 @@ from support.gearmand import Gearmand
 from support.job_servers import hand_worker
 from support.peer import ask_text
 from support.pooled import PooledJobs, answer, end
+from support.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -205,7 +206,7 @@ class TestRestart:
         """A job server that is restarted on its port by restart(), and then counts its handles from 1 again."""
         if request.param == "embedded":
             server = JobServer()
-            await server.start()
+            await server.start(port=free_port())
             restarting = _Restarting(server.address, server)
         else:
             gearmand = await asyncio.to_thread(Gearmand, tmp_path)

@@ -15,6 +15,7 @@ from support.gateway import eventually, running_gateway
 from support.http import HttpClient, ask, post
 from support.job_servers import ScriptedJobServer, nobody_listens
 from support.lookups import numeric
+from support.ports import free_port
 from support.times import SOON_S
 
 pytestmark = pytest.mark.anyio
@@ -42,8 +43,9 @@ class TestNames:
     @pytest.mark.parametrize("accepts", [True, False], ids=["accepts-and-is-silent", "does-not-answer-the-connect"])
     async def test_an_address_that_hangs_is_given_up_for_the_next(self, monkeypatch, accepts):
         with socket.socket() as hanging:
-            hanging.bind(("127.0.0.2", 0))
-            port = hanging.getsockname()[1]
+            # One that the kernel chooses may be somebody's at 127.0.0.1.
+            port = free_port()
+            hanging.bind(("127.0.0.2", port))
             hanging.listen(100 if accepts else 0)
             fillers = []
             if not accepts:

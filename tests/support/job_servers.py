@@ -208,8 +208,9 @@ class ScriptedJobServer:
     async def start(self) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()
+        # Whoever is stopped is asked for again and again: a port that the kernel chose would soon be somebody else's.
+        self.port = self.port or free_port()
         self.listener = await loop.create_server(lambda: ScriptedConnection(self), self.host, self.port)
-        self.port = self.listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening and drop every connection."""
