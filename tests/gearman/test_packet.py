@@ -311,41 +311,49 @@ def test_64_mebibytes_in_1000_pieces_are_stored_once():
     assert len(data) <= stored <= peak < len(data) + 65_536
 
 
+# The least of several counts: another thread of this process, such as pytest-xdist's, may allocate meanwhile.
+MEASUREMENTS = 3
+
+
 def test_a_body_in_pieces_is_stored_once_and_released():
     stream = encode.echo_req(bytes(60_000))
     reader = PacketReader(REQUEST)
     parts = pieces(stream, 1)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        for part in parts:
-            reader.feed(part)
-            taken = reader.take()
-        peak = tracemalloc.get_traced_memory()[1] - before
-        assert taken == Taken.PACKET
-        assert reader.take() == Taken.NEED_MORE
-        left = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert peak < 62_000
-    assert left < 1000
+    peaks, left = [], []
+    for _ in range(MEASUREMENTS):
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            for part in parts:
+                reader.feed(part)
+                taken = reader.take()
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            assert taken == Taken.PACKET
+            assert reader.take() == Taken.NEED_MORE
+            left.append(tracemalloc.get_traced_memory()[0] - before)
+        finally:
+            tracemalloc.stop()
+    assert min(peaks) < 62_000
+    assert min(left) < 1000
 
 
 @pytest.mark.parametrize("size_bytes", [50_000, 200_000])
 def test_what_was_taken_is_let_go(size_bytes):
     reader = PacketReader(REQUEST)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        reader.feed(encode.echo_req(bytes(size_bytes)))
-        assert reader.take() == Taken.PACKET
-        assert tracemalloc.get_traced_memory()[0] - before >= size_bytes
-        assert reader.take() == Taken.NEED_MORE
-        left = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert left < 1000
+    left = []
+    for _ in range(MEASUREMENTS):
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            reader.feed(encode.echo_req(bytes(size_bytes)))
+            assert reader.take() == Taken.PACKET
+            assert tracemalloc.get_traced_memory()[0] - before >= size_bytes
+            assert reader.take() == Taken.NEED_MORE
+            left.append(tracemalloc.get_traced_memory()[0] - before)
+        finally:
+            tracemalloc.stop()
+    assert min(left) < 1000
 
 
 def test_feeding_before_everything_was_taken_loses_nothing():
