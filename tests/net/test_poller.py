@@ -14,6 +14,7 @@ from gatewayx.core.counters import Counters
 from gatewayx.core.turns import Turn
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.net.listener import Listener
+from gatewayx.net.open_files import raise_open_files
 from gatewayx.net.poller import TurnPoller
 from gatewayx.net.stream import SocketStream, Stream, StreamOwner
 from support.gateway import RunningGateway, eventually, running_gateway
@@ -128,6 +129,8 @@ async def test_an_event_of_a_socket_that_was_let_go_reaches_nobody_who_has_its_p
 
 async def test_a_turn_ends_though_more_is_ready(gateway):
     count = EVENTS_PER_TURN + 200
+    # Both sides of each are in this process, where 1,024 is a usual limit.
+    assert raise_open_files(2 * count + 200) >= 2 * count + 200
     clients = [served(gateway)[0] for _ in range(count)]
     await asyncio.sleep(0)
     for client in clients:
