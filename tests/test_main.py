@@ -71,8 +71,9 @@ def test_with_closed_standard_descriptors_a_stop_ends_with_exit_code_0(name: str
     ) as process:
         try:
             ends_s = time.monotonic() + TIMEOUT_S
-            while not listens(process.pid) and time.monotonic() < ends_s:
+            while not listens(process.pid):
                 assert process.poll() is None
+                assert time.monotonic() < ends_s
                 time.sleep(0.01)
             for descriptor in closed:
                 assert target(process.pid, descriptor) == "/dev/null"
