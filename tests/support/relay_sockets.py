@@ -25,13 +25,20 @@ KINDS = ("runtime", "private", "abstract")
 
 @contextlib.contextmanager
 def empty_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a short path and open for all to enter; the environment and `BASES` name no other."""
+    """A folder with a short path and open for all to enter; the environment and `BASES` name no other.
+
+    What is made there is not for others to write, whatever this process's umask is.
+    """
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(relay_sockets, "BASES", ())
-    with tempfile.TemporaryDirectory(prefix="gx", dir="/tmp") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
+    before = os.umask(0o022)
+    try:
+        with tempfile.TemporaryDirectory(prefix="gx", dir="/tmp") as made:
+            Path(made).chmod(0o755)
+            yield Path(made)
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager
