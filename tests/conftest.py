@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
@@ -33,6 +34,12 @@ pytest.register_assert_rewrite(
     "support.peer",
     "support.relay_sockets",
 )
+
+# Some tests have a thousand clients; many users may open no more files than that before they ask for it.
+OPEN_FILES = 8192
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if _soft < min(OPEN_FILES, _hard):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, _hard), _hard))
 
 if "libasan" in os.environ.get("LD_PRELOAD", ""):
     os.register_at_fork(before=until_other_threads_sleep)
