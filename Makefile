@@ -21,9 +21,9 @@ COMPILED_SOURCES := $(shell find src -name '*.pyx' -o -name '*.pxd')
 PYTHON_SOURCES := $(shell find src -name '*.py' -o -name '*.pyi')
 STUBBED_MODULES := $(shell find src -name '*.pyi' | sed 's|^src/||; s|\.pyi$$||; s|/|.|g')
 
-# The tests wait three times as long as they compute, unless the build is slow on purpose.
+# The tests wait longer than they compute, unless the build is slow on purpose.
 PROCESSORS := $(shell nproc)
-TEST_PROCESSES := $(shell echo $$((3 * $(PROCESSORS) < 8 ? 3 * $(PROCESSORS) : 8)))
+TEST_PROCESSES := $(shell echo $$((4 * $(PROCESSORS) < 8 ? 4 * $(PROCESSORS) : 8)))
 SANITIZED_PROCESSES := $(shell echo $$(($(PROCESSORS) < 4 ? $(PROCESSORS) + 1 : 4)))
 PYTEST := $(BIN)/python -m pytest --dist worksteal
 
