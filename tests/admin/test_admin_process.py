@@ -17,7 +17,7 @@ from support.gateway import ServeProcess, children_of, eventually
 from support.http import HttpClient, post
 from support.imports import imported_with
 from support.job_servers import hand_worker
-from support.times import PROCESS_S
+from support.times import HANGS_S, PROCESS_S
 
 pytestmark = pytest.mark.anyio
 
@@ -80,9 +80,9 @@ async def test_it_answers_while_all_worker_processes_are_stopped_and_says_so(adm
     await admin.becomes("/readyz", 200)
 
 
-@pytest.mark.parametrize("arguments", [("--worker-timeout", "4")])
+@pytest.mark.parametrize("arguments", [("--worker-timeout", str(HANGS_S))])
 async def test_a_gateway_in_which_no_loop_turns_does_not_live(admin):
-    # The master would replace one of them each four seconds; it is stopped as well.
+    # The master would replace one of them after the other; it is stopped as well.
     stopped = [await admin.process_id("master"), *(await admin.workers())]
     for process_id in stopped:
         os.kill(process_id, signal.SIGSTOP)
@@ -173,7 +173,7 @@ async def test_it_is_replaced_when_it_is_killed_and_goes_on_where_it_was(served,
 
 async def test_one_that_hangs_is_replaced(embedded):
     host, port = embedded.address
-    arguments = (*ADMIN, "--server", f"{host}:{port}", "--workers", "1", "--worker-timeout", "1")
+    arguments = (*ADMIN, "--server", f"{host}:{port}", "--workers", "1", "--worker-timeout", str(HANGS_S))
     async with ServeProcess(*arguments) as served:
         admin = await admin_of(served)
         hangs = await admin.process_id("admin")
@@ -196,7 +196,7 @@ async def test_one_that_hangs_before_it_is_ready_is_replaced_and_the_master_rest
         "    return run(*arguments)\n"
         "admin.run = hang_once\n"
     )
-    arguments = (*ADMIN, "--server", f"{host}:{port}", "--workers", "1", "--worker-timeout", "2")
+    arguments = (*ADMIN, "--server", f"{host}:{port}", "--workers", "1", "--worker-timeout", str(HANGS_S))
     async with ServeProcess(*arguments, before=before) as served:
         admin = await admin_of(served)
 

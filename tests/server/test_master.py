@@ -24,16 +24,14 @@ from support.http import HttpClient, head, post
 from support.job_servers import ScriptedJobServer, hand_worker, nobody_listens
 from support.ports import free_port
 from support.process_state import open_descriptors
-from support.times import PROCESS_S, SOON_S
+from support.times import HANGS_S, PROCESS_S, SOON_S
 from support.tls import Authority
 
 pytestmark = pytest.mark.anyio
 
 LISTEN = ("--listen", "127.0.0.1:0")
 OPTIONS = head(b"OPTIONS", b"*")
-# A loop that does not turn for so long hangs; one that is only slow on a busy machine does turn.
-HANG_S = 4
-HANGING = pytest.mark.parametrize("arguments", [("--worker-timeout", str(HANG_S))])
+HANGING = pytest.mark.parametrize("arguments", [("--worker-timeout", str(HANGS_S))])
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWPID = 0x20000000
 # An exit code that no gateway has.
@@ -168,7 +166,7 @@ async def test_nobody_is_ended_for_a_pause_of_all(served):
     before = served.all()
     for process_id in before:
         os.kill(process_id, signal.SIGSTOP)
-    await asyncio.sleep(HANG_S + 1)
+    await asyncio.sleep(HANGS_S + 1)
     for process_id in reversed(before):
         os.kill(process_id, signal.SIGCONT)
     await all_answer(address)

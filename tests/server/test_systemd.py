@@ -18,7 +18,7 @@ from gatewayx.embedded.job_server import JobServer
 from gatewayx.server.systemd import Manager, watchdog_interval_s
 from support.gateway import ServeProcess, eventually
 from support.http import HttpClient, head
-from support.times import PROCESS_S
+from support.times import HANGS_S, PROCESS_S
 
 pytestmark = pytest.mark.anyio
 
@@ -244,7 +244,7 @@ async def test_a_manager_that_is_not_there_is_no_reason_not_to_serve(folder, emb
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_signs_of_life_go_on_while_one_that_hangs_is_replaced(receiver, embedded, workers):
-    arguments = (*LISTEN, *server_at(embedded), "--worker-timeout", "1", "--workers", workers)
+    arguments = (*LISTEN, *server_at(embedded), "--worker-timeout", str(HANGS_S), "--workers", workers)
     environment = {**receiver.environment, "WATCHDOG_USEC": "200000"}
     async with ServeProcess(*arguments, environment=environment) as served:
         address = await served.address()
@@ -279,7 +279,7 @@ async def start(self):
     await begin(self)
 process.GatewayProcess.start = start
 """
-    arguments = (*LISTEN, *server_at(embedded), "--worker-timeout", "1", "--workers", "1")
+    arguments = (*LISTEN, *server_at(embedded), "--worker-timeout", str(HANGS_S), "--workers", "1")
     environment = {**receiver.environment, "WATCHDOG_USEC": "200000"}
     async with ServeProcess(*arguments, before=before, environment=environment) as served:
         await served.address()
