@@ -416,7 +416,12 @@ class TestFrozenServer:
     async def test_what_waits_for_it_is_bounded_and_the_rest_is_503_at_once(self, server):
         body = bytes(8 << 20)
         async with running_gateway(
-            [server.address], connections_per_server=1, job_timeout_s=60.0, max_held_bytes=1 << 30
+            [server.address],
+            connections_per_server=1,
+            job_timeout_s=60.0,
+            # It is given up for its silence when it is closed, and not before all have asked.
+            server_check_interval_s=60.0,
+            max_held_bytes=1 << 30,
         ) as gateway:
             [upstream] = await upstreams_of(gateway, server)
             upstream.transport.pause_reading()

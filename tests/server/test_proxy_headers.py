@@ -209,22 +209,24 @@ class TestProcesses:
 
             async def ask_on(host: str, connected: socket.socket) -> None:
                 client = HttpClient(served.listens)
-                try:
-                    if tls:
-                        client.reader, client.writer = await open_tls(connected, authority().context(), 1 << 16)
-                        client.send(OPTIONS)
-                    else:
-                        client.reader, client.writer = await asyncio.open_connection(sock=connected)
-                        client.sent.feed(OPTIONS)
-                    assert (await client.response()).status == 204
-                except (OSError, EOFError):
-                    # Whoever takes so long for a handshake is closed, as this process is that has stood still.
-                    assert tls
-                    assert time.monotonic() - went_on_s > LAST_CALL_S / 2
-                    late.add(host)
-                    return
-                assert await client.rest() == b""
-                await client.close()
+                async with AsyncExitStack() as opened:
+                    try:
+                        if tls:
+                            client.reader, client.writer = await open_tls(connected, authority().context(), 1 << 16)
+                            opened.push_async_exit(client)
+                            client.send(OPTIONS)
+                        else:
+                            client.reader, client.writer = await asyncio.open_connection(sock=connected)
+                            opened.push_async_exit(client)
+                            client.sent.feed(OPTIONS)
+                        assert (await client.response()).status == 204
+                    except (OSError, EOFError):
+                        # Whoever takes so long for a handshake is closed, as this process is that has stood still.
+                        assert tls
+                        assert time.monotonic() - went_on_s > LAST_CALL_S / 2
+                        late.add(host)
+                        return
+                    assert await client.rest() == b""
 
             await asyncio.gather(*starmap(ask_on, waiting.items()))
             assert await served.ended() == 0
