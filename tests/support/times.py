@@ -25,6 +25,8 @@ DEADLINES = dict.fromkeys(
         "write_timeout_s",
         "job_timeout_s",
         "drain_timeout_s",
+        # That of a job server which must give a sign of life.
+        "server_check_interval_s",
     ),
     120.0,
 )
