@@ -60,9 +60,11 @@ class TestMixedUniques:
                 await all_of.upstreams[0].accept(b"H:%d" % number)
                 assert (await client.response()).status == 200
 
+            all_of.servers[0].status[b"f"] = (6, 0, 0)
             for number in range(6):
                 await in_background(number)
             assert all_of.gateway.count("pool.known_backgrounds") == 6
+            del all_of.servers[0].status[b"f"]
             await all_of.next_status()
             all_of.servers[0].status[b"f"] = (4, 0, 0)
             await all_of.next_status()
