@@ -12,7 +12,20 @@ import pytest
 from gatewayx.bench.load import LoadGenerator
 from gatewayx.net.sockets import Peer, clock_ns
 from support.gateway import eventually
-from support.load import MANY, TAG, Outcome, echo, ended, load, never, raw_server, started, sweep_until, template
+from support.load import (
+    MANY,
+    TAG,
+    Outcome,
+    echo,
+    ended,
+    load,
+    load_in_time,
+    never,
+    raw_server,
+    started,
+    sweep_until,
+    template,
+)
 from support.scripted_server import Request, ok, scripted_server
 from support.times import WAIT_S
 
@@ -352,8 +365,7 @@ class TestClosedLoop:
 class TestOpenLoop:
     async def test_rate_is_reached_on_an_idle_server(self):
         rate = 100
-        async with scripted_server(echo) as server:
-            outcome = await load(server.address, connections=32, rate=rate, duration_s=0.5)
+        outcome, _ = await load_in_time(echo, connections=32, rate=rate, duration_s=0.5)
         assert outcome.sent == outcome.good == rate * 0.5
         # All but what a busy machine holds up, of which the generator tells.
         assert outcome.sent_in_time >= rate * (0.5 - outcome.generator.lateness.max_s) - 1
@@ -375,23 +387,19 @@ class TestOpenLoop:
                 # With few sweeps, so that it is not these that send.
                 await load(server.address, connections=8, rate=200, duration_s=0.5, sweep_s=0.25)
             late_s = sorted((at_ns - begins_ns) / 1e9 - number / 200 for number, at_ns in enumerate(times_ns))
-            assert len(late_s) == 100
             assert late_s[0] >= 0
-            if late_s[50] < 0.05:
+            if len(late_s) == 100 and late_s[50] < 0.05:
                 break
         else:
-            pytest.fail(f"half of the requests are {late_s[50]:.3f} s late")
+            pytest.fail(f"of {len(late_s)} requests these are late: {late_s}")
 
     async def test_processes_take_turns(self):
-        async with scripted_server(echo) as server:
-            outcomes = await asyncio.gather(
-                *(
-                    load(server.address, connections=4, rate=200, process=process, processes=3, duration_s=0.25)
-                    for process in range(3)
-                )
-            )
-        assert [outcome.sent for outcome in outcomes] == [17, 17, 16]
-        assert len(server.requests) == 50
+        outcomes = [
+            await load_in_time(echo, connections=4, rate=200, process=process, processes=3, duration_s=0.25)
+            for process in range(3)
+        ]
+        assert [outcome.sent for outcome, _ in outcomes] == [17, 17, 16]
+        assert sum(len(server.requests) for _, server in outcomes) == 50
 
     async def test_stall_is_seen_by_all_requests_that_it_kept_waiting(self):
         async def stall_once(request: Request) -> bytes:
@@ -400,8 +408,7 @@ class TestOpenLoop:
                 await asyncio.sleep(0.5)
             return ok()
 
-        async with scripted_server(stall_once) as server:
-            outcome = await load(server.address, connections=2, rate=100, duration_s=1.2)
+        outcome, _ = await load_in_time(stall_once, connections=2, rate=100, duration_s=1.2)
         assert outcome.errors == {}
         assert outcome.sent == 120
         # Of 120 requests the stall held up 50, one after the other due, but only 2 were under way.
@@ -453,23 +460,19 @@ class TestOpenLoop:
         assert outcome.uncorrected.max_s < outcome.latency.max_s - 0.05
 
     async def test_pipelined_requests_share_a_connection(self):
-        held: list[Request] = []
+        # By connection.
+        found: dict[asyncio.StreamWriter, list[Request]] = {}
 
         async def three(request: Request) -> None:
+            held = found.setdefault(request.writer, [])
             held.append(request)
             if len(held) == 3:
                 request.writer.write(b"".join(ok(each.body) for each in held))
                 held.clear()
 
-        async with scripted_server(three) as server:
-            outcome = await load(
-                server.address,
-                template(b"." * 20, tag=TAG, check="echo"),
-                connections=1,
-                pipeline=3,
-                rate=120,
-                duration_s=0.25,
-            )
+        outcome, server = await load_in_time(
+            three, template(b"." * 20, tag=TAG, check="echo"), connections=1, pipeline=3, rate=120, duration_s=0.25
+        )
         assert outcome.good == outcome.sent == 30
         assert server.connections == 1
 
@@ -477,8 +480,7 @@ class TestOpenLoop:
         async def close(request: Request) -> bytes:
             return ok(b"", b"Connection: close")
 
-        async with scripted_server(close) as server:
-            outcome = await load(server.address, rate=100, connections=4, duration_s=0.25)
+        outcome, _ = await load_in_time(close, rate=100, connections=4, duration_s=0.25)
         assert outcome.errors == {}
         assert outcome.good == 25
 

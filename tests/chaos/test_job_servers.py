@@ -37,7 +37,7 @@ LONG = os.environ.get("CHAOS") == "1"
 CHECK_INTERVAL_S = 0.3
 # A worker process's memory after a churn beyond that when it had its room: what it knows of background jobs, of which
 # there are some in each round, and not a buffer for each lost job server.
-MAX_GROWTH_BYTES = (1024 if LONG else 512) * 1024
+MAX_GROWTH_BYTES = (1024 if LONG else 384) * 1024
 # A worker process has its connections to the others later than it listens; one for each kill would be seen.
 MORE_DESCRIPTORS = 12
 
@@ -69,7 +69,7 @@ class Scene:
         """Kill and restart each of three job servers under load, `rounds` times; yields the number of each round."""
         random.seed(5)
         for number in range(rounds):
-            async with self.load(16, background=every_third, headers=some_uniques):
+            async with self.load(16 if LONG else 8, background=every_third, headers=some_uniques):
                 for victim in random.sample(range(3), 3):
                     await self.answers(5)
                     self.gearmands.kill(victim)
@@ -364,7 +364,7 @@ class TestTwoGateways:
 
 class TestChurn:
     async def test_kills_and_restarts_in_fast_motion_leave_nothing_behind(self, tmp_path):
-        rounds = 170 if LONG else 6
+        rounds = 170 if LONG else 4
         async with scene(tmp_path, 3, job_timeout_s=3.0, server_check_interval_s=0.5) as stage:
             descriptors: list[int] = []
             async for number in stage.churn(rounds):
@@ -380,7 +380,7 @@ class TestChurn:
             assert max(descriptors) <= descriptors[0] + 2
 
     async def test_kills_and_restarts_in_fast_motion_do_not_make_the_process_grow(self, tmp_path):
-        rounds = 170 if LONG else 12
+        rounds = 170 if LONG else 6
         settings = ("--job-timeout", "3", "--server-check-interval", "0.5", "--status-interval", "0.2")
         async with served_scene(tmp_path, 3, *settings) as (stage, served):
             workers = served.workers()

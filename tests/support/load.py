@@ -12,7 +12,7 @@ from gatewayx.bench.load import LoadGenerator
 from gatewayx.bench.template import RequestTemplate
 from gatewayx.net.sockets import Peer, clock_ns
 from support.gateway import eventually
-from support.scripted_server import Request, ok
+from support.scripted_server import Request, Script, ScriptedServer, ok, scripted_server
 from support.times import WAIT_S
 
 SWEEP_S = 0.01
@@ -109,6 +109,18 @@ async def load(
     sweeps += await sweep_until(generator, lambda _: generator.done, sweep_s)
     generator.finish()
     return Outcome(generator, sweeps, (clock_ns() - begins_ns) / 1e9)
+
+
+async def load_in_time(answers: Script, *arguments: object, **options: object) -> tuple[Outcome, ScriptedServer]:
+    """What a load with a rate came to of which all could be sent, and the server.
+
+    A machine that stands still at the end of the time keeps the last ones from it; the load is made again then.
+    """
+    while True:
+        async with scripted_server(answers) as server:
+            outcome = await load(server.address, *arguments, **options)
+        if "not_sent" not in outcome.errors:
+            return outcome, server
 
 
 @asynccontextmanager
