@@ -256,7 +256,7 @@ class TestFull:
             for number, most in enumerate((1, 2, 3)):
                 await ask_text(stage.gearmands.addresses[number], b"maxqueue %b %d" % (FUNCTION, most))
             async with stage.load(64, background=every_third):
-                await stage.answers(300)
+                await stage.answers(300 if LONG else 100)
             told = stage.account.check()
             assert told[503, "job-refused"] > 0
             assert set(told) <= {(200, ""), (503, "job-refused")}

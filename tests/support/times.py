@@ -9,6 +9,9 @@ PROCESS_S = 90.0
 # Shorter than the deadlines that the tests' gateways have by default, longer than a busy machine takes: no such was
 # waited for.
 SOON_S = 25.0
+# The part of a deadline that it has waited in any case: it may pass early by as much as the sweep before it was late
+# (core/deadlines).
+NOT_BEFORE = 0.3
 # A worker timeout: a loop that does not turn for so long hangs, and one that is only slow on a busy machine does turn.
 HANGS_S = 5
 # Instead of the second for which a gateway's start waits for its job servers (gearman/roster), all of which tests' own
