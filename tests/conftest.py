@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
@@ -14,6 +13,7 @@ import pytest
 from gatewayx.embedded.job_server import JobServer
 from gatewayx.embedded.sample_functions import FUNCTIONS
 from gatewayx.embedded.worker import Worker
+from gatewayx.net.open_files import raise_open_files
 from support.forks import until_other_threads_sleep
 from support.gearmand import Gearmand
 from support.ports import free_port
@@ -37,9 +37,7 @@ pytest.register_assert_rewrite(
 
 # Some tests have a thousand clients; many users may open no more files than that before they ask for it.
 OPEN_FILES = 8192
-_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-if _soft < min(OPEN_FILES, _hard):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, _hard), _hard))
+raise_open_files(OPEN_FILES)
 
 if "libasan" in os.environ.get("LD_PRELOAD", ""):
     os.register_at_fork(before=until_other_threads_sleep)

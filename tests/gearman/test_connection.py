@@ -418,8 +418,6 @@ class TestFrozenServer:
             [server.address],
             connections_per_server=1,
             job_timeout_s=60.0,
-            # It is given up for its silence when it is closed, and not before all have asked.
-            server_check_interval_s=60.0,
             max_held_bytes=1 << 30,
         ) as gateway:
             [upstream] = await upstreams_of(gateway, server)
